@@ -1,0 +1,33 @@
+"""Boot intents: what a node runs when its firmware asks, and how far it has come."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from malleable.domain.ids import AttachmentId, BootId, NetworkId, NodeId, TargetId
+from malleable.domain.images import BootWay
+from malleable.domain.secrets import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """A node's boot intent; one per node, removed at release. Without one the node gets nothing that runs."""
+
+    id: BootId
+    node_id: NodeId  #: unique
+    network_id: NetworkId
+    attachment_id: AttachmentId
+    target_id: TargetId
+    way: BootWay
+    hostname: str
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Secret  #: may hold the tenant's secrets
+    token: Secret  #: for the metadata service of this boot; new at every power-on we order
+    armed_at: datetime
+    script_fetched_at: datetime | None = None  #: the firmware asked for its boot script
+    kernel_fetched_at: datetime | None = None  #: boot way "kernel" only
+    metadata_fetched_at: datetime | None = None
+    phoned_home_at: datetime | None = None
+
+
+#: The signs of life of a boot, in the order they come.
+BOOT_STAGES = ("script_fetched_at", "kernel_fetched_at", "metadata_fetched_at", "phoned_home_at")

@@ -1,0 +1,66 @@
+"""Disks that outlive leases, and the targets that present one to a node."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from secrets import token_hex
+
+from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, ProjectId, TargetId
+from malleable.domain.secrets import Secret
+
+
+class DiskState(StrEnum):
+    """A disk is usable only when ready."""
+
+    CREATING = "creating"
+    READY = "ready"
+    DELETING = "deleting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A copy-on-write clone that belongs to a project and outlives every node it runs on."""
+
+    id: DiskId
+    name: str
+    project_id: ProjectId
+    image_id: ImageId
+    state: DiskState
+    size_bytes: int
+    created_at: datetime
+
+
+class TargetState(StrEnum):
+    """Whether the target daemon presents the disk."""
+
+    EXPORTING = "exporting"
+    EXPORTED = "exported"
+    REVOKING = "revoking"  #: never restored after a crash; the row goes once zero sessions are proven
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One disk presented to one node. At most one per disk: the database sees to it."""
+
+    id: TargetId
+    disk_id: DiskId
+    node_id: NodeId
+    network_id: NetworkId
+    state: TargetState
+    iqn: str  #: unguessable, new for every target
+    initiator_iqn: str  #: what the node calls itself
+    lun: int = 1  #: LUN 0 is tgt's controller
+    chap_username: str
+    chap_password: Secret  #: the tenant's root can read it in the iBFT; new for every target
+    initiator_address: str  #: the only IPv4 address that may log in
+    created_at: datetime
+
+
+def new_iqn(year_month: str = "2026-11") -> str:
+    """Make an unguessable target name (RFC 3720 §3.2.6.3): names leak by discovery within a network."""
+    return f"iqn.{year_month}.org.malleable:{token_hex(12)}"
+
+
+def initiator_iqn(node_id: NodeId) -> str:
+    """Name a node as an initiator; not a secret and never an access rule (tgt ORs name and address rules)."""
+    return f"iqn.2026-11.org.malleable:node:{node_id}"

@@ -1,0 +1,52 @@
+"""Golden images: sealed, immutable, cloned in constant time."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from malleable.domain.ids import ImageId, ProjectId
+from malleable.domain.nodes import Firmware
+
+
+class ImageState(StrEnum):
+    """Only a sealed image can be cloned."""
+
+    IMPORTING = "importing"
+    SEALED = "sealed"
+    FAILED = "failed"
+
+
+class BootWay(StrEnum):
+    """How a node's firmware comes to run the disk's operating system."""
+
+    SAN = "san"  #: iPXE sanboot: the boot loader on the disk, iBFT for the operating system
+    KERNEL = "kernel"  #: iPXE loads kernel and initrd over HTTP; root by iBFT from sanhook
+
+
+class UpProof(StrEnum):
+    """What shows that the operating system runs."""
+
+    ISCSI_LOGIN = "iscsi-login"  #: its own iSCSI session, after the firmware's
+    PHONE_HOME = "phone-home"  #: it calls the metadata service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image. ``project_id`` None: golden, admins alone change it, everybody may boot it."""
+
+    id: ImageId
+    name: str
+    project_id: ProjectId | None
+    state: ImageState
+    size_bytes: int
+    sha256: str  #: of the raw content, hex
+    os: str = ""
+    architecture: str = "x86_64"
+    firmwares: tuple[Firmware, ...] = (Firmware.BIOS, Firmware.UEFI)
+    boot_ways: tuple[BootWay, ...] = (BootWay.SAN,)
+    up_proof: UpProof = UpProof.ISCSI_LOGIN
+    kernel: str = ""  #: file name beside the image, for boot way "kernel"
+    initrd: str = ""
+    cmdline: str = ""
+    default_user: str = ""
+    created_at: datetime

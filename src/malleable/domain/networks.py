@@ -1,0 +1,122 @@
+"""Networks, their VLANs and address plans, and the attachments that put a NIC on one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, ip_network
+
+from malleable.domain.errors import Invalid
+from malleable.domain.ids import AttachmentId, NetworkId, NicId, ProjectId, VlanId
+
+#: IEEE 802.1Q: 0 is "no VLAN", 4095 is reserved (HIL accepted 4095 and 4096: defect D11).
+VLAN_MIN, VLAN_MAX = 1, 4094
+#: The gateway takes the first host address; reservations begin here, so a plan can grow fixed services.
+FIRST_LEASE_OFFSET = 10
+
+
+class NetworkState(StrEnum):
+    """Whether a network is to be served."""
+
+    ACTIVE = "active"
+    REMOVING = "removing"  #: until the gateway says that nothing of it is left
+
+
+class NetworkKind(StrEnum):
+    """What a network is for."""
+
+    TENANT = "tenant"
+    AIRLOCK = "airlock"
+    QUARANTINE = "quarantine"
+    PROVIDER = "provider"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vlan:
+    """One VLAN id of a switch fabric's pool, taken by at most one network."""
+
+    id: VlanId
+    fabric: str
+    vid: int
+    network_id: NetworkId | None
+    reusable_at: datetime  #: a VLAN given back rests until then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """One isolated L2 segment with its own boot service."""
+
+    id: NetworkId
+    name: str
+    project_id: ProjectId | None  #: the owner; None for the provider's own networks, which only admins see
+    kind: NetworkKind
+    fabric: str
+    vid: int  #: its VLAN on the fabric
+    cidr: str  #: IPv4 plan; plans of two networks may overlap
+    state: NetworkState = NetworkState.ACTIVE
+    generation: int = 0  #: site-wide, grows with every change the gateway must see
+    served_generation: int = 0  #: what the gateway last reported as in force
+    portal_epoch: str = ""  #: names one life of the target daemon; a new one holds no targets yet
+    created_at: datetime
+
+
+class Channel(StrEnum):
+    """How a network's frames travel on a NIC."""
+
+    NATIVE = "native"
+    TAGGED = "tagged"
+
+
+class AttachmentState(StrEnum):
+    """Whether the switch port carries the network, as proven by reading it back."""
+
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+    DETACHING = "detaching"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A NIC on a network through one channel."""
+
+    id: AttachmentId
+    nic_id: NicId
+    network_id: NetworkId
+    channel: Channel
+    state: AttachmentState
+    address: str  #: the IPv4 address reserved for the NIC in the network
+    created_at: datetime
+
+
+def parse_vid(raw: int) -> int:
+    """Accept a VLAN id from 1 to 4094. Errors: Invalid."""
+    if not VLAN_MIN <= raw <= VLAN_MAX:
+        raise Invalid(f"VLAN {raw} cannot be used.", fix=f"Use a VLAN id from {VLAN_MIN} to {VLAN_MAX}.")
+    return raw
+
+
+def parse_cidr(raw: str) -> str:
+    """Accept an IPv4 plan between /16 and /28 in normal form. Errors: Invalid."""
+    try:
+        net = ip_network(raw, strict=True)
+    except ValueError as e:
+        raise Invalid(f"{raw!a} is not a subnet: {e}.", fix="Write for example 10.0.0.0/24.") from e
+    if not isinstance(net, IPv4Network) or not 16 <= net.prefixlen <= 28:
+        raise Invalid(f"The subnet {raw} cannot be used.", fix="Use an IPv4 subnet between /16 and /28.")
+    if net.is_loopback or net.is_link_local or net.is_multicast or net.is_reserved or net.is_unspecified:
+        raise Invalid(f"The subnet {raw} is reserved.", fix="Use a private subnet, for example 10.0.0.0/24.")
+    return str(net)
+
+
+def gateway_address(cidr: str) -> str:
+    """Return the address the gateway has in a network: the first host address."""
+    return str(IPv4Network(cidr).network_address + 1)
+
+
+def first_free_address(cidr: str, taken: frozenset[str]) -> str | None:
+    """Return the lowest reservable address not in ``taken``; None when the plan is full."""
+    net = IPv4Network(cidr)
+    for offset in range(min(FIRST_LEASE_OFFSET, net.num_addresses // 2), net.num_addresses - 1):
+        address = str(IPv4Address(int(net.network_address) + offset))
+        if address not in taken:
+            return address
+    return None

@@ -1,0 +1,110 @@
+"""Nodes, their NICs and their life cycle."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from malleable.domain.errors import Invalid
+from malleable.domain.ids import NicId, NodeId, ProjectId, SwitchPortId
+from malleable.domain.secrets import Secret
+
+
+class NodeState(StrEnum):
+    """Where a node is in its life: enrolled → inspected → free → allocated → releasing → free."""
+
+    ENROLLED = "enrolled"  #: known by its BMC only; not inspected yet
+    INSPECTED = "inspected"  #: read over its BMC; not yet free because a NIC has no switch port
+    FREE = "free"  #: off, every port shut and read back, nobody's
+    ALLOCATED = "allocated"  #: held by one project
+    RELEASING = "releasing"  #: on its way back; still occupied: nothing else can get it
+    MAINTENANCE = "maintenance"  #: held by the operator
+    QUARANTINED = "quarantined"  #: something about it could not be proven; an operator must look
+
+
+class PowerState(StrEnum):
+    """What a BMC says about the power; an unknown answer is a value, never an exception."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+class Firmware(StrEnum):
+    """How the node's firmware boots."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class BootState(StrEnum):
+    """How far a node's operating system has come; only proof, never a timer, makes it UP."""
+
+    NONE = "none"
+    BOOTING = "booting"
+    UP = "up"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One physical machine."""
+
+    id: NodeId
+    name: str
+    state: NodeState
+    state_reason: str  #: plain words; "" when the state explains itself
+    state_since: datetime
+    project_id: ProjectId | None  #: the holder; set exactly in states allocated and releasing
+    boot: BootState = BootState.NONE
+    power: PowerState = PowerState.UNKNOWN  #: as last observed
+    power_seen_at: datetime | None = None
+    power_driver: str  #: key of a power driver, e.g. "redfish"
+    bmc_address: str  #: URL of the BMC
+    bmc_username: str
+    bmc_password: Secret
+    bmc_system: (
+        str  #: the driver's handle of this machine inside its BMC (Redfish: the system's path); "" until inspected
+    )
+    firmware: Firmware | None = None
+    system_uuid: str = ""  #: SMBIOS UUID
+    vendor: str = ""
+    model: str = ""
+    serial: str = ""
+    cpu_count: int | None = None
+    memory_mib: int | None = None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    """One network interface of a node, wired to at most one switch port."""
+
+    id: NicId
+    node_id: NodeId
+    name: str  #: unique per node, e.g. "nic0"
+    mac: str  #: lower case, colons; unique in the site
+    switch_port_id: SwitchPortId | None  #: unique: a port serves one NIC
+
+
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", re.ASCII)
+
+
+def parse_mac(raw: str) -> str:
+    """Normalise a unicast Ethernet address to lower case with colons. Errors: Invalid."""
+    mac = raw.strip().lower().replace("-", ":")
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        raise Invalid(f"{raw!a} is not the MAC address of a NIC.", fix="Write six hex pairs, e.g. 52:54:00:12:34:56.")
+    return mac
+
+
+#: What the life cycle allows; everything else is a programming error or a stale request.
+TRANSITIONS: dict[NodeState, frozenset[NodeState]] = {
+    NodeState.ENROLLED: frozenset({NodeState.INSPECTED, NodeState.FREE, NodeState.MAINTENANCE, NodeState.QUARANTINED}),
+    NodeState.INSPECTED: frozenset({NodeState.FREE, NodeState.MAINTENANCE, NodeState.QUARANTINED}),
+    NodeState.FREE: frozenset({NodeState.ALLOCATED, NodeState.MAINTENANCE, NodeState.QUARANTINED}),
+    NodeState.ALLOCATED: frozenset({NodeState.RELEASING, NodeState.QUARANTINED}),
+    NodeState.RELEASING: frozenset({NodeState.FREE, NodeState.QUARANTINED}),
+    NodeState.MAINTENANCE: frozenset({NodeState.INSPECTED, NodeState.FREE, NodeState.QUARANTINED}),
+    NodeState.QUARANTINED: frozenset({NodeState.RELEASING, NodeState.MAINTENANCE}),
+}

@@ -1,0 +1,110 @@
+"""Operations: durable workflow instances, their steps, and what a step may answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from malleable.domain.ids import NodeId, OperationId, ProjectId, UserId
+
+
+class OperationState(StrEnum):
+    """Where an operation is. The last four are end states but for NEEDS_OPERATOR, which can be resumed."""
+
+    PENDING = "pending"  #: nobody has begun
+    RUNNING = "running"  #: a worker holds its lease
+    WAITING = "waiting"  #: until next_due_at; costs a row, not a thread
+    UNDOING = "undoing"  #: failed or cancelled; undos run in reverse (claimed and waiting like the above)
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  #: undone; nothing is left behind
+    CANCELLED = "cancelled"  #: undone on request
+    NEEDS_OPERATOR = "needs-operator"  #: parked: could not go on or back
+
+
+#: States in which an operation still holds its node.
+ACTIVE_STATES = frozenset(
+    {
+        OperationState.PENDING,
+        OperationState.RUNNING,
+        OperationState.WAITING,
+        OperationState.UNDOING,
+        OperationState.NEEDS_OPERATOR,
+    }
+)
+
+
+class Direction(StrEnum):
+    """Which way an operation walks its steps."""
+
+    DO = "do"
+    UNDO = "undo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One durable workflow instance; the engine alone writes it after it is added."""
+
+    id: OperationId
+    kind: str  #: name of the workflow
+    node_id: NodeId | None  #: at most one active operation per node
+    project_id: ProjectId | None  #: whose operation it is; None for the operator's own
+    actor_id: UserId | None
+    arguments: Mapping[str, object]  #: JSON, no secrets
+    state: OperationState = OperationState.PENDING
+    direction: Direction = Direction.DO
+    step: str = ""  #: the step at hand, by name; "" before the first
+    attempt: int = 0  #: of the step at hand; counts claims and retries
+    is_cancel_requested: bool = False
+    reason: str = ""  #: why it waits, failed or parked, in plain words
+    error: Mapping[str, object] | None = None  #: problem details of the failure that began the undoing
+    result: Mapping[str, object] = field(default_factory=dict)
+    resource: str = ""  #: the concurrency token it holds or waits for, e.g. "switch:<id>"
+    worker: str = ""  #: who holds the lease
+    fence: int = 0  #: grows with every claim; every write carries it
+    lease_expires_at: datetime | None = None
+    next_due_at: datetime  #: when a worker shall look at it
+    step_deadline_at: datetime | None = None  #: when the step at hand has waited too long
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """One line of an operation's timeline: a step walked in one direction."""
+
+    operation_id: OperationId
+    ordinal: int  #: order of beginning, from 0
+    name: str
+    direction: Direction
+    attempts: int
+    started_at: datetime
+    finished_at: datetime | None = None
+    evidence: Mapping[str, object] = field(default_factory=dict)  #: what proves it, JSON, no secrets
+    error: str = ""  #: the last failure, plain words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How a step meets the failure kinds that may pass; Refused never repeats."""
+
+    attempts: int = 5
+    first_delay_s: float = 0.5
+    max_delay_s: float = 15.0
+
+    def delay_s(self, attempt: int) -> float:
+        """Return the back-off before try ``attempt`` + 1."""
+        return float(min(self.first_delay_s * 2 ** max(attempt - 1, 0), self.max_delay_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A step's answer: not yet; look again in ``seconds`` (or when woken)."""
+
+    seconds: float
+    reason: str
+    memory: Mapping[str, object] = field(default_factory=dict)  #: kept in the step's evidence for the next look

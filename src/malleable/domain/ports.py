@@ -1,0 +1,244 @@
+"""What the rules ask of the world: one short Protocol per kind of device, and the clock.
+
+Drivers are stateless towards the caller and safe to call from many threads. Every method may raise the
+four driver errors: Unreachable, Busy, Refused, Malformed. No driver retries a change; the engine does.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId
+from malleable.domain.nodes import Firmware, PowerState
+from malleable.domain.secrets import Secret
+from malleable.domain.switches import PortConfig, Switch
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def now(self) -> datetime:
+        """Return the wall-clock time, always UTC and aware."""
+
+    def monotonic_s(self) -> float:
+        """Return seconds that never go back, for measuring."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bmc:
+    """How to reach one machine's BMC."""
+
+    address: str
+    username: str
+    password: Secret
+    system: str = ""  #: the driver's handle of the machine; "" = the only one the BMC has
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectedNic:
+    """A NIC as the BMC tells it."""
+
+    name: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a BMC says of its machine; empty text or None where it is silent."""
+
+    system: str
+    power: PowerState
+    firmware: Firmware | None = None
+    system_uuid: str = ""
+    vendor: str = ""
+    model: str = ""
+    serial: str = ""
+    cpu_count: int | None = None
+    memory_mib: int | None = None
+    nics: tuple[InspectedNic, ...] = ()
+
+
+class Power(Protocol):
+    """A kind of BMC."""
+
+    def inspect(self, bmc: Bmc) -> Inspection:
+        """Read the machine. Errors: Refused with code "bmc-credentials" for a wrong user or password."""
+
+    def state(self, bmc: Bmc) -> PowerState:
+        """Read the power; UNKNOWN for an answer that is neither on nor off."""
+
+    def set(self, bmc: Bmc, want: PowerState) -> None:
+        """Ask once for ``want`` (ON or OFF, OFF without asking the operating system); do nothing if it is so already.
+
+        Returns when the BMC accepted; the caller reads ``state`` until it is proven.
+        """
+
+    def boot_from_network(self, bmc: Bmc) -> None:
+        """Make the next power-on boot from the network, and read it back. Errors: Refused if the BMC kept something else."""
+
+    def reset_boot(self, bmc: Bmc) -> None:
+        """Clear the boot override, eject all virtual media, and read both back."""
+
+    def console_tail(self, bmc: Bmc, lines: int) -> str:
+        """Return the serial console's last lines since power-on; "" when the BMC does not keep them."""
+
+
+class Switches(Protocol):
+    """A kind of switch. All ports in one call: a switch is asked once, not once per port."""
+
+    def check(self, switch: Switch) -> None:
+        """Prove that the switch answers and can do VLANs."""
+
+    def ports(self, switch: Switch) -> Sequence[str]:
+        """Name every port that can be wired to a node, sorted."""
+
+    def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
+        """Make each named port carry exactly what is wanted; SHUT lets nothing pass. Idempotent.
+
+        Errors: Refused with code "no-such-port". After Unreachable any subset may have been applied.
+        """
+
+    def read(self, switch: Switch, ports: Collection[str]) -> Mapping[str, PortConfig]:
+        """Read back what the ports carry in the data path (not only in the configuration).
+
+        Errors: Refused with code "no-such-port"; Malformed if a port is in no state that PortConfig can tell.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """A pool's size, in physical bytes."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredThings:
+    """All that a pool holds, for reconciliation."""
+
+    images: frozenset[ImageId]
+    disks: frozenset[DiskId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskHandle:
+    """Where a target driver finds a disk's bytes on its own host."""
+
+    path: str
+
+
+class Disks(Protocol):
+    """A pool of golden images and their copy-on-write clones. Every change is idempotent by our id."""
+
+    def check(self) -> None:
+        """Prove that the pool works: mounted, writable, clones in constant time. Errors: Refused, saying what to do."""
+
+    def capacity(self) -> Capacity:
+        """Return the pool's size."""
+
+    def seal(self, image_id: ImageId, source: Path, *, sha256: str, files: Mapping[str, Path] = {}) -> int:
+        """Copy ``source`` (raw) sequentially into the pool, prove its SHA-256, make it immutable; return its bytes.
+
+        ``files`` (kernel, initrd; by plain file name) are kept beside it. Nothing is visible before all is proven.
+        Errors: Refused with code "checksum" or "pool-full".
+        """
+
+    def file(self, image_id: ImageId, name: str) -> Path:
+        """Locate a file kept beside an image. Errors: Refused with code "no-such-file"."""
+
+    def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Make a disk from an image in constant time, grown to ``size_bytes`` when larger.
+
+        Errors: Refused with code "no-such-image", "image-corrupt" (its size changed) or "pool-full" (past the watermark).
+        """
+
+    def delete_disk(self, disk_id: DiskId) -> None:
+        """Remove a disk; nothing to do if it is gone."""
+
+    def delete_image(self, image_id: ImageId) -> None:
+        """Remove an image and its files; nothing to do if it is gone."""
+
+    def has_disk(self, disk_id: DiskId) -> bool:
+        """Say whether the disk is there."""
+
+    def handle(self, disk_id: DiskId) -> DiskHandle:
+        """Return where the bytes are. Errors: Refused with code "no-such-disk"."""
+
+    def list(self) -> StoredThings:
+        """Name all that is there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Everything a target daemon must know to present one disk to one node."""
+
+    network_id: NetworkId  #: its daemon is the portal inside this network
+    iqn: str
+    lun: int
+    serial: str  #: what the node sees as the disk's serial number
+    handle: DiskHandle
+    chap_username: str
+    chap_password: Secret
+    initiator_address: str
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A live login to a target."""
+
+    number: int  #: grows with every login to the daemon: the operating system's is larger than the firmware's
+    initiator_iqn: str
+    address: str
+
+
+class Targets(Protocol):
+    """A kind of target daemon; one daemon per network, inside the network's namespace."""
+
+    def export(self, export: Export) -> None:
+        """Present a disk: CHAP, bound to one address, nobody else. Idempotent by IQN.
+
+        Errors: Unreachable with code "portal-down" when the network's daemon does not run (wait for the gateway).
+        """
+
+    def revoke(self, network_id: NetworkId, iqn: str) -> None:
+        """Stop new logins, kill every session, prove that none is left, remove the target. Idempotent.
+
+        A daemon that does not run holds no session: then there is nothing to do, and that is proven by its lock.
+        """
+
+    def sessions(self, network_id: NetworkId, iqn: str) -> Sequence[Session]:
+        """List live logins, oldest first; empty when the target does not exist."""
+
+    def list(self, network_id: NetworkId) -> frozenset[str]:
+        """Name every target (IQN) of a network's daemon."""
+
+
+class Uplink(Protocol):
+    """How the gateway reaches a network's VLAN on the fabric."""
+
+    def plug(self, interface: str, vid: int, namespace: str) -> None:
+        """Make ``interface`` on VLAN ``vid`` and move it into the network namespace; idempotent, heals a wrong VLAN."""
+
+    def unplug(self, interface: str) -> None:
+        """Remove the interface from the fabric; nothing to do if it is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drivers:
+    """All drivers of a worker, by name. Wiring makes it; nothing registers itself."""
+
+    power: Mapping[str, Power]
+    switches: Mapping[str, Switches]
+    disks: Disks
+    targets: Targets
+    #: how many calls one device takes at once, by kind of resource
+    limits: Mapping[str, int] = field(default_factory=lambda: {"bmc": 1, "switch": 1, "targets": 1, "pool": 4})
+
+
+def power_resource(node_id: NodeId) -> str:
+    """Name the concurrency token of a node's BMC."""
+    return f"bmc:{node_id}"

@@ -1,0 +1,63 @@
+"""Projects, users, roles and tokens."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from malleable.domain.ids import MembershipId, ProjectId, TokenId, UserId
+from malleable.domain.secrets import Secret
+
+
+class Role(StrEnum):
+    """What a person may do. Admin and operator hold for the site, member and reader for one project."""
+
+    ADMIN = "admin"  #: everything, users and golden images included
+    OPERATOR = "operator"  #: the machine room: nodes, switches, networks of the provider; sees all operations
+    MEMBER = "member"  #: uses and changes what the project has
+    READER = "reader"  #: looks at what the project has
+    GATEWAY = "gateway"  #: the process beside the nodes; only the gateway's own calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A tenant."""
+
+    id: ProjectId
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """A person or a program with a local account."""
+
+    id: UserId
+    name: str
+    password_hash: Secret  #: argon2id
+    site_role: Role | None  #: admin, operator or gateway; None for people who only belong to projects
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """A user's role in a project; unique per (user, project)."""
+
+    id: MembershipId
+    user_id: UserId
+    project_id: ProjectId
+    role: Role  #: member or reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A bearer token: only its hash is kept; rights are the user's, narrowed by its scope."""
+
+    id: TokenId
+    user_id: UserId
+    name: str
+    secret_sha256: str  #: hex; the secret has 256 bits, so a plain hash is enough
+    project_id: ProjectId | None  #: narrowed to one project
+    is_read_only: bool
+    expires_at: datetime
+    revoked_at: datetime | None = None
+    created_at: datetime

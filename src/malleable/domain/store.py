@@ -1,0 +1,212 @@
+"""What the rules ask of the database.
+
+A transaction is a context manager: commit on leaving, roll back on an exception. No I/O to anything else inside.
+Rules that must hold between transactions are constraints of the schema; breaking one raises Conflict with a message
+that names what is taken and, where it can, by whom.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from malleable.domain.boots import Boot
+from malleable.domain.disks import Disk, Target
+from malleable.domain.events import Event, Link
+from malleable.domain.ids import NetworkId, NodeId, OperationId, UserId
+from malleable.domain.images import Image
+from malleable.domain.networks import Attachment, Network, Vlan
+from malleable.domain.nodes import Nic, Node
+from malleable.domain.operations import Direction, Operation, StepRecord
+from malleable.domain.projects import Membership, Project, Token, User
+from malleable.domain.switches import Switch, SwitchPort
+
+T = TypeVar("T")
+
+PAGE_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Keyset pagination: rows with ids after ``after``, at most ``limit``, in order of id (= of creation)."""
+
+    after: UUID | None = None
+    limit: int = 100
+
+
+class Rows(Protocol[T]):
+    """One table of frozen values with an ``id``.
+
+    Filters are equalities on the value's fields by name: None means IS NULL, a list, tuple, set or frozenset means IN
+    (an empty one matches nothing).
+    """
+
+    def add(self, value: T) -> None:
+        """Insert. Errors: Conflict, naming what is taken."""
+
+    def get(self, id: UUID) -> T:
+        """Read by id. Errors: NotFound, naming the noun."""
+
+    def find(self, **equal: object) -> T | None:
+        """Read the only match; None when there is none."""
+
+    def list(self, page: Page | None = None, **equal: object) -> tuple[T, ...]:
+        """Read all matches in order of id; a page of them when given (always give one for what tenants can grow)."""
+
+    def count(self, **equal: object) -> int:
+        """Count the matches."""
+
+    def change(self, id: UUID, *, expect: Mapping[str, object] = {}, **changes: object) -> bool:
+        """Set fields where the id matches and ``expect`` still holds; say whether a row was changed. Errors: Conflict."""
+
+    def remove(self, id: UUID, *, expect: Mapping[str, object] = {}) -> bool:
+        """Delete where the id matches and ``expect`` still holds; say so. Errors: Conflict when others depend on it."""
+
+
+class VlanRows(Rows[Vlan], Protocol):
+    """The VLAN pools of the fabrics."""
+
+    def take(self, fabric: str, network_id: NetworkId, now: datetime) -> Vlan:
+        """Give a network the lowest VLAN that is unused and rested. Errors: Exhausted. Never two networks on one VLAN."""
+
+    def give_back(self, network_id: NetworkId, reusable_at: datetime) -> None:
+        """Free a network's VLAN; it rests until ``reusable_at``."""
+
+
+class NetworkRows(Rows[Network], Protocol):
+    """Networks, with the site-wide generation the gateways follow."""
+
+    def touch(self, id: NetworkId) -> int:
+        """Give the network the next generation of the whole site (they commit in order) and return it."""
+
+    def changed_since(self, generation: int, limit: int) -> tuple[Network, ...]:
+        """Read networks of a larger generation, in order of generation."""
+
+
+class OperationRows(Rows[Operation], Protocol):
+    """The work queue. All writes by the engine carry the fence."""
+
+    def claim(self, worker: str, now: datetime, lease_s: float, limit: int) -> tuple[Operation, ...]:
+        """Take the lease of due operations: pending, waiting or undoing ones past next_due_at, and any whose lease ran out.
+
+        Sets worker, lease_expires_at, state RUNNING when it was PENDING or WAITING (UNDOING stays), started_at once, and
+        adds one to fence. ``FOR UPDATE SKIP LOCKED`` on PostgreSQL, ``BEGIN IMMEDIATE`` on SQLite. Oldest due first.
+        """
+
+    def keep(self, worker: str, now: datetime, lease_s: float) -> int:
+        """Renew every lease this worker holds in one statement; return how many."""
+
+    def next_due(self) -> datetime | None:
+        """Return when the earliest operation falls due or lease runs out; None when nothing waits."""
+
+    def write(self, id: OperationId, fence: int, **changes: object) -> None:
+        """Change the operation if the fence still holds. Errors: FenceLost."""
+
+    def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> None:
+        """Make what waits for a resource (the oldest one only) or for a node due now."""
+
+    def take_resource(self, resource: str, limit: int, id: OperationId, fence: int) -> bool:
+        """Take one of ``limit`` concurrency tokens; True if held (again). Tokens of ended operations do not count."""
+
+    def release_resources(self, id: OperationId) -> tuple[str, ...]:
+        """Give back all concurrency tokens of an operation; return their names."""
+
+    def begin_step(self, id: OperationId, name: str, direction: Direction, now: datetime) -> StepRecord:
+        """Add the step's line to the timeline, or add one to its attempts if its line is open."""
+
+    def end_step(self, id: OperationId, name: str, direction: Direction, **changes: object) -> None:
+        """Write finished_at, evidence or error into the step's open line."""
+
+    def steps(self, ids: Sequence[OperationId]) -> tuple[StepRecord, ...]:
+        """Read timelines, in order of operation and ordinal; one query however many operations."""
+
+
+class EventRows(Protocol):
+    """The hash-chained log."""
+
+    def append(self, event: Event) -> None:
+        """Add an event to its chains; chains never fork, however many writers."""
+
+    def list(self, page: Page, **equal: object) -> tuple[Event, ...]:
+        """Read events in order of id; filters as in Rows."""
+
+    def chain(self, chain: str, after_position: int, limit: int) -> tuple[tuple[Link, Event], ...]:
+        """Read a chain in order, for verifying it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredReply:
+    """The answer kept for an Idempotency-Key."""
+
+    request_sha256: str
+    status: int | None  #: None while the first request is still being answered
+    body: str = ""
+
+
+class IdempotencyRows(Protocol):
+    """Answers by (user, key)."""
+
+    def begin(self, user_id: UserId, key: str, request_sha256: str, now: datetime) -> StoredReply | None:
+        """Reserve a key; None when it is new, else what is kept for it."""
+
+    def finish(self, user_id: UserId, key: str, status: int, body: str) -> None:
+        """Keep the answer."""
+
+    def forget(self, *, user_id: UserId | None = None, key: str = "", before: datetime | None = None) -> None:
+        """Drop one reservation (its request failed to start), or all that are older than ``before``."""
+
+
+class Transaction(Protocol):
+    """All tables, inside one transaction."""
+
+    projects: Rows[Project]
+    users: Rows[User]
+    memberships: Rows[Membership]
+    tokens: Rows[Token]
+    nodes: Rows[Node]
+    nics: Rows[Nic]
+    switches: Rows[Switch]
+    switch_ports: Rows[SwitchPort]
+    vlans: VlanRows
+    networks: NetworkRows
+    attachments: Rows[Attachment]
+    images: Rows[Image]
+    disks: Rows[Disk]
+    targets: Rows[Target]
+    boots: Rows[Boot]
+    operations: OperationRows
+    events: EventRows
+    idempotency: IdempotencyRows
+
+    def notify(self, channel: str) -> None:
+        """Wake ``Store.wait`` on a channel when (and only when) this transaction commits."""
+
+
+class Store(Protocol):
+    """The database."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Begin a read-write transaction (SQLite: BEGIN IMMEDIATE). Serialization failures of PostgreSQL: Busy."""
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """Begin a read-only transaction; writing in it is a programming error."""
+
+    def wait(self, channel: str, seconds: float, seen: int) -> int:
+        """Block until the channel's count of notifications differs from ``seen`` or time is up; return the count.
+
+        LISTEN/NOTIFY on PostgreSQL, an in-process condition on SQLite. Start with seen=0.
+        """
+
+    def interrupt(self) -> None:
+        """Wake every waiter, for shutting down."""
+
+    def close(self) -> None:
+        """Give up all connections."""
+
+
+#: Channels of ``notify`` and ``wait``.
+WORK = "work"
+EVENTS = "events"
+GATEWAY = "gateway"

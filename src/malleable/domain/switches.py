@@ -1,0 +1,63 @@
+"""Switches, their ports, and what a port is wanted to carry."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from malleable.domain.ids import SwitchId, SwitchPortId
+from malleable.domain.secrets import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """One managed switch of a fabric."""
+
+    id: SwitchId
+    name: str
+    driver: str  #: key of a switch driver, e.g. "ovs"
+    fabric: str  #: switches of one fabric share one VLAN pool
+    address: str  #: where its management answers; the driver says in what form
+    settings: Mapping[str, str] = field(default_factory=dict)  #: driver's own, no secrets
+    username: str = ""
+    password: Secret
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortConfig:
+    """What a switch port carries. No VLAN at all means shut: nothing passes."""
+
+    native_vid: int | None = None
+    tagged_vids: frozenset[int] = frozenset()
+
+    @property
+    def is_shut(self) -> bool:
+        return self.native_vid is None and not self.tagged_vids
+
+
+SHUT = PortConfig()
+
+
+class PortState(StrEnum):
+    """How sure we are of a port."""
+
+    SETTLED = "settled"  #: read back equal to what is wanted
+    CHANGING = "changing"  #: wanted and not yet read back
+    UNKNOWN = "unknown"  #: an outcome was lost; the node is not free-able until it is read back shut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchPort:
+    """One port: wanted configuration, and what was last read back."""
+
+    id: SwitchPortId
+    switch_id: SwitchId
+    name: str  #: as the switch calls it
+    wanted: PortConfig = SHUT
+    wanted_generation: int = 0  #: grows with every change of ``wanted``
+    observed: PortConfig | None = None
+    observed_generation: int = 0  #: the generation proven by the last read-back
+    observed_at: datetime | None = None
+    state: PortState = PortState.UNKNOWN
+    created_at: datetime
