@@ -1,0 +1,1 @@
+"""Pools of golden images and clones: one file per kind of pool."""

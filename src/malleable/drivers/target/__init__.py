@@ -1,0 +1,1 @@
+"""Disk targets: one file per kind of target daemon."""
