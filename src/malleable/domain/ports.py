@@ -128,6 +128,7 @@ class DiskHandle:
     """Where a target driver finds a disk's bytes on its own host."""
 
     path: str
+    direct: bool = False  #: open it past the page cache: the pool caches below, once for all clones of an image
 
 
 class Disks(Protocol):
