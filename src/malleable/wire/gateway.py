@@ -1,0 +1,109 @@
+"""What the gateway is to serve, and what it reports."""
+
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from malleable.domain.images import BootWay
+from malleable.domain.networks import NetworkState
+from malleable.wire.shapes import MAX_COUNT, Answer, Line, Request
+
+
+class DesiredFiles(Answer):
+    """File names beside an image, for boot way "kernel"; empty when there is none."""
+
+    kernel: str = ""
+    initrd: str = ""
+
+
+class DesiredBoot(Answer):
+    """A node's boot intent, secrets included: for the gateway's eyes only."""
+
+    id: UUID
+    node_id: UUID
+    mac: str
+    address: str
+    hostname: str
+    way: BootWay
+    initiator_iqn: str
+    iqn: str
+    lun: int
+    chap_username: str
+    chap_password: str = Field(repr=False)
+    serial: str
+    kernel_url: str | None = None  #: path of the kernel on this API
+    initrd_url: str | None = None
+    files: DesiredFiles
+    image_id: UUID
+    cmdline: str
+    ssh_keys: tuple[str, ...]
+    user_data: str = Field(repr=False)
+    token: str = Field(repr=False)
+
+
+class DesiredHost(Answer):
+    """A NIC that may have an address in the network."""
+
+    mac: str
+    address: str
+    hostname: str
+
+
+class DesiredNetwork(Answer):
+    """One network as it is to be served."""
+
+    id: UUID
+    name: str
+    generation: int
+    state: NetworkState
+    vid: int
+    cidr: str
+    gateway_address: str
+    boots: tuple[DesiredBoot, ...]
+    hosts: tuple[DesiredHost, ...]
+
+
+class DesiredView(Answer):
+    """All networks changed since ``?after=``; ``generation`` goes into the next ``?after=``."""
+
+    generation: int
+    networks: tuple[DesiredNetwork, ...]
+
+
+class ServedNetwork(Request):
+    """A network as the gateway serves it; a new ``portal_epoch`` is a target daemon without targets."""
+
+    id: UUID
+    served_generation: Annotated[int, Field(ge=0, le=MAX_COUNT)]
+    portal_epoch: Line
+
+
+class ReportsRequest(Request):
+    """What the gateway serves now, and of which networks nothing is left."""
+
+    networks: tuple[ServedNetwork, ...] = Field(default=(), max_length=4096)
+    removed: tuple[UUID, ...] = Field(default=(), max_length=4096)
+
+
+class BootStage(StrEnum):
+    """A sign of life of a booting node."""
+
+    SCRIPT_FETCHED = "script_fetched"
+    KERNEL_FETCHED = "kernel_fetched"
+    METADATA_FETCHED = "metadata_fetched"
+    PHONED_HOME = "phoned_home"
+
+
+class BootSign(Request):
+    """One sign of one boot."""
+
+    boot_id: UUID
+    stage: BootStage
+
+
+class SignsRequest(Request):
+    """Signs seen since the last call."""
+
+    signs: tuple[BootSign, ...] = Field(default=(), max_length=1000)

@@ -1,0 +1,134 @@
+"""Nodes and their NICs."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from malleable.domain.images import BootWay
+from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
+from malleable.wire.shapes import MAX_BYTES, Answer, Hostname, Line, Mac, Name, Ref, Request, Text
+from malleable.wire.switches import PortName
+
+SshKey = Annotated[str, StringConstraints(max_length=16 * 1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class BmcRequest(Request):
+    """How to reach a node's BMC."""
+
+    driver: Name = "redfish"
+    address: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x20\x7f]*$")]
+    username: Line = ""
+    password: Line = Field(default="", repr=False)
+    system: Line = ""
+
+
+class WiringRequest(Request):
+    """Where one NIC's cable ends."""
+
+    mac: Mac
+    switch: Ref
+    port: PortName
+
+
+class NodeRequest(Request):
+    """A node to enrol."""
+
+    name: Name
+    bmc: BmcRequest
+    wiring: tuple[WiringRequest, ...] = Field(default=(), max_length=64)
+
+
+class BmcView(Answer):
+    """A node's BMC, without its password; operators and admins alone see it."""
+
+    driver: str
+    address: str
+    username: str
+    system: str
+
+
+class NodeView(Answer):
+    """A node. ``project`` is its holder; ``bmc`` is null for all but operators and admins."""
+
+    id: UUID
+    name: str
+    state: NodeState
+    state_reason: str
+    state_since: datetime
+    project_id: UUID | None
+    project: str | None
+    boot: BootState
+    power: PowerState
+    power_seen_at: datetime | None
+    firmware: Firmware | None
+    system_uuid: str
+    vendor: str
+    model: str
+    serial: str
+    cpu_count: int | None
+    memory_mib: int | None
+    created_at: datetime
+    bmc: BmcView | None
+
+
+class NicView(Answer):
+    """A NIC and the switch port it is wired to; operators and admins alone see the wiring."""
+
+    id: UUID
+    node_id: UUID
+    name: str
+    mac: str
+    switch_port_id: UUID | None
+    switch: str | None
+    port: str | None
+
+
+class PowerAction(StrEnum):
+    """What to do to a node's power."""
+
+    ON = "on"
+    OFF = "off"
+    CYCLE = "cycle"
+
+
+class PowerRequest(Request):
+    """Switch a node."""
+
+    action: PowerAction
+
+
+class MaintenanceRequest(Request):
+    """Why an operator takes a node out of use."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class ConsoleView(Answer):
+    """The serial console's last lines since power-on."""
+
+    text: str
+
+
+class BootOptions(Request):
+    """How a node shall boot a disk."""
+
+    nic: Ref | None = None  #: by name, id or MAC; null: the first that is wired
+    way: BootWay | None = None  #: null: the image's first
+    hostname: Hostname | None = None  #: null: the node's name
+    ssh_keys: tuple[SshKey, ...] = Field(default=(), max_length=100)
+    user_data: Text = Field(default="", repr=False)
+
+
+class ProvisionRequest(BootOptions):
+    """Boot an existing disk, or a new one from an image, on a node."""
+
+    project: Ref | None = None
+    node: Ref | None = None  #: null: any free one that fits the image
+    disk: Ref | None = None
+    image: Ref | None = None
+    disk_name: Name | None = None
+    disk_size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
+    network: Ref

@@ -1,0 +1,112 @@
+"""What every request and answer is made of."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from malleable.domain.errors import Invalid
+from malleable.domain.ids import NAME_MAX_CHARS, parse_name
+from malleable.domain.networks import parse_cidr
+from malleable.domain.nodes import parse_mac
+
+T = TypeVar("T")
+
+
+class Request(BaseModel):
+    """A body a client sends: a field we do not know is a mistake, and is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answer(BaseModel):
+    """A body the server sends: clients ignore fields they do not know yet."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Listing(Answer, Generic[T]):
+    """One page of a list, in order of id; ``next`` goes into ``?after=`` and is null on the last page."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+
+class Problem(Answer):
+    """An error (RFC 9457): what is wrong, what to do, and facts for programs."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    fix: str = ""
+    details: dict[str, object] = {}
+    instance: str | None = None  #: the request's id, to find it in the server's log
+
+
+def checked(parse: Callable[[str], str]) -> AfterValidator:
+    """Make one of the domain's parsers a field's rule, keeping its words and its advice."""
+
+    def validate(raw: str) -> str:
+        try:
+            return parse(raw)
+        except Invalid as e:
+            raise PydanticCustomError("invalid", "{message}", {"message": e.message, "fix": e.fix}) from e
+
+    return AfterValidator(validate)
+
+
+_HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,126}", re.ASCII)
+
+
+def parse_hostname(raw: str) -> str:
+    """Accept one DNS label (RFC 1123). Errors: Invalid."""
+    if not _HOSTNAME.fullmatch(raw):
+        raise Invalid(
+            f"{raw!a} is not a host name.", fix="Use 1 to 63 of a-z, 0-9 and '-'; begin and end with a letter or digit."
+        )
+    return raw
+
+
+def parse_file_name(raw: str) -> str:
+    """Accept a plain file name, never a path. Errors: Invalid."""
+    if not _FILE_NAME.fullmatch(raw) or ".." in raw:
+        raise Invalid(f"{raw!a} is not a plain file name.", fix="Use letters, digits, '.', '_', '+' and '-'; no '..'.")
+    return raw
+
+
+#: A new object's name.
+Name = Annotated[
+    str,
+    checked(parse_name),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", "maxLength": NAME_MAX_CHARS}),
+]
+#: An existing object's id or name.
+Ref = Annotated[str, StringConstraints(min_length=1, max_length=NAME_MAX_CHARS)]
+Mac = Annotated[
+    str, checked(parse_mac), WithJsonSchema({"type": "string", "pattern": "^([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}$"})
+]
+Cidr = Annotated[str, checked(parse_cidr), WithJsonSchema({"type": "string", "example": "10.0.0.0/24"})]
+Hostname = Annotated[
+    str,
+    checked(parse_hostname),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}),
+]
+FileName = Annotated[
+    str,
+    checked(parse_file_name),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._+-]{0,126}$"}),
+]
+#: One line of text: no control characters, which end up in boot scripts, tables and logs.
+Line = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+#: Text of several lines; PostgreSQL keeps no NUL.
+Text = Annotated[str, StringConstraints(max_length=64 * 1024, pattern=r"^[^\x00]*$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+#: 1 PiB is beyond any disk of a node, and fits every database's integer.
+MAX_BYTES = 2**50
+#: The largest counter a JSON reader keeps exact.
+MAX_COUNT = 2**53

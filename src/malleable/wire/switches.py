@@ -1,0 +1,95 @@
+"""Fabrics and their VLANs, switches and their ports."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from malleable.domain.switches import PortState
+from malleable.wire.shapes import Answer, Line, Name, Request
+
+#: As the switch calls it, e.g. "Ethernet1/1".
+PortName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class FabricView(Answer):
+    """The switches that share one pool of VLANs; ``free`` = total - used - resting."""
+
+    name: str
+    total: int
+    used: int
+    resting: int
+    free: int
+
+
+class VlansRequest(Request):
+    """All VLAN ids of a fabric's pool, as ranges."""
+
+    ranges: tuple[Annotated[str, StringConstraints(max_length=20)], ...] = Field(
+        max_length=4094, examples=[["100-199", "300"]]
+    )
+
+
+class SwitchRequest(Request):
+    """A switch to manage."""
+
+    name: Name
+    driver: Name
+    fabric: Name = "default"
+    address: Line
+    settings: dict[Name, Line] = Field(default={}, max_length=50)
+    username: Line = ""
+    password: Line = Field(default="", repr=False)
+
+
+class SwitchView(Answer):
+    """A managed switch; never its password."""
+
+    id: UUID
+    name: str
+    driver: str
+    fabric: str
+    address: str
+    settings: dict[str, str]
+    username: str
+    created_at: datetime
+
+
+class PortsRequest(Request):
+    """The ports to manage; null takes all that the switch tells of."""
+
+    names: tuple[PortName, ...] | None = Field(default=None, max_length=1000)
+
+
+class PortConfigView(Answer):
+    """What a port carries; no VLAN at all is shut."""
+
+    native_vid: int | None
+    tagged_vids: tuple[int, ...]
+
+
+class PortView(Answer):
+    """A switch port: what it should carry, what was read back, and what is wired to it."""
+
+    id: UUID
+    switch_id: UUID
+    switch: str
+    name: str
+    wanted: PortConfigView
+    wanted_generation: int
+    observed: PortConfigView | None
+    observed_generation: int
+    observed_at: datetime | None
+    state: PortState
+    node_id: UUID | None
+    node: str | None
+    nic_id: UUID | None
+    nic: str | None
+
+
+class WireRequest(Request):
+    """The switch port that a NIC's cable ends in."""
+
+    switch: Ref
+    port: PortName
