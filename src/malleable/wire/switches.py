@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from malleable.domain.switches import PortState
-from malleable.wire.shapes import Answer, Line, Name, Request
+from malleable.wire.shapes import Answer, Line, Name, Ref, Request
 
 #: As the switch calls it, e.g. "Ethernet1/1".
 PortName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
