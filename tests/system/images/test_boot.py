@@ -1,0 +1,116 @@
+"""Every golden image boots by every firmware and boot way that its manifest promises."""
+
+import pytest
+
+from tests.system.images.conftest import Golden
+from tests.system.images.hall import SERIAL, TOKEN, Hall, Machine, wait_until
+
+pytestmark = [pytest.mark.room, pytest.mark.slow]
+
+EVERY_FIRMWARE = pytest.mark.parametrize("firmware", ["bios", "uefi"])
+EVERY_WAY = pytest.mark.parametrize("way", ["san", "kernel"])
+TINY_S = 60
+DEBIAN_S = 180
+
+USER_DATA = """#!/bin/sh
+echo "root is on $(awk '$2 == "/" && $3 == "ext4" { print $3 }' /proc/mounts)"
+cat /root/note 2>/dev/null || echo "no note yet"
+echo "note of $(hostname)" >/root/note
+echo "{user}:opensesame" | chpasswd
+"""
+
+
+def prepare(hall: Hall, image: Golden, way: str) -> None:
+    hall.answers.user_data = USER_DATA.replace("{user}", image.default_user)
+    hall.answers.files["/boot.ipxe"] = hall.boot_script(way, image.cmdline)
+
+
+def assert_came_up(hall: Hall, machine: Machine, way: str, deadline_s: float) -> None:
+    machine.wait_for(f"MALLEABLE-READY hostname=node-under-test disk={SERIAL}", deadline_s)
+    machine.wait_for("node-under-test login:", deadline_s)
+    assert "root is on ext4" in machine.text()
+    assert "MALLEABLE-RUN exit=0" in machine.text()
+    assert hall.answers.phoned == [{"instance_id": ["i-1"], "hostname": ["node-under-test"]}]
+    assert set(hall.answers.tokens) == {TOKEN if way == "kernel" else None}
+    assert hall.portal.sessions() == 1
+
+
+@EVERY_FIRMWARE
+@EVERY_WAY
+def test_tiny_reaches_its_prompt_on_its_iscsi_disk(tiny_hall: Hall, tiny: Golden, firmware: str, way: str) -> None:
+    prepare(tiny_hall, tiny, way)
+    with tiny_hall.machine(firmware) as machine:
+        assert_came_up(tiny_hall, machine, way, TINY_S)
+
+
+@EVERY_FIRMWARE
+@EVERY_WAY
+def test_debian_reaches_its_prompt_on_its_iscsi_disk(
+    debian_hall: Hall, debian: Golden, firmware: str, way: str
+) -> None:
+    prepare(debian_hall, debian, way)
+    with debian_hall.machine(firmware, memory_mib=1024) as machine:
+        assert_came_up(debian_hall, machine, way, DEBIAN_S)
+
+
+def assert_keeps_its_files(hall: Hall, deadline_s: float) -> None:
+    with hall.machine("bios") as machine:
+        machine.wait_for("MALLEABLE-READY", deadline_s)
+        assert "no note yet" in machine.text()
+        machine.press_power_button()
+        wait_until(machine.ended, deadline_s, machine.tail)
+    hall.answers.instance, hall.answers.hostname = "i-2", "another-node"
+    with hall.machine("uefi") as machine:
+        machine.wait_for("MALLEABLE-READY hostname=another-node", deadline_s)
+        assert "note of node-under-test" in machine.text()
+        assert "recovering journal" not in machine.text()
+
+
+def test_tiny_ends_on_the_power_button_and_finds_its_files_on_another_machine(tiny_hall: Hall, tiny: Golden) -> None:
+    prepare(tiny_hall, tiny, "kernel")
+    assert_keeps_its_files(tiny_hall, TINY_S)
+
+
+def test_debian_ends_on_the_power_button_and_finds_its_files_on_another_machine(
+    debian_hall: Hall, debian: Golden
+) -> None:
+    prepare(debian_hall, debian, "kernel")
+    assert_keeps_its_files(debian_hall, DEBIAN_S)
+
+
+SLOW_WRITER = """#!/bin/sh
+for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    dd if=/dev/urandom of=/root/block bs=64k count=1 conv=fsync 2>/dev/null && echo "wrote $i"
+    sleep 1
+done
+"""
+
+
+def assert_outlives_its_portal(hall: Hall, deadline_s: float) -> None:
+    hall.answers.user_data = SLOW_WRITER
+    with hall.machine("bios") as machine:
+        machine.wait_for("wrote 2", deadline_s)
+        hall.portal.kill()
+        hall.portal.start()
+        machine.wait_for("wrote 12", deadline_s)
+        machine.wait_for("MALLEABLE-READY", deadline_s)
+        assert "I/O error" not in machine.text()
+
+
+def test_tiny_goes_on_after_its_portal_was_killed(tiny_hall: Hall, tiny: Golden) -> None:
+    prepare(tiny_hall, tiny, "kernel")
+    assert_outlives_its_portal(tiny_hall, TINY_S)
+
+
+def test_debian_goes_on_after_its_portal_was_killed(debian_hall: Hall, debian: Golden) -> None:
+    prepare(debian_hall, debian, "kernel")
+    assert_outlives_its_portal(debian_hall, DEBIAN_S)
+
+
+def test_tiny_runs_user_data_once_per_instance(tiny_hall: Hall, tiny: Golden) -> None:
+    prepare(tiny_hall, tiny, "kernel")
+    for boot in (1, 2):
+        with tiny_hall.machine("bios") as machine:
+            machine.wait_for("MALLEABLE-READY", TINY_S)
+            assert machine.text().count("MALLEABLE-RUN begin") == (1 if boot == 1 else 0)
+    assert len(tiny_hall.answers.phoned) == 2
