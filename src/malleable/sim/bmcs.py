@@ -1,0 +1,244 @@
+"""Simulated BMCs and the machines behind them: what SimPower drives in memory and SimRedfish puts on the wire."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from malleable.domain.errors import Refused, Unreachable
+from malleable.domain.nodes import Firmware, PowerState
+from malleable.domain.ports import Bmc, InspectedNic
+from malleable.domain.secrets import Secret
+
+CONSOLE_LINES_KEPT = 2_000
+
+#: runs a call after so many seconds of the room's time
+Later = Callable[[float, Callable[[], None]], object]
+
+
+def later_in_a_thread(delay_s: float, call: Callable[[], None]) -> None:
+    """Run ``call`` after ``delay_s`` real seconds; at once, in the caller's thread, when that is zero."""
+    if delay_s <= 0:
+        call()
+        return
+    timer = threading.Timer(delay_s, call)
+    timer.daemon = True
+    timer.start()
+
+
+class Lie(StrEnum):
+    """How a BMC deceives, without any error."""
+
+    IGNORES_POWER = "ignores-power"  #: accepts a power change and does nothing
+    CLAIMS_POWER = "claims-power"  #: does nothing, and reports that it is done
+    HIDES_POWER = "hides-power"  #: reports a power that is neither on nor off
+    FORGETS_BOOT = "forgets-boot"  #: accepts a change of the boot override and keeps the old one
+    KEEPS_MEDIA = "keeps-media"  #: accepts to eject virtual media and keeps them
+
+
+class Override(StrEnum):
+    """What a machine was told to boot from; the values are Redfish's BootSourceOverrideTarget."""
+
+    NONE = "None"
+    NETWORK = "Pxe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimMachine:
+    """What a BMC says of a machine behind it."""
+
+    name: str  #: unique among all machines; SimPower's handle of it
+    firmware: Firmware = Firmware.UEFI
+    system_uuid: str = ""
+    vendor: str = "Malleable"
+    model: str = "Simulated"
+    serial: str = ""
+    cpu_count: int = 1
+    memory_mib: int = 1024
+    nics: tuple[InspectedNic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineView:
+    """How a machine really is, whatever its BMC says."""
+
+    power: PowerState
+    override: Override
+    booted: Override  #: what the override was at the latest power-on
+    media: str  #: URL of the virtual medium inserted; "" for none
+    power_ons: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _State:
+    machine: SimMachine
+    power: PowerState = PowerState.OFF
+    heading: PowerState = PowerState.OFF  #: the power it has or is on its way to
+    claimed: PowerState = PowerState.OFF  #: the last power asked for
+    change: int = 0  #: grows with every power change, so that an overtaken one does not happen
+    override: Override = Override.NONE
+    booted: Override = Override.NONE
+    media: str = ""
+    power_ons: int = 0
+    lies: set[Lie] = field(default_factory=set)
+    console: deque[str] = field(default_factory=lambda: deque(maxlen=CONSOLE_LINES_KEPT))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Bmc:
+    username: str
+    password: Secret
+    machines: tuple[SimMachine, ...]
+    is_silent: bool = False
+
+
+class SimBmcs:
+    """Any number of BMCs. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        power_s: float = 0.0,
+        later: Later = later_in_a_thread,
+        on_power: Callable[[str, PowerState], object] = lambda _name, _power: None,
+    ) -> None:
+        """Start without BMCs.
+
+        A power change takes ``power_s``, measured by ``later``; ``on_power`` is told every change, when it happens,
+        with the machine's name, from the thread that ``later`` uses and with no lock held.
+        """
+        self._power_s = power_s
+        self._later = later
+        self._on_power = on_power
+        self._lock = threading.RLock()
+        self._bmcs: dict[str, _Bmc] = {}
+        self._states: dict[str, _State] = {}
+
+    def add(self, address: str, *machines: SimMachine, username: str, password: Secret) -> None:
+        """Make a BMC with its machines, all off."""
+        with self._lock:
+            for machine in machines:
+                if machine.name in self._states:
+                    raise ValueError(f"There is already a machine {machine.name}.")
+                self._states[machine.name] = _State(machine=machine)
+            self._bmcs[address] = _Bmc(username=username, password=password, machines=machines)
+
+    def silence(self, address: str, silent: bool = True) -> None:
+        """Make a BMC answer nothing any more, or again."""
+        self._bmcs[address].is_silent = silent
+
+    def change_password(self, address: str, password: Secret) -> None:
+        """Give a BMC a new password."""
+        self._bmcs[address].password = password
+
+    def lie(self, name: str, *lies: Lie) -> None:
+        """Replace the lies told about a machine; none makes its BMC honest."""
+        with self._lock:
+            self._states[name].lies = set(lies)
+
+    def force(self, name: str, power: PowerState) -> None:
+        """Change a machine's power at once and behind its BMC's back: a crash, or a finger on the button."""
+        with self._lock:
+            state = self._states[name]
+            state.change += 1
+            state.heading = power
+            change = state.change
+        self._arrive(state, power, change)
+
+    def insert_media(self, name: str, url: str) -> None:
+        """Put a virtual medium in."""
+        self._states[name].media = url
+
+    def write_console(self, name: str, text: str) -> None:
+        """Add lines to a machine's serial console."""
+        with self._lock:
+            self._states[name].console.extend(text.splitlines())
+
+    def view(self, name: str) -> MachineView:
+        """Look at a machine directly, not through its BMC."""
+        with self._lock:
+            s = self._states[name]
+            return MachineView(
+                power=s.power, override=s.override, booted=s.booted, media=s.media, power_ons=s.power_ons
+            )
+
+    # What a BMC does for whoever has its credentials.
+
+    def machines(self, bmc: Bmc) -> Sequence[SimMachine]:
+        """Name what a BMC manages. Errors: Unreachable; Refused with code "bmc-credentials"."""
+        found = self._bmcs.get(bmc.address)
+        if found is None or found.is_silent:
+            raise Unreachable(f"BMC {bmc.address} does not answer.", fix="Check its address, cable and power.")
+        if (bmc.username, bmc.password) != (found.username, found.password):
+            raise Refused(
+                f"BMC {bmc.address} does not accept the user and password.",
+                fix="Correct the BMC credentials.",
+                code="bmc-credentials",
+            )
+        return found.machines
+
+    def machine(self, bmc: Bmc) -> SimMachine:
+        """Find the machine that ``bmc`` names. Errors: as ``machines``; Refused if it names none or several."""
+        machines = self.machines(bmc)
+        if not bmc.system and len(machines) > 1:
+            names = ", ".join(m.name for m in machines)
+            raise Refused(
+                f"BMC {bmc.address} manages {len(machines)} systems: {names}.",
+                fix="Name one of them as the system.",
+                code="several-systems",
+            )
+        for machine in machines:
+            if bmc.system in ("", machine.name):
+                return machine
+        raise Refused(f"BMC {bmc.address} has no system {bmc.system!a}.", code="no-such-system")
+
+    def reported_power(self, name: str) -> PowerState:
+        """Say what the BMC says of the power."""
+        with self._lock:
+            state = self._states[name]
+            if Lie.HIDES_POWER in state.lies:
+                return PowerState.UNKNOWN
+            return state.claimed if Lie.CLAIMS_POWER in state.lies else state.power
+
+    def ask_power(self, name: str, want: PowerState) -> None:
+        """Begin to switch a machine on or off, if it is not so already or on its way."""
+        with self._lock:
+            state = self._states[name]
+            state.claimed = want
+            if state.heading is want or state.lies & {Lie.IGNORES_POWER, Lie.CLAIMS_POWER}:
+                return
+            state.heading = want
+            state.change += 1
+            change = state.change
+        self._later(self._power_s, lambda: self._arrive(state, want, change))
+
+    def _arrive(self, state: _State, power: PowerState, change: int) -> None:
+        with self._lock:
+            if state.change != change or state.power is power:
+                return
+            state.power = power
+            if power is PowerState.ON:
+                state.power_ons += 1
+                state.console.clear()
+                state.booted, state.override = state.override, Override.NONE
+        self._on_power(state.machine.name, power)
+
+    def set_override(self, name: str, override: Override) -> None:
+        """Set what the next power-on boots from."""
+        with self._lock:
+            state = self._states[name]
+            if Lie.FORGETS_BOOT not in state.lies:
+                state.override = override
+
+    def eject_media(self, name: str) -> None:
+        """Take the virtual medium out."""
+        with self._lock:
+            state = self._states[name]
+            if Lie.KEEPS_MEDIA not in state.lies:
+                state.media = ""
+
+    def console(self, name: str) -> Sequence[str]:
+        """Return the console's lines since power-on."""
+        with self._lock:
+            return list(self._states[name].console)

@@ -1,0 +1,83 @@
+"""SimPower: the Power port over simulated BMCs, in memory."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from malleable.domain.errors import Refused
+from malleable.domain.nodes import PowerState
+from malleable.domain.ports import Bmc, Inspection
+from malleable.sim.bmcs import Override, SimBmcs, SimMachine
+from malleable.sim.faults import Faults
+
+
+class SimPower:
+    """Drive simulated BMCs; ``faults`` are keyed by the method's name and the BMC's address."""
+
+    def __init__(
+        self,
+        bmcs: SimBmcs,
+        *,
+        faults: Faults | None = None,
+        call_s: float = 0.0,
+        delay: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Drive ``bmcs``; every call takes ``call_s``, waited for by ``delay``."""
+        self.bmcs = bmcs
+        self.faults = faults or Faults(delay=delay)
+        self._call_s = call_s
+        self._delay = delay
+
+    @contextmanager
+    def _call(self, method: str, bmc: Bmc) -> Iterator[SimMachine]:
+        if self._call_s:
+            self._delay(self._call_s)
+        self.faults.before(method, bmc.address)
+        yield self.bmcs.machine(bmc)
+        self.faults.after(method, bmc.address)
+
+    def inspect(self, bmc: Bmc) -> Inspection:
+        with self._call("inspect", bmc) as machine:
+            return Inspection(
+                system=machine.name,
+                power=self.bmcs.reported_power(machine.name),
+                firmware=machine.firmware,
+                system_uuid=machine.system_uuid,
+                vendor=machine.vendor,
+                model=machine.model,
+                serial=machine.serial,
+                cpu_count=machine.cpu_count,
+                memory_mib=machine.memory_mib,
+                nics=machine.nics,
+            )
+
+    def state(self, bmc: Bmc) -> PowerState:
+        with self._call("state", bmc) as machine:
+            return self.bmcs.reported_power(machine.name)
+
+    def set(self, bmc: Bmc, want: PowerState) -> None:
+        if want is PowerState.UNKNOWN:
+            raise ValueError("A machine cannot be switched to an unknown power.")
+        with self._call("set", bmc) as machine:
+            self.bmcs.ask_power(machine.name, want)
+
+    def boot_from_network(self, bmc: Bmc) -> None:
+        with self._call("boot_from_network", bmc) as machine:
+            self._override(bmc, machine, Override.NETWORK)
+
+    def reset_boot(self, bmc: Bmc) -> None:
+        with self._call("reset_boot", bmc) as machine:
+            self._override(bmc, machine, Override.NONE)
+            self.bmcs.eject_media(machine.name)
+            if self.bmcs.view(machine.name).media:
+                raise Refused(f"BMC {bmc.address} kept its virtual medium.", code="media-not-ejected")
+
+    def _override(self, bmc: Bmc, machine: SimMachine, want: Override) -> None:
+        self.bmcs.set_override(machine.name, want)
+        kept = self.bmcs.view(machine.name).override
+        if kept is not want:
+            raise Refused(f"BMC {bmc.address} kept the boot override {kept}, not {want}.", code="boot-not-kept")
+
+    def console_tail(self, bmc: Bmc, lines: int) -> str:
+        with self._call("console_tail", bmc) as machine:
+            return "\n".join(self.bmcs.console(machine.name)[-lines:] if lines > 0 else [])

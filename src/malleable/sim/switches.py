@@ -1,0 +1,185 @@
+"""SimSwitches: the Switches port over simulated switches, in memory."""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from malleable.domain.errors import Malformed, Refused, Unreachable
+from malleable.domain.switches import SHUT, PortConfig, Switch
+from malleable.sim.faults import Faults
+
+
+class Misbehaviour(StrEnum):
+    """How a switch goes wrong beyond a failing call."""
+
+    DROPS = "accepts-then-drops"  #: accepts a change and does nothing
+    LATE = "applies-late"  #: a change is in the data path only ``late_s`` after it was accepted
+    LIES = "lies-on-read-back"  #: accepts a change, does nothing, and reads back what was asked
+    HALF = "half-applies-a-batch"  #: changes the first half of the ports (rounded down), then the reply is lost
+    DEAD = "dead"  #: answers nothing
+
+
+@dataclass(slots=True, kw_only=True)
+class _Port:
+    #: what the data path does; None: as out of the box, a trunk of every VLAN, which PortConfig cannot tell
+    carried: PortConfig | None = None
+    asked: PortConfig | None = None
+    pending: tuple[float, PortConfig] | None = None  #: when it will be carried, and what
+
+
+@dataclass(slots=True, kw_only=True)
+class _Switch:
+    ports: dict[str, _Port]
+    misbehaviour: Misbehaviour | None = None
+    late_s: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class SimSwitches:
+    """Any number of switches, known by address. Safe to use from many threads; one switch never waits for another."""
+
+    def __init__(
+        self,
+        *,
+        faults: Faults | None = None,
+        call_s: float = 0.0,
+        delay: Callable[[float], object] = time.sleep,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start without switches; every call takes ``call_s``, waited for by ``delay``.
+
+        ``faults`` are keyed by the method's name and the switch's address.
+        """
+        self.faults = faults or Faults(delay=delay)
+        self._call_s = call_s
+        self._delay = delay
+        self._monotonic_s = monotonic_s
+        self._switches: dict[str, _Switch] = {}
+
+    def add(self, address: str, ports: Iterable[str]) -> None:
+        """Make a switch with ports as out of the box: each carries every VLAN until it is configured."""
+        self._switches[address] = _Switch(ports={name: _Port() for name in ports})
+
+    def misbehave(self, address: str, how: Misbehaviour | None, *, late_s: float = 0.0) -> None:
+        """Make a switch go wrong from now on; None makes it good again, but does not repair what it did."""
+        switch = self._switches[address]
+        with switch.lock:
+            switch.misbehaviour, switch.late_s = how, late_s
+
+    def carried(self, address: str, port: str) -> PortConfig | None:
+        """Say what a port really carries, whatever the switch says; None for every VLAN, as out of the box."""
+        switch = self._switches[address]
+        with switch.lock:
+            return self._carried(switch.ports[port])
+
+    def drift(self, address: str, port: str, config: PortConfig | None) -> None:
+        """Change a port behind our back; None sets it back to what it is out of the box."""
+        switch = self._switches[address]
+        with switch.lock:
+            switch.ports[port] = _Port(carried=config)
+
+    def wipe(self, address: str) -> None:
+        """Lose the whole configuration of a switch, as after a reset to factory settings."""
+        switch = self._switches[address]
+        with switch.lock:
+            for name in switch.ports:
+                switch.ports[name] = _Port()
+
+    def meet(self, one: tuple[str, str], other: tuple[str, str]) -> bool:
+        """Say whether two ports (address, name) of one fabric can really exchange an untagged or tagged frame."""
+        vids = [_vids(self.carried(*one)), _vids(self.carried(*other))]
+        return bool(vids[0] & vids[1])
+
+    def check(self, switch: Switch) -> None:
+        self._find(switch, "check")
+        self.faults.after("check", switch.address)
+
+    def ports(self, switch: Switch) -> Sequence[str]:
+        found = self._find(switch, "ports")
+        self.faults.after("ports", switch.address)
+        return sorted(found.ports)
+
+    def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
+        found = self._find(switch, "apply")
+        _require(switch, found, wanted)
+        for name, config in wanted.items():
+            _require_sane(name, config)
+        with found.lock:
+            self._apply(found, wanted)
+            half = found.misbehaviour is Misbehaviour.HALF
+        if half:
+            raise Unreachable(f"Switch {switch.name} stopped answering.")
+        self.faults.after("apply", switch.address)
+
+    def read(self, switch: Switch, ports: Collection[str]) -> Mapping[str, PortConfig]:
+        found = self._find(switch, "read")
+        _require(switch, found, ports)
+        with found.lock:
+            seen = {name: self._seen(found, found.ports[name]) for name in ports}
+        self.faults.after("read", switch.address)
+        open_ports = sorted(name for name, config in seen.items() if config is None)
+        if open_ports:
+            raise Malformed(
+                f"Switch {switch.name}: {', '.join(open_ports)} carry every VLAN.",
+                fix="Apply a configuration to them.",
+                details={"ports": open_ports},
+            )
+        return {name: config for name, config in seen.items() if config is not None}
+
+    def _find(self, switch: Switch, method: str) -> _Switch:
+        if self._call_s:
+            self._delay(self._call_s)
+        self.faults.before(method, switch.address)
+        found = self._switches.get(switch.address)
+        if found is None or found.misbehaviour is Misbehaviour.DEAD:
+            raise Unreachable(f"Switch {switch.name} at {switch.address} does not answer.")
+        return found
+
+    def _apply(self, switch: _Switch, wanted: Mapping[str, PortConfig]) -> None:
+        names = list(wanted)
+        if switch.misbehaviour is Misbehaviour.HALF:
+            names = names[: len(names) // 2]
+        for name in names:
+            port, config = switch.ports[name], wanted[name]
+            port.carried, port.pending = self._carried(port), None
+            match switch.misbehaviour:
+                case Misbehaviour.DROPS:
+                    continue
+                case Misbehaviour.LIES:
+                    port.asked = config
+                case Misbehaviour.LATE:
+                    port.pending = (self._monotonic_s() + switch.late_s, config)
+                case _:
+                    port.carried = port.asked = config
+
+    def _carried(self, port: _Port) -> PortConfig | None:
+        if port.pending is not None and port.pending[0] <= self._monotonic_s():
+            return port.pending[1]
+        return port.carried
+
+    def _seen(self, switch: _Switch, port: _Port) -> PortConfig | None:
+        if switch.misbehaviour is Misbehaviour.LIES and port.asked is not None:
+            return port.asked
+        return self._carried(port)
+
+
+def _require(switch: Switch, found: _Switch, ports: Iterable[str]) -> None:
+    missing = sorted(set(ports) - set(found.ports))
+    if missing:
+        raise Refused(f"Switch {switch.name} has no port {', '.join(missing)}.", code="no-such-port")
+
+
+def _require_sane(name: str, config: PortConfig) -> None:
+    vids = config.tagged_vids | ({config.native_vid} if config.native_vid is not None else set())
+    if any(not 1 <= vid <= 4094 for vid in vids) or config.native_vid in config.tagged_vids:
+        raise Refused(f"Port {name} cannot carry VLANs {sorted(vids)}.", code="bad-vlan")
+
+
+def _vids(config: PortConfig | None) -> set[int]:
+    if config is None:
+        return set(range(1, 4095))
+    if config == SHUT:
+        return set()
+    return set(config.tagged_vids) | ({config.native_vid} if config.native_vid is not None else set())
