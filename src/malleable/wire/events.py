@@ -20,9 +20,9 @@ class EventView(Answer):
 
 
 class LinkView(Answer):
-    """An event's place in a chain; ``domain.events.link_hash`` over it must give ``hash``."""
+    """An event's place in a chain; ``domain.events.link_hash`` over it gives ``hash``."""
 
     position: int
     previous_hash: str
     hash: str
-    event: EventView
+    event: EventView | None  #: null when it is not the caller's to see (an earlier holder of a node)
