@@ -1,0 +1,91 @@
+"""Calls about users, tokens, projects and their members."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from malleable.client.connection import Connection
+from malleable.client.paths import v1
+from malleable.domain.projects import Role
+from malleable.wire.projects import MemberRequest, MemberView, ProjectRequest, ProjectView
+from malleable.wire.users import (
+    LoginRequest,
+    PasswordRequest,
+    TokenIssued,
+    TokenRequest,
+    TokenView,
+    UserRequest,
+    UserView,
+    WhoamiView,
+)
+
+
+class AccountCalls(Connection):
+    """Who may do what."""
+
+    def login(self, request: LoginRequest) -> TokenIssued:
+        """Trade a password for a token. Errors: Unauthenticated, Unavailable (too many tries)."""
+        return self.post_once("/v1/login", TokenIssued, request)
+
+    def whoami(self) -> WhoamiView:
+        """Say who the token belongs to."""
+        return self.get("/v1/whoami", WhoamiView)
+
+    def token_list(self, *, user: str | None = None) -> Iterator[TokenView]:
+        """List one's own tokens; an admin may ask for a user's."""
+        return self.items("/v1/tokens", TokenView, {"user": user})
+
+    def token_create(self, request: TokenRequest) -> TokenIssued:
+        """Make a token for oneself; its secret is shown this once."""
+        return self.post("/v1/tokens", TokenIssued, request)
+
+    def token_delete(self, token: UUID) -> None:
+        """Revoke a token."""
+        self.delete(v1("tokens", token))
+
+    def user_list(self) -> Iterator[UserView]:
+        """List all accounts."""
+        return self.items("/v1/users", UserView)
+
+    def user_get(self, user: str) -> UserView:
+        """Read an account."""
+        return self.get(v1("users", user), UserView)
+
+    def user_create(self, request: UserRequest) -> UserView:
+        """Add an account. Errors: Conflict (name taken)."""
+        return self.post("/v1/users", UserView, request)
+
+    def user_delete(self, user: str) -> None:
+        """Remove an account and its tokens."""
+        self.delete(v1("users", user))
+
+    def user_set_password(self, user: str, request: PasswordRequest) -> None:
+        """Set a password."""
+        self.put_silent(v1("users", user, "password"), request)
+
+    def project_list(self) -> Iterator[ProjectView]:
+        """List the projects one belongs to; operators and admins see all."""
+        return self.items("/v1/projects", ProjectView)
+
+    def project_get(self, project: str) -> ProjectView:
+        """Read a project."""
+        return self.get(v1("projects", project), ProjectView)
+
+    def project_create(self, request: ProjectRequest) -> ProjectView:
+        """Add a project. Errors: Conflict (name taken)."""
+        return self.post("/v1/projects", ProjectView, request)
+
+    def project_delete(self, project: str) -> None:
+        """Remove a project. Errors: Conflict while it has anything."""
+        self.delete(v1("projects", project))
+
+    def member_list(self, project: str) -> Iterator[MemberView]:
+        """List a project's members."""
+        return self.items(v1("projects", project, "members"), MemberView)
+
+    def member_set(self, project: str, user: str, role: Role) -> MemberView:
+        """Give a user a role in a project."""
+        return self.put(v1("projects", project, "members", user), MemberView, MemberRequest(role=role))
+
+    def member_delete(self, project: str, user: str) -> None:
+        """Take a user out of a project."""
+        self.delete(v1("projects", project, "members", user))

@@ -1,0 +1,85 @@
+"""Calls about fabrics, switches, their ports, networks and attachments."""
+
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+from malleable.client.connection import Connection
+from malleable.client.paths import v1
+from malleable.wire.networks import AttachmentRequest, AttachmentView, NetworkRequest, NetworkView
+from malleable.wire.operations import OperationView
+from malleable.wire.switches import FabricView, PortsRequest, PortView, SwitchRequest, SwitchView, VlansRequest
+
+
+class FabricCalls(Connection):
+    """What connects nodes."""
+
+    def fabric_list(self) -> Iterator[FabricView]:
+        """List fabrics with the counts of their VLAN pools."""
+        return self.items("/v1/fabrics", FabricView)
+
+    def fabric_set_vlans(self, fabric: str, ranges: Sequence[str]) -> FabricView:
+        """Set a fabric's pool of VLAN ids. Errors: Conflict when one that is left out is in use."""
+        return self.put(v1("fabrics", fabric, "vlans"), FabricView, VlansRequest(ranges=tuple(ranges)))
+
+    def switch_list(self) -> Iterator[SwitchView]:
+        """List switches."""
+        return self.items("/v1/switches", SwitchView)
+
+    def switch_get(self, switch: str) -> SwitchView:
+        """Read a switch."""
+        return self.get(v1("switches", switch), SwitchView)
+
+    def switch_create(self, request: SwitchRequest) -> SwitchView:
+        """Add a switch after the server has reached it. Errors: the driver's words."""
+        return self.post("/v1/switches", SwitchView, request)
+
+    def switch_delete(self, switch: str) -> None:
+        """Forget a switch. Errors: Conflict while nodes are wired to it."""
+        self.delete(v1("switches", switch))
+
+    def port_list(self, switch: str) -> Iterator[PortView]:
+        """List a switch's managed ports: what is wanted and what was read back."""
+        return self.items(v1("switches", switch, "ports"), PortView)
+
+    def port_get(self, switch: str, port: str) -> PortView:
+        """Read a port."""
+        return self.get(v1("switches", switch, "ports", port), PortView)
+
+    def port_create(self, switch: str, names: Sequence[str] | None = None) -> list[PortView]:
+        """Manage ports; None takes all that the switch tells of."""
+        request = PortsRequest(names=None if names is None else tuple(names))
+        return self.post_list(v1("switches", switch, "ports"), PortView, request)
+
+    def port_delete(self, switch: str, port: str) -> None:
+        """Stop managing a port. Errors: Conflict while a NIC is wired to it."""
+        self.delete(v1("switches", switch, "ports", port))
+
+    def network_list(self, *, project: str | None = None) -> Iterator[NetworkView]:
+        """List networks."""
+        return self.items("/v1/networks", NetworkView, {"project": project})
+
+    def network_get(self, network: str, *, project: str | None = None) -> NetworkView:
+        """Read a network."""
+        return self.get(v1("networks", network), NetworkView, {"project": project})
+
+    def network_create(self, request: NetworkRequest) -> NetworkView:
+        """Add a network on a VLAN of its own. Errors: Conflict (name taken), Exhausted (no VLAN)."""
+        return self.post("/v1/networks", NetworkView, request)
+
+    def network_delete(self, network: str, *, project: str | None = None) -> OperationView:
+        """Begin to remove a network. Errors: Conflict while anything is attached."""
+        return self.delete_slow(v1("networks", network), OperationView, {"project": project})
+
+    def attachment_list(
+        self, *, node: str | None = None, network: str | None = None, project: str | None = None
+    ) -> Iterator[AttachmentView]:
+        """List attachments."""
+        return self.items("/v1/attachments", AttachmentView, {"node": node, "network": network, "project": project})
+
+    def attachment_attach(self, request: AttachmentRequest, *, project: str | None = None) -> OperationView:
+        """Begin to put a NIC on a network."""
+        return self.post("/v1/attachments", OperationView, request, {"project": project})
+
+    def attachment_detach(self, attachment: UUID) -> OperationView:
+        """Begin to take a NIC off a network."""
+        return self.delete_slow(v1("attachments", attachment), OperationView)

@@ -1,0 +1,81 @@
+"""Calls about nodes, their NICs and what they boot."""
+
+from collections.abc import Iterator
+
+from malleable.client.connection import Connection
+from malleable.client.paths import v1
+from malleable.domain.nodes import NodeState
+from malleable.wire.nodes import (
+    ConsoleView,
+    MaintenanceRequest,
+    NicView,
+    NodeRequest,
+    NodeView,
+    PowerAction,
+    PowerRequest,
+    ProvisionRequest,
+)
+from malleable.wire.operations import OperationView
+from malleable.wire.switches import WireRequest
+
+
+class MachineCalls(Connection):
+    """What runs where."""
+
+    def node_list(
+        self, *, state: NodeState | None = None, project: str | None = None, name: str | None = None
+    ) -> Iterator[NodeView]:
+        """List the nodes one may see: held by one's projects, or free."""
+        return self.items("/v1/nodes", NodeView, {"state": state, "project": project, "name": name})
+
+    def node_get(self, node: str) -> NodeView:
+        """Read a node."""
+        return self.get(v1("nodes", node), NodeView)
+
+    def node_enrol(self, request: NodeRequest) -> OperationView:
+        """Begin to enrol a machine by its BMC."""
+        return self.post("/v1/nodes", OperationView, request)
+
+    def node_delete(self, node: str) -> None:
+        """Forget a node. Errors: Conflict while a project holds it."""
+        self.delete(v1("nodes", node))
+
+    def node_release(self, node: str) -> OperationView:
+        """Begin to take a node back."""
+        return self.post(v1("nodes", node, "release"), OperationView)
+
+    def node_power(self, node: str, action: PowerAction) -> OperationView:
+        """Begin to switch a node."""
+        return self.post(v1("nodes", node, "power"), OperationView, PowerRequest(action=action))
+
+    def node_readmit(self, node: str) -> OperationView:
+        """Begin to bring a quarantined node back to the free ones."""
+        return self.post(v1("nodes", node, "readmit"), OperationView)
+
+    def node_begin_maintenance(self, node: str, reason: str) -> NodeView:
+        """Take a node that nobody holds out of use."""
+        return self.post(v1("nodes", node, "maintenance"), NodeView, MaintenanceRequest(reason=reason))
+
+    def node_end_maintenance(self, node: str) -> NodeView:
+        """Put a node back into use."""
+        return self.delete_slow(v1("nodes", node, "maintenance"), NodeView)
+
+    def node_console(self, node: str, lines: int) -> ConsoleView:
+        """Read the last lines of the serial console."""
+        return self.get(v1("nodes", node, "console"), ConsoleView, {"lines": lines})
+
+    def nic_list(self, node: str) -> Iterator[NicView]:
+        """List a node's NICs."""
+        return self.items(v1("nodes", node, "nics"), NicView)
+
+    def nic_wire(self, node: str, nic: str, switch: str, port: str) -> NicView:
+        """Record which switch port a NIC's cable ends in. Errors: Conflict (port already used)."""
+        return self.put(v1("nodes", node, "nics", nic, "port"), NicView, WireRequest(switch=switch, port=port))
+
+    def nic_unwire(self, node: str, nic: str) -> None:
+        """Record that a NIC's cable is pulled."""
+        self.delete(v1("nodes", node, "nics", nic, "port"))
+
+    def provision(self, request: ProvisionRequest) -> OperationView:
+        """Begin to boot a disk, or a new one from an image, on a node."""
+        return self.post("/v1/provisions", OperationView, request)

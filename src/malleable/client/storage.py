@@ -1,0 +1,67 @@
+"""Calls about images, disks and targets."""
+
+from collections.abc import Iterator
+
+from malleable.client.connection import Connection
+from malleable.client.paths import v1
+from malleable.wire.disks import DiskMoveRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.images import ImageRequest, ImageView
+from malleable.wire.operations import OperationView
+
+
+class StorageCalls(Connection):
+    """What nodes boot."""
+
+    def image_list(self, *, project: str | None = None) -> Iterator[ImageView]:
+        """List golden images and one's projects' own."""
+        return self.items("/v1/images", ImageView, {"project": project})
+
+    def image_get(self, image: str, *, project: str | None = None) -> ImageView:
+        """Read an image."""
+        return self.get(v1("images", image), ImageView, {"project": project})
+
+    def image_create(self, request: ImageRequest) -> ImageView:
+        """Announce an image; its content is uploaded next, then sealed."""
+        return self.post("/v1/images", ImageView, request)
+
+    def image_upload(self, image: str, chunks: Iterator[bytes], size_bytes: int) -> None:
+        """Stream an image's raw content."""
+        self.upload(v1("images", image, "content"), chunks, size_bytes)
+
+    def image_upload_file(self, image: str, name: str, chunks: Iterator[bytes], size_bytes: int) -> None:
+        """Stream a file beside an image: its kernel or initrd."""
+        self.upload(v1("images", image, "files", name), chunks, size_bytes)
+
+    def image_seal(self, image: str) -> OperationView:
+        """Begin to check the uploaded content and make it clonable."""
+        return self.post(v1("images", image, "seal"), OperationView)
+
+    def image_delete(self, image: str, *, project: str | None = None) -> OperationView:
+        """Begin to remove an image. Errors: Conflict while disks depend on it."""
+        return self.delete_slow(v1("images", image), OperationView, {"project": project})
+
+    def disk_list(self, *, project: str | None = None) -> Iterator[DiskView]:
+        """List disks and where each runs."""
+        return self.items("/v1/disks", DiskView, {"project": project})
+
+    def disk_get(self, disk: str, *, project: str | None = None) -> DiskView:
+        """Read a disk."""
+        return self.get(v1("disks", disk), DiskView, {"project": project})
+
+    def disk_create(self, request: DiskRequest) -> OperationView:
+        """Begin to clone a disk from an image; ``result.disk_id`` names it."""
+        return self.post("/v1/disks", OperationView, request)
+
+    def disk_delete(self, disk: str, *, project: str | None = None) -> OperationView:
+        """Begin to destroy a disk and what is on it. Errors: Conflict while it runs."""
+        return self.delete_slow(v1("disks", disk), OperationView, {"project": project})
+
+    def disk_move(self, disk: str, request: DiskMoveRequest, *, project: str | None = None) -> OperationView:
+        """Begin to stop the node that runs a disk and to boot the disk on another."""
+        return self.post(v1("disks", disk, "move"), OperationView, request, {"project": project})
+
+    def target_list(
+        self, *, node: str | None = None, disk: str | None = None, project: str | None = None
+    ) -> Iterator[TargetView]:
+        """List disks presented to nodes; never a secret."""
+        return self.items("/v1/targets", TargetView, {"node": node, "disk": disk, "project": project})
