@@ -7,6 +7,7 @@ MalleableError            code, message, fix: all a person needs
 ├── NotFound              no such object, or not yours to see              404
 ├── Conflict              the state of things forbids it now               409
 ├── Exhausted             a pool has nothing left                          409
+├── TooMany               too many tries in too little time                429
 ├── Unavailable           a part of the service is down                    503
 ├── FenceLost             another worker took the operation over           (internal)
 └── DriverError           a device or daemon
@@ -72,6 +73,12 @@ class Exhausted(MalleableError):
     """Nothing is left in the pool."""
 
     code = "exhausted"
+
+
+class TooMany(MalleableError):
+    """This was tried too often in too little time."""
+
+    code = "too-many"
 
 
 class Unavailable(MalleableError):
