@@ -16,13 +16,14 @@ class Boot:
     node_id: NodeId  #: unique
     network_id: NetworkId
     attachment_id: AttachmentId
-    target_id: TargetId
+    target_id: TargetId | None  #: None until the disk is presented
     way: BootWay
     hostname: str
     ssh_keys: tuple[str, ...] = ()
     user_data: Secret  #: may hold the tenant's secrets
     token: Secret  #: for the metadata service of this boot; new at every power-on we order
-    armed_at: datetime
+    armed_at: datetime | None = None  #: since when the gateway shall serve it; None: not yet
+    mac: str  #: of the NIC that boots
     script_fetched_at: datetime | None = None  #: the firmware asked for its boot script
     kernel_fetched_at: datetime | None = None  #: boot way "kernel" only
     metadata_fetched_at: datetime | None = None

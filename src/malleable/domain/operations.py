@@ -108,3 +108,4 @@ class Wait:
     seconds: float
     reason: str
     memory: Mapping[str, object] = field(default_factory=dict)  #: kept in the step's evidence for the next look
+    resource: str = ""  #: what wakes it before its time, e.g. "operation:<id>" or "network:<id>"

@@ -76,7 +76,10 @@ class Power(Protocol):
         """
 
     def boot_from_network(self, bmc: Bmc) -> None:
-        """Make the next power-on boot from the network, and read it back. Errors: Refused if the BMC kept something else."""
+        """Make the next power-on boot from the network, and read it back.
+
+        Errors: Refused if the BMC kept something else.
+        """
 
     def reset_boot(self, bmc: Bmc) -> None:
         """Clear the boot override, eject all virtual media, and read both back."""
@@ -153,7 +156,8 @@ class Disks(Protocol):
     def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
         """Make a disk from an image in constant time, grown to ``size_bytes`` when larger.
 
-        Errors: Refused with code "no-such-image", "image-corrupt" (its size changed) or "pool-full" (past the watermark).
+        Errors: Refused with code "no-such-image", "image-corrupt" (its size changed) or "pool-full" (past the
+        watermark).
         """
 
     def delete_disk(self, disk_id: DiskId) -> None:

@@ -59,7 +59,10 @@ class Rows(Protocol[T]):
         """Count the matches."""
 
     def change(self, id: UUID, *, expect: Mapping[str, object] = {}, **changes: object) -> bool:
-        """Set fields where the id matches and ``expect`` still holds; say whether a row was changed. Errors: Conflict."""
+        """Set fields where the id matches and ``expect`` still holds; say whether a row was changed.
+
+        Errors: Conflict.
+        """
 
     def remove(self, id: UUID, *, expect: Mapping[str, object] = {}) -> bool:
         """Delete where the id matches and ``expect`` still holds; say so. Errors: Conflict when others depend on it."""
@@ -69,7 +72,7 @@ class VlanRows(Rows[Vlan], Protocol):
     """The VLAN pools of the fabrics."""
 
     def take(self, fabric: str, network_id: NetworkId, now: datetime) -> Vlan:
-        """Give a network the lowest VLAN that is unused and rested. Errors: Exhausted. Never two networks on one VLAN."""
+        """Give a network the lowest VLAN that is unused and rested; never two networks on one. Errors: Exhausted."""
 
     def give_back(self, network_id: NetworkId, reusable_at: datetime) -> None:
         """Free a network's VLAN; it rests until ``reusable_at``."""
@@ -89,10 +92,11 @@ class OperationRows(Rows[Operation], Protocol):
     """The work queue. All writes by the engine carry the fence."""
 
     def claim(self, worker: str, now: datetime, lease_s: float, limit: int) -> tuple[Operation, ...]:
-        """Take the lease of due operations: pending, waiting or undoing ones past next_due_at, and any whose lease ran out.
+        """Take the lease of due operations: pending, waiting or undoing past next_due_at, or whose lease ran out.
 
-        Sets worker, lease_expires_at, state RUNNING when it was PENDING or WAITING (UNDOING stays), started_at once, and
-        adds one to fence. ``FOR UPDATE SKIP LOCKED`` on PostgreSQL, ``BEGIN IMMEDIATE`` on SQLite. Oldest due first.
+        Sets worker, lease_expires_at, state RUNNING when it was PENDING or WAITING (UNDOING stays), started_at once,
+        and adds one to fence. ``FOR UPDATE SKIP LOCKED`` on PostgreSQL, ``BEGIN IMMEDIATE`` on SQLite.
+        Oldest due first.
         """
 
     def keep(self, worker: str, now: datetime, lease_s: float) -> int:
@@ -106,6 +110,9 @@ class OperationRows(Rows[Operation], Protocol):
 
     def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> None:
         """Make what waits for a resource (the oldest one only) or for a node due now."""
+
+    def wake_all(self, *, now: datetime, resource: str) -> None:
+        """Make everything that waits for a resource due now, in one statement."""
 
     def take_resource(self, resource: str, limit: int, id: OperationId, fence: int) -> bool:
         """Take one of ``limit`` concurrency tokens; True if held (again). Tokens of ended operations do not count."""
@@ -198,6 +205,9 @@ class Store(Protocol):
 
         LISTEN/NOTIFY on PostgreSQL, an in-process condition on SQLite. Start with seen=0.
         """
+
+    def signal(self, channel: str) -> None:
+        """Wake this process's own waiters on a channel; no other process hears it."""
 
     def interrupt(self) -> None:
         """Wake every waiter, for shutting down."""

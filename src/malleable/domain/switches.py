@@ -61,3 +61,8 @@ class SwitchPort:
     observed_at: datetime | None = None
     state: PortState = PortState.UNKNOWN
     created_at: datetime
+
+    @property
+    def is_shut(self) -> bool:
+        """Say whether the last read-back showed the port shut."""
+        return self.observed is not None and self.observed.is_shut

@@ -1,0 +1,1 @@
+"""Durable workflows: the engine, and one file per verb."""

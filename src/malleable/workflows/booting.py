@@ -1,0 +1,220 @@
+"""Steps that tell the gateway what a node shall run, and that prove it runs."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from malleable.domain.boots import BOOT_STAGES, Boot
+from malleable.domain.errors import Conflict
+from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, OperationId
+from malleable.domain.images import UpProof
+from malleable.domain.nodes import BootState
+from malleable.domain.operations import OperationState, Wait
+from malleable.domain.secrets import random_secret
+from malleable.domain.store import Transaction
+from malleable.workflows.powering import bmc_of, node_of, power_of
+from malleable.workflows.requests import record
+from malleable.workflows.steps import Context, Done, Step
+
+GATEWAY_LOOK_S = 1.0
+UP_LOOK_S = 0.5
+#: Real firmware needs minutes for its self-test alone.
+UP_DEADLINE_S = timedelta(minutes=20).total_seconds()
+CONSOLE_LINES = 20
+
+
+def _node_id(context: Context) -> NodeId:
+    if context.operation.node_id is None:
+        raise Conflict("The operation is about no node.", code="no-argument")
+    return context.operation.node_id
+
+
+def await_predecessor(context: Context) -> Done | Wait:
+    """Wait until the operation that must come first has succeeded."""
+    first_id = OperationId(UUID(context.argument("after")))
+    with context.store.reading() as tx:
+        first = tx.operations.get(first_id)
+    if first.is_active:
+        return Wait(
+            seconds=2.0, reason=f"waits for the end of {first.kind} {first.id}", resource=f"operation:{first.id}"
+        )
+    if first.state is not OperationState.SUCCEEDED:
+        raise Conflict(f"The {first.kind} before it {first.state}: {first.reason}", code="predecessor-failed")
+    return Done(evidence={"after": str(first_id)})
+
+
+def arm(context: Context) -> Done | Wait:
+    """Write the boot intent with a fresh token, and wait until the gateway has it in force."""
+    wanted = context.memory.get("generation")
+    if wanted is None:
+        generation = _write_intent(context)
+        return Wait(
+            seconds=GATEWAY_LOOK_S,
+            reason="the gateway takes the boot intent over",
+            memory={"generation": generation},
+            resource=f"network:{_network_id(context)}",
+        )
+    return _served(context, int(str(wanted)), "boot intent")
+
+
+def _served(context: Context, generation: int, what: str) -> Done | Wait:
+    network_id = _network_id(context)
+    with context.store.reading() as tx:
+        network = tx.networks.find(id=network_id)
+    if network is None or network.served_generation >= generation:
+        return Done(evidence={"generation": generation})
+    return Wait(
+        seconds=GATEWAY_LOOK_S,
+        reason=f"the gateway has not yet taken the {what} over (is `m2d gateway` running?)",
+        memory={"generation": generation},
+        resource=f"network:{network_id}",
+    )
+
+
+def _network_id(context: Context) -> NetworkId:
+    return NetworkId(UUID(context.argument("network_id")))
+
+
+def _write_intent(context: Context) -> int:
+    node_id, generation = _node_id(context), 0
+
+    stages: dict[str, Any] = dict.fromkeys(BOOT_STAGES)
+
+    def intend(tx: Transaction) -> None:
+        nonlocal generation
+        boot, target = (
+            tx.boots.find(node_id=node_id),
+            tx.targets.find(disk_id=DiskId(UUID(context.argument("disk_id")))),
+        )
+        if boot is None or target is None or target.node_id != node_id:
+            raise Conflict("The node's boot intent or its target is gone.", code="no-boot-intent")
+        tx.boots.change(
+            boot.id,
+            target_id=target.id,
+            token=random_secret(),
+            armed_at=context.now(),
+            **stages,
+        )
+        tx.nodes.change(node_id, boot=BootState.BOOTING)
+        generation = tx.networks.touch(boot.network_id)
+
+    context.write(intend)
+    return generation
+
+
+def disarm(context: Context) -> Done | Wait:
+    """Take the boot intent away, and wait until the gateway has forgotten it."""
+    wanted = context.memory.get("generation")
+    if wanted is not None:
+        return _served(context, int(str(wanted)), "end of the boot intent")
+    node_id, generation = _node_id(context), 0
+    with context.store.reading() as tx:
+        boot = tx.boots.find(node_id=node_id)
+    if boot is None:
+        return Done(evidence={"boot_intent": "none"})
+    gone = boot
+
+    def forget(tx: Transaction) -> None:
+        nonlocal generation
+        tx.boots.remove(gone.id)
+        generation = tx.networks.touch(gone.network_id)
+
+    context.write(forget)
+    return Wait(
+        seconds=GATEWAY_LOOK_S,
+        reason="the gateway forgets the boot intent",
+        memory={"generation": generation},
+        resource=f"network:{gone.network_id}",
+    )
+
+
+def await_up(context: Context) -> Done | Wait:
+    """Wait for the proof that the operating system runs: what its image declares, never a timer."""
+    node_id = _node_id(context)
+    with context.store.reading() as tx:
+        boot = tx.boots.find(node_id=node_id)
+        proof = tx.images.get(ImageId(UUID(context.argument("image_id")))).up_proof
+    if boot is None:
+        raise Conflict("The node's boot intent is gone.", code="no-boot-intent")
+    if proof is UpProof.PHONE_HOME:
+        return _phoned_home(context, boot)
+    return _logged_in(context, boot)
+
+
+def _phoned_home(context: Context, boot: Boot) -> Done | Wait:
+    if boot.phoned_home_at is None:
+        return Wait(seconds=5.0, reason=_progress(boot, "to phone home"), resource=f"boot:{boot.node_id}")
+    return _up(context, boot, {"phoned_home_at": boot.phoned_home_at.isoformat()})
+
+
+def _logged_in(context: Context, boot: Boot) -> Done | Wait:
+    """Tell the operating system's iSCSI session from the firmware's: it comes later, so its number is larger."""
+    with context.store.reading() as tx:
+        target = tx.targets.find(id=boot.target_id)
+    if target is None:
+        raise Conflict("The disk is no longer presented to the node.", code="no-target")
+    numbers = [s.number for s in context.drivers.targets.sessions(target.network_id, target.iqn)]
+    first = context.memory.get("firmware_session")
+    if first is None and numbers:
+        first = min(numbers)
+    later = [n for n in numbers if first is not None and n > int(str(first))]
+    if later:
+        return _up(context, boot, {"firmware_session": first, "system_session": later[0]})
+    memory = {} if first is None else {"firmware_session": first}
+    reason = _progress(boot, "to log in to its disk")
+    return Wait(seconds=UP_LOOK_S, reason=reason, memory=memory, resource=f"boot:{boot.node_id}")
+
+
+def _up(context: Context, boot: Boot, evidence: dict[str, object]) -> Done:
+    operation = context.operation
+
+    def write(tx: Transaction) -> None:
+        tx.nodes.change(boot.node_id, boot=BootState.UP)
+        node = tx.nodes.get(boot.node_id)
+        record(tx, context.now(), "node.up", node=node, operation=operation, data=evidence)
+
+    return Done(evidence=evidence, write=write)
+
+
+def _progress(boot: Boot, goal: str) -> str:
+    """Say how far the boot has come: the operator's first question."""
+    signs = {
+        "script_fetched_at": "the firmware has its boot script",
+        "kernel_fetched_at": "the kernel is loaded",
+        "metadata_fetched_at": "the system asked for its metadata",
+    }
+    reached = [text for field, text in signs.items() if getattr(boot, field) is not None]
+    return (
+        f"{reached[-1] if reached else 'the firmware has not asked for its boot script'}; waiting for the system {goal}"
+    )
+
+
+def explain_boot(context: Context) -> str:
+    """Quote the console's last lines."""
+    node = node_of(context)
+    tail = power_of(context, node).console_tail(bmc_of(node), CONSOLE_LINES)
+    return f"The console's last lines:\n{tail}" if tail else "The BMC keeps no console log."
+
+
+AWAIT_PREDECESSOR = Step(
+    name="await-predecessor",
+    do=await_predecessor,
+    # No undo: waiting changes nothing.
+    deadline_s=timedelta(minutes=30).total_seconds(),
+    needed=lambda operation: bool(operation.arguments.get("after")),
+)
+ARM_BOOT = Step(name="arm-boot", do=arm, undo=disarm, deadline_s=timedelta(minutes=5).total_seconds())
+DISARM_BOOT = Step(
+    name="disarm-boot",
+    do=disarm,
+    # No undo: without an intent the node gets nothing that runs.
+    deadline_s=timedelta(minutes=10).total_seconds(),
+)
+AWAIT_UP = Step(
+    name="await-up",
+    do=await_up,
+    # No undo: looking changes nothing; power-on's undo takes the system away.
+    deadline_s=UP_DEADLINE_S,
+    sla_s=60.0,
+    explain=explain_boot,
+)

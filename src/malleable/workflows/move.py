@@ -1,0 +1,26 @@
+"""Move: a disk leaves one node, fenced, and runs on another; one call, two locked nodes."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from malleable.domain.errors import Conflict
+from malleable.domain.operations import Operation
+from malleable.domain.store import Transaction
+from malleable.workflows import provision, release
+from malleable.workflows.provision import Wish
+
+
+def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
+    """Begin to stop the node that runs the disk, and to run the disk on ``wish.node`` once that is proven.
+
+    The fence is the database's and the target daemon's: the new node's target cannot be made while the old one's row
+    is there, and that row goes only with zero sessions proven. Errors: Conflict.
+    """
+    target = tx.targets.find(disk_id=wish.disk.id)
+    if target is None:
+        return provision.request(tx, now, wish)
+    if target.node_id == wish.node.id:
+        raise Conflict(f"Disk {wish.disk.name} runs on node {wish.node.name} already.", code="same-node")
+    source = tx.nodes.get(target.node_id)
+    stop = release.request_stop(tx, now, node=source, actor_id=wish.actor_id)
+    return provision.request(tx, now, replace(wish, after=stop.id))

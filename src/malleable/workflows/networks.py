@@ -1,0 +1,68 @@
+"""Networks: removal waits until the gateway has proven that nothing of it is left."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from malleable.domain.errors import Conflict
+from malleable.domain.ids import NetworkId, UserId
+from malleable.domain.networks import Network, NetworkState
+from malleable.domain.operations import Operation, Wait
+from malleable.domain.store import Transaction
+from malleable.workflows.requests import begin, record
+from malleable.workflows.steps import Context, Done, Step, Workflow
+
+#: A VLAN given back rests before another network gets it: late frames and forgotten ports show up meanwhile.
+VLAN_REST_S = 60.0
+
+
+def request_remove(tx: Transaction, now: datetime, *, network: Network, actor_id: UserId | None) -> Operation:
+    """Begin to remove a network nobody uses. Errors: Conflict, naming what uses it."""
+    if network.state is NetworkState.REMOVING:
+        raise Conflict(f"Network {network.name} is being removed already.", code="network-removing")
+    if tx.attachments.count(network_id=network.id) or tx.boots.count(network_id=network.id):
+        raise Conflict(
+            f"Nodes are attached to network {network.name}.",
+            code="network-in-use",
+            fix="Detach or release them first (`m2 attachment list`).",
+        )
+    if tx.targets.count(network_id=network.id):
+        raise Conflict(f"Disks are presented in network {network.name}.", code="network-in-use", fix="Release them.")
+    tx.networks.change(network.id, state=NetworkState.REMOVING)
+    tx.networks.touch(network.id)
+    arguments = {"network_id": str(network.id)}
+    return begin(tx, now, "remove-network", project_id=network.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def _await_gone(context: Context) -> Done | Wait:
+    network_id = NetworkId(UUID(context.argument("network_id")))
+    with context.store.reading() as tx:
+        network = tx.networks.find(id=network_id)
+    if network is None:
+        return Done(evidence={"network": "gone"})
+    # A network no gateway ever served leaves nothing to take down.
+    if network.served_generation and network.served_generation < network.generation:
+        return Wait(
+            seconds=2.0,
+            reason="the gateway takes the network down (is `m2d gateway` running?)",
+            resource=f"network:{network_id}",
+        )
+    reusable_at = context.now() + timedelta(seconds=VLAN_REST_S)
+
+    def write(tx: Transaction) -> None:
+        tx.vlans.give_back(network_id, reusable_at)
+        tx.networks.remove(network_id)
+
+    return Done(evidence={"network": "removed", "vid": network.vid}, write=write)
+
+
+def _removed(tx: Transaction, operation: Operation, now: datetime) -> None:
+    record(tx, now, "network.removed", operation=operation, data={"network_id": operation.arguments["network_id"]})
+
+
+REMOVE_NETWORK = Workflow(
+    name="remove-network",
+    # No undo: a network on its way out has no members to come back for.
+    steps=(Step(name="await-gateway", do=_await_gone, deadline_s=timedelta(days=1).total_seconds(), sla_s=30.0),),
+    on_done=_removed,
+    on_undone=None,
+)

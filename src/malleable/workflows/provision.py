@@ -1,0 +1,222 @@
+"""Provision: a free node, a disk and a network become a running machine; boot and power do parts of it again."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from malleable.domain.boots import Boot
+from malleable.domain.disks import Disk, DiskState
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.ids import BootId, OperationId, ProjectId, UserId, new_id
+from malleable.domain.images import BootWay, Image, ImageState
+from malleable.domain.networks import Attachment, AttachmentState, Channel, Network
+from malleable.domain.nodes import BootState, Nic, Node, NodeState
+from malleable.domain.operations import Operation
+from malleable.domain.secrets import Secret, random_secret
+from malleable.domain.store import Transaction
+from malleable.workflows import booting, powering, presenting, switching
+from malleable.workflows.attach import check_connection, reserve_attachment
+from malleable.workflows.requests import begin, move_node, record
+from malleable.workflows.steps import Workflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a tenant wants to run, all of it resolved and authorised."""
+
+    node: Node
+    project_id: ProjectId
+    disk: Disk
+    image: Image
+    network: Network
+    nic: Nic
+    way: BootWay
+    hostname: str
+    ssh_keys: tuple[str, ...] = ()
+    user_data: str = ""
+    actor_id: UserId | None = None
+    after: OperationId | None = None  #: an operation that must have succeeded first
+
+
+def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
+    """Take the node for the project and begin. Errors: Conflict or Invalid, saying what stands in the way."""
+    _check_disk(tx, wish)
+    _check_image(wish)
+    node = wish.node
+    if node.state is NodeState.ALLOCATED and node.project_id == wish.project_id:
+        kind, attachment = "boot", _present_attachment(tx, wish)
+        if tx.boots.find(node_id=node.id) is not None:
+            raise Conflict(
+                f"Node {node.name} boots another disk already.",
+                code="node-in-use",
+                fix=f"Run `m2 node stop {node.name}` first, or choose another node.",
+            )
+    else:
+        check_connection(tx, wish.nic, wish.network, Channel.NATIVE, project_id=wish.project_id)
+        move_node(tx, now, node, NodeState.ALLOCATED, project_id=wish.project_id)
+        kind, attachment = "provision", reserve_attachment(tx, now, wish.nic, wish.network, Channel.NATIVE)
+        held = tx.nodes.get(node.id)
+        record(tx, now, "node.allocated", node=held, actor_id=wish.actor_id, data={"disk": wish.disk.name})
+    tx.boots.add(_boot(wish, attachment))
+    return begin(
+        tx,
+        now,
+        kind,
+        node_id=node.id,
+        project_id=wish.project_id,
+        actor_id=wish.actor_id,
+        arguments=_arguments(tx, wish, attachment),
+    )
+
+
+def _arguments(tx: Transaction, wish: Wish, attachment: Attachment) -> dict[str, object]:
+    port = tx.switch_ports.get(wish.nic.switch_port_id) if wish.nic.switch_port_id else None
+    return {
+        "disk_id": str(wish.disk.id),
+        "image_id": str(wish.image.id),
+        "network_id": str(wish.network.id),
+        "attachment_id": str(attachment.id),
+        "switch_id": str(port.switch_id) if port else "",
+        "makes_disk": wish.disk.state is DiskState.CREATING,
+        "after": str(wish.after) if wish.after else "",
+    }
+
+
+def _boot(wish: Wish, attachment: Attachment) -> Boot:
+    return Boot(
+        id=BootId(new_id()),
+        node_id=wish.node.id,
+        network_id=wish.network.id,
+        attachment_id=attachment.id,
+        target_id=None,
+        mac=wish.nic.mac,
+        way=wish.way,
+        hostname=wish.hostname,
+        ssh_keys=wish.ssh_keys,
+        user_data=Secret(wish.user_data),
+        token=random_secret(),
+    )
+
+
+def _check_disk(tx: Transaction, wish: Wish) -> None:
+    if wish.disk.project_id != wish.project_id:
+        raise Conflict("The disk belongs to another project.", code="foreign-disk")
+    if wish.disk.state is DiskState.DELETING:
+        raise Conflict(f"Disk {wish.disk.name} is being deleted.", code="disk-deleting")
+    target = tx.targets.find(disk_id=wish.disk.id)
+    if target is not None and wish.after is None:
+        holder = tx.nodes.get(target.node_id).name
+        raise Conflict(
+            f"Disk {wish.disk.name} is in use by node {holder}.",
+            code="disk-in-use",
+            fix=f"Move it with `m2 disk move {wish.disk.name} --node …`, or release node {holder} first.",
+            details={"node": holder},
+        )
+
+
+def _check_image(wish: Wish) -> None:
+    image, node = wish.image, wish.node
+    if image.state is not ImageState.SEALED:
+        raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+    if wish.way not in image.boot_ways:
+        ways = ", ".join(image.boot_ways)
+        raise Invalid(f"Image {image.name} cannot boot by {wish.way}.", code="boot-way", fix=f"It can by: {ways}.")
+    if node.firmware is not None and node.firmware not in image.firmwares:
+        raise Conflict(
+            f"Image {image.name} does not boot on {node.firmware} and node {node.name} has that.",
+            code="firmware",
+            fix="Choose a node with another firmware or another image.",
+        )
+
+
+def _present_attachment(tx: Transaction, wish: Wish) -> Attachment:
+    attachment = tx.attachments.find(nic_id=wish.nic.id, network_id=wish.network.id, channel=Channel.NATIVE)
+    if attachment is None or attachment.state is not AttachmentState.ATTACHED:
+        raise Conflict(
+            f"NIC {wish.nic.name} of node {wish.node.name} is not attached natively to network {wish.network.name}.",
+            code="not-attached",
+            fix="Attach it first, or boot from the network it is attached to.",
+        )
+    return attachment
+
+
+def _done(tx: Transaction, operation: Operation, now: datetime) -> None:
+    """Nothing to add: the last step has proven and recorded that the system is up."""
+
+
+def _undone(tx: Transaction, operation: Operation, now: datetime) -> None:
+    """The undos have proven the node off, its ports shut, its disk revoked: free it."""
+    if operation.node_id is None:
+        return
+    _forget_boot(tx, operation)
+    _forget_attachment(tx, operation)
+    node = tx.nodes.get(operation.node_id)
+    tx.nodes.change(
+        node.id, state=NodeState.FREE, state_reason="", state_since=now, project_id=None, boot=BootState.NONE
+    )
+    data = {"reason": operation.reason}
+    record(tx, now, "node.freed", node=node, operation=operation, data=data)
+
+
+def _forget_boot(tx: Transaction, operation: Operation) -> None:
+    boot = tx.boots.find(node_id=operation.node_id)
+    if boot is not None:
+        tx.boots.remove(boot.id)
+        tx.networks.touch(boot.network_id)
+
+
+def _forget_attachment(tx: Transaction, operation: Operation) -> None:
+    """Drop a reservation whose port was never connected (connect-port's undo has dropped the others)."""
+    for nic in tx.nics.list(node_id=operation.node_id):
+        for attachment in tx.attachments.list(nic_id=nic.id):
+            tx.attachments.remove(attachment.id)
+    disk_id = operation.arguments.get("disk_id")
+    disk = tx.disks.find(id=disk_id) if operation.arguments.get("makes_disk") else None
+    if disk is not None and disk.state is DiskState.CREATING:
+        tx.disks.remove(disk.id)
+
+
+def _boot_undone(tx: Transaction, operation: Operation, now: datetime) -> None:
+    """A held node stays held, off and without a disk."""
+    _forget_boot(tx, operation)
+    if operation.node_id is not None:
+        tx.nodes.change(operation.node_id, boot=BootState.FAILED)
+
+
+def quarantine(tx: Transaction, operation: Operation, now: datetime) -> None:
+    """Keep a node that could not be proven clean away from everybody."""
+    if operation.node_id is None:
+        return
+    switching.doubt_ports(tx, operation.node_id)
+    node = tx.nodes.get(operation.node_id)
+    reason = f"{operation.kind} could not be completed or undone: {operation.reason}"
+    tx.nodes.change(node.id, state=NodeState.QUARANTINED, state_reason=reason, state_since=now, boot=BootState.NONE)
+    record(tx, now, "node.quarantined", node=node, operation=operation, data={"reason": reason})
+
+
+_START = (
+    presenting.EXPORT_TARGET,
+    booting.ARM_BOOT,
+    powering.BOOT_FROM_NETWORK,
+    powering.POWER_ON,
+    booting.AWAIT_UP,
+)
+PROVISION = Workflow(
+    name="provision",
+    steps=(
+        booting.AWAIT_PREDECESSOR,
+        presenting.CLONE_DISK,
+        powering.POWER_OFF,
+        switching.CONNECT,
+        *_START,
+    ),
+    on_done=_done,
+    on_undone=_undone,
+    on_stuck=quarantine,
+)
+BOOT = Workflow(
+    name="boot",
+    steps=(booting.AWAIT_PREDECESSOR, presenting.CLONE_DISK, powering.POWER_OFF, *_START),
+    on_done=_done,
+    on_undone=_boot_undone,
+    on_stuck=quarantine,
+)

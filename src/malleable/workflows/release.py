@@ -1,0 +1,108 @@
+"""Release: take a node back without trusting it. Every step is proven; what cannot be proven ends in quarantine."""
+
+from datetime import datetime
+
+from malleable.domain.errors import Conflict
+from malleable.domain.ids import UserId
+from malleable.domain.nodes import BootState, Node, NodeState
+from malleable.domain.operations import Operation
+from malleable.domain.store import Transaction
+from malleable.domain.switches import PortState
+from malleable.workflows import booting, powering, presenting, switching
+from malleable.workflows.provision import quarantine
+from malleable.workflows.requests import begin, move_node, record
+from malleable.workflows.steps import Workflow
+
+
+def request(tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | None) -> Operation:
+    """Begin to take a node back; from now until proven clean it is nobody's to use. Errors: Conflict."""
+    if node.state is NodeState.RELEASING:
+        raise Conflict(f"Node {node.name} is being released already.", code="releasing")
+    if node.state not in (NodeState.ALLOCATED, NodeState.QUARANTINED):
+        raise Conflict(f"Node {node.name} is {node.state}; there is nothing to release.", code="node-not-allocated")
+    operation = begin(
+        tx,
+        now,
+        "release",
+        node_id=node.id,
+        project_id=node.project_id,
+        actor_id=actor_id,
+        arguments=places(tx, node),
+    )
+    move_node(tx, now, node, NodeState.RELEASING)
+    record(tx, now, "node.releasing", node=tx.nodes.get(node.id), actor_id=actor_id)
+    return operation
+
+
+def places(tx: Transaction, node: Node) -> dict[str, object]:
+    """Find the network a node boots in and the switch it hangs on: they name the concurrency tokens."""
+    target = next(iter(tx.targets.list(node_id=node.id)), None)
+    boot = tx.boots.find(node_id=node.id)
+    ports = switching.ports_of_node(tx, node.id)
+    network_id = target.network_id if target else (boot.network_id if boot else "")
+    return {"network_id": str(network_id), "switch_id": str(ports[0].switch_id) if ports else ""}
+
+
+def _freed(tx: Transaction, operation: Operation, now: datetime) -> None:
+    """Free the node, unless the database itself knows better: then quarantine."""
+    if operation.node_id is None:
+        return
+    node = tx.nodes.get(operation.node_id)
+    doubt = _left_over(tx, node)
+    if doubt:
+        reason = f"release ended but {doubt}"
+        tx.nodes.change(node.id, state=NodeState.QUARANTINED, state_reason=reason, state_since=now)
+        record(tx, now, "node.quarantined", node=node, operation=operation, data={"reason": reason})
+        return
+    move_node(tx, now, node, NodeState.FREE, project_id=None, boot=BootState.NONE)
+    record(tx, now, "node.freed", node=node, operation=operation)
+
+
+def _left_over(tx: Transaction, node: Node) -> str:
+    """Name what still ties a node to its last holder; "" when nothing does."""
+    nics = [nic.id for nic in tx.nics.list(node_id=node.id)]
+    if tx.attachments.count(nic_id=nics):
+        return "it is still attached to a network"
+    if tx.targets.count(node_id=node.id):
+        return "a disk is still presented to it"
+    if tx.boots.count(node_id=node.id):
+        return "it still has a boot intent"
+    open_ports = [p for p in switching.ports_of_node(tx, node.id) if p.state is not PortState.SETTLED or not p.is_shut]
+    return f"port {open_ports[0].name} is not proven shut" if open_ports else ""
+
+
+def _stopped(tx: Transaction, operation: Operation, now: datetime) -> None:
+    record(tx, now, "node.stopped", operation=operation)
+
+
+def request_stop(tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | None) -> Operation:
+    """Begin to take the disk from a held node: off, fenced, no boot intent; it keeps its networks. Errors: Conflict."""
+    if node.state is not NodeState.ALLOCATED:
+        raise Conflict(f"Node {node.name} is {node.state}; only an allocated node can be stopped.", code="node-state")
+    return begin(
+        tx, now, "stop", node_id=node.id, project_id=node.project_id, actor_id=actor_id, arguments=places(tx, node)
+    )
+
+
+RELEASE = Workflow(
+    name="release",
+    steps=(
+        powering.POWER_OFF,
+        switching.SHUT_PORTS,
+        presenting.REVOKE_TARGETS,
+        booting.DISARM_BOOT,
+        powering.RESET_BOOT,
+    ),
+    on_done=_freed,
+    # Only forward: half a release given back to its tenant would be neither safe nor what was asked for.
+    on_undone=None,
+    on_stuck=quarantine,
+)
+STOP = Workflow(
+    name="stop",
+    steps=(powering.POWER_OFF, presenting.REVOKE_TARGETS, booting.DISARM_BOOT),
+    on_done=_stopped,
+    # Only forward, like release: fencing is not taken back half-way.
+    on_undone=None,
+    on_stuck=quarantine,
+)

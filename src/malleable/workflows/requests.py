@@ -1,0 +1,134 @@
+"""How an operation begins: its row, its event and its wake-up, in the caller's transaction."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from malleable.domain.errors import Conflict
+from malleable.domain.events import Event
+from malleable.domain.ids import EventId, NodeId, OperationId, ProjectId, UserId, new_id
+from malleable.domain.nodes import TRANSITIONS, Node, NodeState
+from malleable.domain.operations import Direction, Operation, OperationState
+from malleable.domain.store import EVENTS, WORK, Transaction
+
+#: Workflows that only go forward; they end in quarantine rather than half undone.
+FORWARD_ONLY = frozenset(
+    {"release", "stop", "detach", "remove-network", "restore-targets", "delete-disk", "delete-image"}
+)
+
+
+def begin(
+    tx: Transaction,
+    now: datetime,
+    kind: str,
+    *,
+    node_id: NodeId | None = None,
+    project_id: ProjectId | None = None,
+    actor_id: UserId | None = None,
+    arguments: Mapping[str, object] = {},
+) -> Operation:
+    """Add an operation; workers see it when the transaction commits.
+
+    Errors: Conflict when the node has an active one.
+    """
+    operation = Operation(
+        id=OperationId(new_id()),
+        kind=kind,
+        node_id=node_id,
+        project_id=project_id,
+        actor_id=actor_id,
+        arguments=dict(arguments),
+        next_due_at=now,
+        created_at=now,
+    )
+    tx.operations.add(operation)
+    tx.notify(WORK)
+    return operation
+
+
+def cancel(tx: Transaction, now: datetime, operation: Operation) -> Operation:
+    """Ask an operation to undo itself; it does so after the step at hand. Errors: Conflict."""
+    if not operation.is_active:
+        raise Conflict(f"The operation has ended already: {operation.state}.", code="operation-ended")
+    if operation.kind in FORWARD_ONLY or operation.direction is Direction.UNDO:
+        raise Conflict(
+            f"A running {operation.kind} cannot be cancelled.",
+            code="not-cancellable",
+            fix="Wait for its end; it takes care of leaving nothing behind.",
+        )
+    changes: dict[str, Any] = {"is_cancel_requested": True}
+    if operation.state in (OperationState.PENDING, OperationState.WAITING):
+        changes["next_due_at"] = now
+    tx.operations.change(operation.id, **changes)
+    tx.notify(WORK)
+    return tx.operations.get(operation.id)
+
+
+def resume(tx: Transaction, now: datetime, operation: Operation) -> Operation:
+    """Let a parked operation go on from the step it stands at. Errors: Conflict."""
+    if operation.state is not OperationState.NEEDS_OPERATOR:
+        raise Conflict(f"The operation is not parked: it is {operation.state}.", code="not-parked")
+    state = OperationState.WAITING if operation.direction is Direction.DO else OperationState.UNDOING
+    tx.operations.change(
+        operation.id, state=state, next_due_at=now, attempt=0, step_deadline_at=now + timedelta(minutes=10), reason=""
+    )
+    tx.notify(WORK)
+    return tx.operations.get(operation.id)
+
+
+def record(
+    tx: Transaction,
+    now: datetime,
+    kind: str,
+    *,
+    node: Node | None = None,
+    operation: Operation | None = None,
+    project_id: ProjectId | None = None,
+    actor_id: UserId | None = None,
+    data: Mapping[str, object] = {},
+) -> None:
+    """Append an event to the chains of its node and its project."""
+    owner = project_id or (operation.project_id if operation else None) or (node.project_id if node else None)
+    tx.events.append(
+        Event(
+            id=EventId(new_id()),
+            kind=kind,
+            at=now,
+            actor_id=actor_id or (operation.actor_id if operation else None),
+            project_id=owner,
+            node_id=node.id if node else (operation.node_id if operation else None),
+            operation_id=operation.id if operation else None,
+            data=dict(data),
+        )
+    )
+    tx.notify(EVENTS)
+
+
+def move_node(
+    tx: Transaction, now: datetime, node: Node, state: NodeState, *, reason: str = "", **changes: object
+) -> None:
+    """Change a node's state by compare-and-set. Errors: Conflict, naming what is in the way."""
+    allowed = TRANSITIONS[node.state]
+    if state not in allowed or not tx.nodes.change(
+        node.id,
+        expect={"state": node.state, "project_id": node.project_id},
+        state=state,
+        state_reason=reason,
+        state_since=now,
+        **changes,
+    ):
+        raise _in_the_way(tx, node, state)
+
+
+def _in_the_way(tx: Transaction, node: Node, wanted: NodeState) -> Conflict:
+    latest = tx.nodes.get(node.id)
+    holder = f" by project {latest.project_id}" if latest.project_id else ""
+    details: dict[str, object] = {"node": latest.name, "state": latest.state.value}
+    if latest.project_id:
+        details["held_by"] = str(latest.project_id)
+    return Conflict(
+        f"Node {latest.name} is {latest.state}{holder}; it cannot become {wanted}.",
+        code="node-not-available",
+        fix="Choose another node, or wait for its release.",
+        details=details,
+    )

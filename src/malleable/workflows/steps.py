@@ -1,0 +1,110 @@
+"""What a workflow is made of: a visible table of steps, each with its do, its undo and its limits."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+from malleable.domain.errors import Conflict
+from malleable.domain.operations import Direction, Operation, Retry, Wait
+from malleable.domain.ports import Clock, Drivers
+from malleable.domain.store import Store, Transaction
+
+Write: TypeAlias = Callable[[Transaction], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A step's answer: it is so, and here is the proof.
+
+    ``write`` runs in the transaction that ends the step, under the fence: exactly once, or not at all.
+    """
+
+    evidence: Mapping[str, object] = field(default_factory=dict)
+    write: Write | None = None
+    result: Mapping[str, object] = field(default_factory=dict)  #: merged into the operation's result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a step may use."""
+
+    operation: Operation
+    store: Store
+    drivers: Drivers
+    clock: Clock
+    memory: Mapping[str, object]  #: what this step's earlier looks left (``Wait.memory``)
+    is_repeat: bool  #: an earlier try may have acted: observe first, then act
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def argument(self, name: str) -> str:
+        """Read a text argument of the operation. Errors: Conflict when the operation was begun without it."""
+        value = self.operation.arguments.get(name)
+        if not isinstance(value, str):
+            raise Conflict(f"The operation has no argument {name!r}.", code="no-argument")
+        return value
+
+    def write(self, change: Write) -> None:
+        """Commit ``change`` now, under the fence: for an intent that must be durable before the device is asked.
+
+        Errors: FenceLost.
+        """
+        with self.store.transaction() as tx:
+            tx.operations.write(self.operation.id, self.operation.fence)
+            change(tx)
+
+
+StepFunction: TypeAlias = Callable[[Context], Done | Wait]
+
+
+def _always(_: Operation) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step. Functions are idempotent and hold no state."""
+
+    name: str  #: stable: running operations find their place by it after an upgrade
+    do: StepFunction
+    undo: StepFunction | None = None  #: None gets a comment at the step table saying why
+    deadline_s: float = 120.0  #: for the whole stay in the step, waits and retries included
+    sla_s: float = 10.0  #: longer than this is worth a look; shown, never enforced
+    retry: Retry = field(default_factory=Retry)
+    resource: Callable[[Operation], str] | None = None  #: the concurrency token, "kind:id"
+    needed: Callable[[Operation], bool] = _always  #: decided by the arguments alone
+    explain: Callable[[Context], str] | None = None  #: more words for a failure, e.g. the console's last lines
+
+
+#: Runs in the transaction that ends the operation.
+Ending: TypeAlias = Callable[[Transaction, Operation, datetime], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """A named list of steps and its three ends."""
+
+    name: str
+    steps: tuple[Step, ...]
+    on_done: Ending
+    on_undone: Ending | None  #: after a clean unwinding; None: this workflow only goes forward and cannot be cancelled
+    on_stuck: Ending | None = None  #: it can go neither on nor back (quarantine); None: it parks as needs-operator
+
+
+class Observer(Protocol):
+    """Who measures the engine."""
+
+    def step_ended(self, operation: Operation, step: str, direction: Direction, seconds: float, outcome: str) -> None:
+        """Take note of one walk through a step; ``outcome`` is done, wait, retry or failed."""
+
+    def operation_ended(self, operation: Operation) -> None:
+        """Take note of an operation's end."""
+
+
+class Probe(Protocol):
+    """A seam at every boundary of the engine, so that tests can stop the process exactly there."""
+
+    def at(self, point: str, operation: Operation) -> None:
+        """Be called at "claimed", "begun", "acted" and "committed"."""

@@ -1,0 +1,196 @@
+"""Disks and images outside a node's life: create, delete, import; and targets restored after a daemon's death."""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+from malleable.domain.disks import Disk, DiskState, TargetState
+from malleable.domain.errors import Conflict
+from malleable.domain.ids import DiskId, ImageId, NetworkId, UserId
+from malleable.domain.images import Image, ImageState
+from malleable.domain.operations import Operation, Retry
+from malleable.domain.store import Transaction
+from malleable.workflows import presenting
+from malleable.workflows.requests import begin, record
+from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
+
+
+def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
+    """Add the disk and begin to clone it. Errors: Conflict when the name is taken or the image is not sealed."""
+    image = tx.images.get(disk.image_id)
+    if image.state is not ImageState.SEALED:
+        raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+    tx.disks.add(disk)
+    arguments = {"disk_id": str(disk.id), "makes_disk": True}
+    return begin(tx, now, "create-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def request_delete(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
+    """Begin to delete a disk that no node uses. Errors: Conflict."""
+    target = tx.targets.find(disk_id=disk.id)
+    if target is not None:
+        holder = tx.nodes.get(target.node_id).name
+        raise Conflict(f"Disk {disk.name} is in use by node {holder}.", code="disk-in-use", fix="Release it first.")
+    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}, state=DiskState.DELETING):
+        raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
+    arguments = {"disk_id": str(disk.id)}
+    return begin(tx, now, "delete-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def request_import(tx: Transaction, now: datetime, *, image: Image, spool: Path, actor_id: UserId | None) -> Operation:
+    """Begin to seal an uploaded image. Errors: Conflict when it is not waiting for that."""
+    if image.state is not ImageState.IMPORTING:
+        raise Conflict(f"Image {image.name} is {image.state} already.", code="image-state")
+    arguments = {"image_id": str(image.id), "spool": str(spool)}
+    return begin(tx, now, "import-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def request_delete_image(tx: Transaction, now: datetime, *, image: Image, actor_id: UserId | None) -> Operation:
+    """Begin to delete an image without children. Errors: Conflict, naming how many disks depend on it."""
+    children = tx.disks.count(image_id=image.id)
+    if children:
+        raise Conflict(
+            f"{children} disk(s) depend on image {image.name}.", code="image-in-use", fix="Delete these disks first."
+        )
+    arguments = {"image_id": str(image.id)}
+    return begin(tx, now, "delete-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def request_restore(tx: Transaction, now: datetime, *, network_id: NetworkId) -> Operation:
+    """Begin to give a network's target daemon, newly started, all its targets back."""
+    return begin(tx, now, "restore-targets", arguments={"network_id": str(network_id)})
+
+
+def _delete_disk(context: Context) -> Done:
+    disk_id = DiskId(UUID(context.argument("disk_id")))
+    context.drivers.disks.delete_disk(disk_id)
+
+    def write(tx: Transaction) -> None:
+        tx.disks.remove(disk_id)
+
+    return Done(evidence={"disk": "deleted"}, write=write)
+
+
+def _image_id(context: Context) -> ImageId:
+    return ImageId(UUID(context.argument("image_id")))
+
+
+def _seal(context: Context) -> Done:
+    """Copy the upload into the pool, prove its checksum, make it immutable."""
+    image_id, spool = _image_id(context), Path(context.argument("spool"))
+    with context.store.reading() as tx:
+        image = tx.images.get(image_id)
+    if image.state is ImageState.SEALED:
+        return Done(evidence={"image": "was sealed"})
+    names = [name for name in (image.kernel, image.initrd) if name]
+    files = {name: spool / "files" / name for name in names}
+    size_bytes = context.drivers.disks.seal(image_id, spool / "content", sha256=image.sha256, files=files)
+
+    def write(tx: Transaction) -> None:
+        tx.images.change(image_id, state=ImageState.SEALED, size_bytes=size_bytes)
+
+    return Done(evidence={"sha256": image.sha256, "size_bytes": size_bytes}, write=write)
+
+
+def _unseal(context: Context) -> Done:
+    context.drivers.disks.delete_image(_image_id(context))
+    return Done(evidence={"image": "removed"})
+
+
+def _drop_spool(context: Context) -> Done:
+    shutil.rmtree(context.argument("spool"), ignore_errors=True)
+    return Done(evidence={"upload": "dropped"})
+
+
+def _restore(context: Context) -> Done:
+    """Replay the network's exports from the database; take away whatever else the daemon has."""
+    network_id = NetworkId(UUID(context.argument("network_id")))
+    with context.store.reading() as tx:
+        targets = tx.targets.list(network_id=network_id, state=[TargetState.EXPORTED, TargetState.EXPORTING])
+        disks = {disk.id: disk for disk in tx.disks.list(id=[t.disk_id for t in targets])} if targets else {}
+    driver = context.drivers.targets
+    strangers = driver.list(network_id) - {target.iqn for target in targets}
+    for iqn in strangers:
+        driver.revoke(network_id, iqn)
+    for target in targets:
+        driver.export(presenting.export_of(context, target, disks[target.disk_id]))
+    return Done(evidence={"restored": len(targets), "removed": len(strangers)})
+
+
+def _ended(kind: str) -> Ending:
+    def end(tx: Transaction, operation: Operation, now: datetime) -> None:
+        keys = ("disk_id", "image_id", "network_id")
+        data = {key: operation.arguments[key] for key in keys if key in operation.arguments}
+        record(tx, now, kind, operation=operation, data={**data, "reason": operation.reason})
+
+    return end
+
+
+def _not_created(tx: Transaction, operation: Operation, now: datetime) -> None:
+    tx.disks.remove(UUID(str(operation.arguments["disk_id"])), expect={"state": DiskState.CREATING})
+    _ended("disk.create-failed")(tx, operation, now)
+
+
+def _not_imported(tx: Transaction, operation: Operation, now: datetime) -> None:
+    tx.images.change(UUID(str(operation.arguments["image_id"])), state=ImageState.FAILED)
+    _ended("image.import-failed")(tx, operation, now)
+
+
+def _image_gone(tx: Transaction, operation: Operation, now: datetime) -> None:
+    tx.images.remove(UUID(str(operation.arguments["image_id"])))
+    _ended("image.deleted")(tx, operation, now)
+
+
+#: Copying and checking a large image takes as long as its bytes.
+SEAL_DEADLINE_S = 3600.0
+CREATE_DISK = Workflow(
+    name="create-disk", steps=(presenting.CLONE_DISK,), on_done=_ended("disk.created"), on_undone=_not_created
+)
+DELETE_DISK = Workflow(
+    name="delete-disk",
+    # No undo: bytes do not come back.
+    steps=(Step(name="delete-disk", do=_delete_disk, resource=presenting.pool_resource),),
+    on_done=_ended("disk.deleted"),
+    on_undone=None,
+)
+IMPORT_IMAGE = Workflow(
+    name="import-image",
+    steps=(
+        Step(
+            name="seal",
+            do=_seal,
+            undo=_unseal,
+            deadline_s=SEAL_DEADLINE_S,
+            sla_s=120.0,
+            retry=Retry(attempts=2),
+            resource=presenting.pool_resource,
+        ),
+        # No undo: the upload is of no use once it is sealed; after a failure the next import uploads again.
+        Step(name="drop-upload", do=_drop_spool),
+    ),
+    on_done=_ended("image.imported"),
+    on_undone=_not_imported,
+)
+DELETE_IMAGE = Workflow(
+    name="delete-image",
+    # No undo: bytes do not come back.
+    steps=(Step(name="delete-image", do=_unseal, resource=presenting.pool_resource),),
+    on_done=_image_gone,
+    on_undone=None,
+)
+RESTORE_TARGETS = Workflow(
+    name="restore-targets",
+    # No undo: restoring is what makes the world as the database says.
+    steps=(
+        Step(
+            name="restore-targets",
+            do=_restore,
+            retry=Retry(attempts=20),
+            resource=presenting.network_resource,
+            deadline_s=300.0,
+        ),
+    ),
+    on_done=_ended("targets.restored"),
+    on_undone=None,
+)

@@ -1,0 +1,244 @@
+"""Steps that put a node's NICs on networks and off them: intent → apply → read back → commit.
+
+The intent is durable before the switch is asked, and a port counts as settled only when the read-back equals the
+intent. Whatever the switch answered, a port that is not settled keeps its node from being freed.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from uuid import UUID
+
+from malleable.domain.errors import Conflict, Malformed
+from malleable.domain.ids import AttachmentId, NicId, NodeId
+from malleable.domain.networks import Attachment, AttachmentState, Channel
+from malleable.domain.operations import Operation, Retry
+from malleable.domain.ports import Switches
+from malleable.domain.store import Transaction
+from malleable.domain.switches import PortConfig, PortState, Switch, SwitchPort
+from malleable.workflows.steps import Context, Done, Step, Write
+
+SWITCH_RETRY = Retry(attempts=6, first_delay_s=0.5, max_delay_s=20.0)
+
+
+def wanted_of(tx: Transaction, nic_id: NicId) -> PortConfig:
+    """Say what a NIC's port shall carry: the networks of its attachments that are not on their way out."""
+    live = [AttachmentState.ATTACHING, AttachmentState.ATTACHED]
+    attachments = tx.attachments.list(nic_id=nic_id, state=live)
+    vids = {n.id: n.vid for n in tx.networks.list(id=[a.network_id for a in attachments])} if attachments else {}
+    native = [vids[a.network_id] for a in attachments if a.channel is Channel.NATIVE]
+    tagged = frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED)
+    return PortConfig(native_vid=native[0] if native else None, tagged_vids=tagged)
+
+
+def want(tx: Transaction, ports: Mapping[UUID, PortConfig]) -> None:
+    """Write the intent: every port of the mapping now changes."""
+    for port in tx.switch_ports.list(id=list(ports)):
+        tx.switch_ports.change(
+            port.id,
+            wanted=ports[port.id],
+            wanted_generation=port.wanted_generation + 1,
+            state=PortState.CHANGING,
+        )
+
+
+def switches_of(context: Context, switch: Switch) -> Switches:
+    """Find the driver of a switch. Errors: Conflict."""
+    driver = context.drivers.switches.get(switch.driver)
+    if driver is None:
+        raise Conflict(
+            f"There is no switch driver {switch.driver!r} here.",
+            code="no-driver",
+            fix=f"Known: {', '.join(sorted(context.drivers.switches))}.",
+        )
+    return driver
+
+
+def settle(context: Context, ports: Iterable[SwitchPort]) -> Mapping[UUID, PortConfig]:
+    """Make the switches carry what the ports want and prove it by reading back; one call per switch.
+
+    Errors: the switch's own; Malformed when a read-back differs.
+    """
+    by_switch: dict[UUID, list[SwitchPort]] = {}
+    for port in ports:
+        by_switch.setdefault(port.switch_id, []).append(port)
+    with context.store.reading() as tx:
+        switches = tx.switches.list(id=list(by_switch)) if by_switch else ()
+    proven: dict[UUID, PortConfig] = {}
+    for switch in switches:
+        proven |= _settle_switch(context, switch, by_switch[switch.id])
+    return proven
+
+
+def _settle_switch(context: Context, switch: Switch, ports: list[SwitchPort]) -> dict[UUID, PortConfig]:
+    driver, names = switches_of(context, switch), [port.name for port in ports]
+    # Observe first after a lost reply: repeating an applied change would flap a tenant's link for nothing.
+    seen = driver.read(switch, names) if context.is_repeat else {}
+    missing = {port.name: port.wanted for port in ports if seen.get(port.name) != port.wanted}
+    if missing:
+        driver.apply(switch, missing)
+        seen = driver.read(switch, names)
+    for port in ports:
+        if seen.get(port.name) != port.wanted:
+            raise Malformed(
+                f"Port {port.name} of switch {switch.name} reads back {_tell(seen.get(port.name))} "
+                f"instead of {_tell(port.wanted)}.",
+                code="read-back",
+                fix="Look at the switch: something else changes this port, or the switch drops changes.",
+            )
+    return {port.id: seen[port.name] for port in ports}
+
+
+def _tell(config: PortConfig | None) -> str:
+    if config is None:
+        return "nothing"
+    if config.is_shut:
+        return "shut"
+    tagged = f" tagged {sorted(config.tagged_vids)}" if config.tagged_vids else ""
+    return f"VLAN {config.native_vid}{tagged}"
+
+
+def settled(ports: Iterable[SwitchPort], proven: Mapping[UUID, PortConfig], now: datetime) -> Write:
+    """Commit a read-back: exactly for the generation that was applied."""
+    applied = tuple(ports)
+
+    def write(tx: Transaction) -> None:
+        for port in applied:
+            tx.switch_ports.change(
+                port.id,
+                expect={"wanted_generation": port.wanted_generation},
+                observed=proven[port.id],
+                observed_generation=port.wanted_generation,
+                observed_at=now,
+                state=PortState.SETTLED,
+            )
+
+    return write
+
+
+def ports_of_node(tx: Transaction, node_id: NodeId) -> tuple[SwitchPort, ...]:
+    """Read the switch ports of all NICs of a node."""
+    ids = [nic.switch_port_id for nic in tx.nics.list(node_id=node_id) if nic.switch_port_id]
+    return tx.switch_ports.list(id=ids) if ids else ()
+
+
+def _nic_port(tx: Transaction, nic_id: NicId) -> SwitchPort:
+    nic = tx.nics.get(nic_id)
+    if nic.switch_port_id is None:
+        raise Conflict(f"NIC {nic.name} has no switch port any more.", code="nic-not-wired")
+    return tx.switch_ports.get(nic.switch_port_id)
+
+
+def _attachment_of(context: Context) -> Attachment:
+    with context.store.reading() as tx:
+        return tx.attachments.get(AttachmentId(UUID(context.argument("attachment_id"))))
+
+
+def connect(context: Context) -> Done:
+    """Make the NIC's port carry the attachment's network as well."""
+    attachment = _attachment_of(context)
+
+    def intend(tx: Transaction) -> None:
+        port = _nic_port(tx, attachment.nic_id)
+        want(tx, {port.id: wanted_of(tx, attachment.nic_id)})
+
+    port, proven = _reach(context, attachment, intend)
+    commit = settled([port], proven, context.now())
+
+    def write(tx: Transaction) -> None:
+        commit(tx)
+        tx.attachments.change(attachment.id, state=AttachmentState.ATTACHED)
+        tx.networks.touch(attachment.network_id)
+
+    return Done(evidence={"port": port.name, "carries": _tell(proven[port.id])}, write=write)
+
+
+def disconnect(context: Context) -> Done:
+    """Make the NIC's port carry everything but the attachment's network, then drop the attachment."""
+    with context.store.reading() as tx:
+        attachment = tx.attachments.find(id=AttachmentId(UUID(context.argument("attachment_id"))))
+    if attachment is None:
+        return Done(evidence={"port": "already without it"})
+    gone = attachment
+
+    def intend(tx: Transaction) -> None:
+        tx.attachments.change(gone.id, state=AttachmentState.DETACHING)
+        port = _nic_port(tx, gone.nic_id)
+        want(tx, {port.id: wanted_of(tx, gone.nic_id)})
+
+    port, proven = _reach(context, gone, intend)
+    commit = settled([port], proven, context.now())
+
+    def write(tx: Transaction) -> None:
+        commit(tx)
+        tx.attachments.remove(gone.id)
+        tx.networks.touch(gone.network_id)
+
+    return Done(evidence={"port": port.name, "carries": _tell(proven[port.id])}, write=write)
+
+
+def _reach(context: Context, attachment: Attachment, intend: Write) -> tuple[SwitchPort, Mapping[UUID, PortConfig]]:
+    context.write(intend)
+    with context.store.reading() as tx:
+        port = _nic_port(tx, attachment.nic_id)
+    return port, settle(context, [port])
+
+
+def shut_all(context: Context) -> Done:
+    """Shut every port of the node, read each back, and drop its attachments."""
+    node_id = context.operation.node_id
+    if node_id is None:
+        raise Conflict("The operation is about no node.", code="no-argument")
+
+    def intend(tx: Transaction) -> None:
+        nics = tx.nics.list(node_id=node_id)
+        for attachment in tx.attachments.list(nic_id=[nic.id for nic in nics]):
+            tx.attachments.change(attachment.id, state=AttachmentState.DETACHING)
+        want(tx, {nic.switch_port_id: PortConfig() for nic in nics if nic.switch_port_id})
+
+    context.write(intend)
+    with context.store.reading() as tx:
+        ports = ports_of_node(tx, node_id)
+    proven = settle(context, ports)
+    commit = settled(ports, proven, context.now())
+
+    def write(tx: Transaction) -> None:
+        commit(tx)
+        nics = [nic.id for nic in tx.nics.list(node_id=node_id)]
+        for attachment in tx.attachments.list(nic_id=nics):
+            tx.attachments.remove(attachment.id)
+            tx.networks.touch(attachment.network_id)
+
+    return Done(evidence={"ports": {port.name: _tell(proven[port.id]) for port in ports}}, write=write)
+
+
+def doubt_ports(tx: Transaction, node_id: NodeId) -> None:
+    """Mark the ports that were left in mid-change as unknown, for everyone to see."""
+    for port in ports_of_node(tx, node_id):
+        if port.state is PortState.CHANGING:
+            tx.switch_ports.change(port.id, state=PortState.UNKNOWN)
+
+
+def switch_resource(operation: Operation) -> str:
+    """Name the token of the switch at hand, so that a dead switch holds up only its own ports."""
+    return f"switch:{operation.arguments.get('switch_id', '')}"
+
+
+CONNECT = Step(
+    name="connect-port", do=connect, undo=disconnect, retry=SWITCH_RETRY, resource=switch_resource, deadline_s=180.0
+)
+DISCONNECT = Step(
+    name="disconnect-port",
+    do=disconnect,
+    # No undo: detaching is asked for by the holder and only ever takes reach away.
+    retry=SWITCH_RETRY,
+    resource=switch_resource,
+    deadline_s=180.0,
+)
+SHUT_PORTS = Step(
+    name="shut-ports",
+    do=shut_all,
+    # No undo: a shut port is the safe end.
+    retry=SWITCH_RETRY,
+    resource=switch_resource,
+    deadline_s=300.0,
+)
