@@ -3,7 +3,7 @@
 from malleable.sim.rack.description import NicDescription, NodeDescription, RackDescription, SwitchDescription
 from malleable.sim.rack.faults import FaultKind
 from malleable.sim.rack.register import names
-from malleable.sim.rack.room import RackStatus, clear_fault, console, describe, down, fault, status, up
+from malleable.sim.rack.room import RackStatus, clear_fault, console_lines, describe, down, fault, status, up
 from malleable.sim.rack.spec import NetworkBoot, RackSpec
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "RackStatus",
     "SwitchDescription",
     "clear_fault",
-    "console",
+    "console_lines",
     "describe",
     "down",
     "fault",

@@ -14,8 +14,8 @@ from pathlib import Path
 from malleable.domain.errors import Malformed, Unavailable
 from malleable.domain.secrets import Secret, random_secret
 from malleable.sim.rack import commands, processes
-from malleable.sim.rack.description import write_private
 from malleable.sim.rack.layout import Layout
+from malleable.sim.rack.private_file import write_private
 
 HOST = "127.0.0.1"
 USERNAME = "admin"

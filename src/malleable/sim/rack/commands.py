@@ -7,13 +7,15 @@ from pathlib import Path
 
 from malleable.domain.errors import Unavailable
 
+#: Debian keeps daemons in /usr/sbin, which sudo and cron do not always have in PATH
+SEARCH_PATH = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/local/sbin:/usr/sbin:/sbin"
+
 COMMAND_TIMEOUT_S = 30.0
 
 
 def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     """Give a child just what it needs: a PATH with the daemons in it, plain English, and ``extra``."""
-    path = os.environ.get("PATH", "/usr/bin:/bin")
-    return {"PATH": f"{path}:/usr/local/sbin:/usr/sbin:/sbin", "LC_ALL": "C", "HOME": "/root", **extra}
+    return {"PATH": SEARCH_PATH, "LC_ALL": "C", **extra}
 
 
 def run(argv: Sequence[str | Path], *, env: Mapping[str, str] = {}, timeout_s: float = COMMAND_TIMEOUT_S) -> str:

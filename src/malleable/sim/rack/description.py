@@ -1,7 +1,6 @@
 """What a running room tells its users: where the switch is, where each BMC is and how to log in to it."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from malleable.domain.errors import Malformed, NotFound
 from malleable.domain.nodes import Firmware
 from malleable.domain.secrets import Secret
+from malleable.sim.rack.private_file import write_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +85,6 @@ def load(path: Path) -> RackDescription:
         )
     except (ValueError, KeyError, TypeError) as e:
         raise Malformed(f"{path} does not describe a rack.", fix="Take the rack down and bring it up again.") from e
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step; nobody but its owner can read it at any moment."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    beside.replace(path)
 
 
 def _node(raw: Mapping[str, Any]) -> NodeDescription:

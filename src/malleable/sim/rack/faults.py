@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from malleable.domain.errors import Invalid, Malformed
-from malleable.sim.rack.description import write_private
+from malleable.sim.rack.private_file import write_private
 
 
 class FaultKind(StrEnum):

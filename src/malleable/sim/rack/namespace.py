@@ -43,6 +43,12 @@ def set_link(netns: str, link: str, *, up: bool) -> None:
     commands.run(["ip", "-n", netns, "link", "set", link, "up" if up else "down"])
 
 
+def is_link_up(netns: str, link: str) -> bool:
+    """Say whether a link is administratively up."""
+    said = commands.run(["ip", "-n", netns, "-o", "link", "show", "dev", link])
+    return "UP" in said[said.index("<") + 1 : said.index(">")].split(",")
+
+
 def links(netns: str) -> list[str]:
     """Name the links in the namespace."""
     lines = commands.run(["ip", "-n", netns, "-o", "link", "show"]).splitlines()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from malleable.domain.errors import Forbidden, Unavailable
 from malleable.domain.nodes import Firmware
+from malleable.sim.rack import commands
 from malleable.sim.rack.spec import RackSpec
 
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -65,21 +66,19 @@ def check_root() -> None:
 
 def missing_packages(spec: RackSpec) -> list[str]:
     """Name the Debian packages that ``spec`` needs and this host lacks, sorted."""
-    commands = dict(COMMANDS)
+    programs = dict(COMMANDS)
     files = dict(FILES)
     if spec.has_tpm:
-        commands |= TPM_COMMANDS
+        programs |= TPM_COMMANDS
     if Firmware.UEFI in spec.firmware:
         files |= UEFI_FILES
     if Firmware.BIOS in spec.firmware:
         files |= BIOS_FILES
-    return sorted(_absent_commands(commands) | _absent_files(files.items()))
+    return sorted(_absent_commands(programs) | _absent_files(files.items()))
 
 
-def _absent_commands(commands: Mapping[str, str]) -> set[str]:
-    # Debian keeps daemons in /usr/sbin, which sudo and cron do not always have in PATH.
-    path = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
-    return {package for command, package in commands.items() if shutil.which(command, path=path) is None}
+def _absent_commands(wanted: Mapping[str, str]) -> set[str]:
+    return {package for command, package in wanted.items() if shutil.which(command, path=commands.SEARCH_PATH) is None}
 
 
 def _absent_files(files: Iterable[tuple[Path, str]]) -> set[str]:

@@ -11,12 +11,12 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from malleable.domain.errors import Unavailable
-from malleable.sim.rack.description import write_private
+from malleable.sim.rack.private_file import write_private
 
 _START_TIME_FIELD = 19  #: field 22 of proc_pid_stat(5), counted after the command's closing parenthesis
 _DEAD_STATES = ("Z", "X")
@@ -130,7 +130,7 @@ def wait_until(condition: Callable[[], bool], *, deadline_s: float, what: str, f
 
 
 @contextlib.contextmanager
-def _pidfd(process: ProcessId):  # type: ignore[no-untyped-def]
+def _pidfd(process: ProcessId) -> Iterator[int | None]:
     try:
         fd = os.pidfd_open(process.pid)
     except ProcessLookupError:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from malleable.domain.errors import Conflict, Malformed, NotFound
-from malleable.sim.rack.description import write_private
+from malleable.sim.rack import specfile
+from malleable.sim.rack.private_file import write_private
 from malleable.sim.rack.spec import RackSpec
 
 REGISTER_DIR = Path("/run/malleable/racks")
@@ -48,6 +49,17 @@ def look_up(name: str) -> Place | None:
         return None
     except (ValueError, KeyError, TypeError) as e:
         raise Malformed(f"{_file(name)} is damaged.", fix="Bring the rack up again with the same directories.") from e
+
+
+def default_place(name: str) -> Place | None:
+    """Find what a room that is no longer registered left in the default directories; None if nothing.
+
+    The register is on a file system that ends with the host; the state directory is not.
+    """
+    spec = RackSpec(name=name)
+    if not any((directory / specfile.NAME).exists() for directory in (spec.run_dir, spec.state_dir)):
+        return None
+    return Place(name=name, run_dir=spec.run_dir, state_dir=spec.state_dir)
 
 
 def names() -> Sequence[str]:

@@ -18,7 +18,7 @@ from malleable.sim.rack.faults import FaultFile, FaultKind, NodeFaults
 from malleable.sim.rack.layout import BRIDGE, Layout
 from malleable.sim.rack.node import VirtualNode
 from malleable.sim.rack.spec import NodeSpec, RackSpec
-from malleable.sim.rack.switch import RoomSwitch, remove_leftovers
+from malleable.sim.rack.switch import RoomSwitch
 
 CONSOLE_LINES = 40
 
@@ -62,7 +62,7 @@ def down(name: str) -> bool:
     """
     preflight.check_root()
     with register.at_work_on(name):
-        place = register.look_up(name)
+        place = register.look_up(name) or register.default_place(name)
         if place is None:
             return False
         layout = Layout(rack=name, run_dir=place.run_dir, state_dir=place.state_dir)
@@ -108,12 +108,12 @@ def clear_fault(name: str, node: str, kind: FaultKind | None = None) -> None:
     bmcs.tell_faults_changed(layout)
 
 
-def console(name: str, node: str, lines: int = CONSOLE_LINES) -> Sequence[str]:
+def console_lines(name: str, node: str, limit: int = CONSOLE_LINES) -> Sequence[str]:
     """Return a node's last console lines since its last power-on, oldest first. Errors: NotFound."""
     _layout_with(name, node)
     spec, layout = _open(name)
     found = next(one for one in _nodes(spec, layout) if one.spec.name == node)
-    return found.console_lines(lines)
+    return found.console_lines(limit)
 
 
 def _claim(spec: RackSpec, layout: Layout) -> None:
@@ -125,8 +125,6 @@ def _claim(spec: RackSpec, layout: Layout) -> None:
         _claim_directory(directory, spec)
     register.enter(spec)
     layout.media_dir.mkdir(exist_ok=True)
-    if not RoomSwitch(layout=layout).is_running():
-        remove_leftovers(layout)
 
 
 def _take_down(spec: RackSpec) -> str:

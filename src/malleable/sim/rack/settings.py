@@ -9,8 +9,8 @@ from typing import Any
 
 from malleable.domain.errors import Malformed
 from malleable.domain.nodes import Firmware
-from malleable.sim.rack.description import write_private
 from malleable.sim.rack.machine import BootTarget
+from malleable.sim.rack.private_file import write_private
 from malleable.sim.rack.spec import NetworkBoot, NodeSpec
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from malleable.domain.errors import Malformed
 from malleable.domain.nodes import Firmware
-from malleable.sim.rack.description import write_private
+from malleable.sim.rack.private_file import write_private
 from malleable.sim.rack.spec import NetworkBoot, RackSpec
 
 NAME = "spec.json"  #: in the run directory and in the state directory, where it also marks them as ours
