@@ -1,0 +1,116 @@
+"""The hash-chained log.
+
+Events are kept until the transaction commits, then written together: the heads of all chains they belong to are locked
+in one order at the very end, so chains cannot fork, writers wait for each other as briefly as can be, and two
+transactions never wait for each other's chains in a circle.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from malleable.domain.events import GENESIS, Event, Link, chains_of, link_hash
+from malleable.domain.store import PAGE_MAX, Page
+from malleable.store.records import Record
+from malleable.store.rows import TableRows
+from malleable.store.schema import event_chains, event_links
+from malleable.store.session import Session
+from malleable.store.types import in_utc
+
+_HEAD = {"chain": bindparam("of_chain"), "position": 0, "hash": GENESIS}
+
+
+def _lock_heads(insert: Any) -> Any:
+    """Build "make the chain's head if there is none, lock it, read it"."""
+    return (
+        insert(event_chains)
+        .values(_HEAD)
+        .on_conflict_do_update(index_elements=["chain"], set_={"chain": insert(event_chains).excluded.chain})
+        .returning(event_chains.c.position, event_chains.c.hash)
+    )
+
+
+_LOCK_HEAD = {"sqlite": _lock_heads(sqlite.insert), "postgresql": _lock_heads(postgresql.insert)}
+_MOVE_HEAD = (
+    update(event_chains)
+    .where(event_chains.c.chain == bindparam("of_chain"))
+    .values(position=bindparam("new_position"), hash=bindparam("new_hash"))
+)
+_ADD_LINK = insert(event_links)
+_LINK_NAMES = ("chain", "position", "event_id", "previous_hash", "hash")
+
+
+class EventTable:
+    """``domain.store.EventRows``."""
+
+    __slots__ = ("_pending", "_record", "_session")
+
+    def __init__(self, record: Record[Event], session: Session) -> None:
+        self._record = record
+        self._session = session
+        self._pending: list[Event] = []
+
+    def append(self, event: Event) -> None:
+        """Add an event to its chains; chains never fork, however many writers."""
+        self._session.require_writable()
+        # As it will be read back, so that its hash can be computed again: instants in UTC, tuples as lists.
+        self._pending.append(replace(event, at=in_utc(event.at), data=json.loads(json.dumps(dict(event.data)))))
+
+    def list(self, page: Page, **equal: object) -> tuple[Event, ...]:
+        """Read events in order of id; filters as in Rows."""
+        self.flush()
+        return TableRows(self._record, self._session).list(page, **equal)
+
+    def chain(self, chain: str, after_position: int, limit: int) -> tuple[tuple[Link, Event], ...]:
+        """Read a chain in order, for verifying it."""
+        self.flush()
+        links = [event_links.c[name] for name in _LINK_NAMES]
+        statement = (
+            select(*links, *self._record.columns)
+            .join_from(event_links, self._record.table)
+            .where(event_links.c.chain == bindparam("of_chain"), event_links.c.position > bindparam("after"))
+            .order_by(event_links.c.position)
+            .limit(bindparam("limit"))
+        )
+        params = {"of_chain": chain, "after": after_position, "limit": min(limit, PAGE_MAX)}
+        return tuple(self._linked(row) for row in self._session.read(statement, params))
+
+    def _linked(self, row: Any) -> tuple[Link, Event]:
+        cut = len(_LINK_NAMES)
+        link = Link(**dict(zip(_LINK_NAMES, row[:cut], strict=True)))
+        return link, self._record.value(row[cut:], self._session.seal)
+
+    def flush(self) -> None:
+        """Write what was appended; the commit does it."""
+        events, self._pending = self._pending, []
+        if not events:
+            return
+        session = self._session
+        heads = self._heads(sorted({chain for event in events for chain in chains_of(event)}))
+        links: list[dict[str, Any]] = []
+        for event in events:
+            for chain in chains_of(event):
+                position, previous = heads[chain]
+                hash = link_hash(event, chain, position + 1, previous)
+                heads[chain] = (position + 1, hash)
+                places = (chain, position + 1, event.id, previous, hash)
+                links.append(dict(zip(_LINK_NAMES, places, strict=True)))
+        session.write(self._record.insert, [self._record.params(event, session.seal) for event in events])
+        session.write(_ADD_LINK, links)
+        session.write(_MOVE_HEAD, _moves(heads))
+
+    def _heads(self, chains: Any) -> dict[str, tuple[int, str]]:
+        lock = _LOCK_HEAD["postgresql" if self._session.has_row_locks else "sqlite"]
+        heads = {}
+        for chain in chains:
+            row = self._session.write(lock, {"of_chain": chain}).one()
+            heads[chain] = (row.position, row.hash)
+        return heads
+
+
+def _moves(heads: Mapping[str, tuple[int, str]]) -> "list[dict[str, Any]]":
+    return [{"of_chain": chain, "new_position": at, "new_hash": hash} for chain, (at, hash) in heads.items()]

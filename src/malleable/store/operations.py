@@ -1,0 +1,164 @@
+"""The work queue: leases with fences, wake-ups, concurrency tokens and timelines."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, bindparam, case, func, null, or_, select, update
+
+from malleable.domain.errors import FenceLost
+from malleable.domain.ids import NodeId, OperationId
+from malleable.domain.operations import Direction, Operation, OperationState, StepRecord
+from malleable.store.records import Record
+from malleable.store.rows import TableRows
+from malleable.store.schema import operations as ops
+from malleable.store.schema import resource_tokens
+from malleable.store.session import Session
+from malleable.store.steps import StepTable
+from malleable.store.tokens import TokenTable
+from malleable.store.types import Instant
+
+_S = OperationState
+
+_now = bindparam("now", type_=Instant)
+_lease_until = bindparam("lease_until", type_=Instant)
+_worker = bindparam("by_worker", type_=ops.c.worker.type)
+
+
+def _in(*states: OperationState) -> Any:
+    return ops.c.state.in_([state.value for state in states])
+
+
+# A lone CTE: PostgreSQL runs it once, so never more than ``limit`` rows are locked (an IN subquery may run again).
+_due = (
+    select(ops.c.id)
+    .where(ops.c.claimable_at <= _now)
+    .order_by(ops.c.claimable_at)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+_CLAIM = (
+    update(ops)
+    .where(ops.c.id.in_(select(_due.c.id)))
+    .values(
+        worker=_worker,
+        lease_expires_at=_lease_until,
+        state=case((_in(_S.PENDING, _S.WAITING), _S.RUNNING.value), else_=ops.c.state),
+        started_at=func.coalesce(ops.c.started_at, _now),
+        fence=ops.c.fence + 1,
+        woken_at=None,
+    )
+)
+_KEEP = (
+    update(ops)
+    .where(ops.c.worker == _worker, _in(_S.RUNNING, _S.UNDOING), ops.c.lease_expires_at.is_not(None))
+    .values(lease_expires_at=_lease_until)
+)
+_NEXT_DUE = select(func.min(ops.c.claimable_at))
+
+_is_claimed = _in(_S.RUNNING, _S.UNDOING) & ops.c.lease_expires_at.is_not(None)
+_is_waiting = _in(_S.PENDING, _S.WAITING) | (_in(_S.UNDOING) & ops.c.lease_expires_at.is_(None))
+_waits_longer = _is_waiting & (ops.c.next_due_at > _now)
+_WAKE_NODE = (
+    update(ops)
+    .where(ops.c.node_id == bindparam("of_node", type_=ops.c.node_id.type), or_(_is_claimed, _waits_longer))
+    # What is being worked on cannot be made due; its next wait shall end at once instead (see ``write``).
+    .values(woken_at=case((_is_claimed, _now)), next_due_at=case((_is_claimed, ops.c.next_due_at), else_=_now))
+)
+_resource = bindparam("for_resource", type_=ops.c.resource.type)
+_waits_for_it = and_(ops.c.resource == _resource, _waits_longer)
+_WAKE_ALL = update(ops).where(_waits_for_it).values(next_due_at=_now)
+_holds_it = select(resource_tokens.c.operation_id).where(resource_tokens.c.resource == _resource)
+_WAKE_OLDEST = (
+    update(ops)
+    .where(
+        ops.c.id.in_(
+            select(ops.c.id)
+            .where(_waits_for_it, ops.c.id.not_in(_holds_it))
+            .order_by(ops.c.id)
+            .limit(1)
+            .scalar_subquery()
+        )
+    )
+    .values(next_due_at=_now)
+)
+
+
+class OperationTable(TableRows[Operation]):
+    """``domain.store.OperationRows``."""
+
+    __slots__ = ("_steps", "_tokens")
+
+    def __init__(self, record: Record[Operation], steps: Record[StepRecord], session: Session) -> None:
+        super().__init__(record, session)
+        self._steps = StepTable(steps, session)
+        self._tokens = TokenTable(session)
+
+    def claim(self, worker: str, now: datetime, lease_s: float, limit: int) -> tuple[Operation, ...]:
+        """Take the lease of due operations, oldest due first; see ``domain.store``."""
+        until = now + timedelta(seconds=lease_s)
+        params = {"by_worker": worker, "now": now, "lease_until": until, "limit": limit}
+        rows = self._session.write(_CLAIM.returning(*self._record.columns), params)
+        claimed = [self._record.value(row, self._session.seal) for row in rows]
+        return tuple(sorted(claimed, key=lambda operation: (operation.next_due_at, operation.id)))
+
+    def keep(self, worker: str, now: datetime, lease_s: float) -> int:
+        """Renew every lease this worker holds in one statement; return how many."""
+        until = now + timedelta(seconds=lease_s)
+        return self._session.write(_KEEP, {"by_worker": worker, "lease_until": until}).rowcount
+
+    def next_due(self) -> datetime | None:
+        """Return when the earliest operation falls due or lease runs out; None when nothing waits."""
+        found: datetime | None = self._session.read(_NEXT_DUE).scalar_one()
+        return found
+
+    def write(self, id: OperationId, fence: int, **changes: object) -> None:
+        """Change the operation if the fence still holds. Errors: FenceLost.
+
+        A new ``next_due_at`` gives way to a wake-up that came while the worker held the operation.
+        """
+        record = self._record
+        shape, params = record.filter({"id": id, "fence": fence})
+        params.update(record.set_params(changes, self._session.seal))
+        statement = record.update(shape, tuple(changes))
+        if "next_due_at" in changes:
+            due = bindparam("set_next_due_at", type_=Instant)
+            sooner = case((ops.c.woken_at < due, ops.c.woken_at), else_=due)
+            statement = statement.values(next_due_at=sooner, woken_at=null())
+        if not self._update(id, statement, params, changes):
+            raise FenceLost(details={"operation_id": str(id), "fence": fence})
+
+    def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> None:
+        """Make what waits for a resource (the oldest one only) or for a node due now.
+
+        The oldest that is not due yet and holds no token of it: two tokens given back at once wake two.
+        """
+        if resource is not None:
+            self._session.write(_WAKE_OLDEST, {"for_resource": resource, "now": now})
+        if node_id is not None:
+            self._session.write(_WAKE_NODE, {"of_node": node_id, "now": now})
+
+    def wake_all(self, *, now: datetime, resource: str) -> None:
+        """Make everything that waits for a resource due now, in one statement."""
+        self._session.write(_WAKE_ALL, {"for_resource": resource, "now": now})
+
+    def take_resource(self, resource: str, limit: int, id: OperationId, fence: int) -> bool:
+        """Take one of ``limit`` concurrency tokens; True if held (again). Errors: FenceLost."""
+        return self._tokens.take(resource, limit, id, fence)
+
+    def release_resources(self, id: OperationId) -> tuple[str, ...]:
+        """Give back all concurrency tokens of an operation; return their names."""
+        return self._tokens.release(id)
+
+    def begin_step(self, id: OperationId, name: str, direction: Direction, now: datetime) -> StepRecord:
+        """Add the step's line to the timeline, or add one to its attempts if its line is open."""
+        return self._steps.begin(id, name, direction, now)
+
+    def end_step(self, id: OperationId, name: str, direction: Direction, **changes: object) -> None:
+        """Write finished_at, evidence or error into the step's open line. Errors: NotFound when none is open."""
+        self._steps.end(id, name, direction, changes)
+
+    def steps(self, ids: Sequence[OperationId]) -> tuple[StepRecord, ...]:
+        """Read timelines, in order of operation and ordinal; one query however many operations."""
+        return self._steps.list(ids)

@@ -1,0 +1,145 @@
+"""Rows <-> domain values, and the statements on one table, each built once and then reused."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Insert,
+    Row,
+    Select,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from malleable.store.sealing import Seal
+from malleable.store.types import Sealed
+
+T = TypeVar("T")
+
+#: The shape of a filter: (field, kind) per field. One compiled statement serves all filters of one shape.
+Shape = tuple[tuple[str, str], ...]
+
+
+class Record(Generic[T]):
+    """How one dataclass is kept in one table, whose columns are named as its fields."""
+
+    def __init__(self, kind: type[T], table: Table) -> None:
+        self.kind = kind
+        self.table = table
+        self.noun: str = table.info["noun"]
+        self.names = tuple(field.name for field in fields(kind))  # type: ignore[arg-type]
+        self.columns = [table.c[name] for name in self.names]
+        self._read = attrgetter(*self.names)
+        self._sealed = {
+            name: f"{table.name}.{name}".encode() for name in self.names if isinstance(table.c[name].type, Sealed)
+        }
+        self._statements: dict[tuple[object, ...], Any] = {}
+        self.insert: Insert = insert(table)
+
+    def value(self, row: Row[Any], seal: Seal) -> T:
+        """Make the value of a row that was selected as ``columns``."""
+        values = dict(zip(self.names, row, strict=True))
+        for name, place in self._sealed.items():
+            values[name] = seal.open(values[name], place)
+        return self.kind(**values)
+
+    def params(self, value: T, seal: Seal) -> dict[str, Any]:
+        """Make the parameters of ``insert``."""
+        values = dict(zip(self.names, self._read(value), strict=True))
+        for name, place in self._sealed.items():
+            values[name] = seal.close(values[name], place)
+        return values
+
+    def set_params(self, changes: Mapping[str, object], seal: Seal) -> dict[str, Any]:
+        """Make the parameters "set_<field>" of ``update``."""
+        values: dict[str, Any] = {f"set_{name}": value for name, value in changes.items()}
+        for name in self._sealed.keys() & changes.keys():
+            values[f"set_{name}"] = seal.close(values[f"set_{name}"], self._sealed[name])
+        return values
+
+    def filter(self, equal: Mapping[str, object]) -> tuple[Shape, dict[str, Any]]:
+        """Split a filter into its shape and its parameters "is_<field>"."""
+        shape: list[tuple[str, str]] = []
+        params: dict[str, Any] = {}
+        for name, value in equal.items():
+            if name not in self.names or name in self._sealed:
+                raise TypeError(f"a {self.noun} cannot be found by {name!r}")
+            if value is None:
+                shape.append((name, "null"))
+            elif isinstance(value, list | tuple | set | frozenset):
+                known = [item for item in value if item is not None]
+                params[f"is_{name}"] = known
+                shape.append((name, "in" if len(known) == len(value) else "in or null"))
+            else:
+                params[f"is_{name}"] = value
+                shape.append((name, "equal"))
+        return tuple(shape), params
+
+    def select(self, shape: Shape, *, after: bool = False, limit: bool = False) -> Select[Any]:
+        """Build "read what matches, in order of id"; parameters "after" and "limit" when asked for."""
+        key = ("select", shape, after, limit)
+        statement: Select[Any] | None = self._statements.get(key)
+        if statement is None:
+            statement = select(*self.columns).where(self.where(shape)).order_by(self.table.c.id)
+            if after:
+                statement = statement.where(self.table.c.id > bindparam("after"))
+            if limit:
+                statement = statement.limit(bindparam("limit"))
+            self._statements[key] = statement
+        return statement
+
+    def count(self, shape: Shape) -> Select[tuple[int]]:
+        """Build "count what matches"."""
+        key = ("count", shape)
+        if key not in self._statements:
+            self._statements[key] = select(func.count()).select_from(self.table).where(self.where(shape))
+        statement: Select[tuple[int]] = self._statements[key]
+        return statement
+
+    def update(self, shape: Shape, changes: Collection[str]) -> Update:
+        """Build "set these fields where the filter matches"; without a field it only locks what matches."""
+        key = ("update", shape, tuple(changes))
+        if key not in self._statements:
+            unknown = set(changes) - set(self.names) | set(changes) & {"id"}
+            if unknown:
+                raise TypeError(f"a {self.noun} has no {', '.join(sorted(unknown))} to change")
+            new: dict[str, Any] = {name: bindparam(f"set_{name}", type_=self.table.c[name].type) for name in changes}
+            statement = update(self.table).where(self.where(shape))
+            self._statements[key] = statement.values(new or {"id": self.table.c.id})
+        built: Update = self._statements[key]
+        return built
+
+    def delete(self, shape: Shape) -> Delete:
+        """Build "remove what matches"."""
+        key = ("delete", shape)
+        if key not in self._statements:
+            self._statements[key] = delete(self.table).where(self.where(shape))
+        statement: Delete = self._statements[key]
+        return statement
+
+    def where(self, shape: Shape) -> ColumnElement[bool]:
+        """Build the condition of a filter's shape."""
+        return and_(true(), *(self._condition(name, kind) for name, kind in shape))
+
+    def _condition(self, name: str, kind: str) -> ColumnElement[bool]:
+        column = self.table.c[name]
+        if kind == "null":
+            return column.is_(None)
+        if kind == "equal":
+            return column == bindparam(f"is_{name}", type_=column.type)
+        is_one_of = column.in_(bindparam(f"is_{name}", expanding=True, type_=column.type))
+        return or_(is_one_of, column.is_(None) if kind == "in or null" else false())

@@ -1,0 +1,97 @@
+"""One database transaction: runs statements and maps the database's errors, in this one place."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Executable, RowMapping
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from malleable.domain.errors import Busy, Invalid, MalleableError, Unavailable
+from malleable.store.sealing import Seal
+
+Params = Mapping[str, Any] | list[dict[str, Any]]
+
+#: PostgreSQL: serialization_failure, deadlock_detected, lock_not_available, too_many_connections.
+_BUSY_SQLSTATES = frozenset({"40001", "40P01", "55P03", "53300"})
+_SQLITE_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_SQLITE_GONE = ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY")
+
+
+class Session:
+    """A transaction on one connection.
+
+    After an error the transaction is rolled back and dead: every further statement is a programming error, so that no
+    caller goes on with half of its work on one database and with none of it on the other.
+    """
+
+    __slots__ = ("_connection", "_is_dead", "_is_writable", "channels", "has_row_locks", "seal")
+
+    def __init__(self, connection: Connection, seal: Seal, *, is_writable: bool) -> None:
+        self._connection = connection
+        self._is_writable = is_writable
+        self._is_dead = False
+        self.seal = seal
+        self.channels: set[str] = set()  #: to notify at the commit
+        self.has_row_locks = connection.dialect.name == "postgresql"  #: SQLite has one writer at a time instead
+
+    @property
+    def is_dead(self) -> bool:
+        return self._is_dead
+
+    def read(self, statement: Executable, params: Params | None = None) -> CursorResult[Any]:
+        """Run a query. Errors: Busy, Unavailable, Invalid."""
+        if self._is_dead:
+            raise RuntimeError("this transaction was rolled back by an error; leave it and begin another")
+        try:
+            return self._connection.execute(statement, params)
+        except (DBAPIError, StatementError) as e:
+            self.roll_back()
+            error = meaning_of(e)
+            if error is None:
+                raise
+            raise error from e
+
+    def write(self, statement: Executable, params: Params | None = None) -> CursorResult[Any]:
+        """Change rows. Errors: as ``read``; IntegrityError, for the caller to explain (it is rolled back by then)."""
+        self.require_writable()
+        return self.read(statement, params)
+
+    def require_writable(self) -> None:
+        if not self._is_writable:
+            raise RuntimeError("this transaction only reads; use Store.transaction()")
+
+    def roll_back(self) -> None:
+        """Give up all changes, and with them every lock."""
+        self._is_dead = True
+        if not self._connection.invalidated:
+            self._connection.rollback()
+
+    def after_death(self, statement: Executable, params: Params) -> Sequence[RowMapping]:
+        """Read what stood in the way of a transaction that was rolled back; sees what others have committed."""
+        rows = self._connection.execute(statement, params).mappings().all()
+        self._connection.rollback()
+        return rows
+
+
+def meaning_of(e: Exception) -> MalleableError | None:
+    """Map a database failure to the product's error; None when it is a broken constraint or a bug of ours."""
+    if isinstance(e, IntegrityError):
+        return None
+    if isinstance(e, PoolTimeout):
+        return Busy("All database connections are in use.", fix="Try again; raise the pool's size if this repeats.")
+    original = e.orig if isinstance(e, StatementError) else e
+    if isinstance(e, DataError) or isinstance(original, OverflowError):
+        return Invalid("A value cannot be kept in the database.", fix="Use shorter numbers and text without NUL bytes.")
+    if getattr(original, "sqlstate", None) in _BUSY_SQLSTATES:
+        return Busy("The database refused this transaction because of others beside it.", fix="Try again.")
+    name = getattr(original, "sqlite_errorname", "")
+    if name.startswith(_SQLITE_BUSY):
+        return Busy("Another process keeps the database locked.", fix="Try again; see which process has it open.")
+    if name.startswith(_SQLITE_GONE):
+        return Unavailable("The database file cannot be used.", fix="Check that it exists, its rights and its disk.")
+    if isinstance(e, DBAPIError) and e.connection_invalidated:
+        return Unavailable("The connection to the database broke.", fix="Check that PostgreSQL runs, then try again.")
+    if type(original).__name__ == "OperationalError" and getattr(original, "sqlstate", None) is None and not name:
+        return Unavailable("The database does not answer.", fix="Check that PostgreSQL runs and its address.")
+    return None

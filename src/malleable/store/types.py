@@ -1,0 +1,159 @@
+"""How values travel to columns and back, on both databases.
+
+| value                 | SQLite                             | PostgreSQL    |
+|-----------------------|------------------------------------|---------------|
+| UUID                  | 16-byte BLOB; sorts as the UUID    | uuid          |
+| aware datetime        | ISO 8601 text in UTC; sorts        | timestamptz   |
+| StrEnum               | text                               | text          |
+| mapping, tuple, ports | JSON text with sorted keys         | jsonb         |
+| Secret                | sealed BLOB (see ``sealing``)      | sealed bytea  |
+"""
+
+# ruff: noqa: ARG002 (the signatures are SQLAlchemy's)
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, DateTime, Dialect, LargeBinary, Text, TypeDecorator, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeEngine
+
+from malleable.domain.switches import PortConfig
+
+
+def to_json(value: object) -> str:
+    """Write JSON in one form for one value, so that equal values are equal text in SQLite."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+class BlobUuid(TypeDecorator[UUID]):
+    """A UUID as 16 bytes: half the size of its text, a third less time to read, and memcmp keeps UUIDv7 order."""
+
+    impl = LargeBinary(16)
+    cache_ok = True
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else value.bytes
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> UUID | None:
+        return None if value is None else UUID(bytes=value)
+
+
+class AwareDateTime(TypeDecorator[datetime]):
+    """An instant with microseconds; a datetime without a zone is a programming error."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else in_utc(value)
+
+
+class IsoDateTime(TypeDecorator[datetime]):
+    """An instant as text of fixed width in UTC: sorts as text, readable in the sqlite3 shell."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+        return None if value is None else in_utc(value).isoformat(timespec="microseconds")
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        parse = datetime.fromisoformat
+        return lambda value: None if value is None else parse(value)
+
+
+def in_utc(value: datetime) -> datetime:
+    """Convert an aware datetime to UTC. Errors: ValueError for one without a zone."""
+    if value.tzinfo is None:
+        raise ValueError(f"the datetime {value.isoformat()} has no zone")
+    return value.astimezone(UTC)
+
+
+class EnumText(TypeDecorator[StrEnum]):
+    """A StrEnum by its value; text of a member is taken too, anything else is a programming error."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, kind: type[StrEnum]) -> None:
+        self.kind = kind
+        super().__init__()
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else self.kind(value).value
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        members: dict[str | None, StrEnum | None] = {member.value: member for member in self.kind}
+        members[None] = None
+        return members.__getitem__  # one C call per value; an unknown text raises KeyError, never becomes None
+
+
+class _OverJson(TypeDecorator[Any]):
+    """What is kept as JSON; None is NULL, never JSON's null."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        native = JSONB(none_as_null=True) if dialect.name == "postgresql" else JSON(none_as_null=True)
+        return dialect.type_descriptor(native)
+
+
+class JsonObject(_OverJson):
+    """A mapping of JSON values."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Mapping[str, object] | None, dialect: Dialect) -> dict[str, object] | None:
+        return None if value is None else dict(value)
+
+
+class VerbatimJson(JsonObject):
+    """A mapping kept as the very text we wrote: jsonb would turn 1e22 into an integer and break an event's hash."""
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(JSON(none_as_null=True))
+
+
+class TupleOf(_OverJson):
+    """A tuple of texts or of members of a StrEnum."""
+
+    cache_ok = True
+
+    def __init__(self, kind: type[str] = str) -> None:
+        self.kind = kind
+        super().__init__()
+
+    def process_bind_param(self, value: Iterable[str] | None, dialect: Dialect) -> list[str] | None:
+        return None if value is None else [str(self.kind(item)) for item in value]
+
+    def process_result_value(self, value: list[str] | None, dialect: Dialect) -> tuple[str, ...] | None:
+        return None if value is None else tuple(map(self.kind, value))
+
+
+class PortConfigJson(_OverJson):
+    """What a switch port carries, as {"native": vid or null, "tagged": [vids in order]}."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: PortConfig | None, dialect: Dialect) -> dict[str, object] | None:
+        return None if value is None else {"native": value.native_vid, "tagged": sorted(value.tagged_vids)}
+
+    def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> PortConfig | None:
+        if value is None:
+            return None
+        return PortConfig(native_vid=value["native"], tagged_vids=frozenset(value["tagged"]))
+
+
+class Sealed(LargeBinary):
+    """A Secret; rows seal it before it is bound and open it after it is read."""
+
+
+Id = Uuid().with_variant(BlobUuid(), "sqlite")
+Instant = AwareDateTime().with_variant(IsoDateTime(), "sqlite")

@@ -1,0 +1,90 @@
+"""The VLAN pools of the fabrics."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, case, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from malleable.domain.errors import Exhausted
+from malleable.domain.ids import NetworkId
+from malleable.domain.networks import Vlan
+from malleable.store.conflicts import explain_write
+from malleable.store.rows import TableRows
+from malleable.store.schema import vlans
+from malleable.store.types import Instant
+
+_HOLDERS_MAX = 20
+
+_pool = vlans.c.fabric == bindparam("fabric")
+_usable = vlans.c.network_id.is_(None) & (vlans.c.reusable_at <= bindparam("now", type_=Instant))
+_lowest = select(vlans.c.id).where(_pool, _usable).order_by(vlans.c.vid).limit(1)
+_LOWEST_UNLOCKED = _lowest.with_for_update(skip_locked=True)
+_LOWEST = _lowest.with_for_update()
+_ANY_USABLE = _lowest
+_TAKE = (
+    update(vlans)
+    .where(vlans.c.id == bindparam("vlan_id", type_=vlans.c.id.type))
+    .values(network_id=bindparam("for_network_id", type_=vlans.c.network_id.type))
+    .returning(*(vlans.c[name] for name in ("id", "fabric", "vid", "network_id", "reusable_at")))
+)
+_GIVE_BACK = (
+    update(vlans)
+    .where(vlans.c.network_id == bindparam("of_network_id", type_=vlans.c.network_id.type))
+    .values(network_id=None, reusable_at=bindparam("rests_until", type_=Instant))
+)
+_STATE = select(
+    func.count().label("size"),
+    func.count(vlans.c.network_id).label("used"),
+    func.min(case((vlans.c.network_id.is_(None), vlans.c.reusable_at))).label("next_at"),
+).where(_pool)
+_HOLDERS = (
+    select(vlans.c.vid, vlans.c.network_id)
+    .where(_pool, vlans.c.network_id.is_not(None))
+    .order_by(vlans.c.vid)
+    .limit(_HOLDERS_MAX)
+)
+
+
+class VlanTable(TableRows[Vlan]):
+    """``domain.store.VlanRows``."""
+
+    __slots__ = ()
+
+    def take(self, fabric: str, network_id: NetworkId, now: datetime) -> Vlan:
+        """Give a network the lowest VLAN that is unused and rested. Errors: Exhausted, Conflict (it has one)."""
+        params = {"fabric": fabric, "now": now}
+        vlan_id = self._session.read(_LOWEST_UNLOCKED, params).scalar_one_or_none()
+        # Others may hold locks on all that is left: wait for the first of them to commit or give up, look again.
+        while vlan_id is None and self._session.read(_ANY_USABLE, params).first() is not None:
+            vlan_id = self._session.read(_LOWEST, params).scalar_one_or_none()
+        if vlan_id is None:
+            raise self._exhausted(fabric)
+        try:
+            row = self._session.write(_TAKE, {"vlan_id": vlan_id, "for_network_id": network_id}).one()
+        except IntegrityError as e:
+            raise explain_write(self._session, self._record, e, {"network_id": network_id}) from e
+        return self._record.value(row, self._session.seal)
+
+    def give_back(self, network_id: NetworkId, reusable_at: datetime) -> None:
+        """Free a network's VLAN; it rests until ``reusable_at``."""
+        self._session.write(_GIVE_BACK, {"of_network_id": network_id, "rests_until": reusable_at})
+
+    def _exhausted(self, fabric: str) -> Exhausted:
+        params = {"fabric": fabric}
+        state: Any = self._session.read(_STATE, params).one()
+        holders = self._session.read(_HOLDERS, params).all()
+        details: dict[str, object] = {
+            "fabric": fabric,
+            "size": state.size,
+            "used": state.used,
+            "held_by": [{"vid": row.vid, "network_id": str(row.network_id)} for row in holders],
+        }
+        if not state.size:
+            return Exhausted(f"Fabric {fabric} has no VLANs.", fix="Let an operator add some.", details=details)
+        resting = state.size - state.used
+        words = f"No VLAN of fabric {fabric} is left: {state.used} of {state.size} are used, {resting} rest after use."
+        if state.next_at is not None:
+            details["next_at"] = state.next_at.isoformat()
+        fix = "Remove a network that is not needed, or let an operator add VLANs."
+        return Exhausted(words, fix=fix, details=details)
