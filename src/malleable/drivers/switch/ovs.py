@@ -1,0 +1,192 @@
+"""OvsSwitches: Open vSwitch bridges, configured through their database.
+
+SHUT is a trunk of the reserved VLAN 4095 alone, on a protected port: untagged frames and every VLAN a network can
+have are dropped both ways, and frames tagged 4095 reach no other shut port because both are protected. An access port
+on 4095 alone would join all shut ports in one network; a port without any tag carries every VLAN.
+Source: ovs-vswitchd.conf.db(5), and packets sent through Open vSwitch 3.1 by tests/contract/switches.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from malleable.domain.errors import Malformed, Refused
+from malleable.domain.switches import SHUT, PortConfig, Switch
+from malleable.drivers.ovsdb import Operation, Ovsdb, Row, forget_flows, members, select, to_set
+
+DEAD_VID = 4095  #: reserved by IEEE 802.1Q; never a network's
+VIDS = range(1, 4095)
+#: interface types that a node's cable can end at
+OUTSIDE_TYPES = ("", "system", "tap", "afxdp", "dpdk", "dpdkvhostuser", "dpdkvhostuserclient")
+
+_PORT_COLUMNS = ("_uuid", "name", "interfaces", "tag", "trunks", "vlan_mode", "protected")
+_INTERFACE_COLUMNS = ("_uuid", "name", "ofport", "error")
+
+
+class OvsSwitches:
+    """Every bridge is one switch: ``address`` is its database's, ``settings["bridge"]`` its name."""
+
+    def __init__(
+        self, *, timeout_s: float = 5.0, settle_s: float = 0.5, delay: Callable[[float], object] = time.sleep
+    ) -> None:
+        """Give every connection at most ``timeout_s``.
+
+        Where ovs-vswitchd cannot be told to forget its flows, a change waits ``settle_s``, by ``delay``, instead:
+        as long as ovs-vswitchd needs to go through 200,000 flows, its limit.
+        """
+        self._timeout_s = timeout_s
+        self._settle_s = settle_s
+        self._delay = delay
+
+    def check(self, switch: Switch) -> None:
+        with self._open(switch) as ovsdb:
+            ovsdb.change()
+            bridge = _bridge(ovsdb, switch)
+            if members(bridge["controller"]):
+                raise Refused(
+                    f"Bridge {switch.settings['bridge']} of switch {switch.name} obeys an OpenFlow controller.",
+                    fix="Remove the controller: its flows can pass what a VLAN would not.",
+                    code="foreign-controller",
+                )
+
+    def ports(self, switch: Switch) -> Sequence[str]:
+        """List the bridge's ports except those inside Open vSwitch: internal ones, patches and tunnels."""
+        with self._open(switch) as ovsdb:
+            bridge = _bridge(ovsdb, switch)
+            ports, interfaces = ovsdb.transact(
+                {"op": "select", "table": "Port", "where": [], "columns": ["_uuid", "name"]},
+                {"op": "select", "table": "Interface", "where": [], "columns": ["name", "type"]},
+            )
+        on_bridge = set(members(bridge["ports"]))
+        outside = {row["name"] for row in interfaces["rows"] if row["type"] in OUTSIDE_TYPES}
+        return sorted(
+            row["name"] for row in ports["rows"] if members(row["_uuid"])[0] in on_bridge and row["name"] in outside
+        )
+
+    def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
+        """Change all ports in one transaction, and wait until no frame is forwarded as before.
+
+        Errors: also Refused with code "bad-vlan" for VLAN ids outside 1-4094, or tagged and native at once.
+        """
+        rows = {name: _row(name, config) for name, config in wanted.items()}
+        with self._open(switch) as ovsdb:
+            found = _find(ovsdb, switch, wanted)
+            ovsdb.change(*(_update(found[name], row) for name, row in rows.items()))
+        if not forget_flows(switch.address, timeout_s=self._timeout_s):
+            self._delay(self._settle_s)
+
+    def read(self, switch: Switch, ports: Collection[str]) -> Mapping[str, PortConfig]:
+        """Read the configuration, and prove that ovs-vswitchd lives, follows it, and has the ports in its data path."""
+        names = sorted(set(ports))
+        with self._open(switch) as ovsdb:
+            ovsdb.change()
+            found = _find(ovsdb, switch, names)
+            results = ovsdb.transact(*(select("Interface", "name", name, _INTERFACE_COLUMNS) for name in names))
+        seen: dict[str, PortConfig] = {}
+        wrong: dict[str, str] = {}
+        for name, result in zip(names, results, strict=True):
+            told = _interface_fault(found[name], result["rows"]) or _told(found[name])
+            if isinstance(told, str):
+                wrong[name] = told
+            else:
+                seen[name] = told
+        if wrong:
+            raise Malformed(
+                f"Switch {switch.name}: " + "; ".join(f"port {name} {why}" for name, why in wrong.items()) + ".",
+                fix="Apply the wanted configuration again.",
+                details={"ports": wrong},
+            )
+        return seen
+
+    def _open(self, switch: Switch) -> Ovsdb:
+        if not switch.settings.get("bridge"):
+            raise Refused(
+                f"Switch {switch.name} names no bridge.", fix='Add the setting "bridge".', code="missing-setting"
+            )
+        return Ovsdb(switch.address, timeout_s=self._timeout_s)
+
+
+def _bridge(ovsdb: Ovsdb, switch: Switch) -> Row:
+    (result,) = ovsdb.transact(select("Bridge", "name", switch.settings["bridge"], ["ports", "controller"]))
+    if not result["rows"]:
+        raise Refused(f"Switch {switch.name} has no bridge {switch.settings['bridge']}.", code="no-such-bridge")
+    bridge: Row = result["rows"][0]
+    return bridge
+
+
+def _find(ovsdb: Ovsdb, switch: Switch, names: Iterable[str]) -> Mapping[str, Row]:
+    """Read the named ports' rows. Errors: Refused with code "no-such-port"."""
+    names = list(names)
+    on_bridge = set(members(_bridge(ovsdb, switch)["ports"]))
+    results = ovsdb.transact(*(select("Port", "name", name, _PORT_COLUMNS) for name in names))
+    rows = [row for result in results for row in result["rows"] if members(row["_uuid"])[0] in on_bridge]
+    found = {row["name"]: row for row in rows}
+    missing = sorted(set(names) - set(found))
+    if missing:
+        raise Refused(f"Switch {switch.name} has no port {', '.join(missing)}.", code="no-such-port")
+    return found
+
+
+def _row(name: str, config: PortConfig) -> Row:
+    """Write a configuration as columns of table Port. Errors: Refused."""
+    native, tagged = config.native_vid, sorted(config.tagged_vids)
+    if any(vid not in VIDS for vid in _vids(config)) or native in tagged:
+        raise Refused(
+            f"Port {name} cannot carry {config}.", fix="Use VLANs 1 to 4094, each once on a port.", code="bad-vlan"
+        )
+    if config.is_shut:
+        mode, tagged = "trunk", [DEAD_VID]
+    elif native is None:
+        mode = "trunk"
+    else:
+        mode = "native-untagged" if tagged else "access"
+    return {
+        "vlan_mode": mode,
+        "tag": to_set([] if native is None else [native]),
+        "trunks": to_set(tagged),
+        "cvlans": to_set([]),
+        "protected": config.is_shut,
+    }
+
+
+def _update(port: Row, row: Row) -> Operation:
+    return {"op": "update", "table": "Port", "where": [["_uuid", "==", port["_uuid"]]], "row": row}
+
+
+def _told(port: Row) -> PortConfig | str:
+    """Read what columns of table Port mean in the data path; words when no PortConfig can tell it."""
+    tag, trunks = members(port["tag"]), frozenset(members(port["trunks"]))
+    # Without a mode a tag makes an access port, and anything else a trunk.
+    mode = (members(port["vlan_mode"]) or ("access" if tag else "trunk",))[0]
+    is_protected = port["protected"] is True
+    if mode == "trunk" and trunks == {DEAD_VID} and is_protected:
+        return SHUT
+    if is_protected:
+        return "is protected, so cut off from other protected ports"
+    if mode == "access" and tag and not trunks:
+        config = PortConfig(native_vid=tag[0])
+    elif mode == "trunk" and trunks:
+        config = PortConfig(tagged_vids=trunks)
+    elif mode == "native-untagged" and tag and trunks:
+        config = PortConfig(native_vid=tag[0], tagged_vids=trunks - {tag[0]})
+    elif mode in ("trunk", "native-untagged", "native-tagged") and not trunks:
+        return "carries every VLAN"
+    else:
+        return f"is in VLAN mode {mode} with tag {list(tag)} and trunks {sorted(trunks)}"
+    odd = sorted(vid for vid in _vids(config) if vid not in VIDS)
+    return f"carries the reserved VLANs {odd}" if odd else config
+
+
+def _vids(config: PortConfig) -> frozenset[int]:
+    return config.tagged_vids | frozenset(() if config.native_vid is None else (config.native_vid,))
+
+
+def _interface_fault(port: Row, interfaces: Sequence[Mapping[str, Any]]) -> str:
+    """Say why a port is not in the data path; "" when it is."""
+    own = set(members(port["interfaces"]))
+    if len(interfaces) != 1 or own != {members(interfaces[0]["_uuid"])[0]}:
+        return "is not one plain interface"
+    error, ofport = members(interfaces[0]["error"]), members(interfaces[0]["ofport"])
+    if error:
+        return f"is not in the data path: {error[0]}"
+    return "" if ofport and ofport[0] > 0 else "is not in the data path"

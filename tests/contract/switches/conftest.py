@@ -1,0 +1,91 @@
+"""Every kind of switch, in one shape for one suite."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+from tests.contract.switches.room import BRIDGE, OvsRoom, missing_for_room, ovs_room
+
+from malleable.domain.ids import SwitchId, new_id
+from malleable.domain.ports import Switches
+from malleable.domain.secrets import Secret
+from malleable.domain.switches import Switch
+from malleable.drivers.switch.ovs import OvsSwitches
+from malleable.sim.switches import Misbehaviour, SimSwitches
+
+PORTS = ("n1", "n2", "n3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One driver with one switch that has three ports as out of the box, and ways to break it."""
+
+    driver: Switches
+    switch: Switch
+    lose_port: Callable[[str], object]  #: make the switch forget a port's configuration
+    die: Callable[[], object]  #: make what forwards stop answering
+
+
+def a_switch(address: str, **settings: str) -> Switch:
+    return Switch(
+        id=SwitchId(new_id()),
+        name="leaf",
+        driver="any",
+        fabric="room",
+        address=address,
+        settings=settings,
+        password=Secret(""),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def sim_bench(driver: SimSwitches) -> Bench:
+    address = "sim://leaf"
+    driver.add(address, PORTS)
+    return Bench(
+        driver=driver,
+        switch=a_switch(address),
+        lose_port=lambda port: driver.drift(address, port, None),
+        die=lambda: driver.misbehave(address, Misbehaviour.DEAD),
+    )
+
+
+_names = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def room() -> Iterator[OvsRoom]:
+    """One real Open vSwitch for all tests; each takes ports of its own."""
+    if reason := missing_for_room():
+        pytest.skip(reason)
+    with ovs_room() as running:
+        yield running
+
+
+@pytest.fixture
+def fresh_room() -> Iterator[OvsRoom]:
+    """A real Open vSwitch of one's own, to break."""
+    if reason := missing_for_room():
+        pytest.skip(reason)
+    with ovs_room() as running:
+        for port in PORTS:
+            running.add_port(port)
+        yield running
+
+
+def ovs_bench(running: OvsRoom) -> Bench:
+    return Bench(
+        driver=OvsSwitches(timeout_s=2.0),
+        switch=a_switch(running.address, bridge=BRIDGE),
+        lose_port=lambda port: running.vsctl("clear", "port", port, "tag", "trunks", "vlan_mode"),
+        die=lambda: running.stop_daemon("ovs-vswitchd"),
+    )
+
+
+@pytest.fixture(params=["sim", pytest.param("ovs", marks=pytest.mark.room)])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    if request.param == "sim":
+        return sim_bench(SimSwitches())
+    return ovs_bench(request.getfixturevalue("fresh_room"))
