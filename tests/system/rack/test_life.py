@@ -1,5 +1,6 @@
 """A room heals by being brought up again, keeps its machines running, and leaves nothing behind."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -50,6 +51,26 @@ def test_up_again_changes_nothing(spec: RackSpec, room: RackDescription, bios: N
 def test_ports_are_born_shut(room: RackDescription, uefi: NodeDescription) -> None:
     for tags in ("", ",dl_vlan=4095", ",dl_vlan=7"):
         assert trace(room, f"in_port=1,dl_dst=ff:ff:ff:ff:ff:ff{tags}") == "Datapath actions: drop"
+
+
+def test_a_booting_machine_is_heard_on_the_vlan_of_its_port_only(room: RackDescription, bios: NodeDescription) -> None:
+    (nic,) = bios.nics
+    table: list[str | Path] = ["ovs-appctl", "-t", room.run_dir / "ovs-vswitchd.ctl", "fdb/show", room.switch.bridge]
+
+    def heard() -> list[tuple[str, str]]:
+        """Tell on which VLANs the switch has learned the machine's address: (VLAN, address)."""
+        entries = [line.split() for line in commands.run(table).splitlines()[1:]]
+        return [(vlan, mac) for _port, vlan, mac, *_age in entries if mac == nic.mac]
+
+    machines.reset(bios, "On")
+    machines.wait_for_console(bios, "Configuring (net0")
+    assert heard() == [], "a shut port lets something in"
+    set_port(room, nic.switch_port, "vlan_mode=access", "tag=101", "trunks=[]", "protected=false")
+    try:
+        processes.wait_until(lambda: bool(heard()), deadline_s=20, what="Nothing was heard", fix="")
+        assert heard() == [("101", nic.mac)]
+    finally:
+        set_port(room, nic.switch_port, "vlan_mode=trunk", "tag=[]", "trunks=4095", "protected=true")
 
 
 def test_up_again_keeps_the_vlan_of_a_port(spec: RackSpec, room: RackDescription) -> None:
@@ -135,6 +156,18 @@ def second(root: Path) -> Iterator[RackSpec]:
     rack.down(name)
 
 
+def test_power_cycles_leave_no_dead_children_behind(
+    spec: RackSpec, room: RackDescription, bios: NodeDescription
+) -> None:
+    for _ in range(3):
+        machines.reset(bios, "On")
+        machines.reset(bios, "ForceOff")
+
+    bmc = processes.recorded(Layout.of(spec).bmc_pid)
+    assert bmc is not None
+    processes.wait_until(lambda: not children_of(bmc.pid), deadline_s=5, what="Dead children stayed", fix="")
+
+
 def test_a_second_room_beside_the_first_comes_and_goes_without_a_trace(
     room: RackDescription, bios: NodeDescription, second: RackSpec
 ) -> None:
@@ -189,14 +222,23 @@ def test_a_bmc_port_that_is_taken_is_told(room: RackDescription, second: RackSpe
         rack.up(second)
 
 
+def children_of(pid: int) -> list[str]:
+    """List the direct children of a process, dead ones included, as proc_pid_stat(5) shows them."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            stat = file.read_text()
+            if int(stat.rpartition(")")[2].split()[1]) == pid:
+                found.append(stat)
+    return found
+
+
 def processes_that_name(path: Path) -> list[str]:
     """List living processes with ``path`` in their command line."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             words = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if str(path) in words:
-            found.append(words)
+            if str(path) in words:
+                found.append(words)
     return found

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -82,8 +83,8 @@ def spawn(
             cwd="/",
         )
     process = identify(child.pid)
-    # The process is not ours to wait for; without this the interpreter warns that it still runs.
-    child.returncode = 0
+    # Somebody must collect it if it ends before us; a thread of its own may die with us at any time.
+    threading.Thread(target=child.wait, name=f"collect-{child.pid}", daemon=True).start()
     if process is None:
         raise Unavailable(f"{argv[0]} ended at once.", fix=f"Read the end of {log}.")
     return process
@@ -117,7 +118,6 @@ def stop(process: ProcessId, *, term_s: float, kill_s: float = 10.0) -> None:
             raise Unavailable(
                 f"Process {process.pid} does not end.", fix="It hangs in the kernel: read the kernel log."
             )
-    _reap(process.pid)
 
 
 def wait_until(condition: Callable[[], bool], *, deadline_s: float, what: str, fix: str) -> None:
@@ -147,9 +147,3 @@ def _ended(pidfd: int, timeout_s: float) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(timeout_s * 1000))
-
-
-def _reap(pid: int) -> None:
-    """Collect a child of ours; a process that somebody else started is somebody else's to collect."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)

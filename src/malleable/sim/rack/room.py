@@ -3,6 +3,7 @@
 ``up`` is idempotent and heals: what runs is found again, what died is started again, running machines are kept.
 """
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from malleable.sim.rack.description import NicDescription, NodeDescription, Rack
 from malleable.sim.rack.faults import FaultFile, FaultKind, NodeFaults
 from malleable.sim.rack.layout import BRIDGE, Layout
 from malleable.sim.rack.node import VirtualNode
-from malleable.sim.rack.spec import NodeSpec, RackSpec
+from malleable.sim.rack.spec import RUN_ROOT, STATE_ROOT, NodeSpec, RackSpec
 from malleable.sim.rack.switch import RoomSwitch
 
 CONSOLE_LINES = 40
@@ -71,6 +72,7 @@ def down(name: str) -> bool:
         for directory in (place.run_dir, place.state_dir):
             _remove_ours(directory)
         register.leave(name)
+        _remove_empty_roots()
     return True
 
 
@@ -229,6 +231,14 @@ def _stop_processes(layout: Layout) -> None:
         if process is not None:
             processes.stop(process, term_s=2 if pid_file == layout.bmc_pid else 0)
     switch.stop()
+
+
+def _remove_empty_roots() -> None:
+    """Remove the default directories of rooms when the last room is gone."""
+    for root in (RUN_ROOT, STATE_ROOT):
+        for directory in (root, root.parent):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
 
 def _remove_ours(directory: Path) -> None:
