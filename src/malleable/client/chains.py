@@ -14,6 +14,7 @@ class ChainReport:
 
     chain: str
     length: int  #: links found good
+    hidden: int = 0  #: of these, events that are not ours to see: their place was checked, their content could not be
     head: str  #: hash of the last good link; keep it to notice later that the end was cut off
     broken_at: int | None = None  #: position of the first bad link
     problem: str = ""
@@ -21,13 +22,15 @@ class ChainReport:
 
 def check_chain(chain: str, links: Iterable[LinkView]) -> ChainReport:
     """Recompute every hash of a chain, in order, and stop at the first that does not fit."""
-    previous, length = GENESIS, 0
+    previous, length, hidden = GENESIS, 0, 0
     for link in links:
         problem = _problem(chain, link, length + 1, previous)
         if problem:
-            return ChainReport(chain=chain, length=length, head=previous, broken_at=link.position, problem=problem)
-        previous, length = link.hash, link.position
-    return ChainReport(chain=chain, length=length, head=previous)
+            return ChainReport(
+                chain=chain, length=length, hidden=hidden, head=previous, broken_at=length + 1, problem=problem
+            )
+        previous, length, hidden = link.hash, link.position, hidden + (link.event is None)
+    return ChainReport(chain=chain, length=length, hidden=hidden, head=previous)
 
 
 def _problem(chain: str, link: LinkView, expected_position: int, previous: str) -> str:
@@ -36,7 +39,7 @@ def _problem(chain: str, link: LinkView, expected_position: int, previous: str) 
         return f"position {expected_position} is missing"
     if link.previous_hash != previous:
         return "it does not follow the event before it"
-    if link_hash(_event(link.event), chain, link.position, previous) != link.hash:
+    if link.event is not None and link_hash(_event(link.event), chain, link.position, previous) != link.hash:
         return f"the event {link.event.kind} is not what was written"
     return ""
 

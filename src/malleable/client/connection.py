@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from ssl import SSLContext
-from typing import TypeVar
+from typing import Self, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -55,7 +55,7 @@ class Connection:
         except (httpx.InvalidURL, ValueError) as e:
             raise self._not_a_url() from e
 
-    def __enter__(self) -> "Connection":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,1 @@
+"""The commands of ``m2``: one file per noun. They know the server through its client only."""

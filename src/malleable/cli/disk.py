@@ -1,0 +1,112 @@
+"""m2 disk: what outlives every node it runs on."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malleable.cli import completion
+from malleable.cli.attachment import NicOption
+from malleable.cli.command import group, register
+from malleable.cli.formats import age, parse_size, size
+from malleable.cli.options import DiskArgument, NetworkOption, NewName, Watch, Yes
+from malleable.cli.output import Column, show_list, show_one
+from malleable.cli.progress import finish
+from malleable.cli.provision import HostnameOption, KeyOption, UserDataOption, WayOption, boot_options, tell_where
+from malleable.cli.session import Session
+
+if TYPE_CHECKING:
+    from malleable.wire.disks import DiskView
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    noun = group(app, "disk", "Disks: clones of images that outlive the node they run on.")
+    register(
+        noun,
+        {
+            "list": disk_list,
+            "show": disk_show,
+            "create": disk_create,
+            "move": disk_move,
+            "delete": disk_delete,
+        },
+    )
+
+
+def disk_list(session: Session) -> None:
+    """List disks and where each runs."""
+    now = session.now()
+    columns: list[Column[DiskView]] = [
+        Column(title="name", cell=lambda disk: disk.name),
+        Column(title="project", cell=lambda disk: disk.project),
+        Column(title="state", cell=lambda disk: disk.state),
+        Column(title="runs on", cell=lambda disk: disk.node or "-"),
+        Column(title="image", cell=lambda disk: disk.image),
+        Column(title="size", cell=lambda disk: size(disk.size_bytes), is_number=True),
+        Column(title="age", cell=lambda disk: age(disk.created_at, now), is_number=True),
+    ]
+    nothing = "No disks; `m2 provision --image IMAGE --network NETWORK` makes one and boots it."
+    show_list(session, session.m2.disk_list(project=session.project), columns, nothing=nothing)
+
+
+def disk_show(session: Session, disk: DiskArgument) -> None:
+    """Show a disk."""
+    found = session.m2.disk_get(disk, project=session.project)
+    facts = {
+        "name": found.name,
+        "project": found.project,
+        "state": found.state,
+        "runs on": found.node or "no node",
+        "image": found.image,
+        "size": size(found.size_bytes),
+        "age": age(found.created_at, session.now()),
+        "id": str(found.id),
+    }
+    show_one(session, found, facts)
+
+
+def disk_create(
+    session: Session,
+    name: NewName,
+    image: Annotated[str, typer.Option(metavar="IMAGE", autocompletion=completion.images, help="What to clone.")],
+    capacity: Annotated[
+        str | None, typer.Option("--size", metavar="SIZE", help="Larger than the image, e.g. 20G.")
+    ] = None,
+    watch: Watch = True,
+) -> None:
+    """Clone a disk from an image; the time it takes does not depend on the size."""
+    from malleable.wire.disks import DiskRequest
+
+    size_bytes = parse_size(capacity) if capacity else None
+    request = DiskRequest(name=name, project=session.project, image=image, size_bytes=size_bytes)
+    finish(session, session.m2.disk_create(request), is_watching=watch, what=f"create disk {name}")
+
+
+def disk_move(
+    session: Session,
+    disk: DiskArgument,
+    node: Annotated[str, typer.Option(metavar="NODE", autocompletion=completion.nodes, help="Where to.")],
+    network: NetworkOption = None,
+    nic: NicOption = None,
+    way: WayOption = None,
+    hostname: HostnameOption = None,
+    ssh_key: KeyOption = None,
+    user_data: UserDataOption = None,
+    watch: Watch = True,
+) -> None:
+    """Stop the node that runs a disk and boot the disk on another, everything on it as it was."""
+    from malleable.wire.disks import DiskMoveRequest
+
+    options = boot_options(nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data)
+    request = DiskMoveRequest(node=node, network=network, **options.model_dump())
+    operation = session.m2.disk_move(disk, request, project=session.project)
+    ended = finish(session, operation, is_watching=watch, what=f"move of {disk} to {node}")
+    if ended is not None:
+        tell_where(session, ended)
+
+
+def disk_delete(session: Session, disk: DiskArgument, yes: Yes = False, watch: Watch = True) -> None:
+    """Destroy a disk and everything on it."""
+    session.confirm(f"Destroy disk {disk} and everything on it?", is_sure=yes)
+    operation = session.m2.disk_delete(disk, project=session.project)
+    finish(session, operation, is_watching=watch, what=f"delete disk {disk}")

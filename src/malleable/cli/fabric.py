@@ -1,0 +1,42 @@
+"""m2 fabric: switches that share one pool of VLANs."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malleable.cli import completion
+from malleable.cli.command import group, register
+from malleable.cli.output import Column, done, show_list
+from malleable.cli.session import Session
+
+if TYPE_CHECKING:
+    from malleable.wire.switches import FabricView
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    noun = group(app, "fabric", "Switches that share one pool of VLANs.")
+    register(noun, {"list": fabric_list, "vlans": fabric_vlans})
+
+
+def fabric_list(session: Session) -> None:
+    """List fabrics and how full their VLAN pools are."""
+    columns: list[Column[FabricView]] = [
+        Column(title="name", cell=lambda fabric: fabric.name),
+        Column(title="vlans", cell=lambda fabric: str(fabric.total), is_number=True),
+        Column(title="used", cell=lambda fabric: str(fabric.used), is_number=True),
+        Column(title="resting", cell=lambda fabric: str(fabric.resting), is_number=True),
+        Column(title="free", cell=lambda fabric: str(fabric.free), is_number=True),
+    ]
+    nothing = "No fabrics; `m2 fabric vlans default 100-199` makes one."
+    show_list(session, session.m2.fabric_list(), columns, nothing=nothing)
+
+
+def fabric_vlans(
+    session: Session,
+    fabric: Annotated[str, typer.Argument(metavar="FABRIC", autocompletion=completion.fabrics, show_default=False)],
+    ranges: Annotated[list[str], typer.Argument(metavar="RANGE...", help="VLAN ids, e.g. 100-199 300.")],
+) -> None:
+    """Set which VLAN ids networks of a fabric may take."""
+    pool = session.m2.fabric_set_vlans(fabric, ranges)
+    done(session, pool, f"Fabric {pool.name} has {pool.total} VLANs, {pool.free} free.")

@@ -1,0 +1,99 @@
+"""m2 image: golden images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malleable.cli.command import group, register
+from malleable.cli.formats import age, size
+from malleable.cli.options import ImageArgument, Watch, Yes
+from malleable.cli.output import Column, show_list, show_one
+from malleable.cli.progress import finish
+from malleable.cli.session import Session
+
+if TYPE_CHECKING:
+    from malleable.wire.images import ImageView
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    noun = group(app, "image", "Golden images: sealed, cloned in no time.")
+    register(noun, {"list": image_list, "show": image_show, "import": image_import, "delete": image_delete})
+
+
+def image_list(session: Session) -> None:
+    """List golden images, and your projects' own."""
+    from malleable.wire.images import ImageView
+
+    now = session.now()
+    columns: list[Column[ImageView]] = [
+        Column(title="name", cell=lambda image: image.name),
+        Column(title="of", cell=lambda image: image.project or "all (golden)"),
+        Column(title="state", cell=lambda image: image.state),
+        Column(title="size", cell=lambda image: size(image.size_bytes), is_number=True),
+        Column(title="os", cell=lambda image: image.os or "-"),
+        Column(title="firmware", cell=lambda image: ", ".join(image.firmwares)),
+        Column(title="boots by", cell=lambda image: ", ".join(image.boot_ways)),
+        Column(title="age", cell=lambda image: age(image.created_at, now), is_number=True),
+    ]
+    nothing = "No images; bring one with `m2 image import FILE`."
+    show_list(session, session.m2.image_list(project=session.project), columns, nothing=nothing)
+
+
+def image_show(session: Session, image: ImageArgument) -> None:
+    """Show an image."""
+    found = session.m2.image_get(image, project=session.project)
+    show_one(session, found, _facts(session, found))
+
+
+def _facts(session: Session, image: "ImageView") -> dict[str, str]:
+    return {
+        "name": image.name,
+        "of": image.project or "all (golden)",
+        "state": image.state,
+        "size": size(image.size_bytes),
+        "sha256": image.sha256,
+        "os": f"{image.os} {image.architecture}".strip(),
+        "firmware": ", ".join(image.firmwares),
+        "boots by": ", ".join(image.boot_ways),
+        "up when": image.up_proof,
+        "kernel": image.kernel,
+        "initrd": image.initrd,
+        "cmdline": image.cmdline,
+        "user": image.default_user,
+        "age": age(image.created_at, session.now()),
+        "id": str(image.id),
+    }
+
+
+def image_import(
+    session: Session,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A raw disk, or the manifest of one.", show_default=False)
+    ],
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the image is; else NAME.json beside the raw disk.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Else the manifest's, or the file's.")] = None,
+    golden: Annotated[
+        bool, typer.Option("--golden", help="For everybody; admins only. Else --project owns it.")
+    ] = False,
+    watch: Watch = True,
+) -> None:
+    """Bring an image from here to the server: describe it, upload it, have it checked and sealed.
+
+    An upload that broke is taken up again by the same command.
+    """
+    from malleable.cli.image_upload import read_source, upload
+
+    source = read_source(file, manifest, name)
+    image = upload(session, source, None if golden else session.project)
+    finish(session, session.m2.image_seal(str(image.id)), is_watching=watch, what=f"import of {image.name}")
+
+
+def image_delete(session: Session, image: ImageArgument, yes: Yes = False, watch: Watch = True) -> None:
+    """Remove an image that no disk depends on."""
+    session.confirm(f"Remove image {image}?", is_sure=yes)
+    operation = session.m2.image_delete(image, project=session.project)
+    finish(session, operation, is_watching=watch, what=f"delete image {image}")

@@ -1,0 +1,175 @@
+"""Read an image's manifest, and send the image and its kernel to the server."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from malleable.cli.formats import size, span
+from malleable.cli.session import Session, usage
+from malleable.domain.errors import Conflict, Invalid, NotFound
+from malleable.domain.images import ImageState
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from malleable.wire.images import ImageView
+
+CHUNK_BYTES = 1 << 20
+#: Facts of a manifest that the server takes as they are.
+_PLAIN = ("os", "architecture", "boot_ways", "up_proof", "cmdline", "default_user")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """An image as it lies here."""
+
+    name: str
+    raw: Path
+    size_bytes: int
+    sha256: str  #: "" when no manifest tells it
+    facts: Mapping[str, object]
+    files: Mapping[str, Path]  #: "kernel" and "initrd", as far as there are any
+
+
+def read_source(file: Path, manifest: Path | None, name: str | None) -> Source:
+    """Find the raw disk and what is told of it. Errors: Invalid, OSError."""
+    if file.suffix == ".json":
+        file, manifest = _raw_of(file), file
+    elif manifest is None and file.with_suffix(".json").exists():
+        manifest = file.with_suffix(".json")
+    told = _read_manifest(manifest) if manifest else {}
+    if told.get("format", "raw") != "raw":
+        usage(f"{file} has format {told['format']}.", f"Convert it: `qemu-img convert -O raw {file} {file.stem}.raw`.")
+    size_bytes = file.stat().st_size
+    if told.get("size_bytes", size_bytes) != size_bytes:
+        raise Invalid(
+            f"{file} has {size_bytes} bytes, its manifest says {told['size_bytes']}.",
+            fix="Build or fetch the image again; it is not the one the manifest describes.",
+        )
+    facts: dict[str, object] = {key: told[key] for key in _PLAIN if key in told}
+    firmwares = told.get("firmwares", told.get("firmware"))
+    beside = (manifest or file).parent
+    return Source(
+        name=name or str(told.get("name") or file.stem),
+        raw=file,
+        size_bytes=size_bytes,
+        sha256=str(told.get("sha256") or ""),
+        facts=facts if firmwares is None else {**facts, "firmwares": firmwares},
+        files={part: beside / str(told[part]) for part in ("kernel", "initrd") if told.get(part)},
+    )
+
+
+def _raw_of(manifest: Path) -> Path:
+    return manifest.parent / str(_read_manifest(manifest).get("file") or f"{manifest.stem}.raw")
+
+
+def _read_manifest(path: Path) -> dict[str, object]:
+    try:
+        told = json.loads(path.read_text())
+    except ValueError as e:
+        raise Invalid(f"{path} is not JSON: {e}.", fix="Give the manifest of an image with --manifest.") from e
+    if not isinstance(told, dict):
+        raise Invalid(f"{path} is not the manifest of an image.", fix="A manifest is a JSON object.")
+    return told
+
+
+def upload(session: Session, source: Source, project: str | None) -> "ImageView":
+    """Describe the image to the server and send all of it; takes up an upload that broke before."""
+    for path in source.files.values():
+        path.stat()  # a missing kernel is told before anything is sent
+    sha256 = source.sha256 or _hash(session, source)
+    image = _unfinished(session, source, sha256, project) or _announce(session, source, sha256, project)
+    m2, id = session.m2, str(image.id)
+    with _meter(session, f"upload {source.raw.name}", source.raw, source.size_bytes) as chunks:
+        m2.image_upload(id, chunks, source.size_bytes)
+    for path in source.files.values():
+        with _meter(session, f"upload {path.name}", path, path.stat().st_size) as chunks:
+            m2.image_upload_file(id, path.name, chunks, path.stat().st_size)
+    return image
+
+
+def _announce(session: Session, source: Source, sha256: str, project: str | None) -> "ImageView":
+    from malleable.wire.images import ImageRequest
+
+    described = {
+        **source.facts,
+        **{part: path.name for part, path in source.files.items()},
+        "name": source.name,
+        "project": project,
+        "sha256": sha256,
+        "size_bytes": source.size_bytes,
+    }
+    return session.m2.image_create(ImageRequest.model_validate(described))
+
+
+def _unfinished(session: Session, source: Source, sha256: str, project: str | None) -> "ImageView | None":
+    """Find the same image, announced before and never sealed. Errors: Conflict when the name is another's."""
+    try:
+        found = session.m2.image_get(source.name, project=project)
+    except NotFound:
+        return None
+    if (found.project_id is None) != (project is None):
+        return None
+    if found.state is ImageState.SEALED and found.sha256 == sha256:
+        raise Conflict(f"Image {source.name} is there already, with this very content.", code="image-exists")
+    if found.state is not ImageState.IMPORTING or found.sha256 != sha256:
+        raise Conflict(
+            f"There is another image {source.name} ({found.state}).",
+            fix=f"Choose a name with --name, or remove it: `m2 image delete {source.name}`.",
+            code="name-taken",
+        )
+    return found
+
+
+def _hash(session: Session, source: Source) -> str:
+    digest = hashlib.sha256()
+    with _meter(session, f"checksum {source.raw.name}", source.raw, source.size_bytes) as chunks:
+        for chunk in chunks:
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class _Readable(Protocol):
+    def read(self, count: int, /) -> bytes: ...
+
+
+@contextmanager
+def _meter(session: Session, what: str, path: Path, size_bytes: int) -> Iterator[Iterator[bytes]]:
+    """Open a file as chunks and show how far they have been taken; one line at the end where there is no terminal."""
+    began = time.monotonic()
+    console = session.err if session.is_json else session.out
+    with path.open("rb") as file:
+        if console.is_terminal and not console.is_dumb_terminal:
+            with _progress(session) as progress:
+                task = progress.add_task(what, total=size_bytes)
+                yield _chunks(file, progress, task)
+            return
+        yield _chunks(file)
+    session.say(f"{span(time.monotonic() - began):>9}  {what} ({size(size_bytes)})")
+
+
+def _chunks(file: _Readable, progress: "Progress | None" = None, task: int = 0) -> Iterator[bytes]:
+    from rich.progress import TaskID
+
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+        if progress is not None:
+            progress.advance(TaskID(task), len(chunk))
+
+
+def _progress(session: Session) -> "Progress":
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=session.err if session.is_json else session.out,
+    )

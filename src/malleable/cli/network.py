@@ -1,0 +1,92 @@
+"""m2 network: isolated segments."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malleable.cli.command import group, register
+from malleable.cli.formats import age
+from malleable.cli.options import NetworkArgument, NewName, Watch
+from malleable.cli.output import Column, done, show_facts, show_list
+from malleable.cli.progress import finish
+from malleable.cli.session import Session
+from malleable.domain.networks import NetworkKind
+
+if TYPE_CHECKING:
+    from malleable.wire.networks import NetworkView
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    noun = group(app, "network", "Isolated networks, each with its own boot service.")
+    register(noun, {"list": network_list, "show": network_show, "create": network_create, "delete": network_delete})
+
+
+def served(network: "NetworkView") -> str:
+    """Say whether the gateway has put the network's present form in force."""
+    return "yes" if network.is_served else "not yet"
+
+
+def network_list(session: Session) -> None:
+    """List networks."""
+    from malleable.wire.networks import NetworkView
+
+    now = session.now()
+    columns: list[Column[NetworkView]] = [
+        Column(title="name", cell=lambda network: network.name),
+        Column(title="project", cell=lambda network: network.project or "-"),
+        Column(title="state", cell=lambda network: network.state),
+        Column(title="served", cell=served),
+        Column(title="subnet", cell=lambda network: network.cidr),
+        Column(title="vlan", cell=lambda network: str(network.vid), is_number=True),
+        Column(title="fabric", cell=lambda network: network.fabric),
+        Column(title="age", cell=lambda network: age(network.created_at, now), is_number=True),
+    ]
+    nothing = "No networks; make one with `m2 network create NAME`."
+    show_list(session, session.m2.network_list(project=session.project), columns, nothing=nothing)
+
+
+def network_show(session: Session, network: NetworkArgument) -> None:
+    """Show a network and what is attached to it."""
+    found = session.m2.network_get(network, project=session.project)
+    attachments = list(session.m2.attachment_list(network=str(found.id)))
+    if session.is_json:
+        listed = [attachment.model_dump(mode="json") for attachment in attachments]
+        session.write_json({**found.model_dump(mode="json"), "attachments": listed})
+        return
+    facts = {
+        "name": found.name,
+        "project": found.project or "",
+        "kind": found.kind,
+        "state": found.state,
+        "served": served(found),
+        "subnet": f"{found.cidr}, gateway {found.gateway_address}",
+        "vlan": f"{found.vid} of fabric {found.fabric}",
+        "age": age(found.created_at, session.now()),
+        "id": str(found.id),
+    }
+    show_facts(session, facts)
+    show_facts(session, {f"{a.node} {a.nic}": f"{a.address}  {a.mac}  {a.channel}  {a.state}" for a in attachments})
+
+
+def network_create(
+    session: Session,
+    name: NewName,
+    cidr: Annotated[str, typer.Option(metavar="SUBNET", help="Its IPv4 subnet; other networks may have the same.")] = (
+        "10.0.0.0/24"
+    ),
+    fabric: Annotated[str, typer.Option(help="Whose switches carry it.")] = "default",
+    kind: Annotated[NetworkKind, typer.Option(help="Kinds other than tenant are the admins'.")] = NetworkKind.TENANT,
+) -> None:
+    """Make a network; its VLAN is chosen for you."""
+    from malleable.wire.networks import NetworkRequest
+
+    request = NetworkRequest(name=name, project=session.project, cidr=cidr, fabric=fabric, kind=kind)
+    network = session.m2.network_create(request)
+    done(session, network, f"Network {network.name} is there: {network.cidr} on VLAN {network.vid}.")
+
+
+def network_delete(session: Session, network: NetworkArgument, watch: Watch = True) -> None:
+    """Remove a network that nothing is attached to, from the gateway first."""
+    operation = session.m2.network_delete(network, project=session.project)
+    finish(session, operation, is_watching=watch, what=f"delete network {network}")

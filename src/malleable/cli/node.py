@@ -1,0 +1,195 @@
+"""m2 node: machines."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malleable.cli.command import group, register
+from malleable.cli.formats import age, printable, size
+from malleable.cli.node_care import add_care
+from malleable.cli.node_timeline import node_timeline
+from malleable.cli.options import NewName, NodeArgument, PasswordFile, Watch, read_password
+from malleable.cli.output import Column, done, show_facts, show_list
+from malleable.cli.progress import finish
+from malleable.cli.session import Session, usage
+from malleable.domain.nodes import NodeState
+
+if TYPE_CHECKING:
+    from malleable.wire.nodes import NicView, NodeView, WiringRequest
+
+
+class PowerAction(StrEnum):
+    """What to do to a node's power."""
+
+    ON = "on"
+    OFF = "off"
+    CYCLE = "cycle"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    noun = group(app, "node", "Machines: enrol, look at, switch, give back.")
+    register(
+        noun,
+        {
+            "list": node_list,
+            "show": node_show,
+            "timeline": node_timeline,
+            "console": node_console,
+            "power": node_power,
+            "release": node_release,
+            "enrol": node_enrol,
+            "delete": node_delete,
+        },
+    )
+    add_care(noun)
+
+
+def node_list(
+    session: Session,
+    state: Annotated[NodeState | None, typer.Option(help="Only nodes in this state.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Only the node of this name.")] = None,
+) -> None:
+    """List the nodes you may see: your projects' and the free ones."""
+    now = session.now()
+    columns: list[Column[NodeView]] = [
+        Column(title="name", cell=lambda node: node.name),
+        Column(title="state", cell=lambda node: node.state),
+        Column(title="for", cell=lambda node: age(node.state_since, now), is_number=True),
+        Column(title="project", cell=lambda node: node.project or "-"),
+        Column(title="power", cell=lambda node: node.power),
+        Column(title="boot", cell=lambda node: "-" if node.boot == "none" else node.boot),
+        Column(title="fw", cell=lambda node: node.firmware or "-"),
+        Column(title="cpus", cell=lambda node: str(node.cpu_count or "-"), is_number=True),
+        Column(title="memory", cell=_memory, is_number=True),
+        Column(title="reason", cell=lambda node: node.state_reason, is_wrapped=True),
+    ]
+    found = session.m2.node_list(state=state, project=session.project, name=name)
+    show_list(session, found, columns, nothing="No nodes here; an operator adds them with `m2 node enrol`.")
+
+
+def _memory(node: "NodeView") -> str:
+    return size(node.memory_mib * 1024**2) if node.memory_mib else "-"
+
+
+def node_show(session: Session, node: NodeArgument) -> None:
+    """Show a node: its state and why, its hardware, its NICs and what is attached and presented to it."""
+    m2 = session.m2
+    found = m2.node_get(node)
+    nics = list(m2.nic_list(str(found.id)))
+    held = found.project_id is not None
+    attachments = list(m2.attachment_list(node=str(found.id))) if held else []
+    targets = list(m2.target_list(node=str(found.id))) if held else []
+    if session.is_json:
+        session.write_json(
+            {
+                **found.model_dump(mode="json"),
+                "nics": [nic.model_dump(mode="json") for nic in nics],
+                "attachments": [attachment.model_dump(mode="json") for attachment in attachments],
+                "targets": [target.model_dump(mode="json") for target in targets],
+            }
+        )
+        return
+    show_facts(session, _facts(found, session.now()))
+    facts = {nic.name: _cable(nic) for nic in nics}
+    for attachment in attachments:
+        carries = f"{attachment.network} {attachment.address} ({attachment.channel}, {attachment.state})"
+        facts[attachment.nic] = f"{facts.get(attachment.nic, '')}  on {carries}"
+    facts |= {f"disk {target.disk}": f"{target.state} as {target.iqn}" for target in targets}
+    show_facts(session, facts)
+
+
+def _facts(node: "NodeView", now: datetime) -> dict[str, str]:
+    hardware = [node.vendor, node.model, node.serial and f"serial {node.serial}"]
+    return {
+        "name": node.name,
+        "state": node.state,
+        "reason": node.state_reason,
+        "since": f"{age(node.state_since, now)} ago",
+        "project": node.project or "",
+        "boot": "" if node.boot == "none" else node.boot,
+        "power": f"{node.power}, seen {age(node.power_seen_at, now)} ago" if node.power_seen_at else node.power,
+        "hardware": ", ".join(filter(None, hardware)),
+        "firmware": node.firmware or "",
+        "cpus": str(node.cpu_count or ""),
+        "memory": _memory(node),
+        "bmc": f"{node.bmc.driver} {node.bmc.address} as {node.bmc.username or 'nobody'}" if node.bmc else "",
+        "id": str(node.id),
+    }
+
+
+def _cable(nic: "NicView") -> str:
+    return f"{nic.mac}  cable to {nic.switch} {nic.port}" if nic.switch else nic.mac
+
+
+def node_console(
+    session: Session,
+    node: NodeArgument,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10000, help="How many of the last lines.")] = 50,
+    raw: Annotated[bool, typer.Option("--raw", help="With control characters: they drive your terminal.")] = False,
+) -> None:
+    """Show the last lines of a node's serial console."""
+    console = session.m2.node_console(node, lines)
+    if session.is_json:
+        session.write_json(console.model_dump(mode="json"))
+        return
+    text = console.text if raw else printable(console.text)
+    session.out.file.write(text if text.endswith("\n") else text + "\n")
+
+
+def node_power(
+    session: Session, node: NodeArgument, action: Annotated[PowerAction, typer.Argument()], watch: Watch = True
+) -> None:
+    """Switch a node on, off, or off and on again."""
+    from malleable.wire.nodes import PowerAction as WirePowerAction
+
+    operation = session.m2.node_power(node, WirePowerAction(action))
+    finish(session, operation, is_watching=watch, what=f"power {action} of {node}")
+
+
+def node_release(session: Session, node: NodeArgument, watch: Watch = True) -> None:
+    """Give a node back; its disk stays and can boot elsewhere."""
+    finish(session, session.m2.node_release(node), is_watching=watch)
+
+
+def node_enrol(
+    session: Session,
+    name: NewName,
+    bmc: Annotated[str, typer.Option(metavar="URL", help="Where the BMC answers, e.g. https://10.1.0.7.")],
+    user: Annotated[str, typer.Option(metavar="USER", help="The BMC's account; none: it asks for none.")] = "",
+    password_file: PasswordFile = None,
+    system: Annotated[str, typer.Option(metavar="PATH", help="Which machine, when the BMC has several.")] = "",
+    driver: Annotated[str, typer.Option(help="How the BMC is spoken to.")] = "redfish",
+    wire: Annotated[
+        list[str] | None, typer.Option(metavar="MAC=SWITCH/PORT", help="Where a NIC's cable ends; repeat.")
+    ] = None,
+    watch: Watch = True,
+) -> None:
+    """Add a machine by its BMC: it is read over it, and free once every NIC's switch port is known."""
+    from malleable.wire.nodes import BmcRequest, NodeRequest
+
+    password = read_password(password_file, f"Password of {user} at {bmc}") if user or password_file else ""
+    request = NodeRequest(
+        name=name,
+        bmc=BmcRequest(driver=driver, address=bmc, username=user, password=password, system=system),
+        wiring=tuple(_wiring(raw) for raw in wire or []),
+    )
+    finish(session, session.m2.node_enrol(request), is_watching=watch)
+
+
+def _wiring(raw: str) -> "WiringRequest":
+    from malleable.wire.nodes import WiringRequest
+
+    mac, equals, place = raw.partition("=")
+    switch, slash, port = place.partition("/")
+    if not (equals and slash):
+        usage(f"{raw!a} does not say where a cable ends.", "Write MAC=SWITCH/PORT, e.g. 52:54:00:12:34:56=tor1/eth7.")
+    return WiringRequest(mac=mac, switch=switch, port=port)
+
+
+def node_delete(session: Session, node: NodeArgument) -> None:
+    """Forget a node that nobody holds."""
+    session.m2.node_delete(node)
+    done(session, None, f"Node {node} is forgotten.")

@@ -1,0 +1,54 @@
+"""m2 node: what an operator does to keep machines usable."""
+
+from typing import Annotated
+
+import typer
+
+from malleable.cli.command import register
+from malleable.cli.options import NodeArgument, SwitchArgument, Watch
+from malleable.cli.output import done
+from malleable.cli.progress import finish
+from malleable.cli.session import Session, usage
+
+NicArgument = Annotated[str, typer.Argument(metavar="NIC", help="Its name or MAC address.", show_default=False)]
+
+
+def add_care(noun: typer.Typer) -> None:
+    """Register the commands."""
+    register(noun, {"maintenance": node_maintenance, "readmit": node_readmit, "wire": node_wire, "unwire": node_unwire})
+
+
+def node_maintenance(
+    session: Session,
+    node: NodeArgument,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; begins it.")] = None,
+    end: Annotated[bool, typer.Option("--end", help="Put the node back into use.")] = False,
+) -> None:
+    """Take a node that nobody holds out of use, or put it back."""
+    if end == bool(reason):
+        usage("Maintenance either begins with a reason or ends.", "Give --reason TEXT, or --end.")
+    found = session.m2.node_end_maintenance(node) if end else session.m2.node_begin_maintenance(node, reason or "")
+    done(session, found, f"Node {found.name} is {found.state}.")
+
+
+def node_readmit(session: Session, node: NodeArgument, watch: Watch = True) -> None:
+    """Clean a quarantined node as a release does, and free it when everything is proven."""
+    finish(session, session.m2.node_readmit(node), is_watching=watch, what=f"readmit {node}")
+
+
+def node_wire(
+    session: Session,
+    node: NodeArgument,
+    nic: NicArgument,
+    switch: SwitchArgument,
+    port: Annotated[str, typer.Argument(metavar="PORT", help="As the switch calls it.", show_default=False)],
+) -> None:
+    """Record which switch port a NIC's cable ends in."""
+    wired = session.m2.nic_wire(node, nic, switch, port)
+    done(session, wired, f"{wired.name} of {node} is wired to {switch} {port}.")
+
+
+def node_unwire(session: Session, node: NodeArgument, nic: NicArgument) -> None:
+    """Record that a NIC's cable is pulled."""
+    session.m2.nic_unwire(node, nic)
+    done(session, None, f"{nic} of {node} is wired to nothing.")

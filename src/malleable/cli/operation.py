@@ -1,0 +1,123 @@
+"""m2 operation: what takes time."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malleable.cli.command import group, register
+from malleable.cli.formats import age, span
+from malleable.cli.options import NodeOption, Since, Watch, since
+from malleable.cli.output import Column, done, show_facts, show_list
+from malleable.cli.progress import conclude, finish, follow
+from malleable.cli.session import Session, parse_uuid
+from malleable.cli.timeline import dominant, timeline, total_seconds
+from malleable.domain.operations import OperationState
+
+if TYPE_CHECKING:
+    from malleable.wire.operations import OperationDetail, OperationView
+
+OperationArgument = Annotated[str, typer.Argument(metavar="OPERATION", help="Its id.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    noun = group(app, "operation", "What takes time: see it, follow it, undo it.")
+    register(
+        noun,
+        {
+            "list": operation_list,
+            "show": operation_show,
+            "watch": operation_watch,
+            "cancel": operation_cancel,
+            "resume": operation_resume,
+        },
+    )
+
+
+def operation_list(
+    session: Session,
+    node: NodeOption = None,
+    state: Annotated[OperationState | None, typer.Option(help="Only those in this state.")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="KIND", help="E.g. provision or release.")] = None,
+    back: Since = "1d",
+) -> None:
+    """List operations, oldest first: of the last day, or as far back as you ask."""
+    now = session.now()
+    columns: list[Column[OperationView]] = [
+        Column(title="kind", cell=lambda operation: operation.kind),
+        Column(title="node", cell=lambda operation: operation.node or "-"),
+        Column(title="project", cell=lambda operation: operation.project or "-"),
+        Column(title="state", cell=lambda operation: operation.state),
+        Column(title="age", cell=lambda operation: age(operation.created_at, now), is_number=True),
+        Column(title="id", cell=lambda operation: str(operation.id)),
+        Column(title="at", cell=_at, is_wrapped=True),
+    ]
+    found = session.m2.operation_list(node=node, project=session.project, state=state, kind=kind, after=since(back))
+    show_list(session, found, columns, nothing=f"No operations in {back}; look further back with --since.")
+
+
+def _at(operation: "OperationView") -> str:
+    if operation.finished_at is not None:
+        return "" if operation.state is OperationState.SUCCEEDED else operation.reason
+    return f"{operation.step}: {operation.reason}" if operation.reason else operation.step
+
+
+def operation_show(session: Session, operation: OperationArgument) -> None:
+    """Show an operation's timeline: each step, its seconds, and what dominated."""
+    found = session.m2.operation_get(parse_uuid(operation, "an operation"))
+    if session.is_json:
+        session.write_json(found.model_dump(mode="json"))
+        return
+    now = session.now()
+    show_facts(session, _facts(session, found))
+    if found.steps:
+        session.out.print()
+        session.out.print(timeline(found, now, session.out.width))
+
+
+def _facts(session: Session, operation: "OperationDetail") -> dict[str, str]:
+    now = session.now()
+    problem = operation.error or {}
+    slow = dominant(operation, now)
+    return {
+        "operation": str(operation.id),
+        "kind": operation.kind,
+        "node": operation.node or "",
+        "project": operation.project or "",
+        "state": operation.state,
+        "reason": operation.reason,
+        "error": str(problem.get("message") or problem.get("detail") or ""),
+        "fix": str(problem.get("fix") or ""),
+        "began": f"{age(operation.created_at, now)} ago",
+        "took" if operation.finished_at else "takes": span(total_seconds(operation, now))
+        + (f", {slow}" if slow else ""),
+    }
+
+
+def operation_watch(session: Session, operation: OperationArgument) -> None:
+    """Follow an operation to its end; Ctrl-C stops the watching, not the operation."""
+    ended = follow(session, session.m2.operation_get(parse_uuid(operation, "an operation")))
+    if session.is_json:
+        session.write_json(ended.model_dump(mode="json"))
+    conclude(session, ended)
+
+
+def operation_cancel(session: Session, operation: OperationArgument, watch: Watch = True) -> None:
+    """Undo an operation that has not ended; done when nothing of it is left."""
+    found = session.m2.operation_cancel(parse_uuid(operation, "an operation"))
+    if not watch:
+        done(session, found, f"It is being undone; follow it with `m2 operation watch {operation}`.")
+        return
+    ended = follow(session, found)
+    if session.is_json:
+        session.write_json(ended.model_dump(mode="json"))
+    if ended.state is OperationState.CANCELLED:
+        session.say(f"{ended.kind} {ended.node or ''} is undone; nothing of it is left.")
+    else:
+        conclude(session, ended)
+
+
+def operation_resume(session: Session, operation: OperationArgument, watch: Watch = True) -> None:
+    """Let a parked operation try again, after you removed what stopped it."""
+    found = session.m2.operation_resume(parse_uuid(operation, "an operation"))
+    finish(session, found, is_watching=watch)

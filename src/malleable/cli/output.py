@@ -1,0 +1,100 @@
+"""Tables and details for people, the same objects as JSON for programs."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from malleable.cli.formats import printable
+from malleable.cli.session import Session
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.text import Text
+
+T = TypeVar("T", bound="BaseModel")
+
+#: How a state looks at a glance: green needs nobody, yellow is on its way, red needs somebody.
+STYLES: Mapping[str, str] = {
+    **dict.fromkeys(("free", "up", "on", "succeeded", "ready", "exported", "attached", "active", "sealed"), "green"),
+    **dict.fromkeys(("settled", "good"), "green"),
+    **dict.fromkeys(("allocated", "running"), "cyan"),
+    **dict.fromkeys(("enrolled", "inspected", "releasing", "booting", "pending", "waiting", "undoing"), "yellow"),
+    **dict.fromkeys(("creating", "deleting", "exporting", "revoking", "attaching", "detaching"), "yellow"),
+    **dict.fromkeys(("importing", "removing", "changing"), "yellow"),
+    **dict.fromkeys(("quarantined", "failed", "needs-operator", "unknown"), "red"),
+    **dict.fromkeys(("maintenance", "cancelled"), "magenta"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column(Generic[T]):
+    """One column of a table."""
+
+    title: str
+    cell: Callable[[T], str]
+    is_number: bool = False
+    is_wrapped: bool = False  #: long text; takes the room that is left
+
+
+def styled(text: str) -> "Text":
+    """Colour a word that names a state; anything else stays as it is."""
+    from rich.text import Text
+
+    return Text(printable(text), style=STYLES.get(text, ""))
+
+
+def show_list(session: Session, found: Iterable[T], columns: Sequence[Column[T]], *, nothing: str) -> None:
+    """Write a table, or a JSON array of the objects as the API has them."""
+    values = list(found)
+    if session.is_json:
+        session.write_json([value.model_dump(mode="json") for value in values])
+    elif values:
+        _table(session, values, columns)
+    else:
+        session.hint(nothing)
+
+
+def _table(session: Session, values: Sequence[T], columns: Sequence[Column[T]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(
+            column.title.upper(),
+            justify="right" if column.is_number else "left",
+            no_wrap=not column.is_wrapped,
+            overflow="fold" if column.is_wrapped else "ellipsis",
+            min_width=12 if column.is_wrapped else None,
+        )
+    for value in values:
+        table.add_row(*(styled(column.cell(value)) for column in columns))
+    session.out.print(table)
+
+
+def show_one(session: Session, value: "BaseModel", facts: Mapping[str, str]) -> None:
+    """Write an object's facts one per line (empty ones are left out), or the object as JSON."""
+    if session.is_json:
+        session.write_json(value.model_dump(mode="json"))
+        return
+    show_facts(session, facts)
+
+
+def show_facts(session: Session, facts: Mapping[str, str]) -> None:
+    """Write facts one per line; empty ones are left out."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in facts.items():
+        if fact:
+            table.add_row(name, styled(fact))
+    session.out.print(table)
+
+
+def done(session: Session, value: "BaseModel | None", text: str) -> None:
+    """Say that a quick change is made; programs get the object, or an empty one when there is none left."""
+    if session.is_json:
+        session.write_json({} if value is None else value.model_dump(mode="json"))
+    else:
+        session.say(text)

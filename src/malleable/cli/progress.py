@@ -1,0 +1,182 @@
+"""Follow an operation before people's eyes: steps as they pass, the wait's reason, and what it came to."""
+
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import typer
+
+from malleable.cli.command import FAILED, INTERRUPTED, tell
+from malleable.cli.formats import printable, span
+from malleable.cli.session import Session
+from malleable.cli.timeline import dominant, seconds_of, step_label, step_note, total_seconds
+from malleable.domain.errors import Conflict
+from malleable.domain.operations import OperationState
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from malleable.wire.operations import OperationDetail, OperationView
+
+#: What a person reads at the end, by end state.
+_ENDS = {
+    OperationState.FAILED: "failed and was undone",
+    OperationState.CANCELLED: "was cancelled and undone",
+    OperationState.NEEDS_OPERATOR: "is parked: it could go neither on nor back",
+}
+
+
+def finish(
+    session: Session, operation: "OperationView", *, is_watching: bool, what: str = ""
+) -> "OperationDetail | None":
+    """Follow a slow command's operation to its end, or say at once how to follow it later (None).
+
+    ``what`` names it at the end; "" takes its kind and node.
+    Errors: typer.Exit, 1 when the operation did not succeed, 130 when Ctrl-C left it running.
+    """
+    if not is_watching:
+        if session.is_json:
+            session.write_json(operation.model_dump(mode="json"))
+        else:
+            session.out.print(str(operation.id))
+            session.hint(f"It runs; follow it with `m2 operation watch {operation.id}`.")
+        return None
+    ended = follow(session, operation)
+    if session.is_json:
+        session.write_json(ended.model_dump(mode="json"))
+    conclude(session, ended, what)
+    return ended
+
+
+def follow(session: Session, operation: "OperationView") -> "OperationDetail":
+    """Show an operation's progress until it ends; Ctrl-C stops the showing, never the operation."""
+    console = session.err if session.is_json else session.out
+    live = console.is_terminal and not console.is_dumb_terminal
+    view: _LiveView | _PlainView = _LiveView(session, console) if live else _PlainView(session, console)
+    try:
+        with view:
+            return session.m2.operation_wait(operation.id, view.update)
+    except KeyboardInterrupt as e:
+        session.err.print(
+            f"Detached; the operation goes on.\n"
+            f"  follow it:  m2 operation watch {operation.id}\n"
+            f"  undo it:    m2 operation cancel {operation.id}"
+        )
+        raise typer.Exit(INTERRUPTED) from e
+
+
+def conclude(session: Session, operation: "OperationDetail", what: str = "") -> None:
+    """Write the last line: total seconds and what dominated, or why it failed and what to do."""
+    now = session.now()
+    what, took = what or title(operation), span(total_seconds(operation, now))
+    if operation.state is OperationState.SUCCEEDED:
+        slow = dominant(operation, now)
+        session.say(f"{what} done in {took}" + (f", {slow}." if slow else "."))
+        return
+    tell(session, _failure(operation, what, took))
+    raise typer.Exit(FAILED)
+
+
+def _failure(operation: "OperationDetail", what: str, took: str) -> Conflict:
+    problem = operation.error or {}
+    why = str(problem.get("detail") or problem.get("message") or operation.reason)
+    fix = str(problem.get("fix") or "")
+    if operation.state is OperationState.NEEDS_OPERATOR:
+        fix = f"{fix} Then `m2 operation resume {operation.id}`.".strip()
+        why = operation.reason or why
+    fix = fix or f"See what happened: `m2 operation show {operation.id}`."
+    message = f"{what} {_ENDS.get(operation.state, operation.state)} after {took}"
+    return Conflict(
+        printable(f"{message}: {why}" if why else f"{message}."),
+        fix=printable(fix),
+        code=str(problem.get("code") or operation.state),
+    )
+
+
+def title(operation: "OperationView") -> str:
+    """Name an operation: its kind and its node."""
+    return f"{operation.kind} {operation.node or ''}".strip()
+
+
+class _PlainView(AbstractContextManager["_PlainView"]):
+    """For logs and pipes: one line per step that ended and per new reason to wait."""
+
+    def __init__(self, session: Session, console: "Console") -> None:
+        self._session, self._console = session, console
+        self._shown: set[int] = set()
+        self._reason = ""
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def update(self, operation: "OperationDetail") -> None:
+        if self._session.is_json:
+            return
+        now = self._session.now()
+        for step in operation.steps:
+            if step.finished_at and step.ordinal not in self._shown:
+                self._shown.add(step.ordinal)
+                note = step_note(step)
+                self._print(f"{span(seconds_of(step, now)):>9}  {step_label(step)}" + (f"  ({note})" if note else ""))
+        if operation.reason and operation.reason != self._reason and operation.finished_at is None:
+            self._print(f"           {operation.step}: {operation.reason}")
+        self._reason = operation.reason
+
+    def _print(self, line: str) -> None:
+        self._console.print(printable(line), soft_wrap=True)
+
+
+class _LiveView(AbstractContextManager["_LiveView"]):
+    """For terminals: all steps, a spinner on the one at hand with its seconds and what it waits for."""
+
+    def __init__(self, session: Session, console: "Console") -> None:
+        from rich.spinner import Spinner
+
+        self._session, self._console = session, console
+        self._operation: OperationDetail | None = None
+        self._spinner = Spinner("dots" if console.encoding.startswith("utf") else "line", style="cyan")
+        self._live: Live | None = None
+
+    def __enter__(self) -> "_LiveView":
+        from rich.live import Live
+
+        self._live = Live(
+            console=self._console, get_renderable=self._draw, refresh_per_second=10, vertical_overflow="visible"
+        )
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, value, traceback)
+
+    def update(self, operation: "OperationDetail") -> None:
+        self._operation = operation
+
+    def _draw(self) -> "RenderableType":
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1, 0, 0))
+        table.add_column(width=1)
+        table.add_column(justify="right", min_width=9, no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        if self._operation is None:
+            return table
+        now = self._session.now()
+        for step in self._operation.steps:
+            mark: RenderableType = Text("✓" if self._console.encoding.startswith("utf") else "+", style="green")
+            note = Text(step_note(step), style="dim")
+            if step.finished_at is None:
+                mark = self._spinner.render(time.monotonic())
+                note = Text(printable(self._operation.reason or step_note(step)), style="yellow")
+            table.add_row(mark, span(seconds_of(step, now)), step_label(step), note)
+        if self._operation.finished_at is None and all(step.finished_at for step in self._operation.steps):
+            waiting = printable(self._operation.reason or "waiting for a worker")
+            table.add_row(self._spinner.render(time.monotonic()), "", Text(waiting, style="yellow"), "")
+        return table

@@ -1,0 +1,110 @@
+"""m2 provision: a disk on a node on a network, in one command."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malleable.cli import completion
+from malleable.cli.attachment import NicOption
+from malleable.cli.command import register
+from malleable.cli.formats import parse_size
+from malleable.cli.options import NodeOption, Watch
+from malleable.cli.progress import finish
+from malleable.cli.session import Session, usage
+from malleable.domain.images import BootWay
+
+if TYPE_CHECKING:
+    from malleable.wire.nodes import BootOptions
+    from malleable.wire.operations import OperationDetail
+
+WayOption = Annotated[BootWay | None, typer.Option(help="How to boot; else the image's first way.")]
+HostnameOption = Annotated[str | None, typer.Option(metavar="NAME", help="Else the node's name.")]
+KeyOption = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE", help="Public SSH keys that may log in; repeat.", exists=True)
+]
+UserDataOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="For the system's first start (cloud-init).", exists=True)
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    register(app, {"provision": provision}, panel="The main job")
+
+
+def provision(
+    session: Session,
+    network: Annotated[str, typer.Option(metavar="NETWORK", autocompletion=completion.networks)],
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="IMAGE", autocompletion=completion.images, help="Boot a new disk cloned from it."),
+    ] = None,
+    disk: Annotated[
+        str | None, typer.Option(metavar="DISK", autocompletion=completion.disks, help="Boot a disk you have.")
+    ] = None,
+    node: NodeOption = None,
+    disk_name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the new disk.")] = None,
+    disk_size: Annotated[str | None, typer.Option(metavar="SIZE", help="Of the new disk, e.g. 20G.")] = None,
+    nic: NicOption = None,
+    way: WayOption = None,
+    hostname: HostnameOption = None,
+    ssh_key: KeyOption = None,
+    user_data: UserDataOption = None,
+    watch: Watch = True,
+) -> None:
+    """Boot a machine, diskless, from a new clone of an image or a disk you have; any free node will do."""
+    from malleable.wire.nodes import ProvisionRequest
+
+    if bool(image) == bool(disk):
+        usage("A machine boots either a new disk or one you have.", "Give --image or --disk.")
+    if disk and (disk_name or disk_size):
+        usage("A disk you have keeps its name and size.", "Leave --disk-name and --disk-size out.")
+    options = boot_options(nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data)
+    request = ProvisionRequest(
+        project=session.project,
+        node=node,
+        disk=disk,
+        image=image,
+        disk_name=disk_name,
+        disk_size_bytes=parse_size(disk_size) if disk_size else None,
+        network=network,
+        **options.model_dump(),
+    )
+    ended = finish(session, session.m2.provision(request), is_watching=watch)
+    if ended is not None:
+        tell_where(session, ended)
+
+
+def boot_options(
+    *,
+    nic: str | None,
+    way: BootWay | None,
+    hostname: str | None,
+    ssh_key: list[Path] | None,
+    user_data: Path | None,
+) -> "BootOptions":
+    """Gather what provisioning and moving have in common."""
+    from malleable.wire.nodes import BootOptions
+
+    keys = [line.strip() for file in ssh_key or [] for line in file.read_text().splitlines() if line.strip()]
+    if any("PRIVATE KEY" in key for key in keys):
+        usage("That is a private key.", "Give the public one: the file that ends in .pub.")
+    return BootOptions(
+        nic=nic,
+        way=way,
+        hostname=hostname,
+        ssh_keys=tuple(keys),
+        user_data=user_data.read_text() if user_data else "",
+    )
+
+
+def tell_where(session: Session, ended: "OperationDetail") -> None:
+    """Say where the disk now runs and what to try next."""
+    if session.is_json or ended.node is None:
+        return
+    for attachment in session.m2.attachment_list(node=ended.node):
+        session.say(f"{ended.node} has {attachment.address} in {attachment.network}.")
+    for target in session.m2.target_list(node=ended.node):
+        session.say(f"It runs disk {target.disk}, which stays when the node is given back.")
+    session.hint(f"Look: `m2 node console {ended.node}`. Give it back: `m2 node release {ended.node}`.")

@@ -1,0 +1,148 @@
+"""m2 switch: managed switches and their ports."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malleable.cli.command import group, register
+from malleable.cli.formats import age
+from malleable.cli.options import NewName, PasswordFile, SwitchArgument, read_password
+from malleable.cli.output import Column, done, show_list, show_one
+from malleable.cli.session import Session, usage
+
+if TYPE_CHECKING:
+    from malleable.wire.switches import PortConfigView, PortView, SwitchView
+
+PortArgument = Annotated[str, typer.Argument(metavar="PORT", help="As the switch calls it.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    noun = group(app, "switch", "Managed switches and their ports.")
+    register(noun, {"list": switch_list, "show": switch_show, "create": switch_create, "delete": switch_delete})
+    port = group(noun, "port", "The ports we manage: what is wanted and what was read back.")
+    register(port, {"list": port_list, "create": port_create, "delete": port_delete})
+
+
+def switch_list(session: Session) -> None:
+    """List switches."""
+    now = session.now()
+    columns: list[Column[SwitchView]] = [
+        Column(title="name", cell=lambda switch: switch.name),
+        Column(title="driver", cell=lambda switch: switch.driver),
+        Column(title="fabric", cell=lambda switch: switch.fabric),
+        Column(title="address", cell=lambda switch: switch.address),
+        Column(title="age", cell=lambda switch: age(switch.created_at, now)),
+    ]
+    show_list(session, session.m2.switch_list(), columns, nothing="No switches.")
+
+
+def switch_show(session: Session, switch: SwitchArgument) -> None:
+    """Show a switch."""
+    found = session.m2.switch_get(switch)
+    show_one(
+        session,
+        found,
+        {
+            "name": found.name,
+            "driver": found.driver,
+            "fabric": found.fabric,
+            "address": found.address,
+            "user": found.username,
+            "settings": ", ".join(f"{key}={value}" for key, value in found.settings.items()),
+            "age": age(found.created_at, session.now()),
+            "id": str(found.id),
+        },
+    )
+
+
+def switch_create(
+    session: Session,
+    name: NewName,
+    driver: Annotated[str, typer.Option(help="How it is spoken to, e.g. ovs.")],
+    address: Annotated[str, typer.Option(help="Where its management answers, as the driver wants it.")],
+    fabric: Annotated[str, typer.Option(help="Whose VLAN pool it shares.")] = "default",
+    setting: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="The driver's own; repeat.")] = None,
+    username: Annotated[str, typer.Option(help="Its management account.")] = "",
+    password_file: PasswordFile = None,
+) -> None:
+    """Add a switch; the server reaches for it first."""
+    from malleable.wire.switches import SwitchRequest
+
+    needs_password = bool(username or password_file)
+    request = SwitchRequest(
+        name=name,
+        driver=driver,
+        fabric=fabric,
+        address=address,
+        settings=_settings(setting or []),
+        username=username,
+        password=read_password(password_file, f"Password of {username or name}") if needs_password else "",
+    )
+    switch = session.m2.switch_create(request)
+    done(session, switch, f"Switch {switch.name} answers; manage its ports with `m2 switch port create {name}`.")
+
+
+def _settings(raw: list[str]) -> dict[str, str]:
+    settings = {}
+    for pair in raw:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            usage(f"{pair!a} is not a setting.", "Write KEY=VALUE.")
+        settings[key] = value
+    return settings
+
+
+def switch_delete(session: Session, switch: SwitchArgument) -> None:
+    """Forget a switch that nothing is wired to."""
+    session.m2.switch_delete(switch)
+    done(session, None, f"Switch {switch} is forgotten.")
+
+
+def carried(config: "PortConfigView | None") -> str:
+    """Write what a port carries: shut, 101, or 101 +tagged 102,103; "?" when it was never read."""
+    if config is None:
+        return "?"
+    native = "" if config.native_vid is None else str(config.native_vid)
+    tagged = "+tagged " + ",".join(map(str, config.tagged_vids)) if config.tagged_vids else ""
+    return f"{native} {tagged}".strip() or "shut"
+
+
+def port_list(session: Session, switch: SwitchArgument) -> None:
+    """List managed ports: wanted and read-back VLANs, and the NIC at the other end."""
+    now = session.now()
+    columns: list[Column[PortView]] = [
+        Column(title="port", cell=lambda port: port.name),
+        Column(title="wanted", cell=lambda port: carried(port.wanted)),
+        Column(title="read back", cell=lambda port: carried(port.observed)),
+        Column(title="seen", cell=lambda port: age(port.observed_at, now)),
+        Column(title="state", cell=lambda port: port.state),
+        Column(title="node", cell=_wired),
+    ]
+    nothing = f"No ports; `m2 switch port create {switch}` takes all that the switch tells of."
+    show_list(session, session.m2.port_list(switch), columns, nothing=nothing)
+
+
+def _wired(port: "PortView") -> str:
+    return f"{port.node} {port.nic}" if port.node else "-"
+
+
+def port_create(
+    session: Session,
+    switch: SwitchArgument,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[PORT]...", help="None: all the switch tells of.")
+    ] = None,
+) -> None:
+    """Manage ports of a switch."""
+    ports = session.m2.port_create(switch, names or None)
+    if session.is_json:
+        session.write_json([port.model_dump(mode="json") for port in ports])
+    else:
+        session.say(f"{len(ports)} ports of {switch} are managed.")
+
+
+def port_delete(session: Session, switch: SwitchArgument, port: PortArgument) -> None:
+    """Stop managing a port that nothing is wired to."""
+    session.m2.port_delete(switch, port)
+    done(session, None, f"Port {port} of {switch} is no longer managed.")

@@ -1,0 +1,81 @@
+"""An operation's steps over time: what took how long, and what dominated."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from malleable.cli.formats import printable, span
+from malleable.domain.operations import Direction
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from malleable.wire.operations import OperationDetail, StepView
+
+BAR_MIN_COLUMNS, BAR_MAX_COLUMNS = 10, 60
+#: What the other columns of a timeline need beside the bars.
+OTHER_COLUMNS = 52
+
+
+def seconds_of(step: "StepView", now: datetime) -> float:
+    """Return how long a step took, or has taken up to now."""
+    return max(((step.finished_at or now) - step.started_at).total_seconds(), 0.0)
+
+
+def total_seconds(operation: "OperationDetail", now: datetime) -> float:
+    """Return how long an operation took from the request on, or has taken up to now."""
+    return max(((operation.finished_at or now) - operation.created_at).total_seconds(), 0.0)
+
+
+def dominant(operation: "OperationDetail", now: datetime) -> str:
+    """Name what took longest: 'mostly await-login, 28.1 s (74 %)'; "" when nothing stands out."""
+    total = total_seconds(operation, now)
+    if len(operation.steps) < 2 or total <= 0:
+        return ""
+    slowest = max(operation.steps, key=lambda step: seconds_of(step, now))
+    took = seconds_of(slowest, now)
+    share = min(took / total, 1.0)
+    return f"mostly {slowest.name}, {span(took)} ({share:.0%})" if share >= 0.3 else ""
+
+
+def step_label(step: "StepView") -> str:
+    """Name a step and the way it was walked."""
+    return f"undo {step.name}" if step.direction is Direction.UNDO else step.name
+
+
+def step_note(step: "StepView") -> str:
+    """Say what was unusual about a step."""
+    notes = [f"{step.attempts} attempts"] if step.attempts > 1 else []
+    notes += [printable(step.error)] if step.error else []
+    return "; ".join(notes)
+
+
+def bar(offset_s: float, length_s: float, total_s: float, columns: int) -> str:
+    """Draw a stretch of time in eighths of a column; the shortest still shows."""
+    eighths = columns * 8
+    begin = min(round(offset_s / total_s * eighths), eighths - 1) if total_s > 0 else 0
+    end = min(max(round((offset_s + length_s) / total_s * eighths), begin + 1), eighths) if total_s > 0 else eighths
+    full, rest = divmod(end - begin // 8 * 8, 8)
+    return " " * (begin // 8) + "█" * full + " ▏▎▍▌▋▊▉"[rest].strip()
+
+
+def timeline(operation: "OperationDetail", now: datetime, columns: int) -> "Table":
+    """Draw the table: step, seconds, a bar where in time it lay, and what was unusual."""
+    from rich.table import Table
+    from rich.text import Text
+
+    total = total_seconds(operation, now)
+    width = max(BAR_MIN_COLUMNS, min(BAR_MAX_COLUMNS, columns - OTHER_COLUMNS))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("STEP", no_wrap=True)
+    table.add_column("TOOK", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, width=width)
+    table.add_column("", overflow="fold")
+    for step in operation.steps:
+        took = seconds_of(step, now)
+        drawn = bar((step.started_at - operation.created_at).total_seconds(), took, total, width)
+        colour = (
+            "red" if step.error and not step.finished_at else "yellow" if step.direction is Direction.UNDO else "cyan"
+        )
+        running = "" if step.finished_at else " …"
+        table.add_row(step_label(step), span(took) + running, Text(drawn, colour), Text(step_note(step), "dim"))
+    return table
