@@ -1,0 +1,76 @@
+"""What is wanted now: the control plane's answers over what was kept, and what must not be believed."""
+
+import logging
+from collections.abc import Iterable
+from uuid import UUID
+
+from malleable.domain.errors import Malformed
+from malleable.domain.ids import NetworkId
+from malleable.domain.networks import NetworkState
+from malleable.gateway.memory import Memory
+from malleable.gateway.plan import NetworkPlan, parse_network
+from malleable.wire.gateway import DesiredView
+
+log = logging.getLogger(__name__)
+
+
+class Desired:
+    """The present plans. Not locked: its owner sees to that."""
+
+    def __init__(self, memory: Memory, leftovers: Iterable[NetworkId]) -> None:
+        """Begin with what was kept; ``leftovers`` are networks of which something is on the host."""
+        self._memory = memory
+        self._leftovers = set(leftovers)
+        self.plans: dict[NetworkId, NetworkPlan] = {}
+        self.unreadable: dict[NetworkId, Malformed] = {}
+        self.is_outrun = False  #: the control plane is older than what it once told: restored from a backup
+        self._parse(memory.networks)
+
+    def told(self, view: DesiredView, *, is_whole: bool) -> set[NetworkId]:
+        """Take in an answer; return the networks that nobody wants any more.
+
+        A control plane that is older than our memory is not believed about what it does not mention: the nodes of
+        those networks run. But a network whose VLAN it gave to another one must go at once.
+        """
+        told = {network.id for network in view.networks}
+        unknown = {NetworkId(known) for known in self._memory.networks if known not in told} | (self._leftovers - told)
+        if is_whole:
+            self.is_outrun = view.generation < self._memory.generation and bool(unknown)
+        if not is_whole:
+            orphans: set[NetworkId] = set()
+        elif self.is_outrun:
+            orphans = {network_id for network_id in unknown if self._is_displaced(network_id, view)}
+        else:
+            orphans = unknown
+        generation = max(view.generation, self._memory.generation)
+        self._memory.learn(view.networks, generation=generation, forget=orphans)
+        self._parse(told)
+        for network_id in orphans:
+            log.warning("network %s is not known to the control plane: removed", network_id)
+            self.plans.pop(network_id, None)
+        return orphans
+
+    def gone(self, network_id: NetworkId) -> bool:
+        """Forget a network of which nothing is left; true if the control plane waits to hear of it."""
+        self._leftovers.discard(network_id)
+        self.plans.pop(network_id, None)
+        return self._memory.forget(network_id)
+
+    def active(self) -> dict[NetworkId, NetworkPlan]:
+        """Return the networks whose nodes are to be answered."""
+        return {key: plan for key, plan in self.plans.items() if plan.state is NetworkState.ACTIVE}
+
+    def _is_displaced(self, network_id: NetworkId, view: DesiredView) -> bool:
+        plan = self.plans.get(network_id)
+        return plan is not None and any(told.vid == plan.vid for told in view.networks)
+
+    def _parse(self, network_ids: Iterable[UUID]) -> None:
+        for raw_id in network_ids:
+            network_id = NetworkId(raw_id)
+            try:
+                self.plans[network_id] = parse_network(self._memory.networks[raw_id])
+                self.unreadable.pop(network_id, None)
+            except Malformed as e:
+                # What is served goes on: half a plan would be worse.
+                self.unreadable[network_id] = e
+                log.error("%s", e)

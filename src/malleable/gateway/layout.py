@@ -1,0 +1,104 @@
+"""Names and paths of everything a gateway makes for a network: derived here and nowhere else."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from pathlib import Path
+
+from malleable.domain.errors import Invalid
+from malleable.domain.ids import NetworkId, parse_id
+
+#: iproute2 keeps named namespaces here.
+NAMESPACES = Path("/run/netns")
+#: tgtd appends its control port to its socket's name; each daemon has a name of its own, so the port is always 0.
+TGT_CONTROL_PORT = 0
+SOCKET_PATH_LIMIT = 107  #: bytes of sun_path without its final zero, unix(7)
+
+
+def short_name(network_id: NetworkId) -> str:
+    """Name a network's namespace and interface: 15 characters, all that an interface name may have (IFNAMSIZ).
+
+    Hashed, because the first characters of a UUIDv7 are its time: networks made together would share them.
+    60 bits: two of a million networks collide once in two million sites.
+    """
+    digest = base64.b32encode(hashlib.sha256(network_id.bytes).digest()).decode().lower()
+    return f"m2-{digest[:12]}"
+
+
+def portal_socket(run_dir: Path, network_id: NetworkId) -> Path:
+    """Return the control socket of a network's tgtd; its lock is the same name with ``.lock`` behind it."""
+    return NetworkLayout(run_dir=run_dir, network_id=network_id).portal_socket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkLayout:
+    """One network's names and files."""
+
+    run_dir: Path  #: the gateway's, not yet the network's
+    network_id: NetworkId
+
+    def __post_init__(self) -> None:
+        length = len(bytes(self.portal_socket)) + len(".lock")
+        if length > SOCKET_PATH_LIMIT:
+            raise Invalid(
+                f"Socket paths under {self.run_dir} would be {length} bytes long.",
+                fix=f"Choose a run directory that is at least {length - SOCKET_PATH_LIMIT} bytes shorter.",
+            )
+
+    @property
+    def namespace(self) -> str:
+        return short_name(self.network_id)
+
+    @property
+    def interface(self) -> str:
+        return short_name(self.network_id)
+
+    @property
+    def ula(self) -> IPv6Address:
+        """The gateway's address in a unique local /64 of the network (RFC 4193), for router advertisements alone."""
+        global_id = hashlib.sha256(b"ula" + self.network_id.bytes).digest()[:5]
+        return IPv6Address(b"\xfd" + global_id + b"\0\0" + b"\0" * 7 + b"\1")
+
+    @property
+    def directory(self) -> Path:
+        return self.run_dir / "networks" / str(self.network_id)
+
+    @property
+    def dnsmasq_conf(self) -> Path:
+        return self.directory / "dnsmasq.conf"
+
+    @property
+    def dnsmasq_hosts(self) -> Path:
+        return self.directory / "dnsmasq.hosts"
+
+    @property
+    def portal_base(self) -> Path:
+        """What tgtd is told; it appends its control port."""
+        return self.directory / "tgt"
+
+    @property
+    def portal_socket(self) -> Path:
+        return self.directory / f"tgt.{TGT_CONTROL_PORT}"
+
+    def pid_file(self, daemon: str) -> Path:
+        return self.directory / f"{daemon}.pid"
+
+    def log_file(self, daemon: str) -> Path:
+        return self.directory / f"{daemon}.log"
+
+
+def firmware_root(run_dir: Path) -> Path:
+    """Return the directory that TFTP serves."""
+    return run_dir / "firmware"
+
+
+def known_networks(run_dir: Path) -> list[NetworkLayout]:
+    """Find the networks of which this gateway, or one before it, made anything."""
+    found = []
+    root = run_dir / "networks"
+    for directory in sorted(root.iterdir()) if root.is_dir() else []:
+        network_id = parse_id(directory.name)
+        if network_id is not None:
+            found.append(NetworkLayout(run_dir=run_dir, network_id=NetworkId(network_id)))
+    return found

@@ -1,0 +1,139 @@
+"""Network namespaces: made, entered by a helper thread, and removed with proof that nothing is left."""
+
+import ctypes
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from malleable.domain.errors import Unavailable
+from malleable.gateway import command, process
+from malleable.gateway.layout import NAMESPACES
+
+T = TypeVar("T")
+_CLONE_NEWNET = 0x40000000  #: sched.h; os.setns came with Python 3.12
+_BACKLOG = 128
+
+
+def exists(namespace: str) -> bool:
+    """Say whether the namespace is there."""
+    return (NAMESPACES / namespace).exists()
+
+
+def ensure(namespace: str) -> None:
+    """Make the namespace; nothing to do if it is there. It never forwards packets, whatever the host does."""
+    if not exists(namespace):
+        command.run(["ip", "netns", "add", namespace])
+    within(namespace, _forbid_forwarding)
+
+
+def configure(namespace: str, interface: str, addresses: list[str]) -> None:
+    """Bring ``interface`` and the loopback up and give the interface its addresses (with prefix); idempotent."""
+    lines = ["link set lo up", f"link set {interface} up"]
+    # nodad: dnsmasq must be able to use the address at once.
+    lines += [f"addr replace {a} dev {interface}" + (" nodad" if ":" in a else "") for a in addresses]
+    command.run(["ip", "-n", namespace, "-batch", "-"], text="\n".join(lines) + "\n")
+
+
+def interface_index(namespace: str, interface: str) -> int:
+    """Return the kernel's number of an interface; a new one after it was made again. Errors: Unavailable if missing."""
+    try:
+        return within(namespace, lambda: socket.if_nametoindex(interface))
+    except OSError as e:
+        raise Unavailable(f"The interface {interface} is not in the namespace {namespace}.") from e
+
+
+def inside(namespace: str, *argv: str) -> list[str]:
+    """Make the command that runs ``argv`` in the namespace; it replaces itself, so its pid is the program's.
+
+    nsenter, not ``ip netns exec``: that also takes a private copy of the mount table, so a daemon would not see a
+    disk pool mounted after it, and would keep one busy that was unmounted.
+    """
+    return ["nsenter", f"--net={NAMESPACES / namespace}", "--", *argv]
+
+
+def listen(namespace: str, port: int) -> socket.socket:
+    """Make a listening TCP socket that stays in the namespace; any thread may accept on it.
+
+    Errors: Unavailable, with the kernel's words.
+    """
+    try:
+        return within(namespace, lambda: socket.create_server(("0.0.0.0", port), backlog=_BACKLOG))
+    except OSError as e:
+        raise Unavailable(
+            f"Port {port} in the namespace {namespace} cannot be had: {e.strerror}.",
+            fix=f"See who holds it: ip netns exec {namespace} ss -ltnp",
+        ) from e
+
+
+def within(namespace: str, do: Callable[[], T]) -> T:
+    """Run ``do`` in a thread of its own inside the namespace, and return what it returns.
+
+    A fresh thread that ends: a thread cannot be trusted to find its way back, and a pooled one must never leave.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            _set_namespace(NAMESPACES / namespace)
+            outcome.append(do())
+        except (OSError, Unavailable) as e:
+            failure.append(e)
+
+    thread = threading.Thread(target=enter, name=f"enter {namespace}", daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def remove(namespace: str) -> None:
+    """End every process in the namespace, remove it, and prove that nothing of it is left; idempotent.
+
+    Sockets that this process holds in it must be closed before. Errors: Unavailable, naming what is left.
+    """
+    path = NAMESPACES / namespace
+    if not path.exists():
+        return
+    inode = path.stat().st_ino
+    for member in _members(inode):
+        process.kill(member)
+    left = _members(inode)
+    if left:
+        raise Unavailable(f"Process {left[0].pid} came up in {namespace} while it was removed.")
+    command.run(["ip", "netns", "del", namespace])
+
+
+def _members(inode: int) -> list[process.ProcessId]:
+    """Find the processes inside a namespace; ours is never one: only its sockets are."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            is_inside = (entry / "ns/net").stat().st_ino == inode
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue
+        member = process.identify(int(entry.name)) if is_inside else None
+        if member is not None:
+            found.append(member)
+    return found
+
+
+def _set_namespace(path: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with path.open("rb") as namespace:
+        if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+
+
+def _forbid_forwarding() -> None:
+    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        setting = Path("/proc/sys/net") / name
+        if setting.exists() and setting.read_text().strip() != "0":
+            setting.write_text("0")

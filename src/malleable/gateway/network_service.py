@@ -1,0 +1,87 @@
+"""All that one network is served with, brought in line with its plan; every step looks first and is safe to repeat."""
+
+import shutil
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from malleable.domain.ports import Uplink
+from malleable.gateway import namespace
+from malleable.gateway.daemon import Daemon
+from malleable.gateway.dnsmasq import AddressService
+from malleable.gateway.http_server import HttpServer
+from malleable.gateway.layout import NAMESPACES, NetworkLayout
+from malleable.gateway.plan import NetworkPlan
+from malleable.gateway.portal import Portal
+
+HTTP_PORT = 80
+#: Where EC2's clients ask; nodes reach it by their default route.
+EC2_ADDRESS = "169.254.169.254/32"
+
+
+class NetworkService:
+    """One network's namespace, uplink, addresses, daemons and listener. Used by one thread at a time."""
+
+    def __init__(self, layout: NetworkLayout, uplink: Uplink, server: HttpServer) -> None:
+        """Prepare; nothing is made."""
+        self._layout = layout
+        self._uplink = uplink
+        self._server = server
+        self._addresses = AddressService(layout)
+        self._portal: Portal | None = None
+        self._laid: tuple[int, str] | None = None  #: the VLAN and subnet last made
+        self._inode = 0  #: the namespace's identity: a new one of the same name holds nothing of ours
+        self._index = 0
+
+    @property
+    def daemons(self) -> Mapping[str, Daemon]:
+        """The daemons to watch, by name."""
+        portal = {} if self._portal is None else {"tgtd": self._portal.daemon}
+        return {"dnsmasq": self._addresses.daemon, **portal}
+
+    def converge(self, plan: NetworkPlan, *, is_deep: bool) -> str:
+        """Serve ``plan``; return the portal's epoch. ``is_deep`` compares the uplink and the addresses as well.
+
+        Errors: Unavailable, or the uplink's; repeat later.
+        """
+        self._layout.directory.mkdir(parents=True, exist_ok=True)
+        if is_deep or self._laid != (plan.vid, plan.cidr):
+            self._lay(plan)
+        self._portal = self._portal or Portal(self._layout, plan.gateway_address)
+        epoch = self._portal.ensure()
+        self._addresses.ensure(plan, self._index)
+        if not self._server.has(plan.id):
+            self._server.add(plan.id, namespace.listen(self._layout.namespace, HTTP_PORT))
+        return epoch
+
+    def remove(self) -> None:
+        """Leave nothing of the network; nothing to do if there is nothing. Errors: as ``converge``."""
+        self._server.remove(self._layout.network_id)
+        self._stop_daemons()
+        self._uplink.unplug(self._layout.interface)
+        namespace.remove(self._layout.namespace)
+        if self._layout.directory.exists():
+            shutil.rmtree(self._layout.directory)
+        self._laid = None
+
+    def _lay(self, plan: NetworkPlan) -> None:
+        layout = self._layout
+        namespace.ensure(layout.namespace)
+        inode = (NAMESPACES / layout.namespace).stat().st_ino
+        if self._inode not in (0, inode):
+            self._server.remove(plan.id)
+            self._stop_daemons()
+        self._inode = inode
+        self._uplink.plug(layout.interface, plan.vid, layout.namespace)
+        prefix = IPv4Network(plan.cidr).prefixlen
+        addresses = [f"{plan.gateway_address}/{prefix}", EC2_ADDRESS]
+        if Path("/proc/sys/net/ipv6").exists():
+            addresses.append(f"{layout.ula}/64")
+        namespace.configure(layout.namespace, layout.interface, addresses)
+        self._index = namespace.interface_index(layout.namespace, layout.interface)
+        self._laid = (plan.vid, plan.cidr)
+
+    def _stop_daemons(self) -> None:
+        # tgtd with targets ignores SIGTERM; SIGKILL loses nothing that it acknowledged as flushed.
+        for daemon in (self._addresses.daemon, Portal(self._layout, "").daemon):
+            daemon.stop()

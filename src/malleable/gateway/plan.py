@@ -1,0 +1,203 @@
+"""What one network is to be: the control plane's word, parsed once, so that nothing inward can be injected.
+
+Every value that ends up in a boot script, a DHCP configuration or metadata is checked here against what it can be at
+most. iPXE scripts and dnsmasq files are line-based and have no quoting, so what does not fit is refused, never escaped.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network
+
+from malleable.domain.errors import Invalid, Malformed
+from malleable.domain.ids import BootId, ImageId, NetworkId
+from malleable.domain.images import BootWay
+from malleable.domain.networks import NetworkState, parse_cidr, parse_vid
+from malleable.domain.nodes import parse_mac
+from malleable.domain.secrets import Secret
+from malleable.wire.gateway import DesiredBoot, DesiredHost, DesiredNetwork
+
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII | re.IGNORECASE)
+_IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[A-Za-z0-9.:-]{1,200}", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", re.ASCII)
+#: No "$" (iPXE expands ${...}), no control characters; 1 KiB is half of what Linux takes.
+_CMDLINE = re.compile(r"[A-Za-z0-9 _.,:;=/@%+~\"'()\[\]-]{0,1024}", re.ASCII)
+_PRINTABLE_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,16384}")
+_LUN_MAX = 16383  #: SAM-5 §4.7.7.4, flat space addressing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """A NIC that may have an address in the network."""
+
+    mac: str
+    address: str
+    hostname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootPlan:
+    """What one node is to run."""
+
+    id: BootId
+    mac: str
+    address: str
+    hostname: str
+    way: BootWay
+    initiator_iqn: str
+    iqn: str
+    lun: int
+    chap_username: str
+    chap_password: Secret
+    serial: str
+    image_id: ImageId
+    kernel: str  #: file name beside the image; "" unless the way is "kernel"
+    initrd: str
+    cmdline: str
+    ssh_keys: tuple[str, ...]
+    user_data: Secret
+    token: Secret  #: new whenever the control plane arms the boot anew
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files beside the image that the node fetches."""
+        return (self.kernel, self.initrd) if self.way is BootWay.KERNEL else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkPlan:
+    """One network as it is to be served."""
+
+    id: NetworkId
+    name: str
+    generation: int
+    state: NetworkState
+    vid: int
+    cidr: str
+    gateway_address: str
+    reservations: tuple[Reservation, ...] = ()
+    boots: tuple[BootPlan, ...] = ()
+    #: boots that cannot be served, with the reason: one bad intent must not take the others' down
+    refused: Mapping[str, str] = field(default_factory=dict)  #: MAC -> reason
+
+    def reservation_of(self, address: str) -> Reservation | None:
+        """Find who has an address; None if nobody."""
+        return next((r for r in self.reservations if r.address == address), None)
+
+    def boot_of(self, reservation: Reservation) -> BootPlan | None:
+        """Find the boot of a NIC; None if it is to run nothing."""
+        wanted = (reservation.mac, reservation.address)
+        return next((b for b in self.boots if (b.mac, b.address) == wanted), None)
+
+
+def parse_network(told: DesiredNetwork) -> NetworkPlan:
+    """Accept the control plane's word about a network; a boot that cannot be served is refused by itself.
+
+    Errors: Malformed, naming the network and the field.
+    """
+    where = f"network {told.id}"
+    try:
+        plan = IPv4Network(parse_cidr(told.cidr))
+        hosts = tuple(_reservation(host, plan) for host in told.hosts)
+        network = NetworkPlan(
+            id=NetworkId(told.id),
+            name=_match(_WORD, told.name, "name"),
+            generation=told.generation,
+            state=told.state,
+            vid=parse_vid(told.vid),
+            cidr=str(plan),
+            gateway_address=_address(told.gateway_address, plan),
+            reservations=hosts,
+        )
+        _refuse_twins(network)
+    except Invalid as e:
+        raise Malformed(f"The control plane's word on {where} cannot be used: {e.message}", fix=_VERSIONS) from e
+    return _with_boots(network, told.boots)
+
+
+def _with_boots(network: NetworkPlan, told: tuple[DesiredBoot, ...]) -> NetworkPlan:
+    boots: list[BootPlan] = []
+    refused: dict[str, str] = {}
+    for one in told:
+        try:
+            boots.append(_boot(one, IPv4Network(network.cidr)))
+        except Invalid as e:
+            refused[one.mac.lower()] = e.message
+    return replace(network, boots=tuple(boots), refused=refused)
+
+
+def _reservation(told: DesiredHost, plan: IPv4Network) -> Reservation:
+    return Reservation(
+        mac=parse_mac(told.mac),
+        address=_address(told.address, plan),
+        hostname=_match(_HOSTNAME, told.hostname, "hostname") if told.hostname else "",
+    )
+
+
+def _boot(told: DesiredBoot, plan: IPv4Network) -> BootPlan:
+    is_kernel = told.way is BootWay.KERNEL
+    return BootPlan(
+        id=BootId(told.id),
+        mac=parse_mac(told.mac),
+        address=_address(told.address, plan),
+        hostname=_match(_HOSTNAME, told.hostname, "hostname"),
+        way=told.way,
+        initiator_iqn=_match(_IQN, told.initiator_iqn, "initiator_iqn"),
+        iqn=_match(_IQN, told.iqn, "iqn"),
+        lun=_lun(told.lun),
+        chap_username=_match(_WORD, told.chap_username, "chap_username"),
+        chap_password=Secret(_match(_WORD, told.chap_password, "chap_password", is_secret=True)),
+        serial=_match(_WORD, told.serial, "serial"),
+        image_id=ImageId(told.image_id),
+        kernel=_match(_FILE_NAME, told.files.kernel, "files.kernel") if is_kernel else "",
+        initrd=_match(_FILE_NAME, told.files.initrd, "files.initrd") if is_kernel else "",
+        cmdline=_cmdline(told.cmdline) if is_kernel else "",
+        ssh_keys=tuple(_match(_PRINTABLE_LINE, key, "ssh_keys") for key in told.ssh_keys),
+        user_data=Secret(told.user_data),
+        token=Secret(_match(_WORD, told.token, "token", is_secret=True)),
+    )
+
+
+def _cmdline(raw: str) -> str:
+    text = _match(_CMDLINE, raw, "cmdline")
+    # These words end a command or begin a comment in an iPXE script.
+    if any(word in ("||", "&&", ";") or word.startswith("#") for word in text.split(" ")):
+        raise Invalid(f"The cmdline {raw!a} has a word that iPXE would take for its own.")
+    return text
+
+
+def _match(allowed: re.Pattern[str], raw: str, what: str, *, is_secret: bool = False) -> str:
+    if not allowed.fullmatch(raw):
+        raise Invalid(f"The {what} cannot be used." if is_secret else f"The {what} {raw[:80]!a} cannot be used.")
+    return raw
+
+
+def _address(raw: str, plan: IPv4Network) -> str:
+    try:
+        address = IPv4Address(raw)
+    except ValueError as e:
+        raise Invalid(f"{raw[:80]!a} is not an IPv4 address.") from e
+    if address not in plan or address in (plan.network_address, plan.broadcast_address):
+        raise Invalid(f"The address {address} is not a host's in {plan}.")
+    return str(address)
+
+
+def _lun(raw: int) -> int:
+    if not 0 <= raw <= _LUN_MAX:
+        raise Invalid(f"{raw} is not a LUN.")
+    return raw
+
+
+def _refuse_twins(network: NetworkPlan) -> None:
+    addresses = [network.gateway_address, *(r.address for r in network.reservations)]
+    macs = [r.mac for r in network.reservations]
+    for values in (addresses, macs):
+        twin, count = Counter(values).most_common(1)[0] if values else ("", 0)
+        if count > 1:
+            raise Invalid(f"{twin} is given twice.")
+
+
+_VERSIONS = "Use the same version of the gateway and of the server."

@@ -1,0 +1,63 @@
+"""One network's target portal: a tgtd of its own. What it exports is the control plane's business, not ours."""
+
+import contextlib
+import socket
+from pathlib import Path
+
+from malleable.gateway import namespace
+from malleable.gateway.daemon import Daemon
+from malleable.gateway.layout import TGT_CONTROL_PORT, NetworkLayout
+from malleable.gateway.process import ProcessId
+
+ISCSI_PORT = 3260
+
+
+class Portal:
+    """Keeps one network's tgtd running. A running one is never restarted: nodes have their disks through it."""
+
+    def __init__(self, layout: NetworkLayout, gateway_address: str) -> None:
+        """Prepare; nothing is started."""
+        self._layout = layout
+        self.daemon = Daemon(
+            name="tgtd",
+            # -t 1: one thread per LUN is the fastest and the only number that holds a thousand LUNs (measured).
+            argv=namespace.inside(
+                layout.namespace, "tgtd", "-f", "-C", str(TGT_CONTROL_PORT), "-t", "1",
+                "--iscsi", f"portal={gateway_address}:{ISCSI_PORT}",
+            ),
+            env={"TGT_IPC_SOCKET": str(layout.portal_base)},
+            pid_file=layout.pid_file("tgtd"),
+            log_file=layout.log_file("tgtd"),
+            is_ready=self._is_ready,
+        )  # fmt: skip
+
+    def ensure(self) -> str:
+        """Adopt or start tgtd; return the name of its life, which changes when its targets are lost.
+
+        Errors: Unavailable with tgtd's words.
+        """
+        if self.daemon.find() is None:
+            # A killed tgtd leaves its socket. Its lock file stays for ever: it is the proof that nobody runs.
+            self._layout.portal_socket.unlink(missing_ok=True)
+        return self.daemon.ensure().epoch
+
+    def _is_ready(self, daemon: ProcessId) -> bool:
+        return _listens(daemon) and _answers(self._layout.portal_socket)
+
+
+def _listens(daemon: ProcessId) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path(f"/proc/{daemon.pid}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[1].endswith(f":{ISCSI_PORT:04X}") and fields[3] == "0A":
+                return True
+    return False
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
+        try:
+            wire.connect(str(path))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,154 @@
+"""A gateway at work: its parts, put together, and how news passes between them."""
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from malleable.domain.errors import MalleableError
+from malleable.domain.ids import NetworkId
+from malleable.domain.ports import Clock, Uplink
+from malleable.gateway.boot_routes import Answered, BootRoutes
+from malleable.gateway.control_plane import ControlPlane
+from malleable.gateway.desired import Desired
+from malleable.gateway.files import FileCache, FileKey
+from malleable.gateway.follower import Follower
+from malleable.gateway.http_message import Request
+from malleable.gateway.http_server import HttpServer
+from malleable.gateway.layout import NetworkLayout, known_networks
+from malleable.gateway.memory import Memory
+from malleable.gateway.metadata_routes import MetadataRoutes
+from malleable.gateway.network_service import NetworkService
+from malleable.gateway.preflight import Trouble
+from malleable.gateway.reconciler import Outcomes, Reconciler
+from malleable.gateway.reporter import Reporter
+from malleable.gateway.routes import RateLimit, Routes
+from malleable.gateway.settings import GatewaySettings
+from malleable.gateway.signs import Signs
+from malleable.gateway.tickets import Tickets
+from malleable.wire.gateway import DesiredView
+
+log = logging.getLogger(__name__)
+PREFETCHERS = 2
+_JOIN_S = 1.0
+_OUTRUN = "The control plane is older than what is served, as after a restore; networks it does not know are kept."
+_REPROVISION = "Correct what was given for this node and provision it again."
+
+
+class Running:
+    """One life of a gateway. ``work`` once; ``troubles`` in any thread."""
+
+    def __init__(self, client: ControlPlane, uplink: Uplink, settings: GatewaySettings, clock: Clock) -> None:
+        """Put the parts together, with what an earlier life kept."""
+        self._settings = settings
+        self._uplink = uplink
+        self._guard = threading.Lock()
+        self._unlinked: MalleableError | None = None
+        self._memory_file = settings.state_dir / "desired.json"
+        leftovers = [layout.network_id for layout in known_networks(settings.run_dir)]
+        self._desired = Desired(Memory(self._memory_file), leftovers)
+        self._signs = Signs()
+        self._tickets = Tickets(clock)
+        self._files = FileCache(settings.state_dir / "files", client, settings.cache_bytes)
+        boot = BootRoutes(settings, self._files, self._tickets, self._signs)
+        self._routes = Routes(boot, MetadataRoutes(self._signs), RateLimit(clock))
+        self._server = HttpServer(settings, self._answer)
+        self._reporter = Reporter(client, self._signs, clock)
+        outcomes = Outcomes(served=self._reporter.served, removed=self._gone)
+        self._reconciler = Reconciler(settings, clock, self._service, outcomes)
+        self._follower = Follower(client, clock, wait_s=settings.long_poll_s, told=self._told, lost=self._lost)
+        self._prefetchers = ThreadPoolExecutor(PREFETCHERS, thread_name_prefix="prefetch")
+
+    def work(self, stop: threading.Event) -> None:
+        """Serve until ``stop`` is set."""
+        asking = threading.Thread(target=self._follower.run, args=(stop,), name="follow", daemon=True)
+        telling = threading.Thread(target=self._reporter.run, name="report", daemon=True)
+        waking = threading.Thread(target=self._wake_at, args=(stop,), name="stop", daemon=True)
+        self._server.start()
+        for network_id in self._desired.plans:  # from memory: the control plane may be away
+            self._reconciler.want(network_id, self._desired.plans[network_id])
+        self._spread()
+        for thread in (telling, asking, waking):
+            thread.start()
+        try:
+            self._reconciler.run(stop)
+        finally:
+            stop.set()
+            self._server.stop()
+            self._reporter.stop()
+            self._prefetchers.shutdown(cancel_futures=True)
+            # A long question may take half a minute to end; its thread ends by itself after it.
+            for thread in (telling, asking, waking):
+                thread.join(_JOIN_S)
+
+    def troubles(self) -> list[Trouble]:
+        """Say what is wrong and how to fix it."""
+        with self._guard:
+            refused = [(plan, mac, why) for plan in self._desired.plans.values() for mac, why in plan.refused.items()]
+            problems: dict[NetworkId, MalleableError] = {**self._desired.unreadable}
+            unlinked, is_outrun = self._unlinked, self._desired.is_outrun
+        problems.update(self._reconciler.problems())
+        found = [Trouble(what=f"Network {key}: {e.message}", fix=e.fix) for key, e in problems.items()]
+        found += [Trouble(what=f"Network {plan.id}, NIC {mac}: {why}", fix=_REPROVISION) for plan, mac, why in refused]
+        if unlinked is not None:
+            found.append(Trouble(what=f"No link to the control plane: {unlinked.message}", fix=unlinked.fix))
+        if is_outrun:
+            found.append(Trouble(what=_OUTRUN, fix=f"To have them removed: stop, rm {self._memory_file}, start."))
+        return found
+
+    def _service(self, network_id: NetworkId) -> NetworkService:
+        layout = NetworkLayout(run_dir=self._settings.run_dir, network_id=network_id)
+        return NetworkService(layout, self._uplink, self._server)
+
+    def _answer(self, network_id: NetworkId, request: Request) -> Answered:
+        answered = self._routes.answer(network_id, request)
+        self._reporter.look()
+        return answered
+
+    def _told(self, view: DesiredView, is_whole: bool) -> None:
+        """Take in an answer of the control plane."""
+        with self._guard:
+            orphans = self._desired.told(view, is_whole=is_whole)
+            self._unlinked = None
+            told = [self._desired.plans[NetworkId(n.id)] for n in view.networks if n.id in self._desired.plans]
+        # Before the reports: what is told from here on is told of the present armings.
+        self._spread()
+        for plan in told:
+            self._reconciler.want(plan.id, plan)
+        for network_id in orphans:
+            self._reconciler.want(network_id, None)
+        self._reporter.linked(True)
+
+    def _lost(self, why: MalleableError) -> None:
+        """Take note that the control plane does not answer."""
+        with self._guard:
+            self._unlinked = why
+        self._reporter.linked(False)
+
+    def _gone(self, network_id: NetworkId) -> None:
+        """Take note that nothing of a network is left."""
+        with self._guard:
+            is_awaited = self._desired.gone(network_id)
+        self._tickets.drop(network_id)
+        if is_awaited:
+            self._reporter.removed(network_id)
+
+    def _spread(self) -> None:
+        """Let everything that answers nodes know the present plans."""
+        with self._guard:
+            active = self._desired.active()
+        boots = [boot for plan in active.values() for boot in plan.boots]
+        self._routes.serve(active)
+        self._signs.keep_only({(boot.id, boot.token) for boot in boots})
+        wanted = {(boot.image_id, name) for boot in boots for name in boot.files}
+        self._prefetchers.submit(self._prefetch, wanted)
+
+    def _prefetch(self, wanted: set[FileKey]) -> None:
+        for image_id, name in sorted(wanted):
+            with suppress(MalleableError):  # fetched when the node asks, then
+                self._files.path(image_id, name)
+        self._files.shrink(wanted)
+
+    def _wake_at(self, stop: threading.Event) -> None:
+        stop.wait()
+        self._reconciler.wake()

@@ -1,0 +1,24 @@
+"""What a gateway is told once, at its start."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """Where a gateway keeps its things and how hard it works."""
+
+    run_dir: Path = Path(
+        "/run/malleable/gateway"
+    )  #: pid files, sockets, configurations; other users may pass, not read
+    state_dir: Path = Path("/var/lib/malleable/gateway")  #: the last desired state (secret), cached kernels, logs
+    firmware_dir: Path = Path("/usr/lib/ipxe")  #: undionly.kpxe and snponly.efi, from the Debian package ipxe
+    long_poll_s: float = 30.0  #: how long one question to the control plane may wait for news
+    resync_s: float = 60.0  #: everything is compared with what is wanted at least this often
+    parallel: int = 4  #: networks brought up at once
+    http_workers: int = 64  #: requests answered at once, all networks together
+    http_workers_per_network: int = 16
+    http_workers_per_source: int = 6
+    cache_bytes: int = 2 * GIB  #: kernels and initrds kept; those in use are never dropped
