@@ -1,0 +1,76 @@
+"""All services, made from their parts."""
+
+from dataclasses import dataclass
+
+from malleable.services.attachments import Attachments
+from malleable.services.authentication import Authentication
+from malleable.services.disks import Disks
+from malleable.services.events import Events
+from malleable.services.fabrics import Fabrics
+from malleable.services.gateway import Gateways
+from malleable.services.health import Health
+from malleable.services.idempotency import Idempotency
+from malleable.services.images import Images
+from malleable.services.networks import Networks
+from malleable.services.nics import Nics
+from malleable.services.nodes import Nodes
+from malleable.services.operations import Operations
+from malleable.services.parts import Parts
+from malleable.services.passwords import Passwords
+from malleable.services.projects import Projects
+from malleable.services.provisions import Provisions
+from malleable.services.switches import SwitchService
+from malleable.services.tokens import Tokens
+from malleable.services.users import Users
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """One object per noun; safe to use from many threads."""
+
+    parts: Parts
+    authentication: Authentication
+    idempotency: Idempotency
+    users: Users
+    tokens: Tokens
+    projects: Projects
+    fabrics: Fabrics
+    switches: SwitchService
+    nodes: Nodes
+    nics: Nics
+    provisions: Provisions
+    networks: Networks
+    attachments: Attachments
+    images: Images
+    disks: Disks
+    operations: Operations
+    events: Events
+    gateways: Gateways
+    health: Health
+
+
+def make_services(parts: Parts) -> Services:
+    """Wire the services together."""
+    passwords = Passwords(parts.clock)
+    authentication = Authentication(parts, passwords)
+    return Services(
+        parts=parts,
+        authentication=authentication,
+        idempotency=Idempotency(parts),
+        users=Users(parts, authentication, passwords),
+        tokens=Tokens(parts, authentication),
+        projects=Projects(parts, authentication),
+        fabrics=Fabrics(parts),
+        switches=SwitchService(parts),
+        nodes=Nodes(parts),
+        nics=Nics(parts),
+        provisions=Provisions(parts),
+        networks=Networks(parts),
+        attachments=Attachments(parts),
+        images=Images(parts),
+        disks=Disks(parts),
+        operations=Operations(parts),
+        events=Events(parts),
+        gateways=Gateways(parts),
+        health=Health(parts),
+    )

@@ -1,0 +1,125 @@
+"""Attachments: NICs on networks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from malleable.domain.errors import Conflict
+from malleable.domain.ids import AttachmentId
+from malleable.domain.networks import Attachment, Channel
+from malleable.domain.nodes import Nic, Node
+from malleable.domain.operations import Operation
+from malleable.domain.store import Page, Transaction
+from malleable.services.authorization import may, not_found, require
+from malleable.services.caller import Caller
+from malleable.services.finding import find_identified, find_node, find_owned, listed, merged, names_of
+from malleable.services.nics import find_nic, first_wired
+from malleable.services.parts import Listed, Parts
+from malleable.workflows import attach
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedAttachment:
+    """An attachment with its NIC and the names around it."""
+
+    attachment: Attachment
+    nic: Nic
+    node: str
+    network: str  #: "" when the reader may not see the network
+
+    @property
+    def id(self) -> AttachmentId:
+        return self.attachment.id
+
+
+class Attachments:
+    """NICs on networks."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def attachment_list(
+        self,
+        caller: Caller,
+        page: Page,
+        *,
+        node: str | None = None,
+        network: str | None = None,
+        project: str | None = None,
+    ) -> Listed[PlacedAttachment]:
+        """List attachments of one's networks and nodes; admins: all. Errors: NotFound."""
+        require(caller, "attachment_list")
+        with self._parts.store.reading() as tx:
+            wanted: dict[str, object] = {}
+            if node is not None:
+                held = find_node(tx, caller, "node_attachments", node)
+                wanted["nic_id"] = [nic.id for nic in tx.nics.list(node_id=held.id)]
+            if network is not None:
+                wanted["network_id"] = find_owned(tx, tx.networks, caller, "network_get", network, project).id
+            if wanted or caller.is_admin:
+                found = tx.attachments.list(page, **wanted)
+            else:
+                found = _visible(tx, caller, page)
+            return listed(_placed(tx, caller, found), page, {})
+
+    def attachment_create(
+        self, caller: Caller, *, node: str, nic: str | None, network: str, channel: Channel
+    ) -> Operation:
+        """Begin to put a node's NIC on a network. Errors: NotFound, Forbidden, Conflict, Exhausted."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            found = find_node(tx, caller, "node_attach", node)
+            where = find_owned(tx, tx.networks, caller, "network_use", network, _project_of(found))
+            chosen = find_nic(tx, found, nic) if nic is not None else first_wired(tx, found.id)
+            if chosen is None:
+                raise Conflict(f"Node {found.name} has no NIC.", code="no-nic")
+            return attach.request(
+                tx, now, nic=chosen, node=found, network=where, channel=channel, actor_id=caller.user_id
+            )
+
+    def attachment_delete(self, caller: Caller, attachment_id: UUID) -> Operation:
+        """Begin to take a NIC off a network. Errors: NotFound, Forbidden, Conflict."""
+        what = f"attachment {attachment_id}"
+        with self._parts.store.transaction() as tx:
+            attachment = find_identified(tx.attachments, attachment_id, "attachment")
+            node = tx.nodes.get(tx.nics.get(attachment.nic_id).node_id)
+            network = tx.networks.get(attachment.network_id)
+            if not may_see(caller, node) and not may(caller, "network_get", project_id=network.project_id):
+                raise not_found(what)
+            require(caller, "node_attach", project_id=node.project_id)
+            require(caller, "network_use", project_id=network.project_id)
+            now = self._parts.now()
+            return attach.request_detach(tx, now, attachment=attachment, node=node, actor_id=caller.user_id)
+
+
+def may_see(caller: Caller, node: Node) -> bool:
+    """Say whether a node's inner life is the caller's to see: its holder's people, operators and admins."""
+    return may(caller, "node_get", project_id=node.project_id)
+
+
+def _project_of(node: Node) -> str | None:
+    return str(node.project_id) if node.project_id else None
+
+
+def _visible(tx: Transaction, caller: Caller, page: Page) -> tuple[Attachment, ...]:
+    """Read what is on one's networks or on one's nodes."""
+    mine = list(caller.memberships)
+    networks = [network.id for network in tx.networks.list(project_id=mine)]
+    nodes = [node.id for node in tx.nodes.list(project_id=mine)]
+    nics = [nic.id for nic in tx.nics.list(node_id=nodes)] if nodes else []
+    return merged(page, tx.attachments.list(page, network_id=networks), tx.attachments.list(page, nic_id=nics))
+
+
+def _placed(tx: Transaction, caller: Caller, found: Sequence[Attachment]) -> tuple[PlacedAttachment, ...]:
+    if not found:
+        return ()
+    nics: Mapping[UUID, Nic] = {nic.id: nic for nic in tx.nics.list(id={a.nic_id for a in found})}
+    nodes = names_of(tx.nodes, (nic.node_id for nic in nics.values()))
+    networks = tx.networks.list(id={a.network_id for a in found})
+    names = {n.id: n.name for n in networks if may(caller, "network_get", project_id=n.project_id)}
+    return tuple(
+        PlacedAttachment(
+            attachment=a, nic=nics[a.nic_id], node=nodes[nics[a.nic_id].node_id], network=names.get(a.network_id, "")
+        )
+        for a in found
+    )

@@ -1,0 +1,71 @@
+"""The first run: the first admin, and the gateway's account."""
+
+from dataclasses import dataclass
+
+from malleable.domain.ids import parse_name
+from malleable.domain.projects import Role, User
+from malleable.domain.secrets import Secret, random_secret
+from malleable.domain.store import Transaction
+from malleable.services.authentication import TokenWish, issue
+from malleable.services.parts import Parts
+from malleable.services.users import Users
+from malleable.workflows.requests import record
+
+#: A gateway runs for months; its token is made anew at every start, so this only bounds a forgotten one.
+GATEWAY_TTL_S = 366 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstAdmin:
+    """The account made on the first run; its password is known here and to whoever is told now."""
+
+    name: str
+    password: Secret
+
+
+def bootstrap_admin(
+    parts: Parts, users: Users, *, name: str = "admin", password: Secret | None = None
+) -> FirstAdmin | None:
+    """Make the first admin, with a random password unless one is given; None when there is an admin already.
+
+    Safe to call at every start, by many processes: the name is unique. Errors: Invalid for a short password.
+    """
+    with parts.store.reading() as tx:
+        if tx.users.count(site_role=Role.ADMIN):
+            return None
+    secret = password or random_secret()
+    user = users.make(name=parse_name(name), password=secret.reveal(), site_role=Role.ADMIN)
+    with parts.store.transaction() as tx:
+        if tx.users.count(site_role=Role.ADMIN):
+            return None
+        tx.users.add(user)
+        _recorded(parts, tx, user)
+    return FirstAdmin(name=user.name, password=secret)
+
+
+def bootstrap_gateway(parts: Parts, users: Users, *, name: str = "gateway") -> Secret:
+    """Issue a gateway's token, good for a year, making its account if there is none. Call it anew at every start.
+
+    The account has a random password that nobody knows. Expired tokens of it are dropped.
+    """
+    with parts.store.reading() as tx:
+        is_there = tx.users.count(name=name) > 0
+    fresh = None if is_there else users.make(name=name, password=random_secret().reveal(), site_role=Role.GATEWAY)
+    now = parts.now()
+    with parts.store.transaction() as tx:
+        user = tx.users.find(name=name)
+        if user is None and fresh is not None:
+            tx.users.add(fresh)
+            _recorded(parts, tx, fresh)
+            user = fresh
+        if user is None:
+            raise AssertionError("the gateway's account vanished while a token was made for it")
+        for token in tx.tokens.list(user_id=user.id):
+            if token.expires_at <= now:
+                tx.tokens.remove(token.id)
+        return issue(tx, now, user, TokenWish(name="gateway", ttl_s=GATEWAY_TTL_S), None).secret
+
+
+def _recorded(parts: Parts, tx: Transaction, user: User) -> None:
+    data = {"user_id": str(user.id), "name": user.name, "site_role": user.site_role}
+    record(tx, parts.now(), "user.created", data=data)

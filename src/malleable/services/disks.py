@@ -1,0 +1,131 @@
+"""Disks: what outlives every node it runs on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from malleable.domain.disks import Disk, DiskState, Target
+from malleable.domain.ids import DiskId, NodeId, new_id
+from malleable.domain.operations import Operation
+from malleable.domain.store import Page, Transaction
+from malleable.services.authorization import require
+from malleable.services.caller import Caller
+from malleable.services.finding import find_node, find_owned, find_project, listed, names_of, project_for
+from malleable.services.parts import Listed, Parts
+from malleable.services.provisions import grown
+from malleable.workflows import storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedDisk:
+    """A disk with the names around it and the node it runs on."""
+
+    disk: Disk
+    project: str
+    image: str
+    node_id: NodeId | None
+    node: str | None
+
+    @property
+    def id(self) -> DiskId:
+        return self.disk.id
+
+
+class Disks:
+    """Copy-on-write clones of images, and where they run."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def disk_list(self, caller: Caller, page: Page, *, project: str | None = None) -> Listed[PlacedDisk]:
+        """List the disks of one's projects, with where they run; admins: all. Errors: NotFound."""
+        require(caller, "disk_list")
+        with self._parts.store.reading() as tx:
+            if project is not None:
+                project_id = find_project(tx, caller, project).id
+                require(caller, "disk_get", what="project", project_id=project_id)
+                found = tx.disks.list(page, project_id=project_id)
+            else:
+                wanted: dict[str, object] = {} if caller.is_admin else {"project_id": list(caller.memberships)}
+                found = tx.disks.list(page, **wanted)
+            return listed(_placed(tx, found), page, {})
+
+    def disk_get(self, caller: Caller, ref: str, *, project: str | None = None) -> PlacedDisk:
+        """Read one disk. Errors: NotFound, Conflict for an ambiguous name."""
+        with self._parts.store.reading() as tx:
+            disk = find_owned(tx, tx.disks, caller, "disk_get", ref, project)
+            return _placed(tx, [disk])[0]
+
+    def disk_create(
+        self, caller: Caller, *, name: str, project: str | None, image: str, size_bytes: int | None
+    ) -> Operation:
+        """Begin to clone a disk from an image. Errors: Invalid, NotFound, Forbidden, Conflict."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            project_id = project_for(tx, caller, project, "disk_create")
+            golden = find_owned(tx, tx.images, caller, "image_get", image, str(project_id))
+            disk = Disk(
+                id=DiskId(new_id()),
+                name=name,
+                project_id=project_id,
+                image_id=golden.id,
+                state=DiskState.CREATING,
+                size_bytes=grown(golden, size_bytes),
+                created_at=now,
+            )
+            return storage.request_create(tx, now, disk=disk, actor_id=caller.user_id)
+
+    def disk_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
+        """Begin to delete a disk that runs nowhere. Errors: NotFound, Forbidden, Conflict."""
+        with self._parts.store.transaction() as tx:
+            disk = find_owned(tx, tx.disks, caller, "disk_delete", ref, project)
+            return storage.request_delete(tx, self._parts.now(), disk=disk, actor_id=caller.user_id)
+
+    def target_list(
+        self,
+        caller: Caller,
+        page: Page,
+        *,
+        node: str | None = None,
+        disk: str | None = None,
+        project: str | None = None,
+    ) -> Listed[Target]:
+        """List where the disks of one's projects are presented; admins: all. Errors: NotFound."""
+        require(caller, "target_list")
+        with self._parts.store.reading() as tx:
+            wanted: dict[str, object] = {}
+            if node is not None:
+                wanted["node_id"] = find_node(tx, caller, "node_get", node).id
+            if disk is not None:
+                wanted["disk_id"] = find_owned(tx, tx.disks, caller, "disk_get", disk, project).id
+            elif not caller.is_admin:
+                mine = list(caller.memberships)
+                wanted["disk_id"] = [d.id for d in tx.disks.list(project_id=mine)]
+            found = tx.targets.list(page, **wanted)
+            return listed(found, page, _target_names(tx, found))
+
+
+def _placed(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ...]:
+    """Join disks with their names and nodes; four queries however many disks."""
+    ids = [disk.id for disk in disks]
+    node_ids = {t.disk_id: t.node_id for t in tx.targets.list(disk_id=ids)} if ids else {}
+    nodes = names_of(tx.nodes, node_ids.values())
+    projects = names_of(tx.projects, (d.project_id for d in disks))
+    images = names_of(tx.images, (d.image_id for d in disks))
+    return tuple(
+        PlacedDisk(
+            disk=disk,
+            project=projects[disk.project_id],
+            image=images[disk.image_id],
+            node_id=node_id,
+            node=nodes[node_id] if node_id else None,
+        )
+        for disk in disks
+        for node_id in [node_ids.get(disk.id)]
+    )
+
+
+def _target_names(tx: Transaction, targets: Sequence[Target]) -> Mapping[UUID, str]:
+    disks = names_of(tx.disks, (t.disk_id for t in targets))
+    nodes = names_of(tx.nodes, (t.node_id for t in targets))
+    return {**disks, **nodes, **names_of(tx.networks, (t.network_id for t in targets))}

@@ -1,0 +1,97 @@
+"""Fabrics: the VLAN pool that a set of switches shares."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.ids import VlanId, new_id
+from malleable.domain.networks import Vlan, parse_vid
+from malleable.domain.store import Transaction
+from malleable.services.authorization import require
+from malleable.services.caller import Caller
+from malleable.services.parts import Parts
+from malleable.workflows.requests import record
+
+_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
+#: A VLAN that was never used needs no rest.
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fabric:
+    """A fabric with its pool, counted."""
+
+    name: str
+    total: int
+    used: int
+    resting: int
+
+
+class Fabrics:
+    """VLAN pools; there is a fabric as soon as a switch or a VLAN names it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def fabric_list(self, caller: Caller) -> tuple[Fabric, ...]:
+        """List all fabrics by name."""
+        require(caller, "fabric_list")
+        with self._parts.store.reading() as tx:
+            vlans, switches = tx.vlans.list(), tx.switches.list()
+        names = sorted({v.fabric for v in vlans} | {s.fabric for s in switches})
+        now = self._parts.now()
+        return tuple(_count(name, [v for v in vlans if v.fabric == name], now) for name in names)
+
+    def fabric_set_vlans(self, caller: Caller, name: str, ranges: Iterable[str]) -> Fabric:
+        """Make ``ranges`` the pool of a fabric: adds what is new, drops what is left out.
+
+        Errors: Invalid for ids outside 1 to 4094; Conflict when a network uses one that is left out.
+        """
+        require(caller, "fabric_set_vlans")
+        wanted = parse_ranges(ranges)
+        with self._parts.store.transaction() as tx:
+            present = {vlan.vid: vlan for vlan in tx.vlans.list(fabric=name)}
+            _drop(tx, [vlan for vid, vlan in present.items() if vid not in wanted])
+            for vid in sorted(wanted - present.keys()):
+                tx.vlans.add(Vlan(id=VlanId(new_id()), fabric=name, vid=vid, network_id=None, reusable_at=_LONG_AGO))
+            now = self._parts.now()
+            data = {"fabric": name, "vlans": len(wanted)}
+            record(tx, now, "fabric.vlans-set", actor_id=caller.user_id, data=data)
+            return _count(name, tx.vlans.list(fabric=name), now)
+
+
+def parse_ranges(ranges: Iterable[str]) -> frozenset[int]:
+    """Read ``["100-199", "300"]``. Errors: Invalid."""
+    vids: set[int] = set()
+    for raw in ranges:
+        match = _RANGE.fullmatch(raw.strip())
+        if match is None:
+            raise Invalid(f"{raw!a} is not a range of VLANs.", fix="Write for example 100-199 or 300.")
+        first = parse_vid(int(match[1]))
+        last = parse_vid(int(match[2])) if match[2] else first
+        if last < first:
+            raise Invalid(f"The range {raw} ends before it begins.", fix=f"Write {last}-{first}.")
+        vids.update(range(first, last + 1))
+    return frozenset(vids)
+
+
+def _drop(tx: Transaction, vlans: list[Vlan]) -> None:
+    used = [v for v in vlans if v.network_id is not None]
+    if used:
+        raise Conflict(
+            f"VLAN {', '.join(str(v.vid) for v in used)} is in use and cannot leave the pool.",
+            code="vlan-in-use",
+            fix="Delete the networks on it first, or keep it in the ranges.",
+            details={"vlans": {str(v.vid): str(v.network_id) for v in used}},
+        )
+    for vlan in vlans:
+        tx.vlans.remove(vlan.id, expect={"network_id": None})
+
+
+def _count(name: str, vlans: Iterable[Vlan], now: datetime) -> Fabric:
+    pool = list(vlans)
+    used = sum(v.network_id is not None for v in pool)
+    resting = sum(v.network_id is None and v.reusable_at > now for v in pool)
+    return Fabric(name=name, total=len(pool), used=used, resting=resting)

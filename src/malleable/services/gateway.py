@@ -1,0 +1,194 @@
+"""What the gateway is to serve, and what it reports back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from malleable.domain.boots import BOOT_STAGES, Boot
+from malleable.domain.disks import Target
+from malleable.domain.errors import Refused
+from malleable.domain.ids import BootId, ImageId, NetworkId
+from malleable.domain.images import Image
+from malleable.domain.networks import Attachment, Network, NetworkState
+from malleable.domain.nodes import Nic
+from malleable.domain.store import WORK, Transaction
+from malleable.services.authorization import not_found, require
+from malleable.services.caller import Caller
+from malleable.services.finding import names_of, shown
+from malleable.services.parts import Parts
+from malleable.workflows import storage
+
+#: Networks in one answer; the gateway asks again for the rest.
+DESIRED_MAX = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A NIC that may have an address in a network."""
+
+    mac: str
+    address: str
+    hostname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A boot intent with all that serves it."""
+
+    boot: Boot
+    target: Target
+    image: Image
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """One network as it is to be served."""
+
+    network: Network
+    intents: tuple[Intent, ...]
+    hosts: tuple[Host, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A network as a gateway serves it."""
+
+    network_id: NetworkId
+    served_generation: int
+    portal_epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """A sign of life of a boot; ``stage`` is a field of Boot."""
+
+    boot_id: BootId
+    stage: str
+
+
+class Gateways:
+    """The gateway's calls; nobody else's."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def gateway_desired(self, caller: Caller, after: int) -> tuple[Desired, ...]:
+        """Read the networks changed since generation ``after``, in order of generation, with what each is to serve.
+
+        The answer holds CHAP secrets, boot tokens and user data. Seven queries however many networks.
+        """
+        require(caller, "gateway_desired")
+        with self._parts.store.reading() as tx:
+            return _desired(tx, tx.networks.changed_since(after, DESIRED_MAX))
+
+    def gateway_report(self, caller: Caller, served: Sequence[Served], removed: Sequence[UUID]) -> None:
+        """Note what a gateway has in force, and wake what waits for it. Idempotent; unknown networks are passed over.
+
+        A new epoch of a target daemon begins to give it its targets back.
+        """
+        require(caller, "gateway_report")
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            ids = {s.network_id for s in served} | set(removed)
+            networks = {n.id: n for n in tx.networks.list(id=ids)} if ids else {}
+            for report in served:
+                if report.network_id in networks:
+                    _note(tx, now, networks[report.network_id], report)
+            for id in removed:
+                network = networks.get(NetworkId(id))
+                if network is not None and network.state is NetworkState.REMOVING:
+                    tx.networks.change(network.id, served_generation=network.generation)
+                    _wake(tx, now, network.id)
+
+    def gateway_sign(self, caller: Caller, signs: Sequence[Sign]) -> None:
+        """Note signs of life; of each kind the first since the boot was armed counts. Unknown boots are passed over."""
+        require(caller, "gateway_sign")
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            ids = {sign.boot_id for sign in signs}
+            boots = {boot.id: boot for boot in tx.boots.list(id=ids)} if ids else {}
+            for sign in signs:
+                boot = boots.get(sign.boot_id)
+                if boot is None or sign.stage not in BOOT_STAGES or boot.armed_at is None:
+                    continue
+                changes: dict[str, Any] = {sign.stage: now}
+                if tx.boots.change(boot.id, expect={sign.stage: None}, **changes):
+                    tx.operations.wake(now=now, resource=f"boot:{boot.node_id}")
+                    tx.operations.wake(now=now, node_id=boot.node_id)
+                    tx.notify(WORK)
+
+    def gateway_file(self, caller: Caller, image_id: UUID, name: str) -> Path:
+        """Locate a file kept beside an image. Errors: NotFound."""
+        require(caller, "gateway_file")
+        what = f"file {shown(name)} of image {image_id}"
+        with self._parts.store.reading() as tx:
+            image = tx.images.find(id=image_id)
+        if image is None or not name or name not in (image.kernel, image.initrd):
+            raise not_found(what)
+        try:
+            return self._parts.drivers.disks.file(ImageId(image_id), name)
+        except Refused as e:
+            raise not_found(what) from e
+
+
+def _note(tx: Transaction, now: datetime, network: Network, report: Served) -> None:
+    changes: dict[str, Any] = {}
+    if report.served_generation > network.served_generation and report.served_generation <= network.generation:
+        changes["served_generation"] = report.served_generation
+    if report.portal_epoch and report.portal_epoch != network.portal_epoch:
+        changes["portal_epoch"] = report.portal_epoch
+        storage.request_restore(tx, now, network_id=network.id)
+    if changes:
+        tx.networks.change(network.id, **changes)
+        _wake(tx, now, network.id)
+
+
+def _wake(tx: Transaction, now: datetime, network_id: NetworkId) -> None:
+    """Make every operation that waits for the network look again: those parked on it, and those of its nodes."""
+    tx.operations.wake(now=now, resource=f"network:{network_id}")
+    for boot in tx.boots.list(network_id=network_id):
+        tx.operations.wake(now=now, node_id=boot.node_id)
+    tx.notify(WORK)
+
+
+def _desired(tx: Transaction, networks: Sequence[Network]) -> tuple[Desired, ...]:
+    live = [network.id for network in networks if network.state is NetworkState.ACTIVE]
+    attachments = tx.attachments.list(network_id=live) if live else ()
+    nics = {nic.id: nic for nic in tx.nics.list(id={a.nic_id for a in attachments})} if attachments else {}
+    nodes = names_of(tx.nodes, (nic.node_id for nic in nics.values()))
+    boots = tx.boots.list(network_id=live) if live else ()
+    intents = _intents(tx, [b for b in boots if b.armed_at is not None], {a.id: a for a in attachments})
+    return tuple(
+        Desired(
+            network=network,
+            intents=tuple(i for i in intents if i.boot.network_id == network.id),
+            hosts=tuple(_host(a, nics[a.nic_id], nodes) for a in attachments if a.network_id == network.id),
+        )
+        for network in networks
+    )
+
+
+def _intents(tx: Transaction, boots: Sequence[Boot], attachments: Mapping[UUID, Attachment]) -> list[Intent]:
+    """Join armed boots with their targets and images; one whose disk is not presented yet is not served."""
+    if not boots:
+        return []
+    targets = {t.id: t for t in tx.targets.list(id=[b.target_id for b in boots if b.target_id is not None])}
+    disks = {d.id: d.image_id for d in tx.disks.list(id=[t.disk_id for t in targets.values()])} if targets else {}
+    images = {i.id: i for i in tx.images.list(id=set(disks.values()))} if disks else {}
+    intents = []
+    for boot in boots:
+        target = targets.get(boot.target_id) if boot.target_id is not None else None
+        attachment = attachments.get(boot.attachment_id)
+        if target is not None and attachment is not None:
+            image = images[disks[target.disk_id]]
+            intents.append(Intent(boot=boot, target=target, image=image, address=attachment.address))
+    return intents
+
+
+def _host(attachment: Attachment, nic: Nic, nodes: Mapping[UUID, str]) -> Host:
+    hostname = nodes[nic.node_id].replace(".", "-").replace("_", "-")
+    return Host(mac=nic.mac, address=attachment.address, hostname=hostname)

@@ -1,0 +1,180 @@
+"""Images: golden ones and projects' own; their upload and sealing."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.ids import ImageId, ProjectId, new_id
+from malleable.domain.images import BootWay, Image, ImageState, UpProof
+from malleable.domain.nodes import Firmware
+from malleable.domain.operations import Operation
+from malleable.domain.store import Page, Transaction
+from malleable.services.authorization import not_found, require
+from malleable.services.caller import Caller
+from malleable.services.finding import find_owned, find_project, listed, merged, names_of, shown
+from malleable.services.parts import Listed, Parts, Shown
+from malleable.workflows import storage
+from malleable.workflows.requests import record
+
+#: A kernel or initrd; real ones have 10 to 200 MiB.
+FILE_MAX_BYTES = 1024**3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageWish:
+    """An image about to be uploaded; without a project it is golden."""
+
+    name: str
+    project: str | None
+    sha256: str
+    size_bytes: int
+    os: str
+    architecture: str
+    firmwares: Sequence[Firmware]
+    boot_ways: Sequence[BootWay]
+    up_proof: UpProof
+    kernel: str
+    initrd: str
+    cmdline: str
+    default_user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """Where an upload goes: written to ``part``, then renamed to ``path`` when its size is right."""
+
+    image_id: ImageId
+    part: Path
+    path: Path
+    max_bytes: int
+    exact_bytes: int | None
+
+    def finish(self, size_bytes: int) -> None:
+        """Put a completely received upload in place. Errors: Invalid when it has not the size that was announced."""
+        if self.exact_bytes is not None and size_bytes != self.exact_bytes:
+            raise Invalid(
+                f"{size_bytes} bytes came, {self.exact_bytes} were announced.",
+                code="wrong-size",
+                fix="Upload the file again, or make the image anew with the right size.",
+            )
+        self.part.replace(self.path)
+
+    def drop(self) -> None:
+        """Forget an upload that did not finish."""
+        self.part.unlink(missing_ok=True)
+
+
+class Images:
+    """Sealed images to clone disks from."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def image_list(self, caller: Caller, page: Page, *, project: str | None = None) -> Listed[Image]:
+        """List golden images and those of one's projects; admins: all. Errors: NotFound."""
+        require(caller, "image_list")
+        with self._parts.store.reading() as tx:
+            if project is not None:
+                project_id = find_project(tx, caller, project).id
+                require(caller, "image_get", what="project", project_id=project_id)
+                found = tx.images.list(page, project_id=project_id)
+            elif caller.is_admin:
+                found = tx.images.list(page)
+            else:
+                own = tx.images.list(page, project_id=list(caller.memberships))
+                found = merged(page, own, tx.images.list(page, project_id=None))
+            return listed(found, page, names_of(tx.projects, (i.project_id for i in found)))
+
+    def image_get(self, caller: Caller, ref: str, *, project: str | None = None) -> Shown[Image]:
+        """Read one image. Errors: NotFound, Conflict for an ambiguous name."""
+        with self._parts.store.reading() as tx:
+            return _shown(tx, find_owned(tx, tx.images, caller, "image_get", ref, project))
+
+    def image_create(self, caller: Caller, wish: ImageWish) -> Shown[Image]:
+        """Announce an image; its content is uploaded next, then it is sealed. Errors: Invalid, NotFound, Conflict."""
+        if BootWay.KERNEL in wish.boot_ways and not (wish.kernel and wish.initrd):
+            raise Invalid("Boot way kernel needs a kernel and an initrd.", fix="Name both files, or leave the way out.")
+        if wish.kernel and wish.kernel == wish.initrd:
+            raise Invalid("Kernel and initrd have the same file name.", fix="Rename one.")
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            image = _image(wish, self._owner(tx, caller, wish.project), now)
+            tx.images.add(image)
+            data = {"image_id": str(image.id), "name": image.name, "sha256": image.sha256}
+            record(tx, now, "image.created", project_id=image.project_id, actor_id=caller.user_id, data=data)
+            return _shown(tx, image)
+
+    def image_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
+        """Begin to delete an image that no disk was cloned from. Errors: NotFound, Forbidden, Conflict."""
+        with self._parts.store.transaction() as tx:
+            image = find_owned(tx, tx.images, caller, "image_delete", ref, project)
+            return storage.request_delete_image(tx, self._parts.now(), image=image, actor_id=caller.user_id)
+
+    def image_seal(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
+        """Begin to prove the upload's checksum and to seal it. Errors: NotFound; Conflict when a file is missing."""
+        with self._parts.store.transaction() as tx:
+            image = find_owned(tx, tx.images, caller, "image_upload", ref, project)
+            spool = self._parts.spool_dir / str(image.id)
+            wanted = [spool / "content"] + [spool / "files" / name for name in (image.kernel, image.initrd) if name]
+            missing = [path.name for path in wanted if not path.is_file()]
+            if image.state is ImageState.IMPORTING and missing:
+                raise Conflict(
+                    f"Not yet uploaded for image {image.name}: {', '.join(missing)}.",
+                    code="upload-missing",
+                    fix="Upload it, then seal again.",
+                )
+            now = self._parts.now()
+            return storage.request_import(tx, now, image=image, spool=spool, actor_id=caller.user_id)
+
+    def image_upload(self, caller: Caller, ref: str, *, file: str | None, project: str | None = None) -> Upload:
+        """Prepare to receive an image's content, or a file it names. Errors: NotFound, Forbidden, Conflict."""
+        with self._parts.store.reading() as tx:
+            image = find_owned(tx, tx.images, caller, "image_upload", ref, project)
+        if image.state is not ImageState.IMPORTING:
+            raise Conflict(f"Image {image.name} is {image.state}; it takes no upload.", code="image-state")
+        spool = self._parts.spool_dir / str(image.id)
+        if file is None:
+            target, most, exact = spool / "content", image.size_bytes, image.size_bytes
+        elif file in (image.kernel, image.initrd) and file:
+            target, most, exact = spool / "files" / file, FILE_MAX_BYTES, None
+        else:
+            raise not_found(f"file {shown(file)} of image {image.name}")
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = spool / f".{secrets.token_hex(8)}.part"
+        return Upload(image_id=image.id, part=part, path=target, max_bytes=most, exact_bytes=exact)
+
+    def _owner(self, tx: Transaction, caller: Caller, project: str | None) -> ProjectId | None:
+        if project is None:
+            require(caller, "image_create")  # golden: no project's role reaches here
+            return None
+        found = find_project(tx, caller, project)
+        require(caller, "image_create", what="project", project_id=found.id)
+        return found.id
+
+
+def _shown(tx: Transaction, image: Image) -> Shown[Image]:
+    return Shown(value=image, names=names_of(tx.projects, [image.project_id]))
+
+
+def _image(wish: ImageWish, project_id: ProjectId | None, now: datetime) -> Image:
+    return Image(
+        id=ImageId(new_id()),
+        name=wish.name,
+        project_id=project_id,
+        state=ImageState.IMPORTING,
+        size_bytes=wish.size_bytes,
+        sha256=wish.sha256,
+        os=wish.os,
+        architecture=wish.architecture,
+        firmwares=tuple(wish.firmwares),
+        boot_ways=tuple(wish.boot_ways),
+        up_proof=wish.up_proof,
+        kernel=wish.kernel,
+        initrd=wish.initrd,
+        cmdline=wish.cmdline,
+        default_user=wish.default_user,
+        created_at=now,
+    )

@@ -1,0 +1,224 @@
+"""Nodes: who may see which, enrolling, giving back, power, maintenance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.ids import NicId, NodeId, new_id
+from malleable.domain.nodes import Nic, Node, NodeState
+from malleable.domain.operations import ACTIVE_STATES, Operation
+from malleable.domain.secrets import Secret
+from malleable.domain.store import Page, Transaction
+from malleable.domain.switches import PortState
+from malleable.services.authorization import require
+from malleable.services.caller import Caller
+from malleable.services.finding import (
+    find_named,
+    find_node,
+    find_project,
+    is_name,
+    listed,
+    merged,
+    names_of,
+)
+from malleable.services.parts import Listed, Parts, Shown
+from malleable.services.switches import find_port
+from malleable.workflows import enrol, power, release
+from malleable.workflows.powering import bmc_of
+from malleable.workflows.requests import move_node, record
+from malleable.workflows.switching import ports_of_node
+
+CONSOLE_LINES_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cable:
+    """Where a NIC's cable ends."""
+
+    mac: str
+    switch: str
+    port: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeWish:
+    """A node to enrol."""
+
+    name: str
+    driver: str
+    address: str
+    username: str
+    password: Secret
+    system: str = ""
+    wiring: tuple[Cable, ...] = field(default=())
+
+
+class Nodes:
+    """Physical machines."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def node_list(
+        self,
+        caller: Caller,
+        page: Page,
+        *,
+        state: NodeState | None = None,
+        project: str | None = None,
+        name: str | None = None,
+    ) -> Listed[Node]:
+        """List the nodes of one's projects and the free ones; operators and admins: all. Errors: NotFound."""
+        require(caller, "node_list")
+        wanted: dict[str, object] = {}
+        if state is not None:
+            wanted["state"] = state
+        if name is not None:
+            wanted["name"] = name if is_name(name) else ""
+        with self._parts.store.reading() as tx:
+            if project is not None:
+                found = tx.nodes.list(page, **wanted, project_id=find_project(tx, caller, project).id)
+            elif caller.is_operator:
+                found = tx.nodes.list(page, **wanted)
+            else:
+                found = _visible(tx, caller, page, wanted)
+            return listed(found, page, names_of(tx.projects, (node.project_id for node in found)))
+
+    def node_get(self, caller: Caller, ref: str) -> Shown[Node]:
+        """Read one node. Errors: NotFound."""
+        with self._parts.store.reading() as tx:
+            return _shown(tx, find_node(tx, caller, "node_get", ref))
+
+    def node_enrol(self, caller: Caller, wish: NodeWish) -> Operation:
+        """Add a node with the NICs named and begin to read it over its BMC.
+
+        Errors: Invalid; NotFound for a switch or port; Conflict when the name, a MAC address or a port is taken.
+        """
+        require(caller, "node_enrol")
+        if wish.driver not in self._parts.drivers.power:
+            known = ", ".join(sorted(self._parts.drivers.power))
+            raise Invalid(f"There is no power driver {wish.driver}.", code="no-driver", fix=f"Known: {known}.")
+        now = self._parts.now()
+        node = Node(
+            id=NodeId(new_id()),
+            name=wish.name,
+            state=NodeState.ENROLLED,
+            state_reason="",
+            state_since=now,
+            project_id=None,
+            power_driver=wish.driver,
+            bmc_address=wish.address,
+            bmc_username=wish.username,
+            bmc_password=wish.password,
+            bmc_system=wish.system,
+            created_at=now,
+        )
+        with self._parts.store.transaction() as tx:
+            tx.nodes.add(node)
+            _add_nics(tx, node, wish.wiring)
+            return enrol.request(tx, now, node=node, actor_id=caller.user_id)
+
+    def node_delete(self, caller: Caller, ref: str) -> None:
+        """Forget a node that nobody holds, with its NICs. Errors: NotFound, Conflict."""
+        with self._parts.store.transaction() as tx:
+            node = find_node(tx, caller, "node_delete", ref)
+            if node.project_id is not None:
+                raise Conflict(
+                    f"Node {node.name} is {node.state} and held by a project.",
+                    code="node-held",
+                    fix="Release it first.",
+                    details={"held_by": str(node.project_id)},
+                )
+            if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
+                raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
+            for nic in tx.nics.list(node_id=node.id):
+                tx.nics.remove(nic.id)
+            tx.nodes.remove(node.id, expect={"state": node.state})
+            record(tx, self._parts.now(), "node.deleted", node=node, actor_id=caller.user_id, data={"name": node.name})
+
+    def node_release(self, caller: Caller, ref: str) -> Operation:
+        """Begin to give a node back. Errors: NotFound, Forbidden, Conflict."""
+        with self._parts.store.transaction() as tx:
+            node = find_node(tx, caller, "node_release", ref)
+            if node.state is NodeState.QUARANTINED:
+                require(caller, "node_readmit")
+            return release.request(tx, self._parts.now(), node=node, actor_id=caller.user_id)
+
+    def node_stop(self, caller: Caller, ref: str) -> Operation:
+        """Begin to take the disk from a held node; it stays held and keeps its networks. Errors: as release."""
+        with self._parts.store.transaction() as tx:
+            node = find_node(tx, caller, "node_stop", ref)
+            return release.request_stop(tx, self._parts.now(), node=node, actor_id=caller.user_id)
+
+    def node_readmit(self, caller: Caller, ref: str) -> Operation:
+        """Begin to prove a quarantined node clean, or an inspected one fit for use. Errors: NotFound, Conflict."""
+        with self._parts.store.transaction() as tx:
+            node = find_node(tx, caller, "node_readmit", ref)
+            if node.state is NodeState.QUARANTINED:
+                return release.request(tx, self._parts.now(), node=node, actor_id=caller.user_id)
+            if node.state is NodeState.INSPECTED:
+                return enrol.request(tx, self._parts.now(), node=node, actor_id=caller.user_id)
+            raise Conflict(f"Node {node.name} is {node.state}, not quarantined or inspected.", code="not-quarantined")
+
+    def node_power(self, caller: Caller, ref: str, action: str) -> Operation:
+        """Begin to switch a node: "on", "off" or "cycle". Errors: NotFound, Forbidden, Conflict."""
+        with self._parts.store.transaction() as tx:
+            node = find_node(tx, caller, "node_power", ref)
+            want = power.PowerAction(action)
+            return power.request(tx, self._parts.now(), node=node, action=want, actor_id=caller.user_id)
+
+    def node_maintain(self, caller: Caller, ref: str, reason: str) -> Shown[Node]:
+        """Take a node that nobody holds out of use. Errors: NotFound, Conflict."""
+        with self._parts.store.transaction() as tx:
+            node = find_node(tx, caller, "node_maintain", ref)
+            if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
+                raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
+            return self._move(tx, caller, node, NodeState.MAINTENANCE, reason)
+
+    def node_end_maintenance(self, caller: Caller, ref: str) -> Shown[Node]:
+        """Put a node back: free if every port is still proven shut, else inspected. Errors: NotFound, Conflict."""
+        with self._parts.store.transaction() as tx:
+            node = find_node(tx, caller, "node_maintain", ref)
+            if node.state is not NodeState.MAINTENANCE:
+                raise Conflict(f"Node {node.name} is {node.state}, not in maintenance.", code="not-in-maintenance")
+            ports = ports_of_node(tx, node.id)
+            if ports and all(port.is_shut and port.state is PortState.SETTLED for port in ports):
+                return self._move(tx, caller, node, NodeState.FREE, "")
+            reason = "no switch port is proven shut since its maintenance: readmit it"
+            return self._move(tx, caller, node, NodeState.INSPECTED, reason)
+
+    def _move(self, tx: Transaction, caller: Caller, node: Node, state: NodeState, reason: str) -> Shown[Node]:
+        now = self._parts.now()
+        move_node(tx, now, node, state, reason=reason)
+        data = {"state": state.value, "reason": reason}
+        record(tx, now, "node.moved", node=node, actor_id=caller.user_id, data=data)
+        return _shown(tx, tx.nodes.get(node.id))
+
+    def node_console(self, caller: Caller, ref: str, lines: int) -> str:
+        """Read the serial console's last lines through the BMC. Errors: NotFound, Forbidden, the driver's own."""
+        with self._parts.store.reading() as tx:
+            node = find_node(tx, caller, "node_console", ref)
+        driver = self._parts.drivers.power.get(node.power_driver)
+        if driver is None:
+            raise Conflict(f"There is no power driver {node.power_driver} here.", code="no-driver")
+        return driver.console_tail(bmc_of(node), min(lines, CONSOLE_LINES_MAX))
+
+
+def _visible(tx: Transaction, caller: Caller, page: Page, wanted: dict[str, object]) -> tuple[Node, ...]:
+    """Read the nodes that a tenant may see: two queries, merged."""
+    held = tx.nodes.list(page, **wanted, project_id=list(caller.memberships))
+    if wanted.get("state", NodeState.FREE) is not NodeState.FREE:
+        return held
+    return merged(page, held, tx.nodes.list(page, **{**wanted, "state": NodeState.FREE}))
+
+
+def _shown(tx: Transaction, node: Node) -> Shown[Node]:
+    return Shown(value=node, names=names_of(tx.projects, [node.project_id]))
+
+
+def _add_nics(tx: Transaction, node: Node, wiring: Sequence[Cable]) -> None:
+    for number, cable in enumerate(wiring):
+        port = find_port(tx, find_named(tx.switches, cable.switch, "switch"), cable.port)
+        tx.nics.add(
+            Nic(id=NicId(new_id()), node_id=node.id, name=f"nic{number}", mac=cable.mac, switch_port_id=port.id)
+        )

@@ -1,0 +1,43 @@
+"""What the services are made from, given by whoever wires the program."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from malleable.domain.ports import Clock, Drivers
+from malleable.domain.store import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The outside world."""
+
+    store: Store
+    clock: Clock
+    drivers: Drivers
+    spool_dir: Path  #: uploads land here, under the image's id, until they are sealed
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown(Generic[T]):
+    """A value with the names of what it refers to, as far as its reader may know them."""
+
+    value: T
+    names: Mapping[UUID, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed(Generic[T]):
+    """One page of values, in order of id, with the names of what they refer to."""
+
+    items: tuple[T, ...]
+    next: UUID | None = None  #: where the next page begins; None on the last
+    names: Mapping[UUID, str] = field(default_factory=dict)

@@ -1,0 +1,199 @@
+"""Provisioning: from "this disk on that network" to a node that boots it."""
+
+import random
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from malleable.domain.disks import Disk, DiskState
+from malleable.domain.errors import Conflict, Exhausted, Invalid
+from malleable.domain.ids import DiskId, ProjectId, new_id
+from malleable.domain.images import BootWay, Image, ImageState
+from malleable.domain.networks import Network
+from malleable.domain.nodes import Nic, Node, NodeState
+from malleable.domain.operations import Operation
+from malleable.domain.store import Page, Transaction
+from malleable.services.authorization import require
+from malleable.services.caller import Caller
+from malleable.services.finding import find_node, find_owned, project_for
+from malleable.services.nics import find_nic, first_wired
+from malleable.services.parts import Parts
+from malleable.workflows import move, provision
+from malleable.workflows.provision import Wish
+
+#: Free nodes looked at when any will do: more than one, so that many askers at once do not all want the same.
+CANDIDATES = 64
+#: Times that "any node" is tried again after somebody else took the chosen one.
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootWish:
+    """How a node shall boot."""
+
+    nic: str | None = None
+    way: BootWay | None = None
+    hostname: str | None = None
+    ssh_keys: tuple[str, ...] = ()
+    user_data: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisionWish:
+    """What to run where: an existing disk, or a new one from an image; ``node`` None is any free one that fits."""
+
+    project: str | None
+    node: str | None
+    disk: str | None
+    image: str | None
+    disk_name: str | None
+    disk_size_bytes: int | None
+    network: str
+    boot: BootWish
+
+
+class Provisions:
+    """Requests that make a node run a disk."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def provision_create(self, caller: Caller, wish: ProvisionWish) -> Operation:
+        """Take a node for a project and begin to boot a disk on it.
+
+        Errors: Invalid; NotFound; Forbidden; Conflict naming who holds what was asked for; Exhausted when no free node
+        fits.
+        """
+        if (wish.disk is None) == (wish.image is None):
+            raise Invalid("Name either a disk or an image.", fix="Give disk= for one you have, image= for a new one.")
+        for _ in range(TRIES - 1 if wish.node is None else 0):
+            try:
+                return self._provision(caller, wish)
+            except Conflict as e:
+                if e.code not in ("node-not-available", "conflict"):
+                    raise
+        return self._provision(caller, wish)
+
+    def disk_move(
+        self, caller: Caller, ref: str, *, node: str, network: str | None, boot: BootWish, project: str | None
+    ) -> Operation:
+        """Begin to stop the node that runs a disk and to run it on another. Errors: as provisioning."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            disk = find_owned(tx, tx.disks, caller, "disk_use", ref, project)
+            require(caller, "provision_create", project_id=disk.project_id)
+            target = tx.targets.find(disk_id=disk.id)
+            if network is not None:
+                where = find_owned(tx, tx.networks, caller, "network_use", network, str(disk.project_id))
+            elif target is not None:
+                where = tx.networks.get(target.network_id)
+            else:
+                raise Invalid(f"Disk {disk.name} runs nowhere.", code="network-needed", fix="Name a network.")
+            chosen = find_node(tx, caller, "node_get", node)
+            image = tx.images.get(disk.image_id)
+            wish = _wish(tx, caller, node=chosen, disk=disk, image=image, network=where, boot=boot)
+            return move.request(tx, now, wish)
+
+    def _provision(self, caller: Caller, wish: ProvisionWish) -> Operation:
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            project_id = project_for(tx, caller, wish.project, "provision_create")
+            network = find_owned(tx, tx.networks, caller, "network_use", wish.network, str(project_id))
+            disk, image = self._disk(tx, caller, wish, project_id)
+            node = (
+                find_node(tx, caller, "node_get", wish.node) if wish.node is not None else _any_free(tx, image, network)
+            )
+            if disk is None:
+                disk = _new_disk(wish, project_id, image, node, self._parts.now())
+                tx.disks.add(disk)
+            full = _wish(tx, caller, node=node, disk=disk, image=image, network=network, boot=wish.boot)
+            return provision.request(tx, now, full)
+
+    def _disk(
+        self, tx: Transaction, caller: Caller, wish: ProvisionWish, project_id: ProjectId
+    ) -> tuple[Disk | None, Image]:
+        if wish.disk is not None:
+            disk = find_owned(tx, tx.disks, caller, "disk_use", wish.disk, str(project_id))
+            return disk, tx.images.get(disk.image_id)
+        image = find_owned(tx, tx.images, caller, "image_get", wish.image or "", str(project_id))
+        if image.state is not ImageState.SEALED:
+            raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+        return None, image
+
+
+def _any_free(tx: Transaction, image: Image, network: Network) -> Node:
+    """Choose one of the free nodes that the image boots on and that hang on the network's fabric, at random."""
+    free = tx.nodes.list(Page(limit=CANDIDATES), state=NodeState.FREE)
+    fitting = [n for n in free if n.firmware is None or n.firmware in image.firmwares]
+    reachable = _on_fabric(tx, fitting, network.fabric)
+    if not reachable:
+        raise Exhausted(
+            f"No free node fits image {image.name} and network {network.name}.",
+            code="no-free-node",
+            fix="Wait for a release, or look at `m2 node list --state free`.",
+        )
+    return random.choice(reachable)
+
+
+def _on_fabric(tx: Transaction, nodes: list[Node], fabric: str) -> list[Node]:
+    """Keep the nodes with a NIC on a switch of the fabric; three queries however many nodes."""
+    if not nodes:
+        return []
+    switches = [switch.id for switch in tx.switches.list(fabric=fabric)]
+    nics = [nic for nic in tx.nics.list(node_id=[n.id for n in nodes]) if nic.switch_port_id is not None]
+    wired = tx.switch_ports.list(id=[nic.switch_port_id for nic in nics], switch_id=switches)
+    ports = {port.id for port in wired}
+    reachable = {nic.node_id for nic in nics if nic.switch_port_id in ports}
+    return [node for node in nodes if node.id in reachable]
+
+
+def _new_disk(wish: ProvisionWish, project_id: ProjectId, image: Image, node: Node, now: datetime) -> Disk:
+    disk_id = DiskId(new_id())
+    return Disk(
+        id=disk_id,
+        name=wish.disk_name or f"{node.name[:40]}-{disk_id.hex[-12:]}",
+        project_id=project_id,
+        image_id=image.id,
+        state=DiskState.CREATING,
+        size_bytes=grown(image, wish.disk_size_bytes),
+        created_at=now,
+    )
+
+
+def grown(image: Image, size_bytes: int | None) -> int:
+    """Decide a disk's size. Errors: Invalid when it is smaller than its image."""
+    if size_bytes is None:
+        return image.size_bytes
+    if size_bytes < image.size_bytes:
+        raise Invalid(
+            f"A disk of {size_bytes} bytes is smaller than image {image.name} ({image.size_bytes} bytes).",
+            code="disk-too-small",
+            fix="Leave the size out to take the image's.",
+        )
+    return size_bytes
+
+
+def _wish(
+    tx: Transaction, caller: Caller, *, node: Node, disk: Disk, image: Image, network: Network, boot: BootWish
+) -> Wish:
+    nic = _nic(tx, node, boot.nic)
+    wish = Wish(
+        node=node,
+        project_id=disk.project_id,
+        disk=disk,
+        image=image,
+        network=network,
+        nic=nic,
+        way=boot.way or image.boot_ways[0],
+        hostname=boot.hostname or node.name.replace(".", "-").replace("_", "-"),
+        actor_id=caller.user_id,
+    )
+    return replace(wish, ssh_keys=boot.ssh_keys, user_data=boot.user_data)
+
+
+def _nic(tx: Transaction, node: Node, ref: str | None) -> Nic:
+    if ref is not None:
+        return find_nic(tx, node, ref)
+    nic = first_wired(tx, node.id)
+    if nic is None:
+        raise Conflict(f"Node {node.name} has no NIC.", code="no-nic", fix="An operator enrols it again.")
+    return nic

@@ -1,0 +1,198 @@
+"""Switches and their ports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.ids import SwitchId, SwitchPortId, new_id, parse_id
+from malleable.domain.nodes import Nic
+from malleable.domain.ports import Switches as Driver
+from malleable.domain.secrets import Secret
+from malleable.domain.store import Page, Transaction
+from malleable.domain.switches import Switch, SwitchPort
+from malleable.services.authorization import not_found, require
+from malleable.services.caller import Caller
+from malleable.services.finding import find_named, listed, names_of, shown
+from malleable.services.parts import Listed, Parts
+from malleable.workflows.requests import record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchWish:
+    """A switch to manage."""
+
+    name: str
+    driver: str
+    fabric: str
+    address: str
+    settings: Mapping[str, str]
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WiredPort:
+    """A port with what is wired to it."""
+
+    port: SwitchPort
+    switch: str
+    nic: Nic | None
+    node: str | None
+
+    @property
+    def id(self) -> SwitchPortId:
+        return self.port.id
+
+
+class SwitchService:
+    """Managed switches; the machine room's people keep them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def switch_list(self, caller: Caller, page: Page) -> Listed[Switch]:
+        """List all switches."""
+        require(caller, "switch_list")
+        with self._parts.store.reading() as tx:
+            return listed(tx.switches.list(page), page, {})
+
+    def switch_get(self, caller: Caller, ref: str) -> Switch:
+        """Read one switch. Errors: NotFound."""
+        require(caller, "switch_get", what=f"switch {shown(ref)}")
+        with self._parts.store.reading() as tx:
+            return find_named(tx.switches, ref, "switch")
+
+    def switch_create(self, caller: Caller, wish: SwitchWish) -> Switch:
+        """Ask the switch whether it answers and can do VLANs, then manage it.
+
+        Errors: Invalid for an unknown driver; the driver's own in its words; Conflict when the name is taken.
+        """
+        require(caller, "switch_create")
+        driver = self._driver(wish.driver)
+        now = self._parts.now()
+        switch = Switch(
+            id=SwitchId(new_id()),
+            name=wish.name,
+            driver=wish.driver,
+            fabric=wish.fabric,
+            address=wish.address,
+            settings=wish.settings,
+            username=wish.username,
+            password=wish.password,
+            created_at=now,
+        )
+        driver.check(switch)
+        with self._parts.store.transaction() as tx:
+            tx.switches.add(switch)
+            data = {"name": switch.name, "fabric": switch.fabric, "driver": switch.driver}
+            record(tx, now, "switch.created", actor_id=caller.user_id, data=data)
+        return switch
+
+    def switch_delete(self, caller: Caller, ref: str) -> None:
+        """Stop managing a switch without ports. Errors: NotFound, Conflict."""
+        require(caller, "switch_delete", what=f"switch {shown(ref)}")
+        with self._parts.store.transaction() as tx:
+            switch = find_named(tx.switches, ref, "switch")
+            ports = tx.switch_ports.count(switch_id=switch.id)
+            if ports:
+                raise Conflict(
+                    f"Switch {switch.name} still has {ports} ports.",
+                    code="switch-in-use",
+                    fix="Delete its ports first.",
+                )
+            tx.switches.remove(switch.id)
+            record(tx, self._parts.now(), "switch.deleted", actor_id=caller.user_id, data={"name": switch.name})
+
+    def port_list(self, caller: Caller, ref: str, page: Page) -> Listed[WiredPort]:
+        """List a switch's ports, each with what is wired to it. Errors: NotFound."""
+        require(caller, "port_list", what=f"switch {shown(ref)}")
+        with self._parts.store.reading() as tx:
+            switch = find_named(tx.switches, ref, "switch")
+            return listed(_wired(tx, switch, tx.switch_ports.list(page, switch_id=switch.id)), page, {})
+
+    def port_get(self, caller: Caller, ref: str, port_ref: str) -> WiredPort:
+        """Read one port. Errors: NotFound."""
+        require(caller, "port_get", what=f"switch {shown(ref)}")
+        with self._parts.store.reading() as tx:
+            switch = find_named(tx.switches, ref, "switch")
+            return _wired(tx, switch, [find_port(tx, switch, port_ref)])[0]
+
+    def port_create(self, caller: Caller, ref: str, names: Sequence[str] | None) -> Listed[WiredPort]:
+        """Manage the named ports, or all that the switch tells of; those managed already stay as they are.
+
+        Errors: NotFound; Invalid for a port the switch does not have; the driver's own.
+        """
+        require(caller, "port_create", what=f"switch {shown(ref)}")
+        with self._parts.store.reading() as tx:
+            switch = find_named(tx.switches, ref, "switch")
+        wanted = self._checked_names(switch, names)
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            present = {port.name for port in tx.switch_ports.list(switch_id=switch.id)}
+            for name in wanted:
+                if name not in present:
+                    tx.switch_ports.add(
+                        SwitchPort(id=SwitchPortId(new_id()), switch_id=switch.id, name=name, created_at=now)
+                    )
+            data = {"switch": switch.name, "ports": wanted}
+            record(tx, now, "port.created", actor_id=caller.user_id, data=data)
+            ports = tx.switch_ports.list(switch_id=switch.id, name=wanted)
+            return Listed(items=_wired(tx, switch, ports))
+
+    def port_delete(self, caller: Caller, ref: str, port_ref: str) -> None:
+        """Stop managing a port that nothing is wired to. Errors: NotFound, Conflict."""
+        require(caller, "port_delete", what=f"switch {shown(ref)}")
+        with self._parts.store.transaction() as tx:
+            switch = find_named(tx.switches, ref, "switch")
+            port = find_port(tx, switch, port_ref)
+            nic = tx.nics.find(switch_port_id=port.id)
+            if nic is not None:
+                raise Conflict(
+                    f"Port {port.name} is wired to NIC {nic.name} ({nic.mac}).",
+                    code="port-in-use",
+                    fix="Unwire the NIC or delete its node first.",
+                )
+            tx.switch_ports.remove(port.id)
+            data = {"switch": switch.name, "port": port.name}
+            record(tx, self._parts.now(), "port.deleted", actor_id=caller.user_id, data=data)
+
+    def _driver(self, name: str) -> Driver:
+        driver = self._parts.drivers.switches.get(name)
+        if driver is None:
+            known = ", ".join(sorted(self._parts.drivers.switches))
+            raise Invalid(f"There is no switch driver {name}.", code="no-driver", fix=f"Known: {known or 'none'}.")
+        return driver
+
+    def _checked_names(self, switch: Switch, names: Sequence[str] | None) -> list[str]:
+        """Ask the switch for its ports."""
+        told = self._driver(switch.driver).ports(switch)
+        unknown = sorted(set(names or ()).difference(told))
+        if unknown:
+            raise Invalid(
+                f"Switch {switch.name} has no port {', '.join(shown(name) for name in unknown[:10])}.",
+                code="no-such-port",
+                fix=f"It has: {', '.join(told[:50])}.",
+            )
+        return sorted(told if names is None else set(names))
+
+
+def find_port(tx: Transaction, switch: Switch, ref: str) -> SwitchPort:
+    """Find a switch's port by id or by the switch's own name for it. Errors: NotFound. No authorisation."""
+    id = parse_id(ref)
+    wanted: dict[str, object] = {"id": id} if id else {"name": ref}
+    port = tx.switch_ports.find(switch_id=switch.id, **wanted) if ref.isprintable() else None
+    if port is None:
+        raise not_found(f"port {shown(ref)} of switch {switch.name}")
+    return port
+
+
+def _wired(tx: Transaction, switch: Switch, ports: Sequence[SwitchPort]) -> tuple[WiredPort, ...]:
+    ids: list[UUID] = [port.id for port in ports]
+    nics = {nic.switch_port_id: nic for nic in tx.nics.list(switch_port_id=ids)} if ids else {}
+    nodes = names_of(tx.nodes, (nic.node_id for nic in nics.values()))
+    return tuple(
+        WiredPort(port=port, switch=switch.name, nic=nic, node=nodes.get(nic.node_id) if nic else None)
+        for port in ports
+        for nic in [nics.get(port.id)]
+    )
