@@ -3,9 +3,11 @@
 The driver keeps no process: the gateway runs each daemon inside its network's namespace, as root, with a
 control socket that the worker finds by path (``socket_of``). What it expects to be running:
 
-    TGT_IPC_SOCKET=<dir>/tgtd  ip netns exec <namespace>  tgtd -f -C <n> -t 1 --iscsi portal=<address>:3260
+    TGT_IPC_SOCKET=<dir>/tgtd  nsenter --net=/run/netns/<name>  tgtd -f -C <n> -t 1 --iscsi portal=<address>:3260
 
-tgtd then makes ``<dir>/tgtd.<n>`` (107 characters at most) and ``<dir>/tgtd.<n>.lock``; ``socket_of`` returns the
+``nsenter`` and not ``ip netns exec``: the latter gives the daemon mounts of its own, so that it would not see a pool
+that is mounted later, and keep one alive that is unmounted (measured where the root mount is private).
+tgtd makes ``<dir>/tgtd.<n>`` (107 characters at most) and ``<dir>/tgtd.<n>.lock``; ``socket_of`` returns the
 former. ``-t 1``: one thread per LUN is the fastest and the only number that holds a thousand LUNs. Who supervises tgtd
 may delete the lock file only once the process is reaped: it is the proof that no session is alive. SIGTERM does
 not end a tgtd that has targets; SIGKILL loses nothing that was acknowledged as flushed.
