@@ -91,10 +91,13 @@ def test_a_killed_bmc_process_comes_back_with_running_machines(
     machines.reset(bios, "On")
     layout = Layout.of(spec)
     machine = processes.recorded(layout.node(2).qemu_pid)
+    rack.fault(spec.name, bios.name, rack.FaultKind.BMC_SILENT)
     kill(processes.recorded(layout.bmc_pid))
     assert not rack.status(spec.name).is_bmc_running
 
     assert rack.up(spec) == room
+    assert rack.status(spec.name).faults == {bios.name: {rack.FaultKind.BMC_SILENT: 0.0}}
+    rack.clear_fault(spec.name, bios.name)
     assert machines.power(bios) is sushy.PowerState.ON
     assert processes.recorded(layout.node(2).qemu_pid) == machine
     machines.reset(bios, "ForceOff")

@@ -118,6 +118,11 @@ class Layout:
         return self.run_dir / "bmc.pid"
 
     @property
+    def bmc_ready(self) -> Path:
+        """There while the BMC process serves."""
+        return self.run_dir / "bmc.ready"
+
+    @property
     def bmc_log(self) -> Path:
         return self.state_dir / "bmc.log"
 

@@ -19,7 +19,7 @@ DEAD_VLAN = 4095  #: reserved by IEEE 802.1Q: no network can ever have it
 #: Source: ovs-vswitchd.conf.db(5); drops traced by the system tests on Open vSwitch 3.1.
 SHUT = ("vlan_mode=trunk", f"trunks={DEAD_VLAN}", "protected=true")
 
-START_DEADLINE_S = 10.0
+START_DEADLINE_S = 20.0
 _VSCTL_TIMEOUT_S = 10
 
 

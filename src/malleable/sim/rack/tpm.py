@@ -6,7 +6,7 @@ from pathlib import Path
 from malleable.sim.rack import commands, namespace, processes
 from malleable.sim.rack.layout import NodeFiles
 
-START_DEADLINE_S = 5.0
+START_DEADLINE_S = 20.0
 EK_CERTIFICATE = "ek-rsa2048.crt"  #: as swtpm_setup names it; DER
 _STATE = "tpm2-00.permall"
 

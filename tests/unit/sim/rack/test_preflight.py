@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from malleable.domain.errors import Forbidden
 from malleable.domain.nodes import Firmware
 from malleable.sim.rack import commands, preflight
 from malleable.sim.rack.spec import RackSpec
@@ -31,6 +32,13 @@ def test_every_package_is_in_the_list_that_setup_installs() -> None:
     sources = (preflight.COMMANDS, preflight.TPM_COMMANDS, preflight.FILES, preflight.UEFI_FILES, preflight.BIOS_FILES)
 
     assert {package for source in sources for package in source.values()} <= listed
+
+
+def test_without_root_the_first_word_is_about_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+
+    with pytest.raises(Forbidden, match="sudo"):
+        preflight.check(RackSpec(name="demo"))
 
 
 def test_commands_run_with_a_bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,10 +59,13 @@ def serve(run_dir: Path, fds: list[int]) -> None:
     faults = FaultFile(path=layout.faults)
     _configure(RackSystems(nodes={node.spec.uuid: node for node in nodes.values()}, faults=faults), layout)
     flapper = PortFlapper(nodes=nodes, netns=layout.netns, faults=faults)
+    end = _obey_signals(flapper)
     described = description.load(layout.description).nodes
     for fd, node_description in zip(fds, described, strict=True):
         _listen(fd, node_description, faults)
-    _run(flapper)
+    flapper.start()
+    layout.bmc_ready.touch()
+    end.wait()
 
 
 def _configure(systems: RackSystems, layout: Layout) -> None:
@@ -91,12 +94,12 @@ def _listen(fd: int, node: NodeDescription, faults: FaultFile) -> None:
     ).start()
 
 
-def _run(flapper: PortFlapper) -> None:
+def _obey_signals(flapper: PortFlapper) -> threading.Event:
+    """Return what SIGTERM sets. Before anybody is told that we serve: an unheeded SIGHUP would end us."""
     end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: end.set())
     signal.signal(signal.SIGHUP, lambda *_: flapper.look_again())
-    flapper.start()
-    end.wait()
+    return end
 
 
 if __name__ == "__main__":
