@@ -169,6 +169,10 @@ class ReflinkDisks:
             raise Refused(f"Image {image_id} has no file {name!a}.", code="no-such-file")
         return path
 
+    def image_path(self, image_id: ImageId) -> Path:
+        """Locate a sealed image's bytes. Errors: Refused with code "no-such-image"."""
+        return self._manifest(image_id)[0] / sealing.IMAGE
+
     def verify(self, image_id: ImageId) -> None:
         """Read an image and its files whole and compare their SHA-256; takes as long as reading them.
 

@@ -1,0 +1,127 @@
+"""Every kind of disk pool, in one shape for one suite."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from malleable.domain.ids import DiskId, ImageId, new_id
+from malleable.domain.ports import Disks
+from malleable.drivers.storage import blocks
+from malleable.drivers.storage.reflink import GIB, ReflinkDisks, ReflinkSettings
+from malleable.sim.disks import SimDisks
+
+MIB = 1 << 20
+CONTENT = bytes(range(256)) * 4096 * 3 + b"end of the image" * 32  #: 3 MiB and a bit, whole sectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """An empty pool, ways to use its disks as a node would, and ways to break it."""
+
+    disks: Disks
+    folder: Path
+    read: Callable[[DiskId, int, int], bytes]
+    write: Callable[[DiskId, int, bytes], None]
+    size_bytes: Callable[[DiskId], int]
+    damage: Callable[[ImageId], object]  #: cut the image's tail off
+    fill: Callable[[], Disks]  #: the same pool with nothing left to give
+    verify: Callable[[ImageId], None]
+
+    def source(self, content: bytes = CONTENT) -> tuple[Path, str]:
+        """Make a file to import; return it and its SHA-256."""
+        path = self.folder / f"source-{new_id()}"
+        path.write_bytes(content)
+        return path, hashlib.sha256(content).hexdigest()
+
+    def image(self, content: bytes = CONTENT) -> ImageId:
+        """Seal an image of some content."""
+        image_id = ImageId(new_id())
+        path, sha256 = self.source(content)
+        assert self.disks.seal(image_id, path, sha256=sha256) == len(content)
+        return image_id
+
+    def clone(self, image_id: ImageId, size_bytes: int = 0) -> DiskId:
+        """Clone an image."""
+        disk_id = DiskId(new_id())
+        self.disks.clone(image_id, disk_id, size_bytes=size_bytes)
+        return disk_id
+
+
+def sim_bench(disks: SimDisks, folder: Path) -> Bench:
+    def fill() -> Disks:
+        disks.reserve_bytes = 2 * disks.total_bytes
+        return disks
+
+    return Bench(
+        disks=disks,
+        folder=folder,
+        read=disks.read,
+        write=disks.write,
+        size_bytes=disks.size_bytes,
+        damage=disks.damage_image,
+        fill=fill,
+        verify=disks.verify,
+    )
+
+
+def reflink_bench(disks: ReflinkDisks, settings: ReflinkSettings, folder: Path) -> Bench:
+    def path_of(disk_id: DiskId) -> Path:
+        return Path(disks.handle(disk_id).path)
+
+    def read(disk_id: DiskId, offset: int, length: int) -> bytes:
+        with path_of(disk_id).open("rb") as file:
+            return os.pread(file.fileno(), length, offset)
+
+    def write(disk_id: DiskId, offset: int, data: bytes) -> None:
+        with path_of(disk_id).open("r+b") as file:
+            os.pwrite(file.fileno(), data, offset)
+
+    def damage(image_id: ImageId) -> None:
+        image = disks.image_path(image_id)
+        blocks.set_immutable(image, on=False)
+        os.truncate(image, image.stat().st_size - 512)
+
+    return Bench(
+        disks=disks,
+        folder=folder,
+        read=read,
+        write=write,
+        size_bytes=lambda disk_id: path_of(disk_id).stat().st_size,
+        damage=damage,
+        fill=lambda: ReflinkDisks(replace(settings, reserve_bytes=1 << 60)),
+        verify=disks.verify,
+    )
+
+
+@pytest.fixture(scope="session")
+def own_xfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReflinkSettings]:
+    """A real pool on an XFS of its own, for all tests."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a pool")
+    settings = ReflinkSettings(pool_dir=tmp_path_factory.mktemp("pool"), size_bytes=2 * GIB, reserve_bytes=0)
+    yield settings
+    ReflinkDisks(settings).close()
+
+
+@pytest.fixture
+def reflink(own_xfs: ReflinkSettings) -> Iterator[ReflinkDisks]:
+    """The real pool, emptied after the test."""
+    disks = ReflinkDisks(own_xfs)
+    yield disks
+    things = disks.list()
+    for disk_id in things.disks:
+        disks.delete_disk(disk_id)
+    for image_id in things.images:
+        disks.delete_image(image_id)
+
+
+@pytest.fixture(params=["sim", pytest.param("reflink", marks=pytest.mark.room)])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    if request.param == "sim":
+        return sim_bench(SimDisks(), tmp_path)
+    settings: ReflinkSettings = request.getfixturevalue("own_xfs")
+    return reflink_bench(request.getfixturevalue("reflink"), settings, tmp_path)

@@ -1,0 +1,105 @@
+"""The suite on every pool, and on pools that are wrong."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from tests.contract.disks import suite
+from tests.contract.disks.conftest import Bench, sim_bench
+
+from malleable.domain.errors import Busy, DriverError, Malformed, Refused, Unreachable
+from malleable.domain.ids import DiskId, ImageId, new_id
+from malleable.sim.disks import SimDisks
+from malleable.sim.faults import FaultKind
+
+Rule = Callable[[Bench], None]
+
+
+@pytest.mark.parametrize("rule", suite.RULES, ids=lambda rule: rule.__name__)
+def test_pool_keeps_the_rule(rule: Rule, bench: Bench) -> None:
+    rule(bench)
+
+
+class Sharing(SimDisks):
+    """All clones of an image are one."""
+
+    def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
+        super().clone(image_id, disk_id, size_bytes=size_bytes)
+        sibling = next(iter(self._disks.values()))
+        self._disks[disk_id] = sibling
+
+
+class Overwriting(SimDisks):
+    """Clones again although the disk is there."""
+
+    def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
+        self._disks.pop(disk_id, None)
+        super().clone(image_id, disk_id, size_bytes=size_bytes)
+
+
+class Trusting(SimDisks):
+    """Takes any content for the one that was meant."""
+
+    def seal(self, image_id: ImageId, source: Path, *, sha256: str, files: Mapping[str, Path] = {}) -> int:
+        sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+        return super().seal(image_id, source, sha256=sha256, files=files)
+
+
+class Blind(SimDisks):
+    """Clones an image whatever became of it."""
+
+    def _sound(self, image_id: ImageId) -> bytes:
+        self._damaged.discard(image_id)
+        return super()._sound(image_id)
+
+
+class Greedy(SimDisks):
+    """Knows no watermark."""
+
+    def _want_free(self, size_bytes: int) -> None:
+        return
+
+
+class Leaky(SimDisks):
+    """Forgets to delete."""
+
+    def delete_disk(self, disk_id: DiskId) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        (Sharing, suite.writes_reach_neither_sibling_nor_image),
+        (Overwriting, suite.cloning_again_keeps_what_was_written),
+        (Trusting, suite.a_wrong_checksum_leaves_nothing),
+        (Blind, suite.a_damaged_image_is_refused),
+        (Greedy, suite.a_full_pool_makes_nothing_and_loses_nothing),
+        (Leaky, suite.deleting_is_done_once_or_many_times),
+    ],
+)
+def test_wrong_pool_breaks_the_rule(wrong: type[SimDisks], rule: Rule, tmp_path: Path) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        rule(sim_bench(wrong(), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "is_made"),
+    [
+        (FaultKind.LOST_REQUEST, Unreachable, False),
+        (FaultKind.LOST_REPLY, Unreachable, True),
+        (FaultKind.BUSY, Busy, False),
+        (FaultKind.REFUSED, Refused, False),
+        (FaultKind.MALFORMED, Malformed, False),
+    ],
+)
+def test_sim_fails_as_ordered(kind: FaultKind, error: type[DriverError], is_made: bool, tmp_path: Path) -> None:
+    disks = SimDisks()
+    image_id, disk_id = sim_bench(disks, tmp_path).image(), DiskId(new_id())
+    disks.faults.add("clone", kind, key=str(disk_id))
+    with pytest.raises(error):
+        disks.clone(image_id, disk_id, size_bytes=0)
+    assert disks.has_disk(disk_id) is is_made
+    disks.clone(image_id, disk_id, size_bytes=0)
+    assert disks.has_disk(disk_id)
