@@ -32,10 +32,10 @@ def attachment_list(session: Session, node: NodeOption = None, network: NetworkO
         Column(title="node", cell=lambda attachment: attachment.node),
         Column(title="nic", cell=lambda attachment: attachment.nic),
         Column(title="network", cell=lambda attachment: attachment.network),
-        Column(title="channel", cell=lambda attachment: attachment.channel),
+        Column(title="channel", cell=lambda attachment: attachment.channel, is_minor=True),
         Column(title="address", cell=lambda attachment: attachment.address),
         Column(title="state", cell=lambda attachment: attachment.state),
-        Column(title="age", cell=lambda attachment: age(attachment.created_at, now), is_number=True),
+        Column(title="age", cell=lambda attachment: age(attachment.created_at, now), is_number=True, is_minor=True),
     ]
     found = session.m2.attachment_list(node=node, network=network, project=session.project)
     show_list(session, found, columns, nothing="Nothing is attached.")
@@ -53,7 +53,7 @@ def attachment_attach(
     from malleable.wire.networks import AttachmentRequest
 
     request = AttachmentRequest(node=node, nic=nic, network=network, channel=channel)
-    operation = session.m2.attachment_attach(request, project=session.project)
+    operation = session.m2.attachment_create(request, project=session.project)
     finish(session, operation, is_watching=watch, what=f"attach {node} to {network}")
 
 
@@ -68,5 +68,5 @@ def attachment_detach(
     if len(found) > 1:
         nics = ", ".join(f"{a.nic} ({a.channel})" for a in found)
         raise Conflict(f"{node} is on {network} with {nics}.", fix="Name one with --nic.")
-    operation = session.m2.attachment_detach(found[0].id)
+    operation = session.m2.attachment_delete(found[0].id)
     finish(session, operation, is_watching=watch, what=f"detach {node} from {network}")

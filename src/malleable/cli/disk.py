@@ -38,12 +38,12 @@ def disk_list(session: Session) -> None:
     now = session.now()
     columns: list[Column[DiskView]] = [
         Column(title="name", cell=lambda disk: disk.name),
-        Column(title="project", cell=lambda disk: disk.project),
+        Column(title="project", cell=lambda disk: disk.project, is_minor=True),
         Column(title="state", cell=lambda disk: disk.state),
         Column(title="runs on", cell=lambda disk: disk.node or "-"),
-        Column(title="image", cell=lambda disk: disk.image),
+        Column(title="image", cell=lambda disk: disk.image, is_minor=True),
         Column(title="size", cell=lambda disk: size(disk.size_bytes), is_number=True),
-        Column(title="age", cell=lambda disk: age(disk.created_at, now), is_number=True),
+        Column(title="age", cell=lambda disk: age(disk.created_at, now), is_number=True, is_minor=True),
     ]
     nothing = "No disks; `m2 provision --image IMAGE --network NETWORK` makes one and boots it."
     show_list(session, session.m2.disk_list(project=session.project), columns, nothing=nothing)

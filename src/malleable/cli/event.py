@@ -38,8 +38,8 @@ def event_list(session: Session, node: NodeOption = None, kind: KindOption = Non
         Column(title="at", cell=lambda event: when(event)),
         Column(title="kind", cell=lambda event: event.kind),
         Column(title="node", cell=lambda event: names.node(event.node_id)),
-        Column(title="project", cell=lambda event: names.project(event.project_id)),
-        Column(title="by", cell=lambda event: names.user(event.actor_id)),
+        Column(title="project", cell=lambda event: names.project(event.project_id), is_minor=True),
+        Column(title="by", cell=lambda event: names.user(event.actor_id), is_minor=True),
         Column(title="what", cell=lambda event: facts(event), is_wrapped=True),
     ]
     found = session.m2.event_list(node=node, project=session.project, kind=kind, after=since(back))

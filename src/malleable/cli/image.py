@@ -32,10 +32,10 @@ def image_list(session: Session) -> None:
         Column(title="of", cell=lambda image: image.project or "all (golden)"),
         Column(title="state", cell=lambda image: image.state),
         Column(title="size", cell=lambda image: size(image.size_bytes), is_number=True),
-        Column(title="os", cell=lambda image: image.os or "-"),
-        Column(title="firmware", cell=lambda image: ", ".join(image.firmwares)),
-        Column(title="boots by", cell=lambda image: ", ".join(image.boot_ways)),
-        Column(title="age", cell=lambda image: age(image.created_at, now), is_number=True),
+        Column(title="os", cell=lambda image: image.os or "-", is_minor=True),
+        Column(title="firmware", cell=lambda image: ", ".join(image.firmwares), is_minor=True),
+        Column(title="boots by", cell=lambda image: ", ".join(image.boot_ways), is_minor=True),
+        Column(title="age", cell=lambda image: age(image.created_at, now), is_number=True, is_minor=True),
     ]
     nothing = "No images; bring one with `m2 image import FILE`."
     show_list(session, session.m2.image_list(project=session.project), columns, nothing=nothing)

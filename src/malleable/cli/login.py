@@ -66,7 +66,7 @@ def logout(session: Session) -> None:
         session.say(f"Not logged in to {url}.")
         return
     try:
-        session.m2.token_delete(session.m2.whoami().token.id)
+        session.m2.token_revoke(session.m2.whoami().token.id)
     except MalleableError as e:
         session.hint(f"The server could not be told ({e.message}); the token dies at its end.")
     rest = {server: login for server, login in logins.servers.items() if server != url}

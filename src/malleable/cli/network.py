@@ -34,13 +34,13 @@ def network_list(session: Session) -> None:
     now = session.now()
     columns: list[Column[NetworkView]] = [
         Column(title="name", cell=lambda network: network.name),
-        Column(title="project", cell=lambda network: network.project or "-"),
+        Column(title="project", cell=lambda network: network.project or "-", is_minor=True),
         Column(title="state", cell=lambda network: network.state),
         Column(title="served", cell=served),
         Column(title="subnet", cell=lambda network: network.cidr),
         Column(title="vlan", cell=lambda network: str(network.vid), is_number=True),
-        Column(title="fabric", cell=lambda network: network.fabric),
-        Column(title="age", cell=lambda network: age(network.created_at, now), is_number=True),
+        Column(title="fabric", cell=lambda network: network.fabric, is_minor=True),
+        Column(title="age", cell=lambda network: age(network.created_at, now), is_number=True, is_minor=True),
     ]
     nothing = "No networks; make one with `m2 network create NAME`."
     show_list(session, session.m2.network_list(project=session.project), columns, nothing=nothing)

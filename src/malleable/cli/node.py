@@ -61,9 +61,9 @@ def node_list(
         Column(title="project", cell=lambda node: node.project or "-"),
         Column(title="power", cell=lambda node: node.power),
         Column(title="boot", cell=lambda node: "-" if node.boot == "none" else node.boot),
-        Column(title="fw", cell=lambda node: node.firmware or "-"),
-        Column(title="cpus", cell=lambda node: str(node.cpu_count or "-"), is_number=True),
-        Column(title="memory", cell=_memory, is_number=True),
+        Column(title="fw", cell=lambda node: node.firmware or "-", is_minor=True),
+        Column(title="cpus", cell=lambda node: str(node.cpu_count or "-"), is_number=True, is_minor=True),
+        Column(title="memory", cell=_memory, is_number=True, is_minor=True),
         Column(title="reason", cell=lambda node: node.state_reason, is_wrapped=True),
     ]
     found = session.m2.node_list(state=state, project=session.project, name=name)

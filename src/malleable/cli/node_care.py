@@ -27,7 +27,7 @@ def node_maintenance(
     """Take a node that nobody holds out of use, or put it back."""
     if end == bool(reason):
         usage("Maintenance either begins with a reason or ends.", "Give --reason TEXT, or --end.")
-    found = session.m2.node_end_maintenance(node) if end else session.m2.node_begin_maintenance(node, reason or "")
+    found = session.m2.node_end_maintenance(node) if end else session.m2.node_maintain(node, reason or "")
     done(session, found, f"Node {found.name} is {found.state}.")
 
 

@@ -6,17 +6,20 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, span
+from malleable.cli.operation_ref import find_operation, short_id
 from malleable.cli.options import NodeOption, Since, Watch, since
 from malleable.cli.output import Column, done, show_facts, show_list
 from malleable.cli.progress import conclude, finish, follow
-from malleable.cli.session import Session, parse_uuid
+from malleable.cli.session import Session
 from malleable.cli.timeline import dominant, timeline, total_seconds
 from malleable.domain.operations import OperationState
 
 if TYPE_CHECKING:
     from malleable.wire.operations import OperationDetail, OperationView
 
-OperationArgument = Annotated[str, typer.Argument(metavar="OPERATION", help="Its id.", show_default=False)]
+OperationArgument = Annotated[
+    str, typer.Argument(metavar="OPERATION", help="Its id, the end of it, or a node: its latest.", show_default=False)
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,10 +49,10 @@ def operation_list(
     columns: list[Column[OperationView]] = [
         Column(title="kind", cell=lambda operation: operation.kind),
         Column(title="node", cell=lambda operation: operation.node or "-"),
-        Column(title="project", cell=lambda operation: operation.project or "-"),
+        Column(title="project", cell=lambda operation: operation.project or "-", is_minor=True),
         Column(title="state", cell=lambda operation: operation.state),
-        Column(title="age", cell=lambda operation: age(operation.created_at, now), is_number=True),
-        Column(title="id", cell=lambda operation: str(operation.id)),
+        Column(title="age", cell=lambda operation: age(operation.created_at, now), is_number=True, is_minor=True),
+        Column(title="id", cell=lambda operation: short_id(operation.id)),
         Column(title="at", cell=_at, is_wrapped=True),
     ]
     found = session.m2.operation_list(node=node, project=session.project, state=state, kind=kind, after=since(back))
@@ -64,7 +67,7 @@ def _at(operation: "OperationView") -> str:
 
 def operation_show(session: Session, operation: OperationArgument) -> None:
     """Show an operation's timeline: each step, its seconds, and what dominated."""
-    found = session.m2.operation_get(parse_uuid(operation, "an operation"))
+    found = session.m2.operation_get(find_operation(session, operation))
     if session.is_json:
         session.write_json(found.model_dump(mode="json"))
         return
@@ -96,7 +99,7 @@ def _facts(session: Session, operation: "OperationDetail") -> dict[str, str]:
 
 def operation_watch(session: Session, operation: OperationArgument) -> None:
     """Follow an operation to its end; Ctrl-C stops the watching, not the operation."""
-    ended = follow(session, session.m2.operation_get(parse_uuid(operation, "an operation")))
+    ended = follow(session, session.m2.operation_get(find_operation(session, operation)))
     if session.is_json:
         session.write_json(ended.model_dump(mode="json"))
     conclude(session, ended)
@@ -104,7 +107,7 @@ def operation_watch(session: Session, operation: OperationArgument) -> None:
 
 def operation_cancel(session: Session, operation: OperationArgument, watch: Watch = True) -> None:
     """Undo an operation that has not ended; done when nothing of it is left."""
-    found = session.m2.operation_cancel(parse_uuid(operation, "an operation"))
+    found = session.m2.operation_cancel(find_operation(session, operation))
     if not watch:
         done(session, found, f"It is being undone; follow it with `m2 operation watch {operation}`.")
         return
@@ -119,5 +122,5 @@ def operation_cancel(session: Session, operation: OperationArgument, watch: Watc
 
 def operation_resume(session: Session, operation: OperationArgument, watch: Watch = True) -> None:
     """Let a parked operation try again, after you removed what stopped it."""
-    found = session.m2.operation_resume(parse_uuid(operation, "an operation"))
+    found = session.m2.operation_resume(find_operation(session, operation))
     finish(session, found, is_watching=watch)

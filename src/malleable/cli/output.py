@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="BaseModel")
 
+GAP_COLUMNS = 2
+#: The least room that long text is given before minor columns have to go.
+WRAPPED_COLUMNS = 30
+
 #: How a state looks at a glance: green needs nobody, yellow is on its way, red needs somebody.
 STYLES: Mapping[str, str] = {
     **dict.fromkeys(("free", "up", "on", "succeeded", "ready", "exported", "attached", "active", "sealed"), "green"),
@@ -34,6 +38,7 @@ class Column(Generic[T]):
     cell: Callable[[T], str]
     is_number: bool = False
     is_wrapped: bool = False  #: long text; takes the room that is left
+    is_minor: bool = False  #: left out, the last of these first, where the terminal is too narrow for all
 
 
 def styled(text: str) -> "Text":
@@ -57,18 +62,37 @@ def show_list(session: Session, found: Iterable[T], columns: Sequence[Column[T]]
 def _table(session: Session, values: Sequence[T], columns: Sequence[Column[T]]) -> None:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
+    cells = {id(column): [printable(column.cell(value)) for value in values] for column in columns}
+    shown = fitting(columns, [_width(column, cells[id(column)]) for column in columns], session.out.width)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP_COLUMNS, 0, 0), header_style="bold")
+    for column in shown:
         table.add_column(
             column.title.upper(),
             justify="right" if column.is_number else "left",
             no_wrap=not column.is_wrapped,
             overflow="fold" if column.is_wrapped else "ellipsis",
-            min_width=12 if column.is_wrapped else None,
         )
-    for value in values:
-        table.add_row(*(styled(column.cell(value)) for column in columns))
+    for row in zip(*(cells[id(column)] for column in shown), strict=True):
+        table.add_row(*(styled(cell) for cell in row))
     session.out.print(table)
+
+
+def _width(column: Column[T], cells: Sequence[str]) -> int:
+    from rich.cells import cell_len
+
+    widest = max(map(cell_len, (column.title, *cells)))
+    return min(widest, WRAPPED_COLUMNS) if column.is_wrapped else widest
+
+
+def fitting(columns: Sequence[Column[T]], widths: Sequence[int], room: int) -> list[Column[T]]:
+    """Choose the columns that fit, given each one's width: minor ones go, from the right."""
+    shown = list(zip(columns, widths, strict=True))
+    for pair in reversed(list(shown)):
+        if sum(width + GAP_COLUMNS for _, width in shown) - GAP_COLUMNS <= room:
+            break
+        if pair[0].is_minor:
+            shown.remove(pair)
+    return [column for column, _ in shown]
 
 
 def show_one(session: Session, value: "BaseModel", facts: Mapping[str, str]) -> None:

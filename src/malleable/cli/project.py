@@ -29,7 +29,7 @@ def project_list(session: Session) -> None:
     columns: list[Column[ProjectView]] = [
         Column(title="name", cell=lambda project: project.name),
         Column(title="age", cell=lambda project: age(project.created_at, now)),
-        Column(title="id", cell=lambda project: str(project.id)),
+        Column(title="id", cell=lambda project: str(project.id), is_minor=True),
     ]
     show_list(session, session.m2.project_list(), columns, nothing="No projects.")
 
@@ -72,5 +72,5 @@ def member_set(
 
 def member_delete(session: Session, project: ProjectArgument, user: UserArgument) -> None:
     """Take a user out of a project."""
-    session.m2.member_delete(project, user)
+    session.m2.member_remove(project, user)
     done(session, None, f"{user} no longer belongs to {project}.")

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ class Surroundings:
     transport: "httpx.BaseTransport | None" = None
     config: Callable[[], Path] = config_path
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    pause: Callable[[float], None] = time.sleep
 
 
 class Session:
@@ -67,7 +69,13 @@ class Session:
             verify = ssl.create_default_context(cafile=settings.cacert) if settings.cacert else True
         except (OSError, ssl.SSLError) as e:
             raise Invalid(f"{settings.cacert} holds no certificate: {e}.", fix="Give a PEM file with --cacert.") from e
-        return Client(settings.url, settings.token, transport=self.surroundings.transport, verify=verify)
+        return Client(
+            settings.url,
+            settings.token,
+            transport=self.surroundings.transport,
+            verify=verify,
+            pause=self.surroundings.pause,
+        )
 
     @cached_property
     def out(self) -> "Console":

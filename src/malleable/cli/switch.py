@@ -32,7 +32,7 @@ def switch_list(session: Session) -> None:
         Column(title="driver", cell=lambda switch: switch.driver),
         Column(title="fabric", cell=lambda switch: switch.fabric),
         Column(title="address", cell=lambda switch: switch.address),
-        Column(title="age", cell=lambda switch: age(switch.created_at, now)),
+        Column(title="age", cell=lambda switch: age(switch.created_at, now), is_minor=True),
     ]
     show_list(session, session.m2.switch_list(), columns, nothing="No switches.")
 
@@ -115,7 +115,7 @@ def port_list(session: Session, switch: SwitchArgument) -> None:
         Column(title="port", cell=lambda port: port.name),
         Column(title="wanted", cell=lambda port: carried(port.wanted)),
         Column(title="read back", cell=lambda port: carried(port.observed)),
-        Column(title="seen", cell=lambda port: age(port.observed_at, now)),
+        Column(title="seen", cell=lambda port: age(port.observed_at, now), is_minor=True),
         Column(title="state", cell=lambda port: port.state),
         Column(title="node", cell=_wired),
     ]

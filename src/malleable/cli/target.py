@@ -29,8 +29,8 @@ def target_list(session: Session, node: NodeOption = None, disk: str | None = No
         Column(title="network", cell=lambda target: target.network),
         Column(title="state", cell=lambda target: target.state),
         Column(title="for address", cell=lambda target: target.initiator_address),
-        Column(title="age", cell=lambda target: age(target.created_at, now), is_number=True),
-        Column(title="iqn", cell=lambda target: target.iqn),
+        Column(title="age", cell=lambda target: age(target.created_at, now), is_number=True, is_minor=True),
+        Column(title="iqn", cell=lambda target: target.iqn, is_minor=True),
     ]
     found = session.m2.target_list(node=node, disk=disk, project=session.project)
     show_list(session, found, columns, nothing="No disk is presented to any node.")

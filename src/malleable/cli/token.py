@@ -31,10 +31,10 @@ def token_list(
     columns: list[Column[TokenView]] = [
         Column(title="name", cell=lambda token: token.name),
         Column(title="user", cell=lambda token: token.user),
-        Column(title="project", cell=lambda token: token.project or "all"),
+        Column(title="project", cell=lambda token: token.project or "all", is_minor=True),
         Column(title="rights", cell=lambda token: "read only" if token.is_read_only else "all"),
         Column(title="ends", cell=lambda token: "revoked" if token.revoked_at else age(token.expires_at, now)),
-        Column(title="id", cell=lambda token: str(token.id)),
+        Column(title="id", cell=lambda token: str(token.id), is_minor=True),
     ]
     show_list(session, session.m2.token_list(user=user), columns, nothing="No tokens.")
 
@@ -49,7 +49,7 @@ def token_create(
     from malleable.wire.users import TokenRequest
 
     request = TokenRequest(name=name, ttl_s=parse_duration(ttl), project=session.project, is_read_only=read_only)
-    issued = session.m2.token_create(request)
+    issued = session.m2.token_issue(request)
     if session.is_json:
         session.write_json(issued.model_dump(mode="json"))
         return
@@ -61,5 +61,5 @@ def token_delete(session: Session, token: TokenArgument) -> None:
     """Revoke a token."""
     by_name = [found for found in session.m2.token_list() if found.name == token and not found.revoked_at]
     found = by_name[0].id if len(by_name) == 1 else parse_uuid(token, "one token")
-    session.m2.token_delete(found)
+    session.m2.token_revoke(found)
     done(session, None, f"Token {token} is revoked.")

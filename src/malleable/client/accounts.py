@@ -34,11 +34,11 @@ class AccountCalls(Connection):
         """List one's own tokens; an admin may ask for a user's."""
         return self.items("/v1/tokens", TokenView, {"user": user})
 
-    def token_create(self, request: TokenRequest) -> TokenIssued:
+    def token_issue(self, request: TokenRequest) -> TokenIssued:
         """Make a token for oneself; its secret is shown this once."""
         return self.post("/v1/tokens", TokenIssued, request)
 
-    def token_delete(self, token: UUID) -> None:
+    def token_revoke(self, token: UUID) -> None:
         """Revoke a token."""
         self.delete(v1("tokens", token))
 
@@ -86,6 +86,6 @@ class AccountCalls(Connection):
         """Give a user a role in a project."""
         return self.put(v1("projects", project, "members", user), MemberView, MemberRequest(role=role))
 
-    def member_delete(self, project: str, user: str) -> None:
+    def member_remove(self, project: str, user: str) -> None:
         """Take a user out of a project."""
         self.delete(v1("projects", project, "members", user))

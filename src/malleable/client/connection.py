@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=BaseModel)
 READ_ATTEMPTS = 3
 PAGE_ITEMS = 500
 #: What the server answers while it still works on the first request with the same Idempotency-Key.
-IN_PROGRESS = "request-in-progress"
+IN_PROGRESS = "idempotency-key-busy"
 
 
 class Connection:

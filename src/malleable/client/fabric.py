@@ -76,10 +76,10 @@ class FabricCalls(Connection):
         """List attachments."""
         return self.items("/v1/attachments", AttachmentView, {"node": node, "network": network, "project": project})
 
-    def attachment_attach(self, request: AttachmentRequest, *, project: str | None = None) -> OperationView:
+    def attachment_create(self, request: AttachmentRequest, *, project: str | None = None) -> OperationView:
         """Begin to put a NIC on a network."""
         return self.post("/v1/attachments", OperationView, request, {"project": project})
 
-    def attachment_detach(self, attachment: UUID) -> OperationView:
+    def attachment_delete(self, attachment: UUID) -> OperationView:
         """Begin to take a NIC off a network."""
         return self.delete_slow(v1("attachments", attachment), OperationView)

@@ -52,7 +52,7 @@ class MachineCalls(Connection):
         """Begin to bring a quarantined node back to the free ones."""
         return self.post(v1("nodes", node, "readmit"), OperationView)
 
-    def node_begin_maintenance(self, node: str, reason: str) -> NodeView:
+    def node_maintain(self, node: str, reason: str) -> NodeView:
         """Take a node that nobody holds out of use."""
         return self.post(v1("nodes", node, "maintenance"), NodeView, MaintenanceRequest(reason=reason))
 

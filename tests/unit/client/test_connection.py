@@ -80,7 +80,7 @@ def test_a_change_whose_reply_is_lost_twice_says_that_nobody_knows() -> None:
 
 
 def test_a_repeated_change_waits_for_the_first_to_be_answered() -> None:
-    busy = problem(409, "request-in-progress")
+    busy = problem(409, "idempotency-key-busy")
     server = Server(httpx.ReadTimeout("late"), busy, busy, httpx.Response(201, json=PROJECT))
     assert server.client().project_create(ProjectRequest(name="blue")).name == "blue"
     assert len(server.requests) == 4
