@@ -148,7 +148,11 @@ def _phoned_home(context: Context, boot: Boot) -> Done | Wait:
 
 
 def _logged_in(context: Context, boot: Boot) -> Done | Wait:
-    """Tell the operating system's iSCSI session from the firmware's: it comes later, so its number is larger."""
+    """Tell the operating system's iSCSI session from the firmware's: it comes later, so its number is larger.
+
+    The firmware's lives for a second or more, but a control plane that was down just then has not seen it; then a
+    call for metadata, which no firmware makes, tells that the live session is the operating system's.
+    """
     with context.store.reading() as tx:
         target = tx.targets.find(id=boot.target_id)
     if target is None:
@@ -158,8 +162,8 @@ def _logged_in(context: Context, boot: Boot) -> Done | Wait:
     if first is None and numbers:
         first = min(numbers)
     later = [n for n in numbers if first is not None and n > int(str(first))]
-    if later:
-        return _up(context, boot, {"firmware_session": first, "system_session": later[0]})
+    if later or (numbers and boot.metadata_fetched_at is not None):
+        return _up(context, boot, {"firmware_session": first, "system_session": (later or numbers)[-1]})
     memory = {} if first is None else {"firmware_session": first}
     reason = _progress(boot, "to log in to its disk")
     return Wait(seconds=UP_LOOK_S, reason=reason, memory=memory, resource=f"boot:{boot.node_id}")

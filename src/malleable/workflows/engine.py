@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import structlog
 
-from malleable.domain.errors import Busy, DriverError, FenceLost, Malformed, MalleableError, Unreachable
+from malleable.domain.errors import Busy, DriverError, FenceLost, Malformed, MalleableError, Unavailable, Unreachable
 from malleable.domain.operations import ACTIVE_STATES, Direction, Operation, OperationState, StepRecord, Wait
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import WORK, Store, Transaction
@@ -147,7 +147,12 @@ class Engine:
         workflow = self.workflows[operation.kind]
         is_late = operation.step_deadline_at is not None and now >= operation.step_deadline_at
         if isinstance(outcome, Done):
-            return "done", self._finish_step(workflow, operation, place, outcome)
+            try:
+                return "done", self._finish_step(workflow, operation, place, outcome)
+            except (FenceLost, Busy, Unavailable):
+                raise  # lost to another worker, or the database's own trouble: the lease settles both
+            except Exception as e:  # noqa: BLE001  what the step wanted written was refused: the step has failed
+                outcome = e
         if isinstance(outcome, Wait) and not is_late:
             self._wait(operation, place, outcome, now)
             return "wait", None

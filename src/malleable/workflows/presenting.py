@@ -131,6 +131,10 @@ def revoke_all(context: Context) -> Done:
 
     def write(tx: Transaction) -> None:
         for target in targets:
+            boot = tx.boots.find(target_id=target.id)
+            if boot is not None:
+                tx.boots.change(boot.id, target_id=None, armed_at=None)
+                tx.networks.touch(boot.network_id)
             tx.targets.remove(target.id)
 
     return Done(evidence={"revoked": [t.iqn for t in targets], "sessions_left": 0}, write=write)

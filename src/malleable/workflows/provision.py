@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, DiskState
@@ -148,7 +149,9 @@ def _undone(tx: Transaction, operation: Operation, now: datetime) -> None:
     if operation.node_id is None:
         return
     _forget_boot(tx, operation)
-    _forget_attachment(tx, operation)
+    # A reservation whose port was never connected is still there; connect-port's undo has dropped any other.
+    switching.drop_attachments(tx, operation.node_id)
+    _forget_disk(tx, operation)
     node = tx.nodes.get(operation.node_id)
     tx.nodes.change(
         node.id, state=NodeState.FREE, state_reason="", state_since=now, project_id=None, boot=BootState.NONE
@@ -164,20 +167,17 @@ def _forget_boot(tx: Transaction, operation: Operation) -> None:
         tx.networks.touch(boot.network_id)
 
 
-def _forget_attachment(tx: Transaction, operation: Operation) -> None:
-    """Drop a reservation whose port was never connected (connect-port's undo has dropped the others)."""
-    for nic in tx.nics.list(node_id=operation.node_id):
-        for attachment in tx.attachments.list(nic_id=nic.id):
-            tx.attachments.remove(attachment.id)
-    disk_id = operation.arguments.get("disk_id")
-    disk = tx.disks.find(id=disk_id) if operation.arguments.get("makes_disk") else None
-    if disk is not None and disk.state is DiskState.CREATING:
-        tx.disks.remove(disk.id)
+def _forget_disk(tx: Transaction, operation: Operation) -> None:
+    """Drop a disk's row whose cloning never began."""
+    if operation.arguments.get("makes_disk"):
+        disk_id = UUID(str(operation.arguments["disk_id"]))
+        tx.disks.remove(disk_id, expect={"state": DiskState.CREATING})
 
 
 def _boot_undone(tx: Transaction, operation: Operation, now: datetime) -> None:
     """A held node stays held, off and without a disk."""
     _forget_boot(tx, operation)
+    _forget_disk(tx, operation)
     if operation.node_id is not None:
         tx.nodes.change(operation.node_id, boot=BootState.FAILED)
 

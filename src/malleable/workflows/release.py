@@ -48,6 +48,7 @@ def _freed(tx: Transaction, operation: Operation, now: datetime) -> None:
     if operation.node_id is None:
         return
     node = tx.nodes.get(operation.node_id)
+    switching.drop_attachments(tx, node.id)
     doubt = _left_over(tx, node)
     if doubt:
         reason = f"release ended but {doubt}"
@@ -60,9 +61,6 @@ def _freed(tx: Transaction, operation: Operation, now: datetime) -> None:
 
 def _left_over(tx: Transaction, node: Node) -> str:
     """Name what still ties a node to its last holder; "" when nothing does."""
-    nics = [nic.id for nic in tx.nics.list(node_id=node.id)]
-    if tx.attachments.count(nic_id=nics):
-        return "it is still attached to a network"
     if tx.targets.count(node_id=node.id):
         return "a disk is still presented to it"
     if tx.boots.count(node_id=node.id):

@@ -72,7 +72,7 @@ def settle(context: Context, ports: Iterable[SwitchPort]) -> Mapping[UUID, PortC
 def _settle_switch(context: Context, switch: Switch, ports: list[SwitchPort]) -> dict[UUID, PortConfig]:
     driver, names = switches_of(context, switch), [port.name for port in ports]
     # Observe first after a lost reply: repeating an applied change would flap a tenant's link for nothing.
-    seen = driver.read(switch, names) if context.is_repeat else {}
+    seen = _observe(driver, switch, names) if context.is_repeat else {}
     missing = {port.name: port.wanted for port in ports if seen.get(port.name) != port.wanted}
     if missing:
         driver.apply(switch, missing)
@@ -86,6 +86,14 @@ def _settle_switch(context: Context, switch: Switch, ports: list[SwitchPort]) ->
                 fix="Look at the switch: something else changes this port, or the switch drops changes.",
             )
     return {port.id: seen[port.name] for port in ports}
+
+
+def _observe(driver: Switches, switch: Switch, names: list[str]) -> Mapping[str, PortConfig]:
+    try:
+        return driver.read(switch, names)
+    except Malformed:
+        # A port in no state we could want (fresh from the box, say): then it is not what is wanted.
+        return {}
 
 
 def _tell(config: PortConfig | None) -> str:
@@ -170,8 +178,7 @@ def disconnect(context: Context) -> Done:
 
     def write(tx: Transaction) -> None:
         commit(tx)
-        tx.attachments.remove(gone.id)
-        tx.networks.touch(gone.network_id)
+        drop_attachment(tx, gone)
 
     return Done(evidence={"port": port.name, "carries": _tell(proven[port.id])}, write=write)
 
@@ -184,7 +191,7 @@ def _reach(context: Context, attachment: Attachment, intend: Write) -> tuple[Swi
 
 
 def shut_all(context: Context) -> Done:
-    """Shut every port of the node, read each back, and drop its attachments."""
+    """Shut every port of the node and read each back; the attachments' rows go with ``drop_attachments``."""
     node_id = context.operation.node_id
     if node_id is None:
         raise Conflict("The operation is about no node.", code="no-argument")
@@ -199,16 +206,23 @@ def shut_all(context: Context) -> Done:
     with context.store.reading() as tx:
         ports = ports_of_node(tx, node_id)
     proven = settle(context, ports)
-    commit = settled(ports, proven, context.now())
+    evidence = {"ports": {port.name: _tell(proven[port.id]) for port in ports}}
+    return Done(evidence=evidence, write=settled(ports, proven, context.now()))
 
-    def write(tx: Transaction) -> None:
-        commit(tx)
-        nics = [nic.id for nic in tx.nics.list(node_id=node_id)]
-        for attachment in tx.attachments.list(nic_id=nics):
-            tx.attachments.remove(attachment.id)
-            tx.networks.touch(attachment.network_id)
 
-    return Done(evidence={"ports": {port.name: _tell(proven[port.id]) for port in ports}}, write=write)
+def drop_attachment(tx: Transaction, attachment: Attachment) -> None:
+    """Remove an attachment whose port no longer carries it, with a boot intent that never came to be."""
+    boot = tx.boots.find(attachment_id=attachment.id)
+    if boot is not None:
+        tx.boots.remove(boot.id)
+    tx.attachments.remove(attachment.id)
+    tx.networks.touch(attachment.network_id)
+
+
+def drop_attachments(tx: Transaction, node_id: NodeId) -> None:
+    """Remove all attachments of a node whose ports have been proven shut."""
+    for attachment in tx.attachments.list(nic_id=[nic.id for nic in tx.nics.list(node_id=node_id)]):
+        drop_attachment(tx, attachment)
 
 
 def doubt_ports(tx: Transaction, node_id: NodeId) -> None:

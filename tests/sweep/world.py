@@ -1,0 +1,347 @@
+"""A whole simulated site around one engine, with time and faults in the test's hand."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from malleable.domain.disks import Disk, DiskState
+from malleable.domain.ids import (
+    DiskId,
+    ImageId,
+    NetworkId,
+    NicId,
+    NodeId,
+    OperationId,
+    ProjectId,
+    SwitchId,
+    SwitchPortId,
+    new_id,
+)
+from malleable.domain.images import BootWay, Image, ImageState, UpProof
+from malleable.domain.networks import Network, NetworkKind, NetworkState
+from malleable.domain.nodes import Firmware, Nic, Node, NodeState, PowerState
+from malleable.domain.operations import Operation
+from malleable.domain.ports import Drivers
+from malleable.domain.projects import Project
+from malleable.domain.secrets import Secret
+from malleable.domain.store import Store, Transaction
+from malleable.domain.switches import Switch, SwitchPort
+from malleable.sim.clock import ManualClock
+from malleable.sim.disks import SimDisks
+from malleable.sim.faults import Faults
+from malleable.sim.power import SimPower
+from malleable.sim.room import Intent, SimRoom
+from malleable.sim.switches import SimSwitches
+from malleable.sim.targets import SimTargets
+from malleable.workflows import enrol
+from malleable.workflows.catalogue import WORKFLOWS
+from malleable.workflows.engine import Engine
+from malleable.workflows.provision import Wish
+from malleable.workflows.provision import request as request_provision
+
+SWITCH = "sim://switch"
+LEASE_S = 2.0
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@dataclass
+class CrashAt:
+    """A probe that kills the worker at its n-th boundary, once."""
+
+    count: int
+    seen: list[str] = field(default_factory=list)
+
+    def at(self, point: str, operation: Operation) -> None:
+        self.seen.append(f"{operation.step}:{point}")
+        if len(self.seen) == self.count + 1:
+            raise Crash
+
+
+@dataclass
+class Act:
+    """A probe that does something at the n-th boundary, once."""
+
+    count: int
+    act: Callable[[], object]
+    seen: list[str] = field(default_factory=list)
+
+    def at(self, point: str, operation: Operation) -> None:
+        self.seen.append(f"{operation.step}:{point}")
+        if len(self.seen) == self.count + 1:
+            self.act()
+
+
+@dataclass
+class World:
+    """One fabric, one golden image, one project with a network, and as many machines as are added."""
+
+    store: Store
+    spool: Path
+    clock: ManualClock = field(default_factory=ManualClock)
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        self.faults = Faults(delay=self.clock.advance)
+        self.switches = SimSwitches(faults=self.faults, monotonic_s=self.clock.monotonic_s)
+        self.targets = SimTargets(faults=self.faults)
+        self.disks = SimDisks(faults=self.faults)
+        self.room = SimRoom(
+            switches=self.switches, targets=self.targets, later=lambda _s, call: call(), on_sign=self._sign
+        )
+        self.power = SimPower(self.room.bmcs, faults=self.faults)
+        self.drivers = Drivers(
+            power={"sim": self.power}, switches={"sim": self.switches}, disks=self.disks, targets=self.targets
+        )
+        self.is_gateway_up = True
+        self._signs: list[tuple[object, str]] = []
+        self.project_id = ProjectId(new_id())
+        self.image_id, self.network_id, self.switch_id = ImageId(new_id()), NetworkId(new_id()), SwitchId(new_id())
+        self.switches.add(SWITCH, ["p1", "p2", "p3"])
+        self._seal()
+        with self.store.transaction() as tx:
+            self._furnish(tx)
+
+    def _seal(self) -> None:
+        source = self.spool / "golden"
+        source.write_bytes(b"golden" * 1000)
+        self.digest = sha256(source.read_bytes()).hexdigest()
+        self.disks.seal(self.image_id, source, sha256=self.digest)
+        self.size_bytes = source.stat().st_size
+
+    def _furnish(self, tx: Transaction) -> None:
+        now = self.clock.now()
+        tx.projects.add(Project(id=self.project_id, name="alice", created_at=now))
+        tx.switches.add(
+            Switch(
+                id=self.switch_id,
+                name="tor1",
+                driver="sim",
+                fabric="default",
+                address=SWITCH,
+                password=Secret(""),
+                created_at=now,
+            )
+        )
+        tx.networks.add(
+            Network(
+                id=self.network_id,
+                name="net",
+                project_id=self.project_id,
+                kind=NetworkKind.TENANT,
+                fabric="default",
+                vid=101,
+                cidr="10.0.0.0/24",
+                created_at=now,
+            )
+        )
+        tx.networks.touch(self.network_id)
+        tx.images.add(
+            Image(
+                id=self.image_id,
+                name="tiny",
+                project_id=None,
+                state=ImageState.SEALED,
+                size_bytes=self.size_bytes,
+                sha256=self.digest,
+                boot_ways=(BootWay.SAN, BootWay.KERNEL),
+                up_proof=UpProof.ISCSI_LOGIN,
+                created_at=now,
+            )
+        )
+
+    # -- people ------------------------------------------------------------------------------------------------------
+
+    def rack(self, name: str = "n1", port: str = "p1", password: str = "right") -> tuple[NodeId, OperationId]:
+        """Rack a machine and begin to enrol it."""
+        mac, address = f"52:54:00:00:00:0{port[-1]}", f"sim://{name}"
+        self.room.add_machine(
+            name, address=address, password=Secret("right"), mac=mac, switch=SWITCH, port=port, firmware=Firmware.UEFI
+        )
+        now, node_id, port_id = self.clock.now(), NodeId(new_id()), SwitchPortId(new_id())
+        node = Node(
+            id=node_id,
+            name=name,
+            state=NodeState.ENROLLED,
+            state_reason="",
+            state_since=now,
+            project_id=None,
+            power_driver="sim",
+            bmc_address=address,
+            bmc_username="admin",
+            bmc_password=Secret(password),
+            bmc_system="",
+            created_at=now,
+        )
+        with self.store.transaction() as tx:
+            tx.switch_ports.add(SwitchPort(id=port_id, switch_id=self.switch_id, name=port, created_at=now))
+            tx.nodes.add(node)
+            tx.nics.add(Nic(id=NicId(new_id()), node_id=node_id, name="nic0", mac=mac, switch_port_id=port_id))
+            operation = enrol.request(tx, now, node=node, actor_id=None)
+        return node_id, operation.id
+
+    def free_node(self, name: str = "n1", port: str = "p1") -> NodeId:
+        """Rack and enrol a machine."""
+        node_id, operation_id = self.rack(name, port)
+        self.run(operation_id)
+        assert self.node(node_id).state is NodeState.FREE
+        return node_id
+
+    def provision(self, node_id: NodeId, disk: Disk | None = None) -> OperationId:
+        """Begin to provision a node, with a new disk unless one is given."""
+        with self.store.transaction() as tx:
+            if disk is None:
+                disk = Disk(
+                    id=DiskId(new_id()),
+                    name=f"disk-{tx.disks.count()}",
+                    project_id=self.project_id,
+                    image_id=self.image_id,
+                    state=DiskState.CREATING,
+                    size_bytes=self.size_bytes,
+                    created_at=self.clock.now(),
+                )
+                tx.disks.add(disk)
+            return request_provision(tx, self.clock.now(), self.wish(tx, node_id, disk)).id
+
+    def wish(self, tx: Transaction, node_id: NodeId, disk: Disk) -> Wish:
+        node = tx.nodes.get(node_id)
+        return Wish(
+            node=node,
+            project_id=self.project_id,
+            disk=disk,
+            image=tx.images.get(self.image_id),
+            network=tx.networks.get(self.network_id),
+            nic=tx.nics.list(node_id=node_id)[0],
+            way=BootWay.KERNEL,
+            hostname=node.name,
+        )
+
+    def running_node(self, name: str = "n1", port: str = "p1") -> tuple[NodeId, Disk]:
+        """Rack, enrol and provision a machine."""
+        node_id = self.free_node(name, port)
+        ended = self.run(self.provision(node_id))
+        assert ended.state == "succeeded", ended
+        with self.store.reading() as tx:
+            target = tx.targets.find(node_id=node_id)
+            assert target is not None
+            return node_id, tx.disks.get(target.disk_id)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def engine(self, probe: CrashAt | Act | None = None) -> Engine:
+        """Start one more worker."""
+        self.workers += 1
+        return Engine(
+            store=self.store,
+            clock=self.clock,
+            drivers=self.drivers,
+            workflows=WORKFLOWS,
+            worker=f"worker-{self.workers}",
+            lease_s=LEASE_S,
+            probe=probe,
+        )
+
+    def run(self, operation_id: OperationId, probe: CrashAt | Act | None = None) -> Operation:
+        """Work, with time passing as needed, until the operation rests; a crashed worker is replaced by another."""
+        engine = self.engine(probe)
+        for _ in range(2000):
+            try:
+                engine.run_due()
+            except Crash:
+                engine = self.engine()
+            self.serve()
+            operation = self.operation(operation_id)
+            if operation.finished_at is not None or operation.state == "needs-operator":
+                return operation
+            with self.store.reading() as tx:
+                due = tx.operations.next_due()
+            if due is not None:
+                self.clock.advance_to(due)
+        raise AssertionError(f"never rests: {self.operation(operation_id)}")
+
+    def serve(self) -> None:
+        """Be the gateway: put what the database wants in force, report it, pass the signs of life on."""
+        if not self.is_gateway_up:
+            return
+        with self.store.transaction() as tx:
+            for network in tx.networks.list():
+                self._serve_network(tx, network)
+            signs, self._signs = self._signs, []
+            for boot_id, stage in signs:
+                if tx.boots.find(id=boot_id) is not None:
+                    tx.boots.change(boot_id, **{f"{stage}_at": self.clock.now()})  # type: ignore[arg-type]
+            tx.operations.wake_all(now=self.clock.now(), resource=f"network:{self.network_id}")
+
+    def _serve_network(self, tx: Transaction, network: Network) -> None:
+        if network.state is NetworkState.REMOVING:
+            self.room.withdraw(network.id)
+        else:
+            self.room.serve(network.vid, network.id, dict(self._intents(tx, network)))
+            self.targets.start(network.id) if not network.portal_epoch else None
+        tx.networks.change(network.id, served_generation=network.generation, portal_epoch="first")
+
+    def _intents(self, tx: Transaction, network: Network) -> Iterator[tuple[str, Intent]]:
+        for boot in tx.boots.list(network_id=network.id):
+            if boot.armed_at is None or boot.target_id is None:
+                continue
+            target = tx.targets.get(boot.target_id)
+            yield (
+                boot.mac,
+                Intent(
+                    boot_id=boot.id,
+                    address=target.initiator_address,
+                    way=boot.way,
+                    iqn=target.iqn,
+                    initiator_iqn=target.initiator_iqn,
+                    chap=(target.chap_username, target.chap_password),
+                ),
+            )
+
+    def _sign(self, boot_id: object, stage: str) -> None:
+        self._signs.append((boot_id, stage))
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def node(self, node_id: NodeId) -> Node:
+        with self.store.reading() as tx:
+            return tx.nodes.get(node_id)
+
+    def operation(self, operation_id: OperationId) -> Operation:
+        with self.store.reading() as tx:
+            return tx.operations.get(operation_id)
+
+    def assert_clean(self, node_id: NodeId, name: str = "n1", port: str = "p1") -> None:
+        """Nothing of a holder is left: not in the database, not on any device, whatever the devices said."""
+        node = self.node(node_id)
+        assert (node.state, node.project_id) == (NodeState.FREE, None)
+        assert self.room.bmcs.view(name).power is PowerState.OFF
+        carried = self.switches.carried(SWITCH, port)
+        assert carried is not None
+        assert carried.is_shut
+        assert self.targets.list(self.network_id) == frozenset()
+        with self.store.reading() as tx:
+            nics = [nic.id for nic in tx.nics.list(node_id=node_id)]
+            assert tx.attachments.list(nic_id=nics) == ()
+            assert tx.targets.list(node_id=node_id) == ()
+            assert tx.boots.list(node_id=node_id) == ()
+
+    def assert_never_half_free(self, node_id: NodeId, name: str = "n1", port: str = "p1") -> None:
+        """A free node is clean; any other is held, releasing or quarantined with a reason."""
+        node = self.node(node_id)
+        if node.state is NodeState.FREE:
+            self.assert_clean(node_id, name, port)
+        elif node.state is NodeState.QUARANTINED:
+            assert node.state_reason
+
+    def assert_up(self, node_id: NodeId, name: str = "n1", port: str = "p1") -> None:
+        """The node runs its own disk on its own network, and nothing twice."""
+        node = self.node(node_id)
+        assert (node.state, node.project_id, node.boot) == (NodeState.ALLOCATED, self.project_id, "up")
+        carried = self.switches.carried(SWITCH, port)
+        assert carried is not None
+        assert carried.native_vid == 101
+        assert name in self.room.running()
+        assert len(self.targets.list(self.network_id)) == 1
