@@ -5,10 +5,12 @@ itself at fault. Source of the settings: measured on Debian 12 (QEMU 7.2, iPXE 2
 """
 
 import ctypes
+import json
 import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -27,6 +29,7 @@ SERIAL = "TESTDISK01"
 TOKEN = "one-time-token"
 CLONE_NEWNET = 0x40000000
 POLL_S = 0.1
+REPLY_BYTES = 4096
 
 
 def run(*command: str) -> str:
@@ -61,9 +64,7 @@ class Answers:
 
     def meta_data(self) -> str:
         """Return the meta-data document of the metadata contract."""
-        return (
-            f"instance-id: {self.instance}\nlocal-hostname: {self.hostname}\npublic-keys:\n  - {self.public_key}\n"
-        )
+        return f"instance-id: {self.instance}\nlocal-hostname: {self.hostname}\npublic-keys:\n  - {self.public_key}\n"
 
     def body(self, path: str) -> bytes | None:
         """Return what is served at ``path``, None when there is nothing."""
@@ -163,13 +164,13 @@ class Portal:
 
     netns: str
     disk: Path
-    socket: Path
+    control: Path
     log: Path
     secret: str = field(default_factory=lambda: secrets.token_hex(8))
     child: "subprocess.Popen[bytes] | None" = None
 
     def env(self) -> dict[str, str]:
-        return {**os.environ, "TGT_IPC_SOCKET": str(self.socket)}
+        return {**os.environ, "TGT_IPC_SOCKET": str(self.control)}
 
     def admin(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         command = ["tgtadm", "-C", "0", "--lld", "iscsi", *arguments]
@@ -189,8 +190,6 @@ class Portal:
         tid = ("--tid", "1")
         for arguments in (
             ("--op", "new", "--mode", "target", *tid, "-T", TARGET),
-            # tgt asks initiators to wait 2 s before a second login, and iscsid's taking over is one.
-            ("--op", "update", "--mode", "target", *tid, "--name", "DefaultTime2Wait", "--value", "0"),
             ("--op", "new", "--mode", "logicalunit", *tid, "--lun", "1", "-b", str(self.disk)),
             ("--op", "update", "--mode", "logicalunit", *tid, "--lun", "1", "--params", f"scsi_sn={SERIAL}"),
             ("--op", "new", "--mode", "account", "--user", "node", "--password", self.secret),
@@ -205,7 +204,7 @@ class Portal:
         if self.child is not None:
             self.child.send_signal(signal.SIGKILL)
             self.child.wait(timeout=10)
-            Path(f"{self.socket}.0").unlink(missing_ok=True)
+            Path(f"{self.control}.0").unlink(missing_ok=True)
 
     def sessions(self) -> int:
         """Return how many initiator sessions the target has now."""
@@ -218,6 +217,7 @@ class Machine:
 
     child: "subprocess.Popen[bytes]"
     console: Path
+    keyboard: Path
     monitor: Path
 
     def text(self) -> str:
@@ -238,15 +238,24 @@ class Machine:
     def tail(self) -> str:
         return self.text()[-4000:]
 
+    def type(self, line: str) -> None:
+        """Enter a line at the serial console, a second after its prompt, as a person would.
+
+        login(1) discards what comes between its prompt and its reading; nothing shows when it reads.
+        """
+        threading.Event().wait(1.0)
+        with socket.socket(socket.AF_UNIX) as wire:
+            wire.connect(str(self.keyboard))
+            wire.sendall(f"{line}\r".encode())
+
     def press_power_button(self) -> None:
         """Ask for a graceful end, as a BMC's GracefulShutdown does."""
-        run(
-            "python3",
-            "-c",
-            "import socket,sys\ns=socket.socket(socket.AF_UNIX);s.connect(sys.argv[1]);s.recv(4096)\n"
-            'for c in ("qmp_capabilities","system_powerdown"): s.sendall(b\'{"execute":"%s"}\'%c.encode());s.recv(4096)',
-            str(self.monitor),
-        )
+        with socket.socket(socket.AF_UNIX) as wire:
+            wire.connect(str(self.monitor))
+            wire.recv(REPLY_BYTES)
+            for order in ("qmp_capabilities", "system_powerdown"):
+                wire.sendall(json.dumps({"execute": order}).encode())
+                wire.recv(REPLY_BYTES)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -271,12 +280,13 @@ class Hall:
     def machine(self, firmware: str, memory_mib: int = 512) -> Iterator[Machine]:
         """Power a machine on, with ``bios`` or ``uefi`` firmware; power it off after the block."""
         boot = secrets.token_hex(2)
-        console, monitor = self.place / f"console-{boot}", self.place / f"qmp-{boot}"
+        console, keyboard, monitor = (self.place / f"{part}-{boot}" for part in ("console", "keyboard", "qmp"))
         command = [
             *("ip", "netns", "exec", self.netns, "qemu-system-x86_64"),
             *("-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max", "-m", str(memory_mib)),
             *("-display", "none", "-nodefaults", "-device", "virtio-rng-pci"),
-            *("-chardev", f"file,id=s,path={console}", "-serial", "chardev:s"),
+            *("-chardev", f"socket,id=s,path={keyboard},server=on,wait=off,logfile={console}"),
+            *("-serial", "chardev:s"),
             *("-qmp", f"unix:{monitor},server=on,wait=off"),
             # vnet_hdr=off: otherwise TCP waits for checksums that nobody fills in.
             *("-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no,vnet_hdr=off"),
@@ -284,7 +294,7 @@ class Hall:
             *self.firmware(firmware),
         ]
         with process(*command, log=self.place / "qemu.log") as child:
-            yield Machine(child=child, console=console, monitor=monitor)
+            yield Machine(child=child, console=console, keyboard=keyboard, monitor=monitor)
 
     def firmware(self, kind: str) -> tuple[str, ...]:
         """Return QEMU's arguments for a firmware; UEFI gets its own copy of the variables."""
@@ -315,7 +325,7 @@ def hall(place: Path, disk: Path) -> Iterator[Hall]:
     with ExitStack() as stack:
         netns = stack.enter_context(namespace())
         answers = Answers()
-        portal = Portal(netns=netns, disk=disk, socket=place / "tgt", log=place / "tgtd.log")
+        portal = Portal(netns=netns, disk=disk, control=place / "tgt", log=place / "tgtd.log")
         stack.enter_context(web(netns, answers))
         stack.enter_context(process(*_dnsmasq(netns, place), log=place / "dnsmasq.log"))
         stack.callback(portal.kill)

@@ -1,7 +1,6 @@
 """Every golden image boots by every firmware and boot way that its manifest promises."""
 
 import pytest
-
 from tests.system.images.conftest import Golden
 from tests.system.images.hall import SERIAL, TOKEN, Hall, Machine, wait_until
 
@@ -16,6 +15,7 @@ USER_DATA = """#!/bin/sh
 echo "root is on $(awk '$2 == "/" && $3 == "ext4" { print $3 }' /proc/mounts)"
 cat /root/note 2>/dev/null || echo "no note yet"
 echo "note of $(hostname)" >/root/note
+echo "may come in: $(cat /home/{user}/.ssh/authorized_keys)"
 echo "{user}:opensesame" | chpasswd
 """
 
@@ -29,10 +29,18 @@ def assert_came_up(hall: Hall, machine: Machine, way: str, deadline_s: float) ->
     machine.wait_for(f"MALLEABLE-READY hostname=node-under-test disk={SERIAL}", deadline_s)
     machine.wait_for("node-under-test login:", deadline_s)
     assert "root is on ext4" in machine.text()
+    assert f"may come in: {hall.answers.public_key}" in machine.text()
     assert "MALLEABLE-RUN exit=0" in machine.text()
     assert hall.answers.phoned == [{"instance_id": ["i-1"], "hostname": ["node-under-test"]}]
     assert set(hall.answers.tokens) == {TOKEN if way == "kernel" else None}
     assert hall.portal.sessions() == 1
+
+
+def assert_lets_a_person_in(machine: Machine, user: str) -> None:
+    machine.type(user)
+    machine.wait_for("Password:", TINY_S)
+    machine.type("opensesame")
+    machine.wait_for(f"{user}@node-under-test:~$", TINY_S)
 
 
 @EVERY_FIRMWARE
@@ -41,6 +49,7 @@ def test_tiny_reaches_its_prompt_on_its_iscsi_disk(tiny_hall: Hall, tiny: Golden
     prepare(tiny_hall, tiny, way)
     with tiny_hall.machine(firmware) as machine:
         assert_came_up(tiny_hall, machine, way, TINY_S)
+        assert_lets_a_person_in(machine, tiny.default_user)
 
 
 @EVERY_FIRMWARE
@@ -51,6 +60,7 @@ def test_debian_reaches_its_prompt_on_its_iscsi_disk(
     prepare(debian_hall, debian, way)
     with debian_hall.machine(firmware, memory_mib=1024) as machine:
         assert_came_up(debian_hall, machine, way, DEBIAN_S)
+        assert_lets_a_person_in(machine, debian.default_user)
 
 
 def assert_keeps_its_files(hall: Hall, deadline_s: float) -> None:
