@@ -1,6 +1,7 @@
 """Kill the worker at every boundary of every workflow: another takes over and the end is the same."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from tests.sweep.verbs import VERBS, Verb
@@ -39,9 +40,13 @@ def test_a_cancel_at_any_boundary_is_clean_or_refused(new_world: Callable[[], Wo
         world = new_world()
         node_id, operation_id = verb.begin(world)
         outcome: list[str] = []
-        probe = Act(count, lambda w=world, o=operation_id, out=outcome: out.append(verb.cancel(w, o)))
+        probe = Act(count, partial(_cancel_into, outcome, verb, world, operation_id))
         ended = world.run(operation_id, probe)
         _check_cancelled(world, verb, node_id, (outcome, ended.state))
+
+
+def _cancel_into(outcome: list[str], verb: Verb, world: World, operation_id: OperationId) -> None:
+    outcome.append(verb.cancel(world, operation_id))
 
 
 def _check_cancelled(world: World, verb: Verb, node_id: NodeId, came: tuple[list[str], str]) -> None:

@@ -1,6 +1,6 @@
 """Every workflow, by name."""
 
-from malleable.workflows import attach, enrol, networks, power, provision, release, storage
+from malleable.workflows import attach, enrol, networks, power, provision, release, repair, storage
 from malleable.workflows.steps import Workflow
 
 _ALL = (
@@ -17,6 +17,7 @@ _ALL = (
     storage.IMPORT_IMAGE,
     storage.DELETE_IMAGE,
     storage.RESTORE_TARGETS,
+    repair.REPAIR_PORTS,
     networks.REMOVE_NETWORK,
 )
 WORKFLOWS: dict[str, Workflow] = {workflow.name: workflow for workflow in _ALL}

@@ -1,0 +1,106 @@
+"""The settings of every program, read once: defaults < /etc/malleable/m2d.toml (or --config) < environment (M2D_…)."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+ETC = Path("/etc/malleable/m2d.toml")
+GIB = 1 << 30
+
+
+def _state_dir() -> Path:
+    return Path("/var/lib/malleable") if os.geteuid() == 0 else Path(platformdirs.user_state_dir("malleable"))
+
+
+def _run_dir() -> Path:
+    return Path("/run/malleable") if os.geteuid() == 0 else Path(platformdirs.user_runtime_dir("malleable"))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ListenSettings(_Part):
+    """Where the API answers."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8642, ge=0, le=65535)  #: 0: any free one, written to serve.json
+    certificate: Path | None = None  #: PEM; off loopback one is made when none is given
+    certificate_key: Path | None = None
+
+
+class PoolSettings(_Part):
+    """The disk pool of the file-backed driver."""
+
+    size_gib: int = Field(default=64, ge=1)  #: of the sparse file, where the host's filesystem has no reflink
+    reserve_gib: int = Field(default=1, ge=0)  #: no new clone once less is free
+    cache: Literal["shared", "private"] = "shared"  #: one page cache for all clones, or one for each
+
+
+class UplinkSettings(_Part):
+    """How the gateway reaches the VLANs: an Open vSwitch that trunks them."""
+
+    ovsdb: str = ""  #: "unix:/path" or "tcp:host:port"; "": no gateway on this host
+    bridge: str = "br0"
+    netns: str = ""  #: the network namespace that switch lives in; "": this one
+
+
+class WorkerSettings(_Part):
+    """How hard one worker works."""
+
+    threads: int = Field(default=16, ge=1, le=256)
+    lease_s: float = Field(default=2.0, gt=0.5)
+    power_poll_s: float = Field(default=60.0, gt=0)
+    port_scan_s: float = Field(default=20.0, gt=0)
+
+
+class GatewaySettings(_Part):
+    """A gateway that runs apart from the API."""
+
+    api_url: str = ""
+    token_file: Path | None = None
+
+
+class Settings(BaseSettings):
+    """All of it; frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="M2D_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file=ETC
+    )
+
+    state_dir: Path = Field(default_factory=_state_dir)  #: database, keys, disks: to be backed up
+    run_dir: Path = Field(default_factory=_run_dir)  #: pid files and sockets: gone after a reboot
+    database_url: str = ""  #: "": SQLite in state_dir; else postgresql://user@host/name
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    redfish_verify_tls: bool = True
+    listen: ListenSettings = ListenSettings()
+    pool: PoolSettings = PoolSettings()
+    uplink: UplinkSettings = UplinkSettings()
+    worker: WorkerSettings = WorkerSettings()
+    gateway: GatewaySettings = GatewaySettings()
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'malleable.db'}"
+
+    @property
+    def is_embedded(self) -> bool:
+        """Say whether the database is our own file, which we may migrate ourselves."""
+        return not self.database_url
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Say what wins over what."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

@@ -1,0 +1,111 @@
+"""What runs beside the operations and never stops: powers are looked at, switch ports are compared with intent.
+
+Each look is one pass over everything, in batches: a page of nodes, one call per switch, a constant number of queries
+per batch. A device that does not answer costs its own time-out on one of a few threads and delays nobody's batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from malleable.domain.errors import DriverError
+from malleable.domain.nodes import Node, NodeState, PowerState
+from malleable.domain.operations import ACTIVE_STATES
+from malleable.domain.ports import Clock, Drivers
+from malleable.domain.store import Page, Store, Transaction
+from malleable.domain.switches import PortState, Switch, SwitchPort
+from malleable.workflows.powering import bmc_of
+from malleable.workflows.repair import read_ports
+from malleable.workflows.requests import begin, record
+
+log = structlog.get_logger()
+
+BATCH = 200
+LOOKS_AT_ONCE = 8
+
+
+class Watch:
+    """Looks at powers and ports."""
+
+    def __init__(self, *, store: Store, drivers: Drivers, clock: Clock) -> None:
+        self._store, self._drivers, self._clock = store, drivers, clock
+        self._threads = ThreadPoolExecutor(max_workers=LOOKS_AT_ONCE, thread_name_prefix="watch")
+
+    def close(self) -> None:
+        """Let the looks at hand end."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    # -- power --------------------------------------------------------------------------------------------------------
+
+    def look_at_powers(self) -> int:
+        """Read every node's power and note what changed; return how many nodes were read."""
+        after, count = None, 0
+        while True:
+            with self._store.reading() as tx:
+                nodes = tx.nodes.list(Page(after=after, limit=BATCH))
+            if not nodes:
+                return count
+            known = [node for node in nodes if node.bmc_system]
+            seen = dict(zip(known, self._threads.map(self._power, known), strict=True))
+            self._note(seen)
+            after, count = nodes[-1].id, count + len(known)
+
+    def _power(self, node: Node) -> PowerState:
+        driver = self._drivers.power.get(node.power_driver)
+        if driver is None:
+            return PowerState.UNKNOWN
+        try:
+            return driver.state(bmc_of(node))
+        except DriverError as e:
+            log.debug("power not read", node=node.name, error=str(e))
+            return PowerState.UNKNOWN
+
+    def _note(self, seen: Mapping[Node, PowerState]) -> None:
+        """Write only what changed: an idle room costs reads of BMCs and nothing else."""
+        changed = {node: power for node, power in seen.items() if power is not node.power}
+        if not changed:
+            return
+        now = self._clock.now()
+        with self._store.transaction() as tx:
+            for node, power in changed.items():
+                # Compare-and-set: an operation that changed the power meanwhile knows better.
+                if tx.nodes.change(node.id, expect={"power": node.power}, power=power, power_seen_at=now):
+                    self._suspect(tx, node, power)
+
+    def _suspect(self, tx: Transaction, node: Node, power: PowerState) -> None:
+        if node.state is NodeState.FREE and power is PowerState.ON:
+            record(tx, self._clock.now(), "node.powered-on-while-free", node=node)
+
+    # -- ports --------------------------------------------------------------------------------------------------------
+
+    def scan_ports(self) -> int:
+        """Compare every settled port with what is wanted and repair the rest; return how many had drifted."""
+        with self._store.reading() as tx:
+            switches = tx.switches.list()
+        return sum(self._threads.map(self._scan_switch, switches))
+
+    def _scan_switch(self, switch: Switch) -> int:
+        with self._store.reading() as tx:
+            ports = tx.switch_ports.list(switch_id=switch.id, state=PortState.SETTLED)
+        driver = self._drivers.switches.get(switch.driver)
+        if driver is None or not ports:
+            return 0
+        try:
+            seen = read_ports(driver, switch, ports)
+            drifted = [port for port in ports if seen.get(port.name) != port.wanted]
+        except DriverError as e:
+            log.warning("switch not scanned", switch=switch.name, error=str(e))
+            return 0
+        if drifted:
+            self._order_repair(switch, drifted)
+        return len(drifted)
+
+    def _order_repair(self, switch: Switch, drifted: Sequence[SwitchPort]) -> None:
+        """Begin a repair unless one is under way; it looks again, in its turn at the switch."""
+        log.warning("switch ports have drifted", switch=switch.name, ports=[port.name for port in drifted])
+        with self._store.transaction() as tx:
+            for running in tx.operations.list(kind="repair-ports", state=list(ACTIVE_STATES)):
+                if running.arguments.get("switch_id") == str(switch.id):
+                    return
+            begin(tx, self._clock.now(), "repair-ports", arguments={"switch_id": str(switch.id)})
