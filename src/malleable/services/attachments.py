@@ -56,10 +56,8 @@ class Attachments:
                 wanted["nic_id"] = [nic.id for nic in tx.nics.list(node_id=held.id)]
             if network is not None:
                 wanted["network_id"] = find_owned(tx, tx.networks, caller, "network_get", network, project).id
-            if wanted or caller.is_admin:
-                found = tx.attachments.list(page, **wanted)
-            else:
-                found = _visible(tx, caller, page)
+            is_narrowed = bool(wanted) or caller.is_admin
+            found = tx.attachments.list(page, **wanted) if is_narrowed else _visible(tx, caller, page)
             return listed(_placed(tx, caller, found), page, {})
 
     def attachment_create(

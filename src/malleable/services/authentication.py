@@ -61,7 +61,7 @@ class Authentication:
         return known[1] if known[1].expires_at > self._parts.now() else None
 
     def caller_of(self, secret: str) -> Caller:
-        """Find who holds a token. Errors: Unauthenticated when it is unknown, expired or revoked (not telling which)."""
+        """Find who holds a token. Errors: Unauthenticated when it is unknown, expired or revoked, not telling which."""
         caller = self.remembered(secret)
         if caller is None:
             generation = self._generation
@@ -127,7 +127,7 @@ def narrowed(user: User, memberships: Sequence[Membership], token: Token) -> Cal
 
 
 def scope_of(tx: Transaction, user: User, project: str | None) -> ProjectId | None:
-    """Find the project a user's token shall be narrowed to. Errors: NotFound unless the user may act in it; Forbidden."""
+    """Find the project a user's token shall be narrowed to. Errors: NotFound unless the user is in it; Forbidden."""
     if project is None:
         return None
     if user.site_role is Role.GATEWAY:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.errors import Conflict, DriverError, Invalid
 from malleable.domain.ids import SwitchId, SwitchPortId, new_id, parse_id
 from malleable.domain.nodes import Nic
 from malleable.domain.ports import Switches as Driver
@@ -66,7 +66,7 @@ class SwitchService:
     def switch_create(self, caller: Caller, wish: SwitchWish) -> Switch:
         """Ask the switch whether it answers and can do VLANs, then manage it.
 
-        Errors: Invalid for an unknown driver; the driver's own in its words; Conflict when the name is taken.
+        Errors: Invalid for an unknown driver; Conflict in the driver's words, or when the name is taken.
         """
         require(caller, "switch_create")
         driver = self._driver(wish.driver)
@@ -82,7 +82,7 @@ class SwitchService:
             password=wish.password,
             created_at=now,
         )
-        driver.check(switch)
+        _check(driver, switch)
         with self._parts.store.transaction() as tx:
             tx.switches.add(switch)
             data = {"name": switch.name, "fabric": switch.fabric, "driver": switch.driver}
@@ -175,6 +175,16 @@ class SwitchService:
                 fix=f"It has: {', '.join(told[:50])}.",
             )
         return sorted(told if names is None else set(names))
+
+
+def _check(driver: Driver, switch: Switch) -> None:
+    """Ask a new switch whether it can be used; what it says is the operator's to mend. Errors: Conflict."""
+    try:
+        driver.check(switch)
+    except DriverError as e:
+        raise Conflict(
+            f"Switch {switch.name} cannot be used: {e.message}", code=e.code, fix=e.fix, details=e.details
+        ) from e
 
 
 def find_port(tx: Transaction, switch: Switch, ref: str) -> SwitchPort:

@@ -1,0 +1,1 @@
+"""The HTTP edge: one route file per noun; parses, asks the services, and tells the answer."""

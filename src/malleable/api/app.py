@@ -1,0 +1,129 @@
+"""The API as an ASGI application, made from its parts; no globals."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry, Gauge
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api import (
+    disks,
+    events,
+    gateway,
+    images,
+    networks,
+    nodes,
+    operations,
+    problem,
+    projects,
+    service,
+    switches,
+    users,
+)
+from malleable.api.calls import Edge
+from malleable.api.edge import BodyLimit, Observed
+from malleable.api.fanout import Fanout
+from malleable.domain.errors import MalleableError
+from malleable.domain.store import EVENTS, GATEWAY
+from malleable.services.all import Services
+from malleable.wire.shapes import Problem
+
+_ROUTERS = (
+    service.open_routes,
+    service.metrics_routes,
+    users.open_routes,
+    users.routes,
+    projects.routes,
+    switches.routes,
+    nodes.routes,
+    networks.routes,
+    images.routes,
+    disks.routes,
+    operations.routes,
+    events.routes,
+    gateway.routes,
+)
+_PROBLEM = {"model": Problem, "content": {problem.MEDIA_TYPE: {}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    "4XX": {**_PROBLEM, "description": "The request cannot be granted"},
+    "5XX": {**_PROBLEM, "description": "The service or a device cannot do it now"},
+}
+
+
+def create_app(services: Services, *, version: str, registry: CollectorRegistry | None = None) -> FastAPI:
+    """Make the application. ``close_streams`` it before stopping the server: streams would keep it waiting."""
+    app = bare_app(version)
+    store = services.parts.store
+    edge = Edge(services, Fanout(store, EVENTS), Fanout(store, GATEWAY))
+    app.state.edge = edge
+    app.state.registry = registry or CollectorRegistry()
+    app.state.gauges = _gauges(app.state.registry)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Observed, registry=app.state.registry)
+    return app
+
+
+def close_streams(app: FastAPI) -> None:
+    """End every event stream and long poll of an application at once; any thread may call it."""
+    edge: Edge = app.state.edge
+    edge.events.close()
+    edge.gateway.close()
+
+
+def bare_app(version: str) -> FastAPI:
+    """Make the application without anything behind it: enough to tell its OpenAPI document."""
+    app = FastAPI(
+        title="Malleable",
+        version=version,
+        summary="Bare-metal machines for tenants, and back.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # these pages load scripts from other people's servers
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+        responses=_ANSWERS,
+    )
+    for router in _ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(MalleableError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    close_streams(app)
+
+
+def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
+    return {
+        "nodes": Gauge("malleable_nodes", "Nodes by state.", ["state"], registry=registry),
+        "operations": Gauge("malleable_operations", "Operations by state.", ["state"], registry=registry),
+        "free_vlans": Gauge("malleable_vlans", "VLANs of all fabrics.", ["state"], registry=registry),
+    }
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MalleableError)
+    return problem.reply(problem.of_error(error), request.scope.get("malleable.request_id", ""))
+
+
+def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = problem.of_status(error.status_code, str(error.detail))
+    response = problem.reply(told, request.scope.get("malleable.request_id", ""))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    told = problem.of_validation(error.errors())
+    return problem.reply(told, request.scope.get("malleable.request_id", ""))

@@ -1,0 +1,138 @@
+"""Disks, targets and provisioning."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api.calls import After, Limit, RefQuery, call_of, ok, page_of
+from malleable.api.operations import begun
+from malleable.api.routing import GuardedRoute
+from malleable.domain.disks import Target
+from malleable.services.disks import PlacedDisk
+from malleable.services.parts import Shown
+from malleable.services.provisions import BootWish, ProvisionWish
+from malleable.wire.disks import DiskMoveRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.nodes import BootOptions, ProvisionRequest
+from malleable.wire.operations import OperationView
+from malleable.wire.shapes import Listing
+
+routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["disks"])
+
+
+def disk_view(placed: PlacedDisk) -> DiskView:
+    """Show a disk."""
+    disk = placed.disk
+    return DiskView(
+        id=disk.id,
+        name=disk.name,
+        project_id=disk.project_id,
+        project=placed.project,
+        image_id=disk.image_id,
+        image=placed.image,
+        state=disk.state,
+        size_bytes=disk.size_bytes,
+        node_id=placed.node_id,
+        node=placed.node,
+        created_at=disk.created_at,
+    )
+
+
+def target_view(shown: Shown[Target]) -> TargetView:
+    """Show a target; never its CHAP secret."""
+    target, names = shown.value, shown.names
+    return TargetView(
+        id=target.id,
+        disk_id=target.disk_id,
+        disk=names[target.disk_id],
+        node_id=target.node_id,
+        node=names[target.node_id],
+        network_id=target.network_id,
+        network=names[target.network_id],
+        state=target.state,
+        iqn=target.iqn,
+        initiator_address=target.initiator_address,
+        created_at=target.created_at,
+    )
+
+
+def boot_wish(body: BootOptions) -> BootWish:
+    """Read how a node shall boot."""
+    return BootWish(
+        nic=body.nic, way=body.way, hostname=body.hostname, ssh_keys=body.ssh_keys, user_data=body.user_data
+    )
+
+
+@routes.post("/provisions", status_code=202, response_model=OperationView, tags=["nodes"])
+def provision_create(request: Request, body: ProvisionRequest) -> Response:
+    """Boot a disk on a node: an existing disk or a new one, a named node or any free one."""
+    call = call_of(request)
+    wish = ProvisionWish(
+        project=body.project,
+        node=body.node,
+        disk=body.disk,
+        image=body.image,
+        disk_name=body.disk_name,
+        disk_size_bytes=body.disk_size_bytes,
+        network=body.network,
+        boot=boot_wish(body),
+    )
+    return begun(call, call.services.provisions.provision_create(call.caller, wish))
+
+
+@routes.get("/disks", response_model=Listing[DiskView])
+def disk_list(request: Request, after: After = None, limit: Limit = 100, project: RefQuery = None) -> Response:
+    """List the disks of one's projects; admins all."""
+    call = call_of(request)
+    page = call.services.disks.disk_list(call.caller, page_of(after, limit), project=project)
+    items = tuple(disk_view(disk) for disk in page.items)
+    return ok(Listing[DiskView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.post("/disks", status_code=202, response_model=OperationView)
+def disk_create(request: Request, body: DiskRequest) -> Response:
+    """Clone a disk from an image."""
+    call = call_of(request)
+    operation = call.services.disks.disk_create(
+        call.caller, name=body.name, project=body.project, image=body.image, size_bytes=body.size_bytes
+    )
+    return begun(call, operation)
+
+
+@routes.get("/disks/{disk}", response_model=DiskView)
+def disk_get(request: Request, disk: str, project: RefQuery = None) -> Response:
+    """Read a disk."""
+    call = call_of(request)
+    return ok(disk_view(call.services.disks.disk_get(call.caller, disk, project=project)))
+
+
+@routes.delete("/disks/{disk}", status_code=202, response_model=OperationView)
+def disk_delete(request: Request, disk: str, project: RefQuery = None) -> Response:
+    """Delete a disk that runs nowhere."""
+    call = call_of(request)
+    return begun(call, call.services.disks.disk_delete(call.caller, disk, project=project))
+
+
+@routes.post("/disks/{disk}/move", status_code=202, response_model=OperationView)
+def disk_move(request: Request, disk: str, body: DiskMoveRequest, project: RefQuery = None) -> Response:
+    """Run a disk on another node."""
+    call = call_of(request)
+    operation = call.services.provisions.disk_move(
+        call.caller, disk, node=body.node, network=body.network, boot=boot_wish(body), project=project
+    )
+    return begun(call, operation)
+
+
+@routes.get("/targets", response_model=Listing[TargetView])
+def target_list(
+    request: Request,
+    after: After = None,
+    limit: Limit = 100,
+    node: RefQuery = None,
+    disk: RefQuery = None,
+    project: RefQuery = None,
+) -> Response:
+    """List where disks are presented; ``project`` says whose ``disk`` is meant."""
+    call = call_of(request)
+    page = call.services.disks.target_list(call.caller, page_of(after, limit), node=node, disk=disk, project=project)
+    items = tuple(target_view(Shown(value=target, names=page.names)) for target in page.items)
+    return ok(Listing[TargetView](items=items, next=str(page.next) if page.next else None))

@@ -1,0 +1,125 @@
+"""The gateway's routes."""
+
+from time import monotonic
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from malleable.api.calls import call_of, edge_of, nothing, ok
+from malleable.api.routing import GuardedRoute
+from malleable.domain.ids import BootId, NetworkId
+from malleable.domain.images import BootWay
+from malleable.domain.networks import gateway_address
+from malleable.services.gateway import Desired, Intent, Served, Sign
+from malleable.wire.gateway import (
+    DesiredBoot,
+    DesiredFiles,
+    DesiredHost,
+    DesiredNetwork,
+    DesiredView,
+    ReportsRequest,
+    SignsRequest,
+)
+from malleable.wire.shapes import MAX_COUNT
+from malleable.workflows.presenting import disk_serial
+
+routes = APIRouter(prefix="/v1/gateway", route_class=GuardedRoute, tags=["gateway"])
+
+WAIT_MAX_S = 30.0
+
+
+@routes.get("/desired", response_model=DesiredView)
+async def gateway_desired(
+    request: Request,
+    after: Annotated[int, Query(ge=0, le=MAX_COUNT)] = 0,
+    wait_s: Annotated[float, Query(ge=0, le=WAIT_MAX_S, allow_inf_nan=False)] = 0.0,
+) -> Response:
+    """Read what to serve, changed since generation ``after``; waits for a change when there is none."""
+    call, fanout, end_s = call_of(request), edge_of(request).gateway, monotonic() + wait_s
+    while True:
+        seen = fanout.count()
+        desired = await run_in_threadpool(call.services.gateways.gateway_desired, call.caller, after)
+        left_s = end_s - monotonic()
+        if desired or left_s <= 0 or not await fanout.wait(seen, left_s):
+            return ok(_desired_view(desired, after))
+
+
+@routes.post("/reports", status_code=204)
+def gateway_report(request: Request, body: ReportsRequest) -> Response:
+    """Note what the gateway has in force."""
+    call = call_of(request)
+    served = [
+        Served(network_id=NetworkId(n.id), served_generation=n.served_generation, portal_epoch=n.portal_epoch)
+        for n in body.networks
+    ]
+    call.services.gateways.gateway_report(call.caller, served, body.removed)
+    return nothing()
+
+
+@routes.post("/signs", status_code=204)
+def gateway_sign(request: Request, body: SignsRequest) -> Response:
+    """Note signs of life of booting nodes."""
+    call = call_of(request)
+    signs = [Sign(boot_id=BootId(sign.boot_id), stage=f"{sign.stage}_at") for sign in body.signs]
+    call.services.gateways.gateway_sign(call.caller, signs)
+    return nothing()
+
+
+@routes.get("/images/{image_id}/files/{name}", response_class=FileResponse)
+def gateway_file(request: Request, image_id: UUID, name: str) -> Response:
+    """Download a file kept beside an image."""
+    call = call_of(request)
+    path = call.services.gateways.gateway_file(call.caller, image_id, name)
+    return FileResponse(path, media_type="application/octet-stream")
+
+
+def _desired_view(desired: tuple[Desired, ...], after: int) -> DesiredView:
+    generation = max((d.network.generation for d in desired), default=after)
+    return DesiredView(generation=generation, networks=tuple(_network(d) for d in desired))
+
+
+def _network(desired: Desired) -> DesiredNetwork:
+    network = desired.network
+    return DesiredNetwork(
+        id=network.id,
+        name=network.name,
+        generation=network.generation,
+        state=network.state,
+        vid=network.vid,
+        cidr=network.cidr,
+        gateway_address=gateway_address(network.cidr),
+        boots=tuple(_boot(intent) for intent in desired.intents),
+        hosts=tuple(DesiredHost(mac=h.mac, address=h.address, hostname=h.hostname) for h in desired.hosts),
+    )
+
+
+def _boot(intent: Intent) -> DesiredBoot:
+    boot, target, image = intent.boot, intent.target, intent.image
+    is_kernel = boot.way is BootWay.KERNEL
+    files = f"/v1/gateway/images/{image.id}/files"
+    return DesiredBoot(
+        id=boot.id,
+        node_id=boot.node_id,
+        mac=boot.mac,
+        address=intent.address,
+        hostname=boot.hostname,
+        way=boot.way,
+        initiator_iqn=target.initiator_iqn,
+        iqn=target.iqn,
+        lun=target.lun,
+        chap_username=target.chap_username,
+        chap_password=target.chap_password.reveal(),
+        serial=disk_serial(target.disk_id),
+        kernel_url=f"{files}/{image.kernel}" if is_kernel else None,
+        initrd_url=f"{files}/{image.initrd}" if is_kernel else None,
+        files=DesiredFiles(kernel=image.kernel, initrd=image.initrd),
+        image_id=image.id,
+        cmdline=image.cmdline,
+        ssh_keys=boot.ssh_keys,
+        user_data=boot.user_data.reveal(),
+        token=boot.token.reveal(),
+    )

@@ -1,0 +1,164 @@
+"""Images and their upload."""
+
+import os
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from malleable.api.calls import After, Limit, RefQuery, call_of, created, nothing, ok, page_of
+from malleable.api.operations import begun
+from malleable.api.routing import GuardedRoute
+from malleable.domain.errors import Invalid
+from malleable.domain.images import Image
+from malleable.services.images import ImageWish, Upload
+from malleable.services.parts import Shown
+from malleable.wire.images import ImageRequest, ImageView
+from malleable.wire.operations import OperationView
+from malleable.wire.shapes import Listing
+
+routes = APIRouter(prefix="/v1/images", route_class=GuardedRoute, tags=["images"])
+
+#: Fewer, larger writes: handing each 64 KiB to a thread would cost more than writing it.
+WRITE_BYTES = 4 * 1024 * 1024
+_RAW = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def image_view(shown: Shown[Image]) -> ImageView:
+    """Show an image."""
+    image = shown.value
+    return ImageView(
+        id=image.id,
+        name=image.name,
+        project_id=image.project_id,
+        project=shown.names.get(image.project_id) if image.project_id else None,
+        state=image.state,
+        size_bytes=image.size_bytes,
+        sha256=image.sha256,
+        os=image.os,
+        architecture=image.architecture,
+        firmwares=image.firmwares,
+        boot_ways=image.boot_ways,
+        up_proof=image.up_proof,
+        kernel=image.kernel,
+        initrd=image.initrd,
+        cmdline=image.cmdline,
+        default_user=image.default_user,
+        created_at=image.created_at,
+    )
+
+
+@routes.get("", response_model=Listing[ImageView])
+def image_list(request: Request, after: After = None, limit: Limit = 100, project: RefQuery = None) -> Response:
+    """List golden images and those of one's projects."""
+    call = call_of(request)
+    page = call.services.images.image_list(call.caller, page_of(after, limit), project=project)
+    items = tuple(image_view(Shown(value=image, names=page.names)) for image in page.items)
+    return ok(Listing[ImageView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.post("", status_code=201, response_model=ImageView)
+def image_create(request: Request, body: ImageRequest) -> Response:
+    """Announce an image; upload its content next, then seal it."""
+    call = call_of(request)
+    wish = ImageWish(
+        name=body.name,
+        project=body.project,
+        sha256=body.sha256,
+        size_bytes=body.size_bytes,
+        os=body.os,
+        architecture=body.architecture,
+        firmwares=body.firmwares,
+        boot_ways=body.boot_ways,
+        up_proof=body.up_proof,
+        kernel=body.kernel or "",
+        initrd=body.initrd or "",
+        cmdline=body.cmdline,
+        default_user=body.default_user,
+    )
+    return created(image_view(call.services.images.image_create(call.caller, wish)))
+
+
+@routes.get("/{image}", response_model=ImageView)
+def image_get(request: Request, image: str, project: RefQuery = None) -> Response:
+    """Read an image."""
+    call = call_of(request)
+    return ok(image_view(call.services.images.image_get(call.caller, image, project=project)))
+
+
+@routes.delete("/{image}", status_code=202, response_model=OperationView)
+def image_delete(request: Request, image: str, project: RefQuery = None) -> Response:
+    """Delete an image that no disk was cloned from."""
+    call = call_of(request)
+    return begun(call, call.services.images.image_delete(call.caller, image, project=project))
+
+
+@routes.post("/{image}/seal", status_code=202, response_model=OperationView)
+def image_seal(request: Request, image: str, project: RefQuery = None) -> Response:
+    """Prove an upload's checksum and make it immutable."""
+    call = call_of(request)
+    return begun(call, call.services.images.image_seal(call.caller, image, project=project))
+
+
+@routes.put("/{image}/content", status_code=204, openapi_extra=_RAW)
+async def image_upload_content(request: Request, image: str, project: RefQuery = None) -> Response:
+    """Upload an image's raw content."""
+    return await _upload(request, image, None, project)
+
+
+@routes.put("/{image}/files/{name}", status_code=204, openapi_extra=_RAW)
+async def image_upload_file(request: Request, image: str, name: str, project: RefQuery = None) -> Response:
+    """Upload the kernel or the initrd that the image names."""
+    return await _upload(request, image, name, project)
+
+
+async def _upload(request: Request, image: str, file: str | None, project: str | None) -> Response:
+    call = call_of(request)
+    images = call.services.images
+    upload = await run_in_threadpool(lambda: images.image_upload(call.caller, image, file=file, project=project))
+    try:
+        size_bytes = await _receive(request, upload)
+        await run_in_threadpool(upload.finish, size_bytes)
+    except ClientDisconnect as e:
+        raise Invalid("The upload broke off.", code="upload-broken", fix="Upload it again.") from e
+    finally:
+        await run_in_threadpool(upload.drop)
+    return nothing()
+
+
+async def _receive(request: Request, upload: Upload) -> int:
+    """Write the body to the upload's part file; return its size. Errors: Invalid when it is larger than announced."""
+    size_bytes, held = 0, bytearray()
+    descriptor = await run_in_threadpool(_create, upload.part)
+    try:
+        async for chunk in request.stream():
+            size_bytes += len(chunk)
+            if size_bytes > upload.max_bytes:
+                raise Invalid(
+                    f"More than {upload.max_bytes} bytes came.", code="wrong-size", fix="Check which file this is."
+                )
+            held += chunk
+            if len(held) >= WRITE_BYTES:
+                await run_in_threadpool(_write, descriptor, held)
+                held = bytearray()
+        await run_in_threadpool(_write, descriptor, held)
+    finally:
+        os.close(descriptor)
+    return size_bytes
+
+
+def _create(part: Path) -> int:
+    return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def _write(descriptor: int, data: bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

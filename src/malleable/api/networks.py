@@ -1,0 +1,126 @@
+"""Networks and attachments."""
+
+from uuid import UUID
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api.calls import After, Limit, RefQuery, call_of, created, ok, page_of
+from malleable.api.operations import begun
+from malleable.api.routing import GuardedRoute
+from malleable.domain.networks import Network, gateway_address
+from malleable.services.attachments import PlacedAttachment
+from malleable.services.networks import NetworkWish
+from malleable.services.parts import Shown
+from malleable.wire.networks import AttachmentRequest, AttachmentView, NetworkRequest, NetworkView
+from malleable.wire.operations import OperationView
+from malleable.wire.shapes import Listing
+
+routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["networks"])
+
+
+def network_view(shown: Shown[Network]) -> NetworkView:
+    """Show a network."""
+    network = shown.value
+    return NetworkView(
+        id=network.id,
+        name=network.name,
+        project_id=network.project_id,
+        project=shown.names.get(network.project_id) if network.project_id else None,
+        kind=network.kind,
+        fabric=network.fabric,
+        vid=network.vid,
+        cidr=network.cidr,
+        gateway_address=gateway_address(network.cidr),
+        state=network.state,
+        generation=network.generation,
+        served_generation=network.served_generation,
+        is_served=network.served_generation >= network.generation,
+        created_at=network.created_at,
+    )
+
+
+def attachment_view(placed: PlacedAttachment) -> AttachmentView:
+    """Show an attachment."""
+    attachment, nic = placed.attachment, placed.nic
+    return AttachmentView(
+        id=attachment.id,
+        node_id=nic.node_id,
+        node=placed.node,
+        nic_id=nic.id,
+        nic=nic.name,
+        mac=nic.mac,
+        network_id=attachment.network_id,
+        network=placed.network,
+        channel=attachment.channel,
+        state=attachment.state,
+        address=attachment.address,
+        created_at=attachment.created_at,
+    )
+
+
+@routes.get("/networks", response_model=Listing[NetworkView])
+def network_list(request: Request, after: After = None, limit: Limit = 100, project: RefQuery = None) -> Response:
+    """List the networks of one's projects; admins all."""
+    call = call_of(request)
+    page = call.services.networks.network_list(call.caller, page_of(after, limit), project=project)
+    items = tuple(network_view(Shown(value=network, names=page.names)) for network in page.items)
+    return ok(Listing[NetworkView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.post("/networks", status_code=201, response_model=NetworkView)
+def network_create(request: Request, body: NetworkRequest) -> Response:
+    """Make a network on a VLAN of its own."""
+    call = call_of(request)
+    wish = NetworkWish(name=body.name, project=body.project, cidr=body.cidr, fabric=body.fabric, kind=body.kind)
+    return created(network_view(call.services.networks.network_create(call.caller, wish)))
+
+
+@routes.get("/networks/{network}", response_model=NetworkView)
+def network_get(request: Request, network: str, project: RefQuery = None) -> Response:
+    """Read a network."""
+    call = call_of(request)
+    return ok(network_view(call.services.networks.network_get(call.caller, network, project=project)))
+
+
+@routes.delete("/networks/{network}", status_code=202, response_model=OperationView)
+def network_delete(request: Request, network: str, project: RefQuery = None) -> Response:
+    """Take a network down that nobody is attached to."""
+    call = call_of(request)
+    return begun(call, call.services.networks.network_delete(call.caller, network, project=project))
+
+
+@routes.get("/attachments", response_model=Listing[AttachmentView])
+def attachment_list(
+    request: Request,
+    after: After = None,
+    limit: Limit = 100,
+    node: RefQuery = None,
+    network: RefQuery = None,
+    project: RefQuery = None,
+) -> Response:
+    """List which NICs are on which networks; ``project`` says whose ``network`` is meant."""
+    call = call_of(request)
+    page = call.services.attachments.attachment_list(
+        call.caller, page_of(after, limit), node=node, network=network, project=project
+    )
+    items = tuple(attachment_view(attachment) for attachment in page.items)
+    return ok(Listing[AttachmentView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.post("/attachments", status_code=202, response_model=OperationView)
+def attachment_create(request: Request, body: AttachmentRequest) -> Response:
+    """Put a node's NIC on a network."""
+    call = call_of(request)
+    operation = call.services.attachments.attachment_create(
+        call.caller, node=body.node, nic=body.nic, network=body.network, channel=body.channel
+    )
+    return begun(call, operation)
+
+
+@routes.delete("/attachments/{attachment}", status_code=202, response_model=OperationView)
+def attachment_delete(request: Request, attachment: UUID) -> Response:
+    """Take a NIC off a network."""
+    call = call_of(request)
+    return begun(call, call.services.attachments.attachment_delete(call.caller, attachment))

@@ -1,0 +1,207 @@
+"""Nodes and their NICs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api.calls import After, Call, Limit, RefQuery, call_of, edge_of, nothing, ok, page_of
+from malleable.api.operations import begun
+from malleable.api.routing import GuardedRoute
+from malleable.domain.nodes import Node, NodeState
+from malleable.domain.secrets import Secret
+from malleable.services.nics import WiredNic
+from malleable.services.nodes import CONSOLE_LINES_MAX, Cable, NodeWish
+from malleable.services.parts import Shown
+from malleable.wire.nodes import (
+    BmcView,
+    ConsoleView,
+    MaintenanceRequest,
+    NicView,
+    NodeRequest,
+    NodeView,
+    PowerRequest,
+)
+from malleable.wire.operations import OperationView
+from malleable.wire.shapes import Listing
+from malleable.wire.switches import WireRequest
+
+routes = APIRouter(prefix="/v1/nodes", route_class=GuardedRoute, tags=["nodes"])
+
+
+def node_view(node: Node, project: str | None, *, shows_bmc: bool) -> NodeView:
+    """Show a node; its BMC to operators and admins only, its BMC's password to nobody."""
+    bmc = None
+    if shows_bmc:
+        bmc = BmcView(
+            driver=node.power_driver, address=node.bmc_address, username=node.bmc_username, system=node.bmc_system
+        )
+    return NodeView(
+        id=node.id,
+        name=node.name,
+        state=node.state,
+        state_reason=node.state_reason,
+        state_since=node.state_since,
+        project_id=node.project_id,
+        project=project,
+        boot=node.boot,
+        power=node.power,
+        power_seen_at=node.power_seen_at,
+        firmware=node.firmware,
+        system_uuid=node.system_uuid,
+        vendor=node.vendor,
+        model=node.model,
+        serial=node.serial,
+        cpu_count=node.cpu_count,
+        memory_mib=node.memory_mib,
+        created_at=node.created_at,
+        bmc=bmc,
+    )
+
+
+def nic_view(wired: WiredNic) -> NicView:
+    """Show a NIC; its wiring as far as the caller may know it."""
+    nic, port = wired.nic, wired.port
+    return NicView(
+        id=nic.id,
+        node_id=nic.node_id,
+        name=nic.name,
+        mac=nic.mac,
+        switch_port_id=port.id if port else None,
+        switch=wired.switch,
+        port=port.name if port else None,
+    )
+
+
+def _node(call: Call, shown: Shown[Node]) -> Response:
+    node = shown.value
+    project = shown.names.get(node.project_id) if node.project_id else None
+    return ok(node_view(node, project, shows_bmc=call.caller.is_operator))
+
+
+@routes.get("", response_model=Listing[NodeView])
+def node_list(
+    request: Request,
+    after: After = None,
+    limit: Limit = 100,
+    state: NodeState | None = None,
+    project: RefQuery = None,
+    name: RefQuery = None,
+) -> Response:
+    """List nodes: those of one's projects and the free ones; operators and admins all."""
+    call = call_of(request)
+    page = call.services.nodes.node_list(call.caller, page_of(after, limit), state=state, project=project, name=name)
+    names, shows_bmc = page.names, call.caller.is_operator
+    items = tuple(
+        node_view(node, names.get(node.project_id) if node.project_id else None, shows_bmc=shows_bmc)
+        for node in page.items
+    )
+    return ok(Listing[NodeView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.get("/{node}", response_model=NodeView)
+def node_get(request: Request, node: str) -> Response:
+    """Read a node."""
+    call = call_of(request)
+    return _node(call, call.services.nodes.node_get(call.caller, node))
+
+
+@routes.post("", status_code=202, response_model=OperationView)
+def node_enrol(request: Request, body: NodeRequest) -> Response:
+    """Enrol a node by its BMC."""
+    call = call_of(request)
+    wish = NodeWish(
+        name=body.name,
+        driver=body.bmc.driver,
+        address=body.bmc.address,
+        username=body.bmc.username,
+        password=Secret(body.bmc.password),
+        system=body.bmc.system,
+        wiring=tuple(Cable(mac=wire.mac, switch=wire.switch, port=wire.port) for wire in body.wiring),
+    )
+    return begun(call, call.services.nodes.node_enrol(call.caller, wish))
+
+
+@routes.delete("/{node}", status_code=204)
+def node_delete(request: Request, node: str) -> Response:
+    """Forget a node that nobody holds."""
+    call = call_of(request)
+    call.services.nodes.node_delete(call.caller, node)
+    return nothing()
+
+
+@routes.get("/{node}/nics", response_model=Listing[NicView])
+def nic_list(request: Request, node: str, after: After = None, limit: Limit = 100) -> Response:
+    """List a node's NICs."""
+    call = call_of(request)
+    page = call.services.nics.nic_list(call.caller, node, page_of(after, limit))
+    items = tuple(nic_view(nic) for nic in page.items)
+    return ok(Listing[NicView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.put("/{node}/nics/{nic}/port", response_model=NicView)
+def nic_wire(request: Request, node: str, nic: str, body: WireRequest) -> Response:
+    """Note the switch port that a NIC's cable ends in."""
+    call = call_of(request)
+    return ok(nic_view(call.services.nics.nic_wire(call.caller, node, nic, switch=body.switch, port=body.port)))
+
+
+@routes.delete("/{node}/nics/{nic}/port", status_code=204)
+def nic_unwire(request: Request, node: str, nic: str) -> Response:
+    """Forget a NIC's cable."""
+    call = call_of(request)
+    call.services.nics.nic_unwire(call.caller, node, nic)
+    return nothing()
+
+
+@routes.post("/{node}/release", status_code=202, response_model=OperationView)
+def node_release(request: Request, node: str) -> Response:
+    """Give a node back."""
+    call = call_of(request)
+    return begun(call, call.services.nodes.node_release(call.caller, node))
+
+
+@routes.post("/{node}/stop", status_code=202, response_model=OperationView)
+def node_stop(request: Request, node: str) -> Response:
+    """Take the disk from a node that stays held."""
+    call = call_of(request)
+    return begun(call, call.services.nodes.node_stop(call.caller, node))
+
+
+@routes.post("/{node}/power", status_code=202, response_model=OperationView)
+def node_power(request: Request, node: str, body: PowerRequest) -> Response:
+    """Switch a node on, off, or off and on."""
+    call = call_of(request)
+    return begun(call, call.services.nodes.node_power(call.caller, node, body.action.value))
+
+
+@routes.post("/{node}/readmit", status_code=202, response_model=OperationView)
+def node_readmit(request: Request, node: str) -> Response:
+    """Prove a quarantined or inspected node fit for use."""
+    call = call_of(request)
+    return begun(call, call.services.nodes.node_readmit(call.caller, node))
+
+
+@routes.post("/{node}/maintenance", response_model=NodeView)
+def node_maintain(request: Request, node: str, body: MaintenanceRequest) -> Response:
+    """Take a node out of use."""
+    call = call_of(request)
+    return _node(call, call.services.nodes.node_maintain(call.caller, node, body.reason))
+
+
+@routes.delete("/{node}/maintenance", response_model=NodeView)
+def node_end_maintenance(request: Request, node: str) -> Response:
+    """Put a node back into use."""
+    call = call_of(request)
+    return _node(call, call.services.nodes.node_end_maintenance(call.caller, node))
+
+
+@routes.get("/{node}/console", response_model=ConsoleView)
+async def node_console(
+    request: Request, node: str, lines: Annotated[int, Query(ge=1, le=CONSOLE_LINES_MAX)] = 50
+) -> Response:
+    """Read the serial console's last lines."""
+    call = call_of(request)
+    nodes = call.services.nodes
+    return ok(ConsoleView(text=await edge_of(request).on_device(lambda: nodes.node_console(call.caller, node, lines))))

@@ -1,0 +1,113 @@
+"""Operations."""
+
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api.calls import After, Call, Limit, RefQuery, accepted, call_of, ok, page_of
+from malleable.api.routing import GuardedRoute
+from malleable.domain.operations import Operation, OperationState, StepRecord
+from malleable.services.parts import Shown
+from malleable.wire.operations import OperationDetail, OperationView, StepView
+from malleable.wire.shapes import Listing
+
+routes = APIRouter(prefix="/v1/operations", route_class=GuardedRoute, tags=["operations"])
+
+
+def operation_view(shown: Shown[Operation]) -> OperationView:
+    """Show an operation."""
+    return OperationView(**_fields(shown))
+
+
+def operation_detail(shown: Shown[Operation], steps: tuple[StepRecord, ...]) -> OperationDetail:
+    """Show an operation with its timeline."""
+    return OperationDetail(**_fields(shown), steps=tuple(step_view(step) for step in steps))
+
+
+def _fields(shown: Shown[Operation]) -> dict[str, Any]:
+    operation, names = shown.value, shown.names
+    return {
+        "id": operation.id,
+        "kind": operation.kind,
+        "node_id": operation.node_id,
+        "node": names.get(operation.node_id) if operation.node_id else None,
+        "project_id": operation.project_id,
+        "project": names.get(operation.project_id) if operation.project_id else None,
+        "actor_id": operation.actor_id,
+        "arguments": operation.arguments,
+        "state": operation.state,
+        "direction": operation.direction,
+        "step": operation.step,
+        "attempt": operation.attempt,
+        "is_cancel_requested": operation.is_cancel_requested,
+        "reason": operation.reason,
+        "error": operation.error,
+        "result": operation.result,
+        "next_due_at": operation.next_due_at,
+        "step_deadline_at": operation.step_deadline_at,
+        "created_at": operation.created_at,
+        "started_at": operation.started_at,
+        "finished_at": operation.finished_at,
+    }
+
+
+def step_view(step: StepRecord) -> StepView:
+    """Show one line of a timeline."""
+    return StepView(
+        ordinal=step.ordinal,
+        name=step.name,
+        direction=step.direction,
+        attempts=step.attempts,
+        started_at=step.started_at,
+        finished_at=step.finished_at,
+        evidence=dict(step.evidence),
+        error=step.error,
+    )
+
+
+def begun(call: Call, operation: Operation) -> Response:
+    """Answer 202 with an operation that has just begun."""
+    return accepted(operation_view(call.services.operations.operation_shown(operation)), operation)
+
+
+@routes.get("", response_model=Listing[OperationView])
+def operation_list(
+    request: Request,
+    after: After = None,
+    limit: Limit = 100,
+    node: RefQuery = None,
+    project: RefQuery = None,
+    state: OperationState | None = None,
+    kind: RefQuery = None,
+) -> Response:
+    """List operations: those of one's projects; operators and admins all."""
+    call = call_of(request)
+    page = call.services.operations.operation_list(
+        call.caller, page_of(after, limit), node=node, project=project, state=state, kind=kind
+    )
+    items = tuple(operation_view(Shown(value=operation, names=page.names)) for operation in page.items)
+    return ok(Listing[OperationView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.get("/{operation}", response_model=OperationDetail)
+def operation_get(request: Request, operation: UUID) -> Response:
+    """Read an operation with its timeline."""
+    call = call_of(request)
+    return ok(operation_detail(*call.services.operations.operation_get(call.caller, operation)))
+
+
+@routes.post("/{operation}/cancel", status_code=202, response_model=OperationView)
+def operation_cancel(request: Request, operation: UUID) -> Response:
+    """Ask an operation to undo itself."""
+    call = call_of(request)
+    return begun(call, call.services.operations.operation_cancel(call.caller, operation))
+
+
+@routes.post("/{operation}/resume", status_code=202, response_model=OperationView)
+def operation_resume(request: Request, operation: UUID) -> Response:
+    """Let a parked operation go on."""
+    call = call_of(request)
+    return begun(call, call.services.operations.operation_resume(call.caller, operation))

@@ -1,0 +1,115 @@
+"""Errors -> HTTP, in one place (RFC 9457)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.responses import Response
+
+from malleable.domain.errors import (
+    Busy,
+    Conflict,
+    DriverError,
+    Exhausted,
+    Forbidden,
+    Invalid,
+    Malformed,
+    MalleableError,
+    NotFound,
+    Refused,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+)
+from malleable.wire.shapes import Problem
+
+MEDIA_TYPE = "application/problem+json"
+_STATUS: Mapping[type[MalleableError], int] = {
+    Invalid: 422,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    Exhausted: 409,
+    TooMany: 429,
+    Unavailable: 503,
+    Busy: 503,
+    Refused: 409,
+    Malformed: 502,
+    Unreachable: 504,
+    DriverError: 502,
+}
+_TITLES = {
+    400: "Bad request",
+    401: "Not logged in",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    415: "Wrong media type",
+    422: "Not valid",
+    429: "Too many requests",
+    502: "Device trouble",
+    503: "Not available",
+    504: "Device does not answer",
+}
+
+
+def of_error(error: MalleableError) -> Problem:
+    """Tell one of our own errors; one without a row in the table is ours to repair, and a 500."""
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+    return make(status, error.message, code=error.code, fix=error.fix, details=error.details)
+
+
+def of_status(status: int, detail: str) -> Problem:
+    """Tell what the HTTP layer itself refuses."""
+    return make(status, detail, code=_title(status).lower().replace(" ", "-"))
+
+
+def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """Tell which fields of a request are wrong; never what was in them, which may be a secret."""
+    if any(error["type"] == "json_invalid" for error in errors):
+        return make(400, "The body is not JSON.", code="malformed-json", fix="Send a JSON object (RFC 8259).")
+    fields = [_field(error) for error in errors[:20]]
+    detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
+    fix = next((str(field["fix"]) for field in fields if field["fix"]), "Correct the named fields.")
+    return make(422, detail, code="invalid", fix=fix, details={"fields": fields})
+
+
+def internal(request_id: str) -> Problem:
+    """Tell of a fault of ours without telling what it was."""
+    return make(
+        500,
+        "The server made a mistake.",
+        code="internal",
+        fix=f"Report it; the server's log has the cause under request {request_id}.",
+    )
+
+
+def make(status: int, detail: str, *, code: str, fix: str = "", details: Mapping[str, object] = {}) -> Problem:
+    """Make a problem."""
+    return Problem(title=_title(status), status=status, detail=detail, code=code, fix=fix, details=dict(details))
+
+
+def reply(problem: Problem, request_id: str = "") -> Response:
+    """Make the HTTP answer; ``request_id`` finds it in the log."""
+    told = problem.model_copy(update={"instance": f"urn:uuid:{request_id}"}) if request_id else problem
+    headers = {}
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="malleable"'
+    if problem.status in (429, 503):
+        headers["Retry-After"] = str(problem.details.get("retry_after_s", 1))
+    body = told.model_dump_json(exclude_none=True)
+    return Response(body, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _field(error: Mapping[str, Any]) -> dict[str, object]:
+    place = [str(part) for part in error["loc"]]
+    name = ".".join(place[1:] if len(place) > 1 else place)
+    message = str(error["msg"])
+    return {"field": name or "body", "message": message, "fix": str(error.get("ctx", {}).get("fix", ""))}
+
+
+def _title(status: int) -> str:
+    return _TITLES.get(status, "Server error" if status >= 500 else "Bad request")

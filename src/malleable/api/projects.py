@@ -1,0 +1,74 @@
+"""Projects and their members."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api.calls import After, Limit, call_of, created, nothing, ok, page_of
+from malleable.api.routing import GuardedRoute
+from malleable.domain.projects import Project
+from malleable.wire.projects import MemberRequest, MemberView, ProjectRequest, ProjectView
+from malleable.wire.shapes import Listing
+
+routes = APIRouter(prefix="/v1/projects", route_class=GuardedRoute, tags=["projects"])
+
+
+def project_view(project: Project) -> ProjectView:
+    """Show a project."""
+    return ProjectView(id=project.id, name=project.name, created_at=project.created_at)
+
+
+@routes.get("", response_model=Listing[ProjectView])
+def project_list(request: Request, after: After = None, limit: Limit = 100) -> Response:
+    """List projects: one's own; operators and admins all."""
+    call = call_of(request)
+    page = call.services.projects.project_list(call.caller, page_of(after, limit))
+    items = tuple(project_view(project) for project in page.items)
+    return ok(Listing[ProjectView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.post("", status_code=201, response_model=ProjectView)
+def project_create(request: Request, body: ProjectRequest) -> Response:
+    """Add a project."""
+    call = call_of(request)
+    return created(project_view(call.services.projects.project_create(call.caller, body.name)))
+
+
+@routes.get("/{project}", response_model=ProjectView)
+def project_get(request: Request, project: str) -> Response:
+    """Read a project."""
+    call = call_of(request)
+    return ok(project_view(call.services.projects.project_get(call.caller, project)))
+
+
+@routes.delete("/{project}", status_code=204)
+def project_delete(request: Request, project: str) -> Response:
+    """Remove an empty project."""
+    call = call_of(request)
+    call.services.projects.project_delete(call.caller, project)
+    return nothing()
+
+
+@routes.get("/{project}/members", response_model=Listing[MemberView])
+def member_list(request: Request, project: str, after: After = None, limit: Limit = 100) -> Response:
+    """List who belongs to a project."""
+    call = call_of(request)
+    page = call.services.projects.member_list(call.caller, project, page_of(after, limit))
+    items = tuple(MemberView(user_id=m.user_id, user=page.names[m.user_id], role=m.role) for m in page.items)
+    return ok(Listing[MemberView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.put("/{project}/members/{user}", response_model=MemberView)
+def member_set(request: Request, project: str, user: str, body: MemberRequest) -> Response:
+    """Give a user a role in a project, or change it."""
+    call = call_of(request)
+    member, name = call.services.projects.member_set(call.caller, project, user, body.role)
+    return ok(MemberView(user_id=member.user_id, user=name, role=member.role))
+
+
+@routes.delete("/{project}/members/{user}", status_code=204)
+def member_remove(request: Request, project: str, user: str) -> Response:
+    """Take a user out of a project."""
+    call = call_of(request)
+    call.services.projects.member_remove(call.caller, project, user)
+    return nothing()

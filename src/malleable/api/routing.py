@@ -1,0 +1,112 @@
+"""How a request reaches its route: authenticated, repeated when the database was busy, once per Idempotency-Key."""
+
+import asyncio
+import json
+import random
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from hashlib import sha256
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api.calls import Call, bearer, edge_of
+from malleable.domain.errors import Busy, Invalid
+from malleable.domain.store import StoredReply
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+#: Busy means "nothing was done": PostgreSQL chose us to give way. Tries, and the first pause between them.
+TRIES = 6
+FIRST_PAUSE_S = 0.01
+
+
+class OpenRoute(APIRoute):
+    """A route for everybody; only told what is special about every route here."""
+
+    def get_route_handler(self) -> Handler:
+        """Wrap the route's handler."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await _patiently(lambda: handler(request))
+
+        return handle
+
+
+class GuardedRoute(APIRoute):
+    """A route that needs a token. Who may do what is decided by the services."""
+
+    def get_route_handler(self) -> Handler:
+        """Wrap the route's handler."""
+        handler = super().get_route_handler()
+        is_post = "POST" in (self.methods or ())
+
+        async def handle(request: Request) -> Response:
+            await _authenticate(request)
+            key = request.headers.get("idempotency-key") if is_post else None
+            if key is None:
+                return await _patiently(lambda: handler(request))
+            return await _once(request, key, handler)
+
+        return handle
+
+
+async def _authenticate(request: Request) -> None:
+    """Find the caller: without the database if it was seen just now. Errors: Unauthenticated."""
+    services = edge_of(request).services
+    token = bearer(request)
+    caller = services.authentication.remembered(token)
+    if caller is None:
+        caller = await run_in_threadpool(services.authentication.caller_of, token)
+    request.scope["malleable.call"] = Call(caller=caller, services=services)
+
+
+async def _patiently(attempt: Callable[[], Awaitable[Response]]) -> Response:
+    """Try again after Busy, which says that nothing was done."""
+    pause_s = FIRST_PAUSE_S
+    for _ in range(TRIES - 1):
+        try:
+            return await attempt()
+        except Busy:
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+            pause_s *= 2
+    return await attempt()
+
+
+async def _once(request: Request, key: str, handler: Handler) -> Response:
+    """Do a request once per key. Errors: Invalid for a bad key, Conflict for a reused or busy one."""
+    if not _KEY.fullmatch(key):
+        raise Invalid("The Idempotency-Key is not usable.", fix="Use 1 to 200 printable characters, e.g. a UUID.")
+    call: Call = request.scope["malleable.call"]
+    keys = call.services.idempotency
+    digest = _digest(request, await request.body())
+    kept = await run_in_threadpool(keys.begin, call.caller, key, digest)
+    if kept is not None:
+        return _repeat(kept)
+    try:
+        response = await _patiently(lambda: handler(request))
+    except BaseException:
+        await run_in_threadpool(keys.forget, call.caller, key)
+        raise
+    body = bytes(response.body).decode()
+    await run_in_threadpool(keys.finish, call.caller, key, response.status_code, body)
+    return response
+
+
+def _digest(request: Request, body: bytes) -> str:
+    head = f"{request.method} {request.url.path}?{request.url.query}\n"
+    return sha256(head.encode() + body).hexdigest()
+
+
+def _repeat(kept: StoredReply) -> Response:
+    """Give the first answer again."""
+    status = kept.status or 200
+    response = Response(kept.body, status_code=status, media_type="application/json" if kept.body else None)
+    if status == 202:
+        response.headers["Location"] = f"/v1/operations/{json.loads(kept.body)['id']}"
+    response.headers["Idempotency-Replayed"] = "true"
+    return response

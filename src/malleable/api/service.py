@@ -1,0 +1,40 @@
+"""The service itself: version, health, metrics."""
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api.calls import call_of, edge_of, ok
+from malleable.api.routing import GuardedRoute, OpenRoute
+from malleable.wire.service import HealthView, VersionView
+
+open_routes = APIRouter(prefix="/v1", route_class=OpenRoute, tags=["service"])
+metrics_routes = APIRouter(route_class=GuardedRoute, tags=["service"])
+
+
+@open_routes.get("/", response_model=VersionView)
+async def version_get(request: Request) -> Response:
+    """Tell which program answers."""
+    return ok(VersionView(version=request.app.version))
+
+
+@open_routes.get("/health", response_model=HealthView, responses={503: {"model": HealthView}})
+def health_get(request: Request) -> Response:
+    """Tell whether the parts an API server needs work."""
+    failing = edge_of(request).services.health.health_get()
+    if failing:
+        return ok(HealthView(status="failing", failing=dict(failing)), 503)
+    return ok(HealthView(status="ok"))
+
+
+@metrics_routes.get("/metrics", response_class=Response)
+def metrics_get(request: Request) -> Response:
+    """Give Prometheus its text."""
+    call = call_of(request)
+    counts = call.services.health.metrics_get(call.caller)
+    gauges: dict[str, Gauge] = request.app.state.gauges
+    for name, by_state in counts.items():
+        for state, count in by_state.items():
+            gauges[name].labels(state).set(count)
+    return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

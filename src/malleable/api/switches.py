@@ -1,0 +1,158 @@
+"""Fabrics, switches and switch ports."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api.calls import After, Limit, call_of, created, edge_of, nothing, ok, page_of
+from malleable.api.routing import GuardedRoute
+from malleable.domain.secrets import Secret
+from malleable.domain.switches import PortConfig, Switch
+from malleable.services.fabrics import Fabric
+from malleable.services.switches import SwitchWish, WiredPort
+from malleable.wire.shapes import Listing
+from malleable.wire.switches import (
+    FabricView,
+    PortConfigView,
+    PortsRequest,
+    PortView,
+    SwitchRequest,
+    SwitchView,
+    VlansRequest,
+)
+
+routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["switches"])
+
+
+def fabric_view(fabric: Fabric) -> FabricView:
+    """Show a fabric."""
+    free = fabric.total - fabric.used - fabric.resting
+    return FabricView(name=fabric.name, total=fabric.total, used=fabric.used, resting=fabric.resting, free=free)
+
+
+def switch_view(switch: Switch) -> SwitchView:
+    """Show a switch; never its password."""
+    return SwitchView(
+        id=switch.id,
+        name=switch.name,
+        driver=switch.driver,
+        fabric=switch.fabric,
+        address=switch.address,
+        settings=dict(switch.settings),
+        username=switch.username,
+        created_at=switch.created_at,
+    )
+
+
+def port_view(wired: WiredPort) -> PortView:
+    """Show a port."""
+    port, nic = wired.port, wired.nic
+    return PortView(
+        id=port.id,
+        switch_id=port.switch_id,
+        switch=wired.switch,
+        name=port.name,
+        wanted=_config(port.wanted),
+        wanted_generation=port.wanted_generation,
+        observed=_config(port.observed) if port.observed is not None else None,
+        observed_generation=port.observed_generation,
+        observed_at=port.observed_at,
+        state=port.state,
+        node_id=nic.node_id if nic else None,
+        node=wired.node,
+        nic_id=nic.id if nic else None,
+        nic=nic.name if nic else None,
+    )
+
+
+def _config(config: PortConfig) -> PortConfigView:
+    return PortConfigView(native_vid=config.native_vid, tagged_vids=tuple(sorted(config.tagged_vids)))
+
+
+@routes.get("/fabrics", response_model=Listing[FabricView])
+def fabric_list(request: Request) -> Response:
+    """List all fabrics with their VLANs, counted; in one page."""
+    call = call_of(request)
+    fabrics = call.services.fabrics.fabric_list(call.caller)
+    return ok(Listing[FabricView](items=tuple(fabric_view(fabric) for fabric in fabrics)))
+
+
+@routes.put("/fabrics/{fabric}/vlans", response_model=FabricView)
+def fabric_set_vlans(request: Request, fabric: str, body: VlansRequest) -> Response:
+    """Make these the VLANs of a fabric."""
+    call = call_of(request)
+    return ok(fabric_view(call.services.fabrics.fabric_set_vlans(call.caller, fabric, body.ranges)))
+
+
+@routes.get("/switches", response_model=Listing[SwitchView])
+def switch_list(request: Request, after: After = None, limit: Limit = 100) -> Response:
+    """List switches."""
+    call = call_of(request)
+    page = call.services.switches.switch_list(call.caller, page_of(after, limit))
+    items = tuple(switch_view(switch) for switch in page.items)
+    return ok(Listing[SwitchView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.post("/switches", status_code=201, response_model=SwitchView)
+async def switch_create(request: Request, body: SwitchRequest) -> Response:
+    """Manage a switch, after asking it whether it can be."""
+    call = call_of(request)
+    wish = SwitchWish(
+        name=body.name,
+        driver=body.driver,
+        fabric=body.fabric,
+        address=body.address,
+        settings=body.settings,
+        username=body.username,
+        password=Secret(body.password),
+    )
+    switches = call.services.switches
+    return created(switch_view(await edge_of(request).on_device(lambda: switches.switch_create(call.caller, wish))))
+
+
+@routes.get("/switches/{switch}", response_model=SwitchView)
+def switch_get(request: Request, switch: str) -> Response:
+    """Read a switch."""
+    call = call_of(request)
+    return ok(switch_view(call.services.switches.switch_get(call.caller, switch)))
+
+
+@routes.delete("/switches/{switch}", status_code=204)
+def switch_delete(request: Request, switch: str) -> Response:
+    """Stop managing a switch without ports."""
+    call = call_of(request)
+    call.services.switches.switch_delete(call.caller, switch)
+    return nothing()
+
+
+@routes.get("/switches/{switch}/ports", response_model=Listing[PortView])
+def port_list(request: Request, switch: str, after: After = None, limit: Limit = 100) -> Response:
+    """List a switch's ports with what is wired to them."""
+    call = call_of(request)
+    page = call.services.switches.port_list(call.caller, switch, page_of(after, limit))
+    items = tuple(port_view(port) for port in page.items)
+    return ok(Listing[PortView](items=items, next=str(page.next) if page.next else None))
+
+
+@routes.post("/switches/{switch}/ports", status_code=201, response_model=Listing[PortView])
+async def port_create(request: Request, switch: str, body: PortsRequest) -> Response:
+    """Manage ports of a switch: the named ones, or all it tells of."""
+    call = call_of(request)
+    switches = call.services.switches
+    page = await edge_of(request).on_device(lambda: switches.port_create(call.caller, switch, body.names))
+    return created(Listing[PortView](items=tuple(port_view(port) for port in page.items)))
+
+
+@routes.get("/switches/{switch}/ports/{port:path}", response_model=PortView)
+def port_get(request: Request, switch: str, port: str) -> Response:
+    """Read a port."""
+    call = call_of(request)
+    return ok(port_view(call.services.switches.port_get(call.caller, switch, port)))
+
+
+@routes.delete("/switches/{switch}/ports/{port:path}", status_code=204)
+def port_delete(request: Request, switch: str, port: str) -> Response:
+    """Stop managing a port that nothing is wired to."""
+    call = call_of(request)
+    call.services.switches.port_delete(call.caller, switch, port)
+    return nothing()
