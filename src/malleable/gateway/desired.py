@@ -36,12 +36,8 @@ class Desired:
         unknown = {NetworkId(known) for known in self._memory.networks if known not in told} | (self._leftovers - told)
         if is_whole:
             self.is_outrun = view.generation < self._memory.generation and bool(unknown)
-        if not is_whole:
-            orphans: set[NetworkId] = set()
-        elif self.is_outrun:
-            orphans = {network_id for network_id in unknown if self._is_displaced(network_id, view)}
-        else:
-            orphans = unknown
+        is_believed = is_whole and not self.is_outrun
+        orphans = {network_id for network_id in unknown if is_believed or self._is_displaced(network_id, view)}
         generation = max(view.generation, self._memory.generation)
         self._memory.learn(view.networks, generation=generation, forget=orphans)
         self._parse(told)

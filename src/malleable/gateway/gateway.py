@@ -14,7 +14,7 @@ from malleable.gateway.control_plane import ControlPlane
 from malleable.gateway.dnsmasq import BIOS_LOADER, UEFI_LOADER
 from malleable.gateway.http_message import refusal
 from malleable.gateway.http_server import HttpServer
-from malleable.gateway.layout import firmware_root, known_networks
+from malleable.gateway.layout import firmware_root, known_networks, passable
 from malleable.gateway.network_service import NetworkService
 from malleable.gateway.preflight import Trouble
 from malleable.gateway.running import Running
@@ -75,7 +75,7 @@ class Gateway:
     @contextmanager
     def _sole_owner(self) -> Iterator[None]:
         """Hold the lock that one gateway per run directory has; the kernel lets go of it if we are killed."""
-        self._settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+        passable(self._settings.run_dir)
         with (self._settings.run_dir / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,7 +89,7 @@ class Gateway:
     def _put_loaders(self) -> None:
         """Copy the boot loaders to where TFTP serves from: dnsmasq follows no links out of it."""
         root = firmware_root(self._settings.run_dir)
-        root.mkdir(exist_ok=True)
+        passable(root)
         for loader in (BIOS_LOADER, UEFI_LOADER):
             piece = root / f".{loader}"
             shutil.copyfile(self._settings.firmware_dir / loader, piece)

@@ -93,6 +93,12 @@ def firmware_root(run_dir: Path) -> Path:
     return run_dir / "firmware"
 
 
+def passable(directory: Path) -> None:
+    """Make a directory that dnsmasq, which is not root, can pass; whatever our umask is."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o755)
+
+
 def known_networks(run_dir: Path) -> list[NetworkLayout]:
     """Find the networks of which this gateway, or one before it, made anything."""
     found = []

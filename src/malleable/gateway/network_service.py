@@ -10,7 +10,7 @@ from malleable.gateway import namespace
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.dnsmasq import AddressService
 from malleable.gateway.http_server import HttpServer
-from malleable.gateway.layout import NAMESPACES, NetworkLayout
+from malleable.gateway.layout import NAMESPACES, NetworkLayout, passable
 from malleable.gateway.plan import NetworkPlan
 from malleable.gateway.portal import Portal
 
@@ -44,7 +44,8 @@ class NetworkService:
 
         Errors: Unavailable, or the uplink's; repeat later.
         """
-        self._layout.directory.mkdir(parents=True, exist_ok=True)
+        for directory in (self._layout.directory.parent, self._layout.directory):
+            passable(directory)
         if is_deep or self._laid != (plan.vid, plan.cidr):
             self._lay(plan)
         self._portal = self._portal or Portal(self._layout, plan.gateway_address)

@@ -153,10 +153,10 @@ class Reconciler:
             task = self._tasks[network_id]
             task.is_busy = False
             try:
-                epoch = future.result()
+                epoch = _result(future)
                 if epoch:
                     self._watch(network_id, task)
-            except (MalleableError, OSError) as e:
+            except MalleableError as e:
                 self._failed(network_id, task, e, now_s)
                 return
             self._succeeded(task, now_s, is_deep=is_deep)
@@ -176,8 +176,7 @@ class Reconciler:
             task.deep_due_s = now_s + self._settings.resync_s * random.uniform(0.8, 1.2)
         task.due_s = now_s if task.is_news else task.deep_due_s
 
-    def _failed(self, network_id: NetworkId, task: _Task, e: Exception, now_s: float) -> None:
-        problem = e if isinstance(e, MalleableError) else Unavailable(f"{e}.", fix="Read the kernel log.")
+    def _failed(self, network_id: NetworkId, task: _Task, problem: MalleableError, now_s: float) -> None:
         if str(problem) != str(task.problem):
             log.warning("network %s is not served as planned: %s", network_id, problem)
         task.problem, task.deep_due_s = problem, 0.0
@@ -221,6 +220,15 @@ class Reconciler:
         self._selector.close()
         self._woken.close()
         self._waker.close()
+
+
+def _result(future: Future[str]) -> str:
+    """Return what a worker returned. Errors: MalleableError; anything else becomes one, for it concerns one network."""
+    error = future.exception()
+    if error is None or isinstance(error, MalleableError):
+        return future.result()
+    log.error("a worker failed", exc_info=error)
+    raise Unavailable(f"{type(error).__name__}: {error}.", fix="Read the gateway's log.") from error
 
 
 def _attempt(service: NetworkService, wish: Wish, *, is_deep: bool) -> str:

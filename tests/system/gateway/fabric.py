@@ -1,0 +1,158 @@
+"""A real Open vSwitch in a namespace of its own, the gateway's uplink on it, and probes that play nodes."""
+
+import os
+import signal
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from tests.system.gateway.host import eventually, inside, run
+
+from malleable.domain.errors import Unreachable
+
+BRIDGE = "gw0"
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+UDHCPC = """#!/bin/sh
+[ "$1" = bound ] || [ "$1" = renew ] || exit 0
+ip addr replace "$ip/$mask" dev "$interface"
+ip route replace default via "$router"
+echo "$ip $boot_file$bootfile $siaddr $hostname" >"$LEASE"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OvsUplink:
+    """``Uplink`` by ovs-vsctl: a process of its own may use it, so it is values only."""
+
+    room: str
+    directory: str
+
+    def plug(self, interface: str, vid: int, namespace: str) -> None:
+        self._vsctl(
+            "--may-exist", "add-port", BRIDGE, interface, "--",
+            "set", "port", interface, f"tag={vid}", "--", "set", "interface", interface, "type=internal",
+        )  # fmt: skip
+        if interface in run("ip", "-n", self.room, "-o", "link", "show"):
+            # Internal ports are persistent taps: one of an ovs-vswitchd that was killed is still there, dead.
+            run("ip", "-n", namespace, "link", "del", interface, check=False)
+            run("ip", "-n", self.room, "link", "set", interface, "netns", namespace)
+
+    def unplug(self, interface: str) -> None:
+        self._vsctl("--if-exists", "del-port", BRIDGE, interface)
+
+    def _vsctl(self, *argv: str) -> None:
+        try:
+            run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=5", *argv)
+        except AssertionError as e:
+            raise Unreachable(f"the switch does not answer: {e}") from e
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A namespace on a switch port: a node as far as the network can see."""
+
+    namespace: str
+    mac: str
+    directory: Path
+
+    def dhcp(self, *options: str, tries: int = 5) -> list[str]:
+        """Ask for an address and take it; return it with the boot file, server and host name; empty if refused."""
+        lease, script = self.directory / f"{self.namespace}.lease", self.directory / "udhcpc"
+        script.write_text(UDHCPC)
+        script.chmod(stat.S_IRWXU)
+        lease.unlink(missing_ok=True)
+        inside(
+            self.namespace, "env", f"LEASE={lease}", "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f",
+            "-t", str(tries), "-T", "1", "-s", str(script), *options, check=False,
+        )  # fmt: skip
+        return lease.read_text().strip().split(" ") if lease.exists() else []
+
+    def get(self, url: str, *options: str) -> tuple[int, str]:
+        """Fetch a URL; the status is 0 when there was no answer."""
+        out = inside(self.namespace, "curl", "-s", "-m", "10", "-w", "\n%{http_code}", *options, url, check=False)
+        body, _, status = out.rpartition("\n")
+        return int(status or 0), body
+
+    def reaches(self, address: str) -> bool:
+        """Say whether an address answers a ping."""
+        out = inside(self.namespace, "ping", "-c", "1", "-W", "1", address, check=False)
+        return " 1 received" in out
+
+    def set_address(self, address: str) -> None:
+        """Have just this address, without asking anybody."""
+        run("ip", "-n", self.namespace, "addr", "flush", "dev", "eth0", "scope", "global")
+        run("ip", "-n", self.namespace, "addr", "add", f"{address}/24", "dev", "eth0")
+
+
+class Fabric:
+    """The switch and all that is plugged into it; a context that leaves nothing."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.room = f"gwt{os.getpid()}"
+        self._probes: list[str] = []
+
+    @property
+    def uplink(self) -> OvsUplink:
+        return OvsUplink(room=self.room, directory=str(self.directory))
+
+    def __enter__(self) -> "Fabric":
+        run("ip", "netns", "add", self.room)
+        run("ip", "-n", self.room, "link", "set", "lo", "up")
+        run("ovsdb-tool", "create", f"{self.directory}/conf.db", SCHEMA)
+        self._env = ["env", f"OVS_RUNDIR={self.directory}", f"OVS_LOGDIR={self.directory}"]
+        run(
+            *self._env, "ovsdb-server", f"{self.directory}/conf.db", f"--remote=punix:{self.directory}/db.sock",
+            f"--pidfile={self.directory}/db.pid", f"--log-file={self.directory}/db.log", "--detach", "--no-chdir",
+            f"--unixctl={self.directory}/db.ctl",
+        )  # fmt: skip
+        self.start_switch()
+        run(
+            "ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=10", "add-br", BRIDGE, "--",
+            "set", "bridge", BRIDGE, "datapath_type=netdev",
+        )  # fmt: skip
+        return self
+
+    def start_switch(self) -> None:
+        inside(
+            self.room, *self._env, "ovs-vswitchd", f"unix:{self.directory}/db.sock", "--detach", "--no-chdir",
+            f"--pidfile={self.directory}/vs.pid", f"--log-file={self.directory}/vs.log",
+            f"--unixctl={self.directory}/vs.ctl",
+        )  # fmt: skip
+
+    def kill_switch(self) -> None:
+        pid = int((self.directory / "vs.pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not Path(f"/proc/{pid}").exists(), "ovs-vswitchd is gone")
+        (self.directory / "vs.ctl").unlink(missing_ok=True)
+
+    def probe(self, name: str, mac: str, vid: int) -> Probe:
+        """Plug a probe into an access port of a VLAN."""
+        namespace, outer = f"{self.room}{name}", f"p{name}"
+        self._probes.append(namespace)
+        run("ip", "netns", "add", namespace)
+        run("ip", "link", "add", outer, "netns", self.room, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        inside(namespace, "ethtool", "-K", "eth0", "tx", "off")
+        run("ip", "-n", namespace, "link", "set", "eth0", "address", mac)
+        run("ip", "-n", namespace, "link", "set", "eth0", "up")
+        self.plug_port(outer, vid)
+        return Probe(namespace=namespace, mac=mac, directory=self.directory)
+
+    def plug_port(self, device: str, vid: int) -> None:
+        """Make a device of the room an access port of a VLAN."""
+        run("ip", "-n", self.room, "link", "set", device, "up")
+        database = f"--db=unix:{self.directory}/db.sock"
+        run("ovs-vsctl", database, "--timeout=10", "--may-exist", "add-port", BRIDGE, device, f"tag={vid}")
+
+    def unplug_probe(self, probe: Probe) -> None:
+        run("ip", "netns", "del", probe.namespace)
+        self._probes.remove(probe.namespace)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for daemon in ("vs", "db"):
+            pid_file = self.directory / f"{daemon}.pid"
+            if pid_file.exists():
+                os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        for namespace in (*self._probes, self.room):
+            run("ip", "netns", "del", namespace, check=False)

@@ -1,0 +1,158 @@
+"""What nodes are given: addresses, boot scripts, metadata, each network its own."""
+
+import pytest
+from tests.system.gateway.bench import GatewayBench
+from tests.system.gateway.host import eventually, inside
+from tests.system.gateway.site import boot, host, network
+
+pytestmark = pytest.mark.room
+
+MAC_A, MAC_B, STRANGER = "52:54:00:aa:00:01", "52:54:00:bb:00:01", "52:54:00:ff:00:01"
+ADDRESS = "10.0.0.10"
+GATEWAY = "http://10.0.0.1"
+
+
+def test_a_reserved_mac_gets_its_address_and_a_stranger_gets_nothing(bench: GatewayBench) -> None:
+    bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS, "alpha")]))
+    node, stranger = bench.fabric.probe("a", MAC_A, 101), bench.fabric.probe("x", STRANGER, 101)
+    lease = node.dhcp("-O", "hostname")
+    assert (lease[0], lease[-1]) == (ADDRESS, "alpha")
+    assert stranger.dhcp(tries=2) == []
+
+
+def test_two_tenants_with_the_same_addresses_never_meet(bench: GatewayBench) -> None:
+    intents = {}
+    for name, vid, mac in (("a", 101, MAC_A), ("b", 102, MAC_B)):
+        intents[name] = boot(mac, ADDRESS, hostname=f"node-{name}", token=f"token-{name}", serial=f"DISK-{name}")
+        bench.serve(network(vid=vid, name=name, hosts=[host(mac, ADDRESS)], boots=[intents[name]]))
+    probes = {"a": bench.fabric.probe("a", MAC_A, 101), "b": bench.fabric.probe("b", MAC_B, 102)}
+    for name, probe in probes.items():
+        assert probe.dhcp()[0] == ADDRESS
+        status, told = probe.get(f"{GATEWAY}/metadata/meta-data")
+        assert status == 200
+        assert f"local-hostname: node-{name}" in told
+        assert f"instance-id: i-DISK-{name}" in told
+    # The same addresses, two segments: neither hears the other even when it asks for the other's own address.
+    probes["b"].set_address("10.0.0.20")
+    assert not probes["a"].reaches("10.0.0.20")
+    asks = f"{GATEWAY}/metadata/meta-data"
+    assert probes["a"].get(asks, "-H", "X-Malleable-Token: token-a")[0] == 200
+    assert probes["a"].get(asks, "-H", "X-Malleable-Token: token-b")[0] == 403
+
+
+def test_a_boot_takes_two_stages_and_the_second_is_shown_once(bench: GatewayBench) -> None:
+    intent = boot(MAC_A, ADDRESS)
+    bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)], boots=[intent]))
+    node = bench.fabric.probe("a", MAC_A, 101)
+    node.dhcp()
+    status, first = node.get(f"{GATEWAY}/boot/ipxe?mac={MAC_A.replace(':', '-')}")
+    assert status == 200
+    assert intent["chap_password"] not in first
+    url = next(word for word in first.split() if "/boot/" in word and "ipxe?" not in word)
+    status, second = node.get(url)
+    assert status == 200
+    assert f"set password {intent['chap_password']}" in second
+    assert f"sanboot iscsi:10.0.0.1:::1:{intent['iqn']}" in second
+    assert node.get(url)[0] == 403
+    eventually(lambda: (intent["id"], "script_fetched") in bench.site.signs, "the sign came")
+
+
+def test_a_ticket_is_good_for_the_address_it_was_made_for_only(bench: GatewayBench) -> None:
+    hosts = [host(MAC_A, ADDRESS), host(MAC_B, "10.0.0.11")]
+    bench.serve(network(vid=101, hosts=hosts, boots=[boot(MAC_A, ADDRESS), boot(MAC_B, "10.0.0.11")]))
+    node, neighbour = bench.fabric.probe("a", MAC_A, 101), bench.fabric.probe("b", MAC_B, 101)
+    node.dhcp()
+    neighbour.dhcp()
+    assert neighbour.get(f"{GATEWAY}/boot/ipxe?mac={MAC_A}")[0] == 403
+    url = next(w for w in node.get(f"{GATEWAY}/boot/ipxe?mac={MAC_A}")[1].split() if w.startswith(f"{GATEWAY}/boot/"))
+    assert neighbour.get(url)[0] == 403
+
+
+def test_a_node_without_an_intent_is_told_so_and_runs_nothing(bench: GatewayBench) -> None:
+    bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)]))
+    node = bench.fabric.probe("a", MAC_A, 101)
+    node.dhcp()
+    status, script = node.get(f"{GATEWAY}/boot/ipxe?mac={MAC_A}")
+    assert status == 200
+    assert "no boot intent" in script
+    assert script.rstrip().endswith("exit 1")
+    assert not {"chain", "sanboot", "kernel", "boot"} & {line.split(" ")[0] for line in script.splitlines()}
+    assert node.get(f"{GATEWAY}/metadata/meta-data")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("asks", "loader"),
+    [
+        (("-x", "0x5d:0000"), "undionly.kpxe"),
+        (("-x", "0x5d:0007"), "snponly.efi"),
+        (("-x", "0x5d:0010", "-V", "HTTPClient"), "http://10.0.0.1/firmware/snponly.efi"),
+        (("-x", "0x5d:0000", "-x", "0xaf:010100"), "http://10.0.0.1/boot/ipxe?mac=${netX/mac:hexhyp}"),
+        (("-x", "0x5d:0007", "-x", "0xaf:010100"), "http://10.0.0.1/boot/ipxe?mac=${netX/mac:hexhyp}"),
+        ((), ""),
+    ],
+    ids=["bios", "uefi", "uefi-http", "ipxe-bios", "ipxe-uefi", "operating-system"],
+)
+def test_each_kind_of_firmware_is_told_its_own_loader(bench: GatewayBench, asks: tuple[str, ...], loader: str) -> None:
+    bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)]))
+    assert bench.fabric.probe("a", MAC_A, 101).dhcp("-O", "bootfile", *asks)[1] == loader
+
+
+def test_the_loaders_come_over_tftp_and_http(bench: GatewayBench) -> None:
+    bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)]))
+    node = bench.fabric.probe("a", MAC_A, 101)
+    node.dhcp()
+    for name in ("undionly.kpxe", "snponly.efi"):
+        loader, got = bench.settings.firmware_dir / name, bench.directory / "got"
+        inside(node.namespace, "busybox", "tftp", "-g", "-r", name, "-l", str(got), "10.0.0.1")
+        assert got.read_bytes() == loader.read_bytes()
+        assert node.get(f"{GATEWAY}/firmware/{name}", "-o", str(got))[0] == 200
+        assert got.read_bytes() == loader.read_bytes()
+        length = f"Content-Length: {loader.stat().st_size}"
+        assert length in node.get(f"{GATEWAY}/firmware/{name}", "-I")[1]
+
+
+def test_an_address_goes_to_its_next_owner_at_once(bench: GatewayBench) -> None:
+    told = bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)]))
+    first = bench.fabric.probe("a", MAC_A, 101)
+    assert first.dhcp()[0] == ADDRESS
+    bench.fabric.unplug_probe(first)
+    bench.wait_served(bench.site.want(told, hosts=[host(MAC_B, ADDRESS)]))
+    assert bench.fabric.probe("b", MAC_B, 101).dhcp()[0] == ADDRESS
+    bench.wait_served(bench.site.want(told, hosts=[host(MAC_B, ADDRESS), host(MAC_A, "10.0.0.11")]))
+    assert bench.fabric.probe("c", MAC_A, 101).dhcp()[0] == "10.0.0.11"
+
+
+def test_kernels_come_through_the_gateway_once_and_whole(bench: GatewayBench) -> None:
+    intent = boot(MAC_A, ADDRESS, way="kernel")
+    other = boot(MAC_B, "10.0.0.11", way="kernel", image_id=intent["image_id"])
+    kernel = bench.directory / "vmlinuz"
+    kernel.write_bytes(bytes(range(256)) * 40_000)
+    for name in ("vmlinuz", "initrd"):
+        bench.site.files[str(intent["image_id"]), name] = kernel
+    hosts = [host(MAC_A, ADDRESS), host(MAC_B, "10.0.0.11")]
+    bench.serve(network(vid=101, hosts=hosts, boots=[intent, other]))
+    url = f"{GATEWAY}/files/{intent['image_id']}/vmlinuz"
+    for name, mac in (("a", MAC_A), ("b", MAC_B)):
+        node = bench.fabric.probe(name, mac, 101)
+        node.dhcp()
+        assert node.get(url, "-o", f"{bench.directory}/got")[0] == 200
+        assert (bench.directory / "got").read_bytes() == kernel.read_bytes()
+    assert len([call for call in bench.site.calls if call.endswith("/files/vmlinuz")]) == 1
+    assert node.get(f"{GATEWAY}/files/{other['node_id']}/vmlinuz")[0] == 404
+    assert node.get(f"{GATEWAY}/files/{intent['image_id']}/../../desired.json", "--path-as-is")[0] == 404
+    eventually(lambda: (intent["id"], "kernel_fetched") in bench.site.signs, "the sign came")
+
+
+def test_metadata_in_all_its_forms_and_the_call_home(bench: GatewayBench) -> None:
+    intent = boot(MAC_A, ADDRESS)
+    bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)], boots=[intent]))
+    node = bench.fabric.probe("a", MAC_A, 101)
+    node.dhcp()
+    assert node.get(f"{GATEWAY}/nocloud/user-data") == (200, "#!/bin/sh\n")
+    assert node.get("http://169.254.169.254/latest/meta-data/instance-id") == (200, "i-DISK0001")
+    assert node.get(f"{GATEWAY}/latest/meta-data/public-keys/0/openssh-key")[1].startswith("ssh-ed25519 AAAA")
+    assert node.get(f"{GATEWAY}/metadata/phone-home", "-d", "hostname=alpha")[0] == 200
+    assert node.get(f"{GATEWAY}/metadata/phone-home", "-d", "@/usr/bin/python3")[0] in (0, 413)
+    assert node.get(f"{GATEWAY}/etc/passwd")[0] == 404
+    eventually(lambda: (intent["id"], "phoned_home") in bench.site.signs, "the sign came")
+    assert bench.site.signs.count((intent["id"], "metadata_fetched")) == 1

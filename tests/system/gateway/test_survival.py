@@ -1,0 +1,193 @@
+"""Killed, cut off, restarted: nothing that runs is lost, and nothing that is removed is left."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tests.system.gateway.bench import GatewayBench
+from tests.system.gateway.clock import SystemClock
+from tests.system.gateway.fabric import Probe
+from tests.system.gateway.host import eventually, run
+from tests.system.gateway.site import boot, host, network
+
+from malleable.client import Client
+from malleable.domain.errors import Conflict
+from malleable.domain.ids import NetworkId
+from malleable.domain.ports import DiskHandle, Export
+from malleable.domain.secrets import Secret
+from malleable.drivers.target.tgt import TgtTargets
+from malleable.gateway.gateway import Gateway
+from malleable.gateway.layout import NetworkLayout, portal_socket
+from malleable.gateway.process import ProcessId, identify, recorded
+from malleable.wire.gateway import DesiredNetwork
+
+pytestmark = pytest.mark.room
+
+MAC, ADDRESS, OTHER_MAC = "52:54:00:aa:00:01", "10.0.0.10", "52:54:00:aa:00:02"
+META_DATA = "http://10.0.0.1/metadata/meta-data"
+
+
+def daemon(layout: NetworkLayout, name: str) -> ProcessId:
+    """Find a network's daemon, waiting until it runs."""
+    return eventually(lambda: recorded(layout.pid_file(name)), f"{name} runs")
+
+
+def served_node(bench: GatewayBench) -> tuple[DesiredNetwork, NetworkLayout, Probe]:
+    """Serve a network with one node that has its address."""
+    told = bench.serve(network(vid=101, hosts=[host(MAC, ADDRESS)], boots=[boot(MAC, ADDRESS)]))
+    node = bench.fabric.probe("a", MAC, 101)
+    assert node.dhcp()[0] == ADDRESS
+    return told, bench.layout(told), node
+
+
+def answers(node: Probe) -> bool:
+    return node.get(META_DATA)[0] == 200
+
+
+def test_a_killed_gateway_loses_nothing_and_its_successor_adopts_the_daemons(bench: GatewayBench) -> None:
+    told, layout, node = served_node(bench)
+    before = {name: daemon(layout, name) for name in ("dnsmasq", "tgtd")}
+    epoch = bench.site.served(told)
+    bench.kill()
+    assert node.dhcp()[0] == ADDRESS
+    assert {name: recorded(layout.pid_file(name)) for name in before} == before
+    bench.site.reports.clear()
+    bench.start()
+    assert bench.wait_served(told) == epoch
+    assert {name: recorded(layout.pid_file(name)) for name in before} == before
+    assert answers(node)
+
+
+def test_a_restarted_gateway_serves_at_once_while_the_control_plane_is_away(bench: GatewayBench) -> None:
+    told, _, node = served_node(bench)
+    intent = told.boots[0]
+    port = bench.site.port
+    bench.site.hang_up()
+    bench.restart()
+    eventually(lambda: answers(node), "metadata is answered from memory")
+    assert bench.site.signs.count((intent.id, "metadata_fetched")) == 0
+    assert (bench.settings.state_dir / "desired.json").stat().st_mode & 0o777 == 0o600
+    bench.site.listen(port)
+    eventually(lambda: (intent.id, "metadata_fetched") in bench.site.signs, "the queued sign was told")
+
+
+def test_signs_of_an_earlier_arming_are_never_told(bench: GatewayBench) -> None:
+    told, _, node = served_node(bench)
+    bench.site.hang_up()
+    bench.kill()
+    bench.start()
+    eventually(lambda: answers(node), "metadata is answered from memory")
+    rearmed = told.boots[0].model_copy(update={"token": "boot-token-2"})
+    bench.site.want(told, boots=[rearmed.model_dump(mode="json")])
+    bench.site.listen(bench.site.port)
+    eventually(lambda: node.get(META_DATA, "-H", "X-Malleable-Token: boot-token-1")[0] == 403, "the new token holds")
+    assert bench.site.signs == []
+    assert answers(node)
+    eventually(lambda: bench.site.signs == [(rearmed.id, "metadata_fetched")], "the new arming's sign was told")
+
+
+def test_a_killed_dnsmasq_comes_back(bench: GatewayBench) -> None:
+    told, layout, node = served_node(bench)
+    killed = daemon(layout, "dnsmasq")
+    os.kill(killed.pid, signal.SIGKILL)
+    eventually(lambda: recorded(layout.pid_file("dnsmasq")) not in (None, killed), "another dnsmasq runs")
+    eventually(lambda: node.dhcp(), "addresses are given")
+    bench.wait_served(bench.site.want(told, hosts=[host(MAC, ADDRESS), host(OTHER_MAC, "10.0.0.11")]))
+    assert bench.fabric.probe("b", OTHER_MAC, 101).dhcp()[0] == "10.0.0.11"
+
+
+def test_a_killed_tgtd_comes_back_with_another_epoch_so_that_its_targets_are_restored(bench: GatewayBench) -> None:
+    told, layout, _ = served_node(bench)
+    epoch = bench.site.served(told)
+    targets = TgtTargets(lambda network_id: portal_socket(bench.settings.run_dir, network_id))
+    network_id = NetworkId(told.id)
+    disk = bench.directory / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    export = Export(
+        network_id=network_id, iqn="iqn.2026-11.org.malleable:abc", lun=1, serial="S1",
+        handle=DiskHandle(path=str(disk)), chap_username="u", chap_password=Secret("0123456789abcdef"),
+        initiator_address=ADDRESS, size_bytes=1 << 20,
+    )  # fmt: skip
+    targets.export(export)
+    os.kill(daemon(layout, "tgtd").pid, signal.SIGKILL)
+    eventually(lambda: bench.site.served(told) != epoch, "a new epoch is reported")
+    assert targets.list(network_id) == frozenset()
+    targets.export(export)
+    bench.restart()
+    bench.site.reports.clear()
+    bench.wait_served(told)
+    assert targets.list(network_id) == {export.iqn}
+
+
+def test_daemons_killed_while_no_gateway_runs_are_started_by_the_next(bench: GatewayBench) -> None:
+    told, layout, node = served_node(bench)
+    epoch = bench.site.served(told)
+    dead = [daemon(layout, name) for name in ("dnsmasq", "tgtd")]
+    bench.kill()
+    for one in dead:
+        os.kill(one.pid, signal.SIGKILL)
+    bench.start()
+    eventually(lambda: bench.site.served(told) not in ("", epoch), "a new epoch is reported")
+    assert node.dhcp()[0] == ADDRESS
+
+
+def test_a_restarted_switch_is_plugged_into_again(bench: GatewayBench) -> None:
+    _, _, node = served_node(bench)
+    bench.fabric.kill_switch()
+    bench.fabric.start_switch()
+    eventually(lambda: answers(node), lambda: "the node reaches its metadata again" + bench.log())
+    eventually(lambda: node.dhcp(), "addresses are given")
+
+
+def test_nothing_is_left_of_a_removed_network(bench: GatewayBench) -> None:
+    told, layout, node = served_node(bench)
+    other = bench.serve(network(vid=102, name="other", hosts=[host(OTHER_MAC, ADDRESS)]))
+    inode = Path(f"/run/netns/{layout.namespace}").stat().st_ino
+    daemons = [daemon(layout, name) for name in ("dnsmasq", "tgtd")]
+    bench.site.want(told, state="removing", boots=[], hosts=[])
+    eventually(lambda: bench.site.removed(told.id), "the removal is reported")
+    assert not Path(f"/run/netns/{layout.namespace}").exists()
+    assert not layout.directory.exists()
+    assert not any(Path(f"/proc/{one.pid}").exists() for one in daemons)
+    assert layout.interface not in run("ovs-vsctl", f"--db=unix:{bench.directory}/db.sock", "list-ports", "gw0")
+    assert not [path for path in Path("/proc").glob("[0-9]*/ns/net") if _inode(path) == inode]
+    assert not node.dhcp(tries=1)
+    assert bench.fabric.probe("o", OTHER_MAC, 102).dhcp()[0] == ADDRESS
+    assert bench.site.served(other)
+
+
+def test_a_restored_control_plane_does_not_take_running_networks_down(bench: GatewayBench) -> None:
+    told, layout, node = served_node(bench)
+    later = bench.serve(network(vid=102, name="later"))
+    bench.site.forget(told.id, generation=0)
+    bench.site.want(later)
+    bench.wait_served(later)
+    assert answers(node)
+    # Its VLAN is somebody else's now: two gateways on one VLAN would be worse.
+    taker = bench.serve(network(vid=101, name="taker"))
+    eventually(lambda: not layout.directory.exists(), "the network that lost its VLAN is gone")
+    assert bench.site.served(taker)
+
+
+def test_a_second_gateway_is_turned_away_and_teardown_leaves_nothing(bench: GatewayBench) -> None:
+    _, layout, _ = served_node(bench)
+    with Client(bench.site.url) as client:
+        gateway = Gateway(client, bench.fabric.uplink, bench.settings, SystemClock())
+        with pytest.raises(Conflict):
+            gateway.teardown()
+        pids = [daemon(layout, name).pid for name in ("dnsmasq", "tgtd")]
+        bench.kill(signal.SIGTERM)
+        gateway.teardown()
+    assert not any(identify(pid) for pid in pids)
+    assert not Path(f"/run/netns/{layout.namespace}").exists()
+    assert not bench.settings.run_dir.exists()
+    assert not bench.settings.state_dir.exists()
+    bench.start()
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
