@@ -1,6 +1,7 @@
 """Target daemons in memory, one per network, with a simulated initiator and its live sessions."""
 
 import ipaddress
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from malleable.domain.ids import NetworkId
 from malleable.domain.ports import DiskHandle, Export, Session
 from malleable.domain.secrets import Secret
 from malleable.sim.faults import Faults
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:-]+", re.ASCII)
 
 
 class LoginRefused(Exception):
@@ -32,7 +35,7 @@ class _Daemon:
 
 
 class SimTargets:
-    """``Targets`` without a network; every daemon runs at first. Knobs: ``faults``, ``stop``, ``start``, ``restart``."""
+    """``Targets`` without a network; every daemon runs at first. Knobs: ``faults``, ``stop``, ``start``."""
 
     def __init__(self, *, faults: Faults | None = None) -> None:
         """Start with every network's daemon running and empty."""
@@ -149,5 +152,10 @@ def _refuse_nonsense(export: Export) -> None:
         ipaddress.IPv4Address(export.initiator_address)
     except ValueError as e:
         raise Refused(f"{export.initiator_address!a} is not one IPv4 address.", code="bad-export") from e
-    if not export.chap_username or not export.chap_password.reveal():
-        raise Refused("An export needs a CHAP account.", code="bad-export")
+    plain = (export.iqn, export.serial, export.chap_username, export.chap_password.reveal())
+    if not all(_PLAIN.fullmatch(text) for text in plain) or not export.iqn.startswith("iqn."):
+        raise Refused(
+            "The export has an empty name or secret, or a character that targets cannot take.", code="bad-export"
+        )
+    if export.lun < 1 or not export.handle.path.startswith("/"):
+        raise Refused("The export has no disk.", code="bad-export")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.contract.disks import suite
 from tests.contract.disks.conftest import CONTENT, MIB, reflink_bench
 from tests.contract.disks.suite import refused
 
@@ -42,6 +43,24 @@ def clone_ms(disks: ReflinkDisks, image_id: ImageId) -> float:
         times.append(1e3 * (time.perf_counter() - begun))
         disks.delete_disk(disk_id)
     return statistics.median(times)
+
+
+class Sharing(ReflinkDisks):
+    """Makes every disk the same file."""
+
+    def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
+        others = self.list().disks
+        if not others:
+            return super().clone(image_id, disk_id, size_bytes=size_bytes)
+        other = Path(self.handle(next(iter(others))).path)
+        return os.link(other, other.with_stem(str(disk_id)))
+
+
+def test_pool_whose_clones_share_bytes_breaks_the_rule(
+    own_xfs: ReflinkSettings, reflink: ReflinkDisks, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError):
+        suite.writes_reach_neither_sibling_nor_image(reflink_bench(Sharing(own_xfs), own_xfs, tmp_path))
 
 
 def test_clone_takes_no_space_and_a_time_that_does_not_grow_with_the_size(

@@ -9,6 +9,7 @@ Source: fujita/tgt 1.0.85, usr/tgtadm.h (struct tgtadm_req, tgtadm_rsp), usr/tgt
 import re
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -163,9 +164,7 @@ def _receive(wire: socket.socket, size: int) -> bytes:
 
 # Nine digits: what a tenant writes into its name must not overflow a request.
 _TARGET = re.compile(r"^Target (\d{1,9}): (\S+)$", re.MULTILINE)
-_NEXUS = re.compile(
-    r"^ +I_T nexus: (\d{1,9})\n +Initiator: (.*) alias: .*\n(?: +Connection: \d+\n +IP Address: (\S+)$)?", re.MULTILINE
-)
+_NEXUS = re.compile(r"^ +I_T nexus: (\d{1,9})\n +Initiator: (.*)$", re.MULTILINE)
 _LUN = re.compile(r"^ +LUN: (\d{1,9})$", re.MULTILINE)
 _CONNECTION = re.compile(r"^Session: (\d{1,9})\n +Connection: (\d{1,9})$", re.MULTILINE)
 _PEER = re.compile(r"^ +IP Address: (\S+)$", re.MULTILINE)
@@ -179,9 +178,15 @@ def parse_targets(text: str) -> list[TgtTarget]:
     may come more than once, with any number; whoever removes a target removes all that bear its name, and leaves
     the proof of zero sessions to tgtd.
     """
-    heads = list(_TARGET.finditer(text))
-    ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
-    return [_parse_target(head, text[head.end() : end]) for head, end in zip(heads, ends, strict=True)]
+    return [_parse_target(head, body) for head, body in _split(_TARGET, text)]
+
+
+def _split(pattern: re.Pattern[str], text: str) -> Iterator[tuple[re.Match[str], str]]:
+    """Cut a text at its headings: each with what follows it."""
+    heads = list(pattern.finditer(text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    for head, end in zip(heads, ends, strict=False):
+        yield head, text[head.end() : end]
 
 
 def _parse_target(head: re.Match[str], body: str) -> TgtTarget:
@@ -189,17 +194,20 @@ def _parse_target(head: re.Match[str], body: str) -> TgtTarget:
         tid=int(head[1]),
         iqn=head[2],
         is_ready="State: ready" in body.partition("I_T nexus information:")[0],
-        nexuses=tuple((int(n), _printable(name), address) for n, name, address in _NEXUS.findall(body)),
+        nexuses=tuple(_parse_nexus(head, rest) for head, rest in _split(_NEXUS, body)),
         luns=frozenset(int(n) for n in _LUN.findall(body)),
         accounts=_section(body, "Account information:", "ACL information:"),
         addresses=_section(body, "ACL information:", "\n\n"),
     )
 
 
+def _parse_nexus(head: re.Match[str], rest: str) -> tuple[int, str, str]:
+    name = head[2].rpartition(" alias: ")[0] or head[2]
+    printable = "".join(c if c.isprintable() else "?" for c in name[:INITIATOR_NAME_MAX_CHARS])
+    # tgtd's own words come last.
+    return int(head[1]), printable, (_PEER.findall(rest) or [""])[-1]
+
+
 def _section(body: str, title: str, next_title: str) -> tuple[str, ...]:
     lines = body.rpartition(title)[2].partition(next_title)[0].splitlines()
     return tuple(line.strip() for line in lines if line.strip())
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name[:INITIATOR_NAME_MAX_CHARS])
