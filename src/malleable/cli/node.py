@@ -39,6 +39,7 @@ def add_to(app: typer.Typer) -> None:
             "timeline": node_timeline,
             "console": node_console,
             "power": node_power,
+            "stop": node_stop,
             "release": node_release,
             "enrol": node_enrol,
             "delete": node_delete,
@@ -147,6 +148,11 @@ def node_power(
 
     operation = session.m2.node_power(node, WirePowerAction(action))
     finish(session, operation, is_watching=watch, what=f"power {action} of {node}")
+
+
+def node_stop(session: Session, node: NodeArgument, watch: Watch = True) -> None:
+    """Switch a node off and take its disk from it; the node and its networks stay yours."""
+    finish(session, session.m2.node_stop(node), is_watching=watch)
 
 
 def node_release(session: Session, node: NodeArgument, watch: Watch = True) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from malleable.domain.errors import Invalid
 from malleable.domain.secrets import Secret
 
-DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_URL = "http://127.0.0.1:8642"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,10 +50,11 @@ def step_note(step: "StepView") -> str:
 
 
 def bar(offset_s: float, length_s: float, total_s: float, columns: int) -> str:
-    """Draw a stretch of time in eighths of a column; the shortest still shows."""
+    """Draw a stretch of time in eighths of a column; the shortest still shows, none leaves its room."""
     eighths = columns * 8
-    begin = min(round(offset_s / total_s * eighths), eighths - 1) if total_s > 0 else 0
-    end = min(max(round((offset_s + length_s) / total_s * eighths), begin + 1), eighths) if total_s > 0 else eighths
+    scale = eighths / total_s if total_s > 1e-6 else 0.0
+    begin = min(max(round(offset_s * scale), 0), eighths - 1)
+    end = min(max(round((offset_s + length_s) * scale), begin + 1), eighths)
     full, rest = divmod(end - begin // 8 * 8, 8)
     return " " * (begin // 8) + "█" * full + " ▏▎▍▌▋▊▉"[rest].strip()
 

@@ -226,7 +226,7 @@ class Connection:
 
     def _not_a_url(self) -> Invalid:
         return Invalid(
-            f"{self._url!a} is not the URL of a server.", fix="Write for example http://127.0.0.1:8080.", code="bad-url"
+            f"{self._url!a} is not the URL of a server.", fix="Write for example http://127.0.0.1:8642.", code="bad-url"
         )
 
 

@@ -44,6 +44,10 @@ class MachineCalls(Connection):
         """Begin to take a node back."""
         return self.post(v1("nodes", node, "release"), OperationView)
 
+    def node_stop(self, node: str) -> OperationView:
+        """Begin to take the disk from a held node; it stays held and keeps its networks."""
+        return self.post(v1("nodes", node, "stop"), OperationView)
+
     def node_power(self, node: str, action: PowerAction) -> OperationView:
         """Begin to switch a node."""
         return self.post(v1("nodes", node, "power"), OperationView, PowerRequest(action=action))

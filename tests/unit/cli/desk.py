@@ -14,7 +14,7 @@ from malleable.cli.main import app
 from malleable.cli.session import Surroundings
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
-URL = "http://127.0.0.1:8080"
+URL = "http://127.0.0.1:8642"
 
 Answer = object  #: JSON, or a function of the request
 

@@ -166,7 +166,7 @@ def test_a_name_cannot_become_another_path() -> None:
     assert server.requests[0].url.raw_path == b"/v1/projects/..%2Fusers%2Froot%3Fx%3D1%23"
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://x", "http://[", "http://x:port"])
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8642", "ftp://x", "http://[", "http://x:port"])
 def test_a_url_that_is_none_is_told(url: str) -> None:
     with pytest.raises((Invalid, Unavailable)) as failed:
         Client(url, pause=lambda _: None).project_get("blue")

@@ -1,0 +1,169 @@
+"""Bringing an image: what is read here, what is sent, and taking up a broken upload."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from tests.unit.cli.desk import Desk, ago, id_of, operation, problem
+
+from malleable.cli.image_upload import read_source
+from malleable.domain.errors import Invalid
+
+RAW = b"disk" * 1000
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """An image as the builder leaves it."""
+    (tmp_path / "tiny.raw").write_bytes(RAW)
+    (tmp_path / "tiny.vmlinuz").write_bytes(b"kernel")
+    (tmp_path / "tiny.initrd").write_bytes(b"initrd")
+    manifest = {
+        "name": "tiny",
+        "file": "tiny.raw",
+        "format": "raw",
+        "size_bytes": len(RAW),
+        "sha256": sha256(RAW).hexdigest(),
+        "kernel": "tiny.vmlinuz",
+        "kernel_sha256": "unused",
+        "initrd": "tiny.initrd",
+        "os": "busybox",
+        "architecture": "x86_64",
+        "firmware": ["bios"],
+        "boot_ways": ["san", "kernel"],
+        "cmdline": "root=LABEL=rootfs ro",
+        "up_proof": "iscsi-login",
+        "default_user": "demo",
+    }
+    (tmp_path / "tiny.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def image(state: str = "importing", content: bytes = RAW) -> dict[str, object]:
+    return {
+        "id": id_of(71),
+        "name": "tiny",
+        "project_id": None,
+        "project": None,
+        "state": state,
+        "size_bytes": len(content),
+        "sha256": sha256(content).hexdigest(),
+        "os": "busybox",
+        "architecture": "x86_64",
+        "firmwares": ["bios"],
+        "boot_ways": ["san"],
+        "up_proof": "iscsi-login",
+        "kernel": "",
+        "initrd": "",
+        "cmdline": "",
+        "default_user": "",
+        "created_at": ago(1),
+    }
+
+
+@pytest.fixture
+def taking(desk: Desk) -> Desk:
+    """A server that takes the image."""
+    desk.answers |= {
+        "GET /v1/images/tiny": problem(404, "not-found", "No such image."),
+        "POST /v1/images": image(),
+        f"PUT /v1/images/{id_of(71)}/content": None,
+        f"PUT /v1/images/{id_of(71)}/files/tiny.vmlinuz": None,
+        f"PUT /v1/images/{id_of(71)}/files/tiny.initrd": None,
+        f"POST /v1/images/{id_of(71)}/seal": operation("pending", kind="import-image", node=None),
+        f"GET /v1/operations/{id_of(77)}": operation(kind="import-image", node=None),
+    }
+    return desk
+
+
+@pytest.mark.parametrize("named", ["tiny.json", "tiny.raw"])
+def test_an_image_is_described_uploaded_and_sealed(taking: Desk, built: Path, named: str) -> None:
+    ran = taking.m2("image", "import", str(built / named), "--golden")
+    assert ran.code == 0, ran.err
+    described = taking.sent("POST /v1/images")
+    assert described == {
+        "name": "tiny",
+        "sha256": sha256(RAW).hexdigest(),
+        "size_bytes": len(RAW),
+        "os": "busybox",
+        "architecture": "x86_64",
+        "firmwares": ["bios"],
+        "boot_ways": ["san", "kernel"],
+        "up_proof": "iscsi-login",
+        "kernel": "tiny.vmlinuz",
+        "initrd": "tiny.initrd",
+        "cmdline": "root=LABEL=rootfs ro",
+        "default_user": "demo",
+    }
+    uploads = {r.url.path.rsplit("/", 1)[1]: r.content for r in taking.requests if r.method == "PUT"}
+    assert uploads == {"content": RAW, "tiny.vmlinuz": b"kernel", "tiny.initrd": b"initrd"}
+    assert "import of tiny done" in ran.out
+
+
+def test_a_disk_without_a_manifest_is_measured_here(taking: Desk, built: Path) -> None:
+    (built / "tiny.json").unlink()
+    assert taking.m2("image", "import", str(built / "tiny.raw")).code == 0
+    assert taking.sent("POST /v1/images")["sha256"] == sha256(RAW).hexdigest()
+
+
+def test_a_broken_upload_is_taken_up(taking: Desk, built: Path) -> None:
+    taking.answers["GET /v1/images/tiny"] = image()
+    assert taking.m2("image", "import", str(built / "tiny.json"), "--golden").code == 0
+    assert not any(r.method == "POST" and r.url.path == "/v1/images" for r in taking.requests)
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        (image("sealed"), "already"),
+        (image("sealed", b"x"), "another image"),
+        (image("importing", b"x"), "another image"),
+    ],
+)
+def test_a_name_in_use_is_told_before_the_upload(taking: Desk, built: Path, there: object, told: str) -> None:
+    taking.answers["GET /v1/images/tiny"] = there
+    ran = taking.m2("image", "import", str(built / "tiny.json"), "--golden")
+    assert ran.code == 1
+    assert told in ran.err
+    assert not any(r.method == "PUT" for r in taking.requests)
+
+
+def test_a_missing_kernel_is_told_before_anything_is_sent(taking: Desk, built: Path) -> None:
+    (built / "tiny.vmlinuz").unlink()
+    ran = taking.m2("image", "import", str(built / "tiny.json"))
+    assert ran.code == 1
+    assert "tiny.vmlinuz" in ran.err
+    assert taking.requests == []
+
+
+def change(built: Path, **facts: object) -> None:
+    manifest = built / "tiny.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | facts))
+
+
+def test_another_format_is_told_with_the_conversion(built: Path) -> None:
+    change(built, format="qcow2")
+    with pytest.raises(Invalid) as told:
+        read_source(built / "tiny.json", None, None)
+    assert "qemu-img convert" in told.value.fix
+
+
+def test_a_manifest_of_another_disk_is_told(built: Path) -> None:
+    change(built, size_bytes=1)
+    with pytest.raises(Invalid, match="its manifest says 1"):
+        read_source(built / "tiny.raw", None, None)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "\x00"])
+def test_a_manifest_that_is_none_is_told(built: Path, text: str) -> None:
+    (built / "tiny.json").write_text(text)
+    with pytest.raises(Invalid):
+        read_source(built / "tiny.json", None, None)
+
+
+def test_a_wrong_fact_names_its_field(taking: Desk, built: Path) -> None:
+    change(built, boot_ways=["floppy"])
+    ran = taking.m2("image", "import", str(built / "tiny.json"))
+    assert ran.code == 2
+    assert "boot-ways" in ran.err
