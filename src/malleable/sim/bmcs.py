@@ -42,6 +42,7 @@ class Override(StrEnum):
 
     NONE = "None"
     NETWORK = "Pxe"
+    DISK = "Hdd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class MachineView:
 
     power: PowerState
     override: Override
+    is_standing: bool  #: whether the override is for every power-on, not only the next
     booted: Override  #: what the override was at the latest power-on
     media: str  #: URL of the virtual medium inserted; "" for none
     power_ons: int
@@ -78,6 +80,7 @@ class _State:
     claimed: PowerState = PowerState.OFF  #: the last power asked for
     change: int = 0  #: grows with every power change, so that an overtaken one does not happen
     override: Override = Override.NONE
+    is_standing: bool = False
     booted: Override = Override.NONE
     media: str = ""
     power_ons: int = 0
@@ -160,16 +163,26 @@ class SimBmcs:
         with self._lock:
             s = self._states[name]
             return MachineView(
-                power=s.power, override=s.override, booted=s.booted, media=s.media, power_ons=s.power_ons
+                power=s.power,
+                override=s.override,
+                is_standing=s.is_standing,
+                booted=s.booted,
+                media=s.media,
+                power_ons=s.power_ons,
             )
+
+    def require_answering(self, address: str) -> _Bmc:
+        """Find a BMC. Errors: Unreachable for a silent one, and where there is none."""
+        found = self._bmcs.get(address)
+        if found is None or found.is_silent:
+            raise Unreachable(f"BMC {address} does not answer.", fix="Check its address, cable and power.")
+        return found
 
     # What a BMC does for whoever has its credentials.
 
     def machines(self, bmc: Bmc) -> Sequence[SimMachine]:
         """Name what a BMC manages. Errors: Unreachable; Refused with code "bmc-credentials"."""
-        found = self._bmcs.get(bmc.address)
-        if found is None or found.is_silent:
-            raise Unreachable(f"BMC {bmc.address} does not answer.", fix="Check its address, cable and power.")
+        found = self.require_answering(bmc.address)
         if (bmc.username, bmc.password) != (found.username, found.password):
             raise Refused(
                 f"BMC {bmc.address} does not accept the user and password.",
@@ -221,15 +234,17 @@ class SimBmcs:
             if power is PowerState.ON:
                 state.power_ons += 1
                 state.console.clear()
-                state.booted, state.override = state.override, Override.NONE
+                state.booted = state.override
+                if not state.is_standing:
+                    state.override = Override.NONE
         self._on_power(state.machine.name, power)
 
-    def set_override(self, name: str, override: Override) -> None:
-        """Set what the next power-on boots from."""
+    def set_override(self, name: str, override: Override, *, is_standing: bool = False) -> None:
+        """Set what the next power-on boots from, or every one."""
         with self._lock:
             state = self._states[name]
             if Lie.FORGETS_BOOT not in state.lies:
-                state.override = override
+                state.override, state.is_standing = override, is_standing
 
     def eject_media(self, name: str) -> None:
         """Take the virtual medium out."""
