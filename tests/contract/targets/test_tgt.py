@@ -31,9 +31,8 @@ class Lenient(TgtTargets):
 
     def revoke(self, network_id: NetworkId, iqn: str) -> None:
         control = self._control(network_id)
-        for target in control.targets():
-            if target.iqn == iqn:
-                control.call(Mode.TARGET, Op.UNBIND, tid=target.tid, parameters=f"initiator-address={NODE}")
+        for target in control.targets(iqn):
+            control.call(Mode.TARGET, Op.UNBIND, tid=target.tid, parameters=f"initiator-address={NODE}")
 
 
 def test_driver_that_kills_no_session_breaks_the_rule(tgt: Bench, tgt_room: TgtRoom) -> None:
@@ -259,4 +258,4 @@ def test_a_target_made_anew_has_another_number(tgt: Bench, tgt_room: TgtRoom) ->
 
 
 def test_no_text_is_no_target() -> None:
-    assert parse_targets("") == []
+    assert not list(parse_targets(""))

@@ -91,7 +91,7 @@ class TgtTargets:
             for tid in tids:
                 if self._make(control, tid, export):
                     return
-                mine = [t for t in control.targets() if t.iqn == export.iqn]
+                mine = control.targets(export.iqn)
                 if any(t.tid in tids and _is_complete(t, export) for t in mine):
                     return
                 for target in mine:
@@ -126,9 +126,8 @@ class TgtTargets:
         control = self._control(network_id)
         with self._lock(network_id):
             try:
-                for target in control.targets():
-                    if target.iqn == iqn:
-                        self._remove(control, target)
+                for target in control.targets(iqn):
+                    self._remove(control, target)
             except Unreachable as e:
                 if e.code == "portal-down" and tgt_process.owner(control.path) is None:
                     return
@@ -166,17 +165,15 @@ class TgtTargets:
         The number is tgtd's TSIH: one counter for all targets of a daemon. It restarts with the daemon, and after
         65,535 logins it begins again at the lowest free number; the order stays that of the logins.
         """
-        targets = self._control(network_id).targets()
         return [
             Session(number=number, initiator_iqn=name, address=address)
-            for target in targets
-            if target.iqn == iqn
+            for target in self._control(network_id).targets(iqn)
             for number, name, address in target.nexuses
         ]
 
     def list(self, network_id: NetworkId) -> frozenset[str]:
         """Do as ``Targets.list``."""
-        return frozenset(t.iqn for t in self._control(network_id).targets())
+        return self._control(network_id).names()
 
 
 def _tid(export: Export, attempt: int) -> int:

@@ -140,9 +140,14 @@ class TgtControl:
         except OSError as e:
             raise Refused(f"Cannot open tgtd's socket {self.path}: {e.strerror}.", fix="Run as tgtd's user.") from e
 
-    def targets(self) -> list[TgtTarget]:
-        """Read all targets."""
-        return parse_targets(self.call(Mode.TARGET, Op.SHOW, tid=ALL_TARGETS))
+    def targets(self, iqn: str | None = None) -> list[TgtTarget]:
+        """Read all targets, or those of one name."""
+        return list(parse_targets(self.call(Mode.TARGET, Op.SHOW, tid=ALL_TARGETS), iqn))
+
+    def names(self) -> frozenset[str]:
+        """Read the names of all targets."""
+        text = self.call(Mode.TARGET, Op.SHOW, tid=ALL_TARGETS)
+        return frozenset(name for _, name in _TARGET.findall(text))
 
     def connections(self, tid: int) -> tuple[list[tuple[int, int]], set[str]]:
         """Read the live connections of a target: (session, connection) numbers, and all peers. Errors: Denied."""
@@ -171,14 +176,16 @@ _PEER = re.compile(r"^ +IP Address: (\S+)$", re.MULTILINE)
 INITIATOR_NAME_MAX_CHARS = 223  #: RFC 3720 §3.2.6.1
 
 
-def parse_targets(text: str) -> list[TgtTarget]:
-    """Read tgtd's list of targets.
+def parse_targets(text: str, iqn: str | None = None) -> Iterator[TgtTarget]:
+    """Read tgtd's list of targets; of one name only, if one is given (a thousand take 50 ms).
 
     An initiator's name is the tenant's own text, newlines included: it can add lines, never hide one. So a name
     may come more than once, with any number; whoever removes a target removes all that bear its name, and leaves
     the proof of zero sessions to tgtd.
     """
-    return [_parse_target(head, body) for head, body in _split(_TARGET, text)]
+    for head, body in _split(_TARGET, text):
+        if iqn in (None, head[2]):
+            yield _parse_target(head, body)
 
 
 def _split(pattern: re.Pattern[str], text: str) -> Iterator[tuple[re.Match[str], str]]:
