@@ -82,7 +82,7 @@ class NetworkRows(Rows[Network], Protocol):
     """Networks, with the site-wide generation the gateways follow."""
 
     def touch(self, id: NetworkId) -> int:
-        """Give the network the next generation of the whole site (they commit in order) and return it."""
+        """Give the network the next generation of the site (they commit in order), wake the gateways, return it."""
 
     def changed_since(self, generation: int, limit: int) -> tuple[Network, ...]:
         """Read networks of a larger generation, in order of generation."""

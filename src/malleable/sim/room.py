@@ -33,7 +33,7 @@ class Pace:
 
 
 #: Shaped after a real server, but for its firmware's self-test: nobody tries software for three minutes of that.
-LIFELIKE = Pace(bmc_call_s=0.02, power_s=0.4, firmware_s=1.5, kernel_s=1.2, system_s=0.8, switch_call_s=0.05)
+LIFELIKE = Pace(bmc_call_s=0.02, power_s=0.4, firmware_s=1.5, kernel_s=1.2, system_s=0.8, switch_call_s=0.01)
 INSTANT = Pace()
 
 

@@ -5,7 +5,7 @@ from sqlalchemy import bindparam, select, update
 from malleable.domain.errors import NotFound
 from malleable.domain.ids import NetworkId
 from malleable.domain.networks import Network
-from malleable.domain.store import PAGE_MAX
+from malleable.domain.store import GATEWAY, PAGE_MAX
 from malleable.store.rows import TableRows
 from malleable.store.schema import networks, site
 
@@ -25,7 +25,8 @@ class NetworkTable(TableRows[Network]):
     __slots__ = ()
 
     def touch(self, id: NetworkId) -> int:
-        """Give the network the next generation of the whole site and return it. Errors: NotFound."""
+        """Give the network the next generation of the whole site, wake the gateways, return it. Errors: NotFound."""
+        self._session.channels.add(GATEWAY)
         generation = int(self._session.write(_NEXT).scalar_one())
         if self._session.write(_TOUCH, {"network_id": id, "next_generation": generation}).rowcount != 1:
             raise NotFound(f"There is no network {id}.")

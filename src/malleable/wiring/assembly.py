@@ -1,0 +1,119 @@
+"""How the parts fit together on this host."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from malleable.config import GIB, Settings
+from malleable.domain.errors import Unavailable
+from malleable.domain.ports import Clock, Drivers
+from malleable.domain.store import Store
+from malleable.gateway.layout import portal_socket
+from malleable.gateway.settings import GatewaySettings
+from malleable.services.all import Services, make_services
+from malleable.services.parts import Parts
+from malleable.store import open_store
+from malleable.store.migrate import upgrade
+from malleable.wiring.clock import SystemClock
+from malleable.wiring.keys import database_key
+from malleable.wiring.metrics import EngineMetrics
+from malleable.workflows.catalogue import WORKFLOWS
+from malleable.workflows.engine import Engine
+from malleable.workflows.watch import Watch
+from malleable.workflows.worker import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """A server's parts, put together but not yet running."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    drivers: Drivers
+    services: Services
+    registry: CollectorRegistry
+
+    def worker(self) -> Worker:
+        """Make a worker."""
+        engine = Engine(
+            store=self.store,
+            clock=self.clock,
+            drivers=self.drivers,
+            workflows=WORKFLOWS,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            lease_s=self.settings.worker.lease_s,
+            observer=EngineMetrics(self.registry),
+        )
+        return Worker(engine, threads=self.settings.worker.threads)
+
+    def watch(self) -> Watch:
+        """Make the watch over powers and ports."""
+        return Watch(store=self.store, drivers=self.drivers, clock=self.clock)
+
+
+@contextmanager
+def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Assembly]:
+    """Open the database (an embedded one is made and migrated first) and put the parts together."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if settings.is_embedded:
+        upgrade(settings.database)
+    store = open_store(settings.database, database_key(settings.state_dir))
+    clock = SystemClock()
+    try:
+        drivers = drivers or real_drivers(settings)
+        spool_dir = settings.state_dir / "spool"
+        parts = Parts(store=store, clock=clock, drivers=drivers, spool_dir=spool_dir)
+        yield Assembly(
+            settings=settings,
+            clock=clock,
+            store=store,
+            drivers=drivers,
+            services=make_services(parts),
+            registry=CollectorRegistry(),
+        )
+    finally:
+        store.close()
+
+
+def real_drivers(settings: Settings) -> Drivers:
+    """Make the drivers for real devices; each touches nothing before its first call."""
+    from malleable.drivers.power.redfish import RedfishPower
+    from malleable.drivers.storage.reflink import ReflinkDisks, ReflinkSettings
+    from malleable.drivers.switch.ovs import OvsSwitches
+    from malleable.drivers.target.tgt import TgtTargets
+
+    pool = ReflinkSettings(
+        pool_dir=settings.state_dir / "pool",
+        size_bytes=settings.pool.size_gib * GIB,
+        reserve_bytes=settings.pool.reserve_gib * GIB,
+        shared_cache=settings.pool.cache == "shared",
+    )
+    gateway_run_dir = gateway_settings(settings).run_dir
+    return Drivers(
+        power={"redfish": RedfishPower(verify=settings.redfish_verify_tls)},
+        switches={"ovs": OvsSwitches()},
+        disks=ReflinkDisks(pool),
+        targets=TgtTargets(lambda network_id: portal_socket(gateway_run_dir, network_id)),
+    )
+
+
+def gateway_settings(settings: Settings) -> GatewaySettings:
+    """Say where this host's gateway keeps its things."""
+    return replace(GatewaySettings(), run_dir=settings.run_dir / "gateway", state_dir=settings.state_dir / "gateway")
+
+
+def require_root(what: str) -> None:
+    """Refuse early and clearly what only root can do. Errors: Unavailable."""
+    if os.geteuid() != 0:
+        raise Unavailable(f"{what} needs root.", fix="Run it with sudo, or try `m2d demo`, which needs none.")
+
+
+def serve_file(run_dir: Path) -> Path:
+    """Name the file in which a running server says where it answers."""
+    return run_dir / "serve.json"

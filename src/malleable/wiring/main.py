@@ -1,0 +1,148 @@
+"""`m2d`: the server's own commands."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from malleable.config import Settings
+from malleable.domain.errors import MalleableError
+from malleable.wiring import logs
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help="The Malleable server."
+)
+
+Port = Annotated[int | None, typer.Option(help="Port of the API (default 8642; 0: any free one).")]
+
+
+def _settings(port: int | None = None) -> Settings:
+    settings = Settings()
+    if port is not None:
+        settings = settings.model_copy(update={"listen": settings.listen.model_copy(update={"port": port})})
+    logs.configure(settings.log_level)
+    return settings
+
+
+@app.command()
+def serve(port: Port = None) -> None:
+    """Run everything in one process: API, worker, watch, and a gateway if this host has an uplink."""
+    from malleable.wiring.assembly import require_root
+    from malleable.wiring.serve import serve
+
+    require_root("Serving real machines")
+    serve(_settings(port))
+
+
+@app.command()
+def api(port: Port = None) -> None:
+    """Run the API alone; any number of them may share one PostgreSQL."""
+    from malleable.wiring.serve import serve_api
+
+    serve_api(_settings(port))
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker alone."""
+    from malleable.wiring.serve import work
+
+    work(_settings())
+
+
+@app.command()
+def gateway() -> None:
+    """Run a gateway alone, beside the nodes."""
+    from malleable.wiring.serve import serve_gateway
+
+    serve_gateway(_settings())
+
+
+@app.command()
+def gateway_token(file: Annotated[Path, typer.Argument(help="Where to write the token, mode 0600.")]) -> None:
+    """Make a token for a gateway that runs on another host."""
+    from malleable.wiring.keys import write_private
+    from malleable.wiring.serve import gateway_token
+
+    write_private(file, gateway_token(_settings()).reveal() + "\n")
+    typer.echo(f"Written to {file}.")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version."""
+    from malleable.store.migrate import upgrade
+
+    settings = _settings()
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    upgrade(settings.database)
+    typer.echo("The database is up to date.")
+
+
+@app.command()
+def doctor() -> None:
+    """Look for what this host lacks, and say how to get it."""
+    from malleable.wiring.doctor import examine
+
+    console, is_well = Console(), True
+    for finding in examine(_settings()):
+        mark = "[green]ok  [/green]" if finding.is_good else "[red]lack[/red]"
+        console.print(f"{mark} {finding.what}: {finding.said}", highlight=False)
+        if not finding.is_good:
+            is_well = False
+            console.print(f"     fix: {finding.fix}", highlight=False)
+    raise typer.Exit(0 if is_well else 1)
+
+
+@app.command()
+def teardown() -> None:
+    """Remove what the gateway and the pool made on this host: namespaces, daemons, mounts. Disks and database stay."""
+    from malleable.wiring.teardown import teardown
+
+    teardown(_settings())
+    typer.echo("Nothing of the gateway or the pool's mounts is left.")
+
+
+@app.command()
+def demo(
+    port: Port = None,
+    nodes: Annotated[int, typer.Option(min=2, max=5000, help="How many simulated machines.")] = 48,
+    check: Annotated[bool, typer.Option("--check", help="Run the whole story headless, print a summary, end.")] = False,
+) -> None:
+    """Run the control plane on a simulated room: no root, no QEMU, real software."""
+    from malleable.wiring.demo import run_check, run_demo
+
+    logs.configure("warning")
+    raise typer.Exit(run_check(nodes) if check else run_demo(nodes, port))
+
+
+def _add_rack() -> None:
+    from malleable.wiring.rack import app as rack_app
+
+    app.add_typer(rack_app, name="rack")
+
+
+def run() -> None:
+    """Be the program `m2d`; errors are words, never tracebacks."""
+    _add_rack()
+    try:
+        app()
+    except MalleableError as e:
+        _complain(e.message, e.fix)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        _complain(
+            f"The setting {where} is wrong: {first['msg']}.", f"Set M2D_{where.upper().replace('.', '__')} right."
+        )
+
+
+def _complain(message: str, fix: str) -> None:
+    console = Console(stderr=True)
+    console.print(f"[red]error:[/red] {message}", highlight=False, soft_wrap=True)
+    if fix:
+        console.print(f"fix:   {fix}", highlight=False, soft_wrap=True)
+    sys.exit(1)

@@ -1,0 +1,248 @@
+"""Running the parts: all in one process by default, apart at scale."""
+
+import json
+import os
+import signal
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from socket import socket
+
+import structlog
+import uvicorn
+
+from malleable.api.app import close_streams, create_app
+from malleable.client import Client
+from malleable.config import Settings, UplinkSettings
+from malleable.domain.errors import Invalid, MalleableError, Unavailable
+from malleable.domain.ports import Drivers, Uplink
+from malleable.domain.secrets import Secret
+from malleable.gateway.gateway import Gateway
+from malleable.services.bootstrap import bootstrap_admin, bootstrap_gateway
+from malleable.wiring.assembly import Assembly, assemble, gateway_settings, require_root, serve_file
+from malleable.wiring.keys import read_private, write_private
+from malleable.wiring.tls import own_certificate
+
+log = structlog.get_logger()
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+SHUTDOWN_GRACE_S = 5
+GATEWAY_RETRY_S = 5.0
+
+#: Something that runs beside the API until told to stop.
+Companion = Callable[[Assembly, str, threading.Event], None]
+
+
+def serve(settings: Settings, drivers: Drivers | None = None, companions: tuple[Companion, ...] = ()) -> None:
+    """Run API, worker and watch, and this host's gateway if it has an uplink, until a signal ends them."""
+    with assemble(settings, drivers) as assembly, ExitStack() as running:
+        first_admin(assembly)
+        running.enter_context(_working(assembly))
+        if drivers is None and settings.uplink.ovsdb:
+            companions = (*companions, _gateway_beside)
+        _run_api(assembly, companions)
+
+
+def serve_api(settings: Settings) -> None:
+    """Run the API alone."""
+    with assemble(settings) as assembly:
+        first_admin(assembly)
+        _run_api(assembly, ())
+
+
+def work(settings: Settings) -> None:
+    """Run a worker and the watch alone, until a signal ends them."""
+    with assemble(settings) as assembly, _working(assembly):
+        _wait_for_signal()
+
+
+def serve_gateway(settings: Settings) -> None:
+    """Run a gateway alone, until a signal ends it."""
+    require_root("A gateway")
+    if not settings.gateway.api_url or settings.gateway.token_file is None:
+        raise Invalid(
+            "The gateway does not know its API.",
+            fix="Set M2D_GATEWAY__API_URL and M2D_GATEWAY__TOKEN_FILE (`m2d gateway-token` makes one).",
+        )
+    stop = threading.Event()
+    client = Client(settings.gateway.api_url, read_private(settings.gateway.token_file))
+    with assemble(settings) as assembly:
+        gateway = Gateway(client, uplink(settings.uplink), gateway_settings(settings), assembly.clock)
+        _until_signal(stop)
+        gateway.run(stop)
+
+
+def first_admin(assembly: Assembly) -> None:
+    """Make the first admin; its password goes to a file only we may read, never to a log."""
+    services = assembly.services
+    admin = bootstrap_admin(services.parts, services.users)
+    if admin is not None:
+        path = assembly.settings.state_dir / "admin-password"
+        write_private(path, admin.password.reveal() + "\n")
+        log.info("first admin made", user=admin.name, password_file=str(path))
+
+
+def uplink(settings: UplinkSettings) -> Uplink:
+    """Make the gateway's way to the VLANs."""
+    from malleable.drivers.uplink.ovs import OvsUplink
+
+    return OvsUplink(address=settings.ovsdb, bridge=settings.bridge, switch_namespace=settings.netns or None)
+
+
+@contextmanager
+def _working(assembly: Assembly) -> Iterator[None]:
+    worker, watch, stop = assembly.worker(), assembly.watch(), threading.Event()
+    settings = assembly.settings.worker
+    looks = [
+        threading.Thread(target=_every, args=(settings.power_poll_s, watch.look_at_powers, stop), daemon=True),
+        threading.Thread(target=_every, args=(settings.port_scan_s, watch.scan_ports, stop), daemon=True),
+    ]
+    worker.start()
+    for look in looks:
+        look.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        worker.stop()
+        watch.close()
+        for look in looks:
+            look.join()
+
+
+def _every(seconds: float, look: Callable[[], object], stop: threading.Event) -> None:
+    while not stop.wait(seconds):
+        try:
+            look()
+        except MalleableError as e:
+            log.warning("a look over the room failed", look=look.__name__, error=str(e))
+
+
+def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:
+    settings = assembly.settings
+    app = create_app(assembly.services, version=version("malleable"), registry=assembly.registry)
+    certificate, key = _certificate(assembly)
+    config = uvicorn.Config(
+        app,
+        host=settings.listen.host,
+        port=settings.listen.port,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+        lifespan="off",
+    )
+    listener = _bind(config)
+    url = _announce(assembly, listener, is_tls=certificate is not None)
+    stop = threading.Event()
+    beside = [threading.Thread(target=c, args=(assembly, url, stop), daemon=True) for c in companions]
+    server = _Server(config, before_stop=lambda: close_streams(app))
+    beside.append(threading.Thread(target=lambda: (stop.wait(), server.leave()), name="leave", daemon=True))
+    for thread in beside:
+        thread.start()
+    try:
+        server.run(sockets=[listener])
+    finally:
+        stop.set()
+        assembly.store.interrupt()
+        for thread in beside:
+            thread.join(timeout=SHUTDOWN_GRACE_S)
+        serve_file(settings.run_dir).unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, told to end its streams before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, before_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._before_stop = before_stop
+
+    def leave(self) -> None:
+        """Answer what is being asked, then return from ``run``; any thread may call it."""
+        self._before_stop()
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave on SIGINT and SIGTERM without raising them again: what runs beside us still has to end cleanly."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.leave())
+        yield
+
+
+def _certificate(assembly: Assembly) -> tuple[Path | None, Path | None]:
+    listen = assembly.settings.listen
+    if listen.certificate is not None:
+        return listen.certificate, listen.certificate_key
+    if listen.host in LOOPBACK:
+        return None, None
+    return own_certificate(assembly.settings.state_dir / "tls", listen.host, assembly.clock)
+
+
+def _bind(config: uvicorn.Config) -> socket:
+    """Bind now, so that a taken port is our error and not uvicorn's exit."""
+    import socket as sockets
+
+    family = sockets.AF_INET6 if ":" in config.host else sockets.AF_INET
+    listener = sockets.socket(family)
+    listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as e:
+        listener.close()
+        raise Unavailable(
+            f"Cannot listen on {config.host} port {config.port}: {e.strerror}.",
+            fix="Another server may run there; choose another port with M2D_LISTEN__PORT or --port.",
+        ) from e
+    return listener
+
+
+def _announce(assembly: Assembly, listener: socket, *, is_tls: bool) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    url = f"{'https' if is_tls else 'http'}://{shown}:{port}"
+    assembly.settings.run_dir.mkdir(parents=True, exist_ok=True)
+    write_private(serve_file(assembly.settings.run_dir), json.dumps({"url": url, "pid": os.getpid()}) + "\n")
+    log.info("serving", url=url)
+    return url
+
+
+def _gateway_beside(assembly: Assembly, url: str, stop: threading.Event) -> None:
+    """Run this host's gateway through the API like any other, again after a failure."""
+    services = assembly.services
+    token = bootstrap_gateway(services.parts, services.users)
+    client = Client(url, token, verify=_trust(assembly, url))
+    gateway = Gateway(client, uplink(assembly.settings.uplink), gateway_settings(assembly.settings), assembly.clock)
+    while not stop.is_set():
+        try:
+            gateway.run(stop)
+        except MalleableError as e:
+            log.error("the gateway cannot run", error=str(e))
+            stop.wait(GATEWAY_RETRY_S)
+
+
+def _trust(assembly: Assembly, url: str) -> bool | ssl.SSLContext:
+    own = assembly.settings.state_dir / "tls" / "server.pem"
+    return ssl.create_default_context(cafile=str(own)) if url.startswith("https") and own.exists() else True
+
+
+def gateway_token(settings: Settings) -> Secret:
+    """Make a token for a gateway that runs apart."""
+    with assemble(settings) as assembly:
+        return bootstrap_gateway(assembly.services.parts, assembly.services.users)
+
+
+def _until_signal(stop: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+
+def _wait_for_signal() -> None:
+    stop = threading.Event()
+    _until_signal(stop)
+    stop.wait()

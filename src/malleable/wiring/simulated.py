@@ -1,0 +1,175 @@
+"""A simulated site behind the real control plane: machines, switches, pool, target daemons, and a gateway for them."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from malleable.client import Client
+from malleable.domain.errors import MalleableError
+from malleable.domain.ids import NetworkId
+from malleable.domain.networks import NetworkState
+from malleable.domain.nodes import Firmware
+from malleable.domain.ports import Drivers
+from malleable.domain.secrets import Secret, random_secret
+from malleable.gateway.control_plane import ControlPlane
+from malleable.services.bootstrap import bootstrap_gateway
+from malleable.sim.disks import SimDisks
+from malleable.sim.faults import Faults
+from malleable.sim.power import SimPower
+from malleable.sim.room import Intent, Pace, SimRoom
+from malleable.sim.schedule import Schedule
+from malleable.sim.switches import SimSwitches
+from malleable.sim.targets import SimTargets
+from malleable.wire.gateway import BootSign, BootStage, DesiredNetwork, ReportsRequest, ServedNetwork, SignsRequest
+from malleable.wiring.assembly import Assembly
+
+log = structlog.get_logger()
+
+NODES_PER_SWITCH = 24
+LONG_POLL_S = 20.0
+#: A burst of changes is taken over together: nobody notices a tenth of a second, and a thousand boots cost ten looks.
+GATHER_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedMachine:
+    """What an operator would read off a machine's label to enrol it."""
+
+    name: str
+    bmc_address: str
+    bmc_password: Secret
+    mac: str
+    switch: str
+    port: str
+
+
+class SimulatedSite:
+    """Everything a data centre would bring, in memory."""
+
+    def __init__(self, nodes: int, pace: Pace) -> None:
+        """Rack ``nodes`` machines, 24 to a switch, all dark and unknown to the control plane."""
+        self.schedule = Schedule()
+        self.faults = Faults()
+        self.switches = SimSwitches(faults=self.faults, call_s=pace.switch_call_s)
+        self.targets, self.disks = SimTargets(faults=self.faults), SimDisks(faults=self.faults)
+        self._signs: deque[tuple[UUID, str]] = deque()
+        self._news = threading.Event()
+        self.room = SimRoom(
+            switches=self.switches, targets=self.targets, later=self.schedule.later, pace=pace, on_sign=self._sign
+        )
+        self.power = SimPower(self.room.bmcs, faults=self.faults, call_s=pace.bmc_call_s)
+        count = -(-nodes // NODES_PER_SWITCH)
+        self.switch_names = tuple(f"tor{n + 1}" for n in range(count))
+        for name in self.switch_names:
+            self.switches.add(f"sim://{name}", [f"Ethernet1/{p + 1}" for p in range(NODES_PER_SWITCH)])
+        self.machines = tuple(self._rack(n) for n in range(nodes))
+
+    def drivers(self) -> Drivers:
+        """Hand the simulated devices to a worker."""
+        return Drivers(
+            power={"sim": self.power}, switches={"sim": self.switches}, disks=self.disks, targets=self.targets
+        )
+
+    def close(self) -> None:
+        """Let time stand still for good."""
+        self.schedule.stop()
+
+    def _rack(self, number: int) -> SimulatedMachine:
+        switch, port = divmod(number, NODES_PER_SWITCH)
+        machine = SimulatedMachine(
+            name=f"n{number + 1:03d}",
+            bmc_address=f"sim://n{number + 1:03d}",
+            bmc_password=random_secret(),
+            mac=f"52:54:00:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}",
+            switch=self.switch_names[switch],
+            port=f"Ethernet1/{port + 1}",
+        )
+        self.room.add_machine(
+            machine.name,
+            address=machine.bmc_address,
+            password=machine.bmc_password,
+            mac=machine.mac,
+            switch=f"sim://{machine.switch}",
+            port=machine.port,
+            firmware=Firmware.BIOS if number % 2 else Firmware.UEFI,
+        )
+        return machine
+
+    # -- the gateway --------------------------------------------------------------------------------------------------
+
+    def gateway(self, assembly: Assembly, url: str, stop: threading.Event) -> None:
+        """Be this site's gateway, through the API like a real one, until ``stop``."""
+        token = bootstrap_gateway(assembly.services.parts, assembly.services.users)
+        threads = [
+            threading.Thread(target=self._follow, args=(Client(url, token), stop), daemon=True),
+            threading.Thread(target=self._pass_signs_on, args=(Client(url, token), stop), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        stop.wait()
+        self._news.set()
+
+    def _follow(self, client: ControlPlane, stop: threading.Event) -> None:
+        generation = 0
+        while not stop.is_set():
+            try:
+                view = client.gateway_desired(generation, LONG_POLL_S)
+                if view.networks:
+                    client.gateway_report(self.serve(view.networks))
+                    generation = max(generation, *(network.generation for network in view.networks))
+            except MalleableError as e:
+                log.warning("simulated gateway", error=str(e))
+            stop.wait(GATHER_S)
+
+    def serve(self, networks: tuple[DesiredNetwork, ...]) -> ReportsRequest:
+        """Put networks in force; return the report of it."""
+        served, removed = [], []
+        for network in networks:
+            network_id = NetworkId(network.id)
+            if network.state is NetworkState.REMOVING:
+                self.room.withdraw(network_id)
+                removed.append(network.id)
+                continue
+            self.targets.start(network_id)
+            self.room.serve(network.vid, network_id, _intents(network))
+            epoch = f"simulated-{network.id}"
+            served.append(ServedNetwork(id=network.id, served_generation=network.generation, portal_epoch=epoch))
+        return ReportsRequest(networks=tuple(served), removed=tuple(removed))
+
+    def _sign(self, boot_id: UUID, stage: str) -> None:
+        self._signs.append((boot_id, stage))
+        self._news.set()
+
+    def _pass_signs_on(self, client: ControlPlane, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._news.wait()
+            stop.wait(GATHER_S)
+            self._news.clear()
+            signs = [self._signs.popleft() for _ in range(min(len(self._signs), 1000))]
+            if not signs:
+                continue
+            try:
+                told = tuple(BootSign(boot_id=boot_id, stage=BootStage(stage)) for boot_id, stage in signs)
+                client.gateway_signs(SignsRequest(signs=told))
+            except MalleableError as e:
+                log.warning("simulated gateway", error=str(e))
+                self._signs.extendleft(reversed(signs))
+            if self._signs:
+                self._news.set()
+
+
+def _intents(network: DesiredNetwork) -> dict[str, Intent]:
+    return {
+        boot.mac: Intent(
+            boot_id=boot.id,
+            address=boot.address,
+            way=boot.way,
+            iqn=boot.iqn,
+            initiator_iqn=boot.initiator_iqn,
+            chap=(boot.chap_username, Secret(boot.chap_password)),
+        )
+        for boot in network.boots
+    }

@@ -1,0 +1,19 @@
+"""Taking away what a server made on its host."""
+
+from malleable.client import Client
+from malleable.config import Settings
+from malleable.drivers.storage.reflink import ReflinkDisks
+from malleable.gateway.gateway import Gateway
+from malleable.wiring.assembly import gateway_settings, real_drivers, require_root
+from malleable.wiring.clock import SystemClock
+from malleable.wiring.serve import uplink
+
+
+def teardown(settings: Settings) -> None:
+    """Remove the gateway's namespaces and daemons and unmount the pool; disks and database stay."""
+    require_root("Taking things down")
+    # The gateway asks nobody what to remove: it knows what it made. The address is never called.
+    Gateway(Client("http://127.0.0.1:9"), uplink(settings.uplink), gateway_settings(settings), SystemClock()).teardown()
+    disks = real_drivers(settings).disks
+    if isinstance(disks, ReflinkDisks):
+        disks.close()
