@@ -31,7 +31,7 @@ def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_postgres_database(postgres: Postgres) -> str:
-    """An empty, migrated PostgreSQL database to copy, by name."""
+    """A migrated PostgreSQL database, by name."""
     name = postgres.create()
     upgrade(postgres.url(name))
     return name
@@ -48,9 +48,8 @@ def sqlite_url(migrated_sqlite_file: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def postgres_url(postgres: Postgres, migrated_postgres_database: str) -> Iterator[str]:
     """A migrated, empty PostgreSQL database."""
-    name = postgres.create(template=migrated_postgres_database)
-    yield postgres.url(name)
-    postgres.drop(name)
+    yield postgres.url(migrated_postgres_database)
+    postgres.empty(migrated_postgres_database)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

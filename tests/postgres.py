@@ -30,6 +30,19 @@ _SETTINGS = {
 _RUN = 'exec 3<&0; "$@" </dev/null 3<&- & pid=$!; read -r _ <&3; kill -INT $pid; wait $pid'
 
 
+_EMPTY = """
+DO $$
+DECLARE one text;
+BEGIN
+    SET LOCAL session_replication_role = replica;  -- no foreign keys meanwhile
+    FOR one IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+        EXECUTE format('DELETE FROM %I', one);
+    END LOOP;
+    INSERT INTO site (id, network_generation) VALUES (1, 0);
+END $$
+"""
+
+
 class Postgres:
     """A running server, reached through a socket in its own directory."""
 
@@ -40,16 +53,29 @@ class Postgres:
     def url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self._directory}"
 
-    def create(self, template: str = "template0") -> str:
-        """Make a database as a copy of another one and return its name."""
+    def create(self) -> str:
+        """Make an empty database and return its name."""
         self._made += 1
         name = f"test_{self._made}"
-        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
         return name
+
+    def empty(self, name: str) -> None:
+        """Remove all rows of a migrated database; 50 times as fast as making another one."""
+        with psycopg.connect(self.url(name), autocommit=True) as connection:
+            connection.execute(_EMPTY)
 
     def drop(self, name: str) -> None:
         """Remove a database and whoever is still connected to it."""
         self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def disconnect_all(self) -> None:
+        """Cut every connection, as a restart does."""
+        self.execute(
+            sql.SQL(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {}"
+            ).format(sql.SQL("backend_type = 'client backend'"))
+        )
 
     def execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:

@@ -186,7 +186,7 @@ def _tell_generic(session: Session, table: Table, constraint: str, values: Facts
     holders = session.after_death(select(table.c.id).where(same), {}) if "id" in table.c else []
     noun: str = table.info["noun"]
     if "name" in constraint:
-        words = f"There is a {noun} named {values['name']} already."
+        words = f"There is {'an' if noun == 'image' else 'a'} {noun} named {values['name']} already."
     else:
         words = f"There is a {noun} with this {' and '.join(c.name.removesuffix('_id') for c in columns)} already."
     facts = {f"{noun.replace(' ', '_')}_id": holders[0]["id"]} if len(holders) == 1 else {}

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from malleable.domain.errors import Busy, Invalid
+from malleable.domain.errors import Busy, Invalid, Unavailable
 from malleable.store.listener import CHANNEL, Listener
 from malleable.store.signals import Signals
 from malleable.store.types import to_json
@@ -47,17 +47,30 @@ class Database(Protocol):
         """Give up all connections."""
 
 
-def open_database(url: str) -> Database:
-    """Connect to ``sqlite:////file`` or ``postgresql://…``; nothing is sent yet. Errors: Invalid."""
+def open_database(url: str, *, make_file: bool = False) -> Database:
+    """Connect to ``sqlite:////file`` or ``postgresql://…``; nothing is sent to a server yet.
+
+    Errors: Invalid (URL), Unavailable (no file, unless it shall be made).
+    """
     parsed = parse_url(url)
-    return SqliteDatabase(parsed) if parsed.get_backend_name() == "sqlite" else PostgresDatabase(parsed)
+    if parsed.get_backend_name() != "sqlite":
+        return PostgresDatabase(parsed)
+    file = Path(parsed.database or "")
+    try:
+        if make_file:
+            file.touch(mode=0o600)  # SQLite gives its write-ahead log the same rights
+        file.stat()
+    except OSError as e:
+        reason = e.strerror or type(e).__name__
+        raise Unavailable(f"The database {file} cannot be used: {reason}.", fix="Run `m2d migrate`.") from e
+    return SqliteDatabase(parsed)
 
 
 def parse_url(url: str) -> URL:
     """Read a database URL and choose the driver. Errors: Invalid (never repeats the URL: it may hold a password)."""
     try:
         parsed = make_url(url)
-    except ArgumentError as e:
+    except (ArgumentError, ValueError) as e:
         raise Invalid("The database URL cannot be read.", fix=_URL_FIX) from e
     backend = parsed.get_backend_name()
     if backend == "sqlite":
@@ -88,6 +101,7 @@ class SqliteDatabase:
             raise Busy("The database has been writing for too long.", fix="Try again.")
         try:
             with self._writing.connect() as connection:
+                connection.begin()
                 yield connection
         finally:
             self._lock.release()
@@ -144,8 +158,7 @@ class PostgresDatabase:
         return connection
 
     def notify_in(self, connection: Connection, channels: set[str]) -> None:
-        for channel in sorted(channels):
-            connection.execute(_NOTIFY, {"channel": CHANNEL, "payload": channel})
+        connection.execute(_NOTIFY, {"channel": CHANNEL, "payloads": sorted(channels)})
 
     def notify_after(self, channels: set[str]) -> None:
         """Nothing: the commit did it."""
@@ -161,12 +174,11 @@ class PostgresDatabase:
         self._engine.dispose()
 
 
-_NOTIFY = text("SELECT pg_notify(:channel, :payload)")
+_NOTIFY = text("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload")
 
 
 def sqlite_engine(url: URL, *, begin: str, query_only: bool = False) -> Engine:
     """Make an engine whose transactions open with ``begin``."""
-    Path(url.database or "").touch(mode=0o600)  # SQLite gives its WAL the same rights
     engine = create_engine(
         url, poolclass=QueuePool, pool_size=16, max_overflow=-1, pool_use_lifo=True, **_ENGINE_OPTIONS
     )
@@ -191,6 +203,13 @@ def sqlite_engine(url: URL, *, begin: str, query_only: bool = False) -> Engine:
     return engine
 
 
+#: A process that hangs or dies half-way through a transaction must not hold up the site.
+_SERVER_OPTIONS = (
+    f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_S:.0f}s"
+    f" -c idle_in_transaction_session_timeout={2 * LOCK_TIMEOUT_S:.0f}s"
+)
+
+
 def postgres_engine(url: URL) -> Engine:
     """Make an engine whose transactions open with the execution option "begin"."""
     engine = create_engine(
@@ -198,7 +217,7 @@ def postgres_engine(url: URL) -> Engine:
         pool_size=10,
         max_overflow=10,
         pool_use_lifo=True,
-        connect_args={"options": "-c timezone=UTC", "connect_timeout": 10, "application_name": "malleable"},
+        connect_args={"options": _SERVER_OPTIONS, "connect_timeout": 10, "application_name": "malleable"},
         **_ENGINE_OPTIONS,
     )
 

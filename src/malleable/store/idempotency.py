@@ -23,8 +23,8 @@ _VALUES = {
     "created_at": bindparam("now", type_=Instant),
 }
 _BEGIN = {
-    "sqlite": sqlite.insert(replies).values(_VALUES).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(replies).values(_VALUES).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(replies).values(_VALUES).on_conflict_do_nothing().returning(replies.c.key),
+    "postgresql": postgresql.insert(replies).values(_VALUES).on_conflict_do_nothing().returning(replies.c.key),
 }
 _one = (replies.c.user_id == bindparam("user", type_=replies.c.user_id.type)) & (replies.c.key == bindparam("for_key"))
 _READ = select(replies.c.request_sha256, replies.c.status, replies.c.body).where(_one)
@@ -46,7 +46,8 @@ class IdempotencyTable:
         session, which = self._session, {"user": user_id, "for_key": key}
         empty = session.seal.close(Secret(""), _PLACE)
         insert = _BEGIN["postgresql" if session.has_row_locks else "sqlite"]
-        if session.write(insert, {**which, "request": request_sha256, "empty": empty, "now": now}).rowcount == 1:
+        reserved = session.write(insert, {**which, "request": request_sha256, "empty": empty, "now": now}).first()
+        if reserved is not None:
             return None
         row = session.read(_READ, which).first()
         if row is None:  # the other one gave its reservation up between our two statements

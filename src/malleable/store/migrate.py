@@ -21,7 +21,7 @@ def upgrade(url: str, revision: str = HEAD) -> None:
     Two programs that upgrade at once wait for each other.
     Errors: Invalid (URL), Unavailable (no server, or the database is newer than this program).
     """
-    database = open_database(url)
+    database = open_database(url, make_file=True)
     try:
         with database.writing() as connection:
             _refuse_newer(connection)

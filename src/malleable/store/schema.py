@@ -408,9 +408,6 @@ steps = Table(
 )
 _unique_where("uq_steps_open", steps, "operation_id name direction", "finished_at IS NULL")
 
-#: One row per resource ever asked for: who takes or gives back its tokens locks it.
-resources = Table("resources", metadata, Column("name", Text, primary_key=True), info={"noun": "resource"})
-
 resource_tokens = Table(
     "resource_tokens",
     metadata,

@@ -10,6 +10,7 @@ from malleable.domain.secrets import Secret
 
 KEY_BYTES = 32
 _FORMAT = b"\x01"  #: first byte of everything sealed, so that another cipher can follow
+_ERRORS = "surrogatepass"  #: whatever text a tenant sends can be sealed
 _NONCE_BYTES = 12  #: NIST SP 800-38D §8.2.2: random nonces are safe up to 2**32 seals per key
 
 
@@ -34,15 +35,15 @@ class Seal:
     def close(self, secret: Secret, place: bytes) -> bytes:
         """Seal ``secret`` for one ``place`` (b"table.column"); sealed bytes moved to another place do not open."""
         nonce = os.urandom(_NONCE_BYTES)
-        return _FORMAT + nonce + self._cipher.encrypt(nonce, secret.reveal().encode(), place)
+        return _FORMAT + nonce + self._cipher.encrypt(nonce, secret.reveal().encode(errors=_ERRORS), place)
 
     def open(self, sealed: bytes, place: bytes) -> Secret:
         """Open what ``close`` sealed. Errors: Unavailable when the key is another one or the bytes were changed."""
         nonce, body = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
         try:
-            if sealed[:1] != _FORMAT:
+            if sealed[:1] != _FORMAT or len(nonce) != _NONCE_BYTES:
                 raise InvalidTag
-            return Secret(self._cipher.decrypt(nonce, body, place).decode())
+            return Secret(self._cipher.decrypt(nonce, body, place).decode(errors=_ERRORS))
         except InvalidTag as e:
             raise Unavailable(
                 f"The secrets in {place.decode()} do not open with this key.",

@@ -45,7 +45,7 @@ class Session:
             raise RuntimeError("this transaction was rolled back by an error; leave it and begin another")
         try:
             return self._connection.execute(statement, params)
-        except (DBAPIError, StatementError) as e:
+        except (StatementError, OverflowError, UnicodeError) as e:
             self.roll_back()
             error = meaning_of(e)
             if error is None:
@@ -81,7 +81,7 @@ def meaning_of(e: Exception) -> MalleableError | None:
     if isinstance(e, PoolTimeout):
         return Busy("All database connections are in use.", fix="Try again; raise the pool's size if this repeats.")
     original = e.orig if isinstance(e, StatementError) else e
-    if isinstance(e, DataError) or isinstance(original, OverflowError):
+    if isinstance(e, DataError) or isinstance(original, OverflowError | UnicodeError):
         return Invalid("A value cannot be kept in the database.", fix="Use shorter numbers and text without NUL bytes.")
     if getattr(original, "sqlstate", None) in _BUSY_SQLSTATES:
         return Busy("The database refused this transaction because of others beside it.", fix="Try again.")

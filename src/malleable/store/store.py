@@ -109,7 +109,7 @@ class SqlStore:
             transaction.flush()
             if session.channels:
                 self.database.notify_in(connection, session.channels)
-            connection.commit()
+            _commit(connection)
         if session.channels:
             self.database.notify_after(session.channels)
 
@@ -137,13 +137,19 @@ class SqlStore:
         self.database.close()
 
 
+def _commit(connection: Connection) -> None:
+    try:
+        connection.commit()
+    except DBAPIError as e:
+        connection.invalidate()  # SQLite leaves the transaction open, others may have lost the connection
+        raise (explain_commit(e) if isinstance(e, IntegrityError) else e) from e
+
+
 @contextmanager
 def _mapped() -> Iterator[None]:
     """Map errors of connecting, beginning and committing."""
     try:
         yield
-    except IntegrityError as e:
-        raise explain_commit(e) from e
     except (DBAPIError, PoolTimeout) as e:
         error = meaning_of(e)
         if error is None:

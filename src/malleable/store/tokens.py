@@ -1,16 +1,21 @@
-"""Concurrency tokens: how many operations may use one resource (a BMC, a switch) at once."""
+"""Concurrency tokens: how many operations may use one resource (a BMC, a switch) at once.
+
+On PostgreSQL no wake-up is lost and nobody waits in a circle, though one transaction gives one token back and takes
+another. Takers of one resource queue on its lock until they commit. A taker that is refused holds on to the tokens it
+saw (FOR KEY SHARE), so whoever gives one back meanwhile commits after it and finds it waiting. A token that is being
+given back at that moment cannot be held on to; then the taker waits no time at all and looks again. After taking, a
+transaction locks nothing but the heads of event chains.
+"""
 
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
 from malleable.domain.errors import FenceLost
 from malleable.domain.ids import OperationId
 from malleable.domain.operations import OperationState
 from malleable.store.schema import operations as ops
 from malleable.store.schema import resource_tokens as tokens
-from malleable.store.schema import resources
 from malleable.store.session import Session
 
 #: A parked operation waits for a person: what it holds must not hold up the others.
@@ -22,22 +27,24 @@ _LIVE = [
 _resource = bindparam("for_resource", type_=tokens.c.resource.type)
 _operation = bindparam("operation", type_=ops.c.id.type)
 
-# Serializes takers and givers of one resource until the commit. So a taker that finds all tokens gone and writes that
-# it waits is seen by the giver's wake-up, whichever comes first.
-_insert_name = postgresql.insert(resources).values(name=_resource)
-_LOCK = _insert_name.on_conflict_do_update(index_elements=["name"], set_={"name": _insert_name.excluded.name})
+#: Two resources of one hash only wait for each other; the first number is ours among advisory locks.
+_LOCK = text("SELECT pg_advisory_xact_lock(20262, hashtext(:for_resource))")
 
 _me = ops.alias("me")
 _holder = ops.alias("holder")
 _of_others = (
-    select(func.count())
-    .select_from(tokens.join(_holder, tokens.c.operation_id == _holder.c.id))
+    select(tokens.c.operation_id)
+    .join_from(tokens, _holder, tokens.c.operation_id == _holder.c.id)
     .where(tokens.c.resource == _resource, tokens.c.operation_id != _operation, _holder.c.state.in_(_LIVE))
 )
+_others = _of_others.with_only_columns(func.count()).scalar_subquery()
 _mine = select(func.count()).where(tokens.c.resource == _resource, tokens.c.operation_id == _operation)
-_LOOK = select(_me.c.fence, _of_others.scalar_subquery().label("others"), _mine.scalar_subquery().label("mine")).where(
+_LOOK = select(_me.c.fence, _others.label("others"), _mine.scalar_subquery().label("mine")).where(
     _me.c.id == _operation
 )
+_HOLD_ON = _of_others.with_for_update(key_share=True, read=True, skip_locked=True, of=tokens)
+# The operation's next wait ends at once, as if it had been woken; see ``OperationTable.write``.
+_LOOK_AGAIN = update(ops).where(ops.c.id == _operation).values(woken_at=ops.c.next_due_at)
 
 _TAKE = insert(tokens).values(resource=_resource, operation_id=_operation)
 _RELEASE = delete(tokens).where(tokens.c.operation_id == _operation).returning(tokens.c.resource)
@@ -53,24 +60,20 @@ class TokenTable:
 
     def take(self, resource: str, limit: int, id: OperationId, fence: int) -> bool:
         """Take one of ``limit`` tokens; True if held (again). Errors: FenceLost."""
-        self._lock(resource)
-        params = {"for_resource": resource, "operation": id}
-        seen: Any = self._session.read(_LOOK, params).first()
+        session, params = self._session, {"for_resource": resource, "operation": id}
+        if session.has_row_locks:
+            session.write(_LOCK, {"for_resource": resource})
+        seen: Any = session.read(_LOOK, params).first()
         if seen is None or seen.fence != fence:
             raise FenceLost(details={"operation_id": str(id), "fence": fence})
         if seen.others >= limit:
+            if session.has_row_locks and len(session.write(_HOLD_ON, params).all()) < seen.others:
+                session.write(_LOOK_AGAIN, {"operation": id})
             return False
         if not seen.mine:
-            self._session.write(_TAKE, params)
+            session.write(_TAKE, params)
         return True
 
     def release(self, id: OperationId) -> tuple[str, ...]:
         """Give back all tokens of an operation; return the names of their resources."""
-        released = sorted(self._session.write(_RELEASE, {"operation": id}).scalars())
-        for resource in released:
-            self._lock(resource)
-        return tuple(released)
-
-    def _lock(self, resource: str) -> None:
-        if self._session.has_row_locks:
-            self._session.write(_LOCK, {"for_resource": resource})
+        return tuple(sorted(self._session.write(_RELEASE, {"operation": id}).scalars()))

@@ -382,9 +382,6 @@ steps = Table(
 )
 _unique_where("uq_steps_open", steps, "operation_id name direction", "finished_at IS NULL")
 
-#: One row per resource ever asked for: who takes or gives back its tokens locks it.
-resources = Table("resources", metadata, Column("name", Text, primary_key=True))
-
 resource_tokens = Table(
     "resource_tokens",
     metadata,
