@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from malleable.domain.errors import Unreachable
 from malleable.drivers.ovsdb import Ovsdb
 
@@ -28,12 +30,11 @@ _TUNSETIFF = 0x400454CA
 _IFF_TAP_NO_PI = 0x1002
 
 
-def missing_for_room() -> str:
-    """Say what the tests on a real Open vSwitch lack here; "" when nothing."""
+def _skip_where_it_cannot_run() -> None:
     if os.geteuid() != 0:
-        return "needs root"
-    lacking = [name for name in ("ovs-vswitchd", "ovsdb-server", "ip") if shutil.which(name) is None]
-    return f"needs {', '.join(lacking)}" if lacking else ""
+        pytest.skip("needs root")
+    if lacking := [name for name in ("ovs-vswitchd", "ovsdb-server", "ip") if shutil.which(name) is None]:
+        pytest.skip(f"needs {', '.join(lacking)}")
 
 
 def run(*command: str) -> str:
@@ -157,7 +158,8 @@ def _answers(address: str) -> bool:
 
 @contextlib.contextmanager
 def ovs_room() -> Iterator[OvsRoom]:
-    """Run an Open vSwitch with one empty userspace bridge, and leave no trace of it."""
+    """Run an Open vSwitch with one empty userspace bridge, and leave no trace of it; skip the test where it cannot."""
+    _skip_where_it_cannot_run()
     folder = Path(tempfile.mkdtemp(prefix="m2ovs", dir="/tmp"))
     room = OvsRoom(namespace=f"t-{folder.name}", folder=folder)
     run("ip", "netns", "add", room.namespace)
