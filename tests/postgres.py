@@ -27,7 +27,7 @@ _SETTINGS = {
 }
 
 # The server ends when its standard input closes, so also when the tests are killed.
-_RUN = 'exec 3<&0; "$@" </dev/null 3<&- & pid=$!; read -r _ <&3; kill -INT $pid; wait $pid'
+_RUN = 'exec 3<&0; "$@" </dev/null 3<&- & pid=$!; read -r _ <&3; kill -QUIT $pid; wait $pid'
 
 
 _EMPTY = """

@@ -438,5 +438,5 @@ idempotency = Table(
 def upgrade() -> None:
     """Create all tables, and the one row of the site."""
     connection = op.get_bind()
-    metadata.create_all(connection)
+    metadata.create_all(connection, checkfirst=False)
     connection.execute(insert(site).values(id=1, network_generation=0))

@@ -1,0 +1,176 @@
+"""Migrations make what the code believes in, and no program works on a schema it does not know."""
+
+import re
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
+
+from malleable.domain.errors import Unavailable
+from malleable.store import migrate, open_store, schema
+from malleable.store.databases import open_database
+from malleable.store.revisions import HEAD
+from tests.conftest import KEY
+from tests.postgres import Postgres, server_programs
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without any schema."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.db"
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    name = postgres.create()
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+def execute(url: str, statement: str) -> list[tuple[object, ...]]:
+    database = open_database(url, make_file=True)
+    try:
+        with database.writing() as connection:
+            result = connection.execute(text(statement))
+            rows = [tuple(row) for row in result] if result.returns_rows else []
+            connection.commit()
+            return rows
+    finally:
+        database.close()
+
+
+def tables(url: str) -> set[object]:
+    source = (
+        "sqlite_master WHERE type = 'table'" if url.startswith("sqlite") else "pg_tables WHERE schemaname = 'public'"
+    )
+    column = "name" if url.startswith("sqlite") else "tablename"
+    return {name for (name,) in execute(url, f"SELECT {column} FROM {source}")}
+
+
+def test_alembic_sees_no_difference(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    database = open_database(empty_url)
+    with database.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, schema.metadata) == []
+    database.close()
+
+
+def test_the_migrated_sqlite_schema_is_the_declared_one_to_the_letter(tmp_path: Path) -> None:
+    """Alembic compares neither checks nor the conditions of indexes."""
+    declared, migrated = tmp_path / "declared.db", tmp_path / "migrated.db"
+    migrate.upgrade(f"sqlite:///{migrated}")
+    database = open_database(f"sqlite:///{declared}", make_file=True)
+    with database.writing() as connection:
+        schema.metadata.create_all(connection)
+        connection.commit()
+    database.close()
+
+    def read(file: Path) -> list[tuple[str, str]]:
+        connection = sqlite3.connect(file)
+        rows = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version' ORDER BY name"
+        )
+        found = rows.fetchall()
+        connection.close()
+        return found
+
+    assert read(migrated) == read(declared)
+    assert len(read(migrated)) > 50
+
+
+def test_the_migrated_postgresql_schema_is_the_declared_one_to_the_letter(postgres: Postgres) -> None:
+    declared, migrated = postgres.create(), postgres.create()
+    migrate.upgrade(postgres.url(migrated))
+    database = open_database(postgres.url(declared))
+    with database.writing() as connection:
+        schema.metadata.create_all(connection)
+        connection.commit()
+    database.close()
+
+    def read(name: str) -> list[str]:
+        command = [
+            server_programs() / "pg_dump",
+            "--schema-only",
+            "--exclude-table=alembic_version",
+            postgres.url(name),
+        ]
+        dump = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return [line for line in dump.splitlines() if not re.match(r"\\(un)?restrict|--|$", line)]
+
+    assert read(migrated) == read(declared)
+    assert len(read(migrated)) > 300
+    postgres.drop(declared)
+    postgres.drop(migrated)
+
+
+def test_the_head_is_the_newest_script(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    database = open_database(empty_url)
+    with database.reading() as connection:
+        scripts = ScriptDirectory.from_config(migrate.config(connection))
+        assert scripts.get_heads() == [HEAD]
+        assert all(re.fullmatch(r"\d{4}", script.revision) for script in scripts.walk_revisions())
+    database.close()
+
+
+def test_upgrading_again_changes_nothing(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    store = open_store(empty_url, KEY)
+    migrate.upgrade(empty_url)
+    with store.reading() as tx:
+        assert tx.nodes.count() == 0
+    store.close()
+
+
+def test_upgrades_at_once_wait_for_each_other(empty_url: str) -> None:
+    failures: list[BaseException] = []
+
+    def upgrade() -> None:
+        try:
+            migrate.upgrade(empty_url)
+        except BaseException as e:  # noqa: BLE001  whatever it is, the test shows it
+            failures.append(e)
+
+    threads = [threading.Thread(target=upgrade) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    open_store(empty_url, KEY).close()
+
+
+def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:
+    execute(empty_url, "CREATE TABLE vlans (it_was_here TEXT)")
+    with pytest.raises(DatabaseError, match="already exists"):
+        migrate.upgrade(empty_url)
+    assert tables(empty_url) == {"vlans"}
+
+
+def test_an_empty_database_is_refused(empty_url: str) -> None:
+    execute(empty_url, "SELECT 1")
+    with pytest.raises(Unavailable, match="is empty. Run `m2d migrate`"):
+        open_store(empty_url, KEY)
+
+
+def test_an_older_database_is_refused(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    execute(empty_url, "UPDATE alembic_version SET version_num = '0000'")
+    with pytest.raises(Unavailable, match="at revision 0000, this program needs .* Run `m2d migrate`"):
+        open_store(empty_url, KEY)
+
+
+def test_a_newer_database_is_refused(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    execute(empty_url, "UPDATE alembic_version SET version_num = '9999'")
+    for act in (lambda: open_store(empty_url, KEY), lambda: migrate.upgrade(empty_url)):
+        with pytest.raises(Unavailable, match="at revision 9999, newer than this program"):
+            act()
