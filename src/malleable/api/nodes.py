@@ -1,5 +1,6 @@
 """Nodes and their NICs."""
 
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -9,6 +10,7 @@ from starlette.responses import Response
 from malleable.api.calls import After, Call, Limit, RefQuery, call_of, edge_of, nothing, ok, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import GuardedRoute
+from malleable.api.trusted import trusted
 from malleable.domain.nodes import Node, NodeState
 from malleable.domain.secrets import Secret
 from malleable.services.nics import WiredNic
@@ -27,37 +29,21 @@ from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 from malleable.wire.switches import WireRequest
 
+#: Fields of a view that are named as the node's own.
+_PLAIN = tuple(name for name in NodeView.model_fields if name not in ("project", "bmc"))
+_read_plain = attrgetter(*_PLAIN)
+_BMC = tuple(BmcView.model_fields)
+_read_bmc = attrgetter("power_driver", "bmc_address", "bmc_username", "bmc_system")
+
 routes = APIRouter(prefix="/v1/nodes", route_class=GuardedRoute, tags=["nodes"])
 
 
 def node_view(node: Node, project: str | None, *, shows_bmc: bool) -> NodeView:
     """Show a node; its BMC to operators and admins only, its BMC's password to nobody."""
-    bmc = None
-    if shows_bmc:
-        bmc = BmcView(
-            driver=node.power_driver, address=node.bmc_address, username=node.bmc_username, system=node.bmc_system
-        )
-    return NodeView(
-        id=node.id,
-        name=node.name,
-        state=node.state,
-        state_reason=node.state_reason,
-        state_since=node.state_since,
-        project_id=node.project_id,
-        project=project,
-        boot=node.boot,
-        power=node.power,
-        power_seen_at=node.power_seen_at,
-        firmware=node.firmware,
-        system_uuid=node.system_uuid,
-        vendor=node.vendor,
-        model=node.model,
-        serial=node.serial,
-        cpu_count=node.cpu_count,
-        memory_mib=node.memory_mib,
-        created_at=node.created_at,
-        bmc=bmc,
-    )
+    fields: dict[str, object] = dict(zip(_PLAIN, _read_plain(node), strict=True))
+    fields["project"] = project
+    fields["bmc"] = trusted(BmcView, dict(zip(_BMC, _read_bmc(node), strict=True))) if shows_bmc else None
+    return trusted(NodeView, fields)
 
 
 def nic_view(wired: WiredNic) -> NicView:
