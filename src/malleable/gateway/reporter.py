@@ -31,20 +31,23 @@ class Reporter:
         self._clock = clock
         self._news = threading.Condition()
         self._served: dict[NetworkId, Served] = {}
+        self._known: dict[NetworkId, Served] = {}  #: what the control plane has heard last
         self._removed: set[NetworkId] = set()
         self._is_linked = False
         self._is_stopping = False
 
     def served(self, network_id: NetworkId, served: Served) -> None:
-        """Tell what is in force for a network."""
+        """Tell what is in force for a network, unless that is known."""
         with self._news:
-            self._served[network_id] = served
-            self._news.notify()
+            if self._known.get(network_id) != served:
+                self._served[network_id] = served
+                self._news.notify()
 
     def removed(self, network_id: NetworkId) -> None:
         """Tell that nothing of a network is left."""
         with self._news:
             self._served.pop(network_id, None)
+            self._known.pop(network_id, None)
             self._removed.add(network_id)
             self._news.notify()
 
@@ -59,6 +62,11 @@ class Reporter:
         with self._news:
             self._is_linked = is_linked
             self._news.notify()
+
+    def retell(self) -> None:
+        """Forget what the control plane has heard: it may have been restored from a backup."""
+        with self._news:
+            self._known.clear()
 
     def stop(self) -> None:
         """Make ``run`` return."""
@@ -115,3 +123,4 @@ class Reporter:
             # Only what was told: something newer may have come up meanwhile.
             self._served = {key: one for key, one in self._served.items() if served.get(key) != one}
             self._removed -= removed
+            self._known.update(served)

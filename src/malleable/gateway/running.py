@@ -113,6 +113,8 @@ class Running:
             told = [self._desired.plans[NetworkId(n.id)] for n in view.networks if n.id in self._desired.plans]
         # Before the reports: what is told from here on is told of the present armings.
         self._spread()
+        if is_whole:
+            self._reporter.retell()
         for plan in told:
             self._reconciler.want(plan.id, plan)
         for network_id in orphans:

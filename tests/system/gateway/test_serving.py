@@ -3,7 +3,7 @@
 import pytest
 from tests.system.gateway.bench import GatewayBench
 from tests.system.gateway.host import eventually, inside
-from tests.system.gateway.site import boot, host, network
+from tests.unit.gateway.told import boot, host, network
 
 pytestmark = pytest.mark.room
 

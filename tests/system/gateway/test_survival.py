@@ -9,7 +9,7 @@ from tests.system.gateway.bench import GatewayBench
 from tests.system.gateway.clock import SystemClock
 from tests.system.gateway.fabric import Probe
 from tests.system.gateway.host import eventually, run
-from tests.system.gateway.site import boot, host, network
+from tests.unit.gateway.told import boot, host, network
 
 from malleable.client import Client
 from malleable.domain.errors import Conflict

@@ -1,0 +1,198 @@
+"""Who is answered what, without a wire."""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.gateway.clock import HandClock
+from tests.unit.gateway.rehearsal import RehearsedControlPlane
+from tests.unit.gateway.told import boot, host, network
+
+from malleable.gateway.boot_routes import BootRoutes
+from malleable.gateway.files import FileCache
+from malleable.gateway.http_message import Request, Response
+from malleable.gateway.metadata_routes import MetadataRoutes
+from malleable.gateway.plan import NetworkPlan, parse_network
+from malleable.gateway.routes import BURST_REQUESTS, REQUESTS_PER_S, RateLimit, Routes
+from malleable.gateway.settings import GatewaySettings
+from malleable.gateway.signs import Signs
+from malleable.gateway.tickets import TICKET_LIFE_S, Tickets
+
+MAC, ADDRESS, OTHER_MAC, OTHER = "52:54:00:aa:00:01", "10.0.0.10", "52:54:00:aa:00:02", "10.0.0.11"
+
+
+class Desk:
+    """Routes over one network with a node that boots and one that does not."""
+
+    def __init__(self, directory: Path, **changes: Any) -> None:
+        self.clock = HandClock()
+        self.signs = Signs()
+        self.control_plane = RehearsedControlPlane()
+        self.intent = boot(MAC, ADDRESS, **changes)
+        settings = GatewaySettings(run_dir=directory / "run", state_dir=directory / "state")
+        files = FileCache(directory / "files", self.control_plane, 1 << 20)
+        boots = BootRoutes(settings, files, Tickets(self.clock), self.signs)
+        self.routes = Routes(boots, MetadataRoutes(self.signs), RateLimit(self.clock))
+        hosts = [host(MAC, ADDRESS), host(OTHER_MAC, OTHER)]
+        self.plan = parse_network(network(vid=101, hosts=hosts, boots=[self.intent]))
+        self.serve(self.plan)
+
+    def serve(self, plan: NetworkPlan) -> None:
+        self.plan = plan
+        self.routes.serve({plan.id: plan})
+
+    def ask(self, path: str, *, source: str = ADDRESS, method: str = "GET", **more: Any) -> Response:
+        request = Request(method=method, path=path, source=source, **more)
+        response, when_sent = self.routes.answer(self.plan.id, request)
+        if when_sent is not None:
+            when_sent()
+        return response
+
+    def ticket(self) -> str:
+        script = self.ask("/boot/ipxe", query={"mac": MAC.replace(":", "-")}).body.decode()
+        return next(word for word in script.split() if "/boot/" in word and "?" not in word).rpartition("/")[2]
+
+    def seen(self) -> list[str]:
+        return [sign.stage.value for sign in self.signs.batch()]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_a_ticket_opens_the_second_stage_once(desk: Desk) -> None:
+    ticket = desk.ticket()
+    assert desk.ask(f"/boot/{ticket}").status == HTTPStatus.OK
+    assert desk.ask(f"/boot/{ticket}").status == HTTPStatus.FORBIDDEN
+    assert desk.seen() == ["script_fetched"]
+
+
+def test_a_ticket_ends_after_a_minute(desk: Desk) -> None:
+    ticket = desk.ticket()
+    desk.clock.wind(TICKET_LIFE_S)
+    assert desk.ask(f"/boot/{ticket}").status == HTTPStatus.FORBIDDEN
+
+
+def test_asking_again_voids_the_ticket_before(desk: Desk) -> None:
+    first, second = desk.ticket(), desk.ticket()
+    assert desk.ask(f"/boot/{first}").status == HTTPStatus.FORBIDDEN
+    assert desk.ask(f"/boot/{second}").status == HTTPStatus.OK
+
+
+def test_a_look_at_the_second_stage_without_taking_it_is_no_answer(desk: Desk) -> None:
+    ticket = desk.ticket()
+    assert desk.ask(f"/boot/{ticket}", method="HEAD").status == HTTPStatus.NOT_FOUND
+    assert desk.ask(f"/boot/{ticket}").status == HTTPStatus.OK
+
+
+def test_a_ticket_is_not_another_nodes(desk: Desk) -> None:
+    ticket = desk.ticket()
+    assert desk.ask(f"/boot/{ticket}", source=OTHER).status == HTTPStatus.FORBIDDEN
+    assert desk.ask(f"/boot/{ticket}").status == HTTPStatus.OK
+
+
+@pytest.mark.parametrize(
+    ("source", "mac", "status"),
+    [
+        (OTHER, MAC, HTTPStatus.FORBIDDEN),
+        ("10.0.0.99", MAC, HTTPStatus.NOT_FOUND),
+        (ADDRESS, "nonsense", HTTPStatus.BAD_REQUEST),
+        (ADDRESS, OTHER_MAC, HTTPStatus.FORBIDDEN),
+        (OTHER, OTHER_MAC, HTTPStatus.OK),
+    ],
+)
+def test_mac_and_address_must_agree(desk: Desk, source: str, mac: str, status: HTTPStatus) -> None:
+    assert desk.ask("/boot/ipxe", source=source, query={"mac": mac}).status == status
+
+
+def test_a_refused_intent_is_explained_on_the_nodes_console(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, serial="bad serial")
+    script = desk.ask("/boot/ipxe", query={"mac": MAC}).body.decode()
+    assert "The serial 'bad serial' cannot be used." in script
+    assert "exit 1" in script
+
+
+def test_a_network_that_is_not_served_answers_nothing(desk: Desk) -> None:
+    desk.routes.serve({})
+    assert desk.ask("/metadata/meta-data").status == HTTPStatus.NOT_FOUND
+
+
+def test_files_of_the_nodes_own_boot_alone(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, way="kernel")
+    image = str(desk.intent["image_id"])
+    desk.control_plane.files[image, "vmlinuz"] = b"kernel"
+    response = desk.ask(f"/files/{image}/vmlinuz")
+    assert response.file is not None
+    assert response.file.read_bytes() == b"kernel"
+    assert desk.seen() == ["kernel_fetched"]
+    assert desk.ask(f"/files/{image}/vmlinuz", source=OTHER).status == HTTPStatus.NOT_FOUND
+    assert desk.ask(f"/files/{desk.intent['node_id']}/vmlinuz").status == HTTPStatus.NOT_FOUND
+    assert desk.ask(f"/files/{image}/../desired.json").status == HTTPStatus.NOT_FOUND
+    assert desk.ask(f"/files/{image}/initrd").status == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/metadata/user-data", "#!/bin/sh\n"),
+        ("/nocloud/meta-data", None),
+        ("/metadata/network-config", None),
+        ("/latest/meta-data/local-hostname", "alpha"),
+        ("/latest/meta-data/local-ipv4", ADDRESS),
+        ("/latest/meta-data/public-keys/", "0=key-0\n"),
+        ("/latest/meta-data/public-keys/0/", "openssh-key\n"),
+        ("/latest/user-data", "#!/bin/sh\n"),
+    ],
+)
+def test_metadata(desk: Desk, path: str, body: str | None) -> None:
+    response = desk.ask(path)
+    assert response.status == HTTPStatus.OK
+    assert body is None or response.body.decode() == body
+    assert desk.ask(path, source=OTHER).status == HTTPStatus.NOT_FOUND
+    assert desk.seen() == ["metadata_fetched"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/metadata", "/metadata/", "/latest/meta-data/public-keys/1/openssh-key", "/metadata/meta-data/x", "/a"],
+)
+def test_anything_else_is_not_there(desk: Desk, path: str) -> None:
+    assert desk.ask(path).status == HTTPStatus.NOT_FOUND
+    assert desk.seen() == []
+
+
+def test_a_token_may_be_left_out_but_not_be_wrong(desk: Desk) -> None:
+    right = {"headers": {"x-malleable-token": desk.intent["token"]}}
+    wrong = {"headers": {"x-malleable-token": "other\xe9"}}
+    assert desk.ask("/metadata/phone-home", method="POST", **wrong).status == HTTPStatus.FORBIDDEN
+    assert desk.seen() == []
+    assert desk.ask("/metadata/phone-home", method="POST", **right).status == HTTPStatus.OK
+    assert desk.ask("/metadata/meta-data", **right).status == HTTPStatus.OK
+    assert desk.seen() == ["phoned_home", "metadata_fetched"]
+
+
+def test_too_many_requests_of_one_node_are_slowed_and_those_of_others_are_not(desk: Desk) -> None:
+    for _ in range(int(BURST_REQUESTS)):
+        assert desk.ask("/metadata/meta-data").status == HTTPStatus.OK
+    assert desk.ask("/metadata/meta-data").status == HTTPStatus.TOO_MANY_REQUESTS
+    assert desk.ask("/boot/ipxe", source=OTHER, query={"mac": OTHER_MAC}).status == HTTPStatus.OK
+    desk.clock.wind(1 / REQUESTS_PER_S)
+    assert desk.ask("/metadata/meta-data").status == HTTPStatus.OK
+
+
+def test_a_sign_is_one_armings(desk: Desk) -> None:
+    desk.ask("/metadata/meta-data")
+    desk.ask("/metadata/meta-data")
+    assert desk.seen() == ["metadata_fetched"]
+    desk.signs.told(desk.signs.batch())
+    desk.ask("/metadata/meta-data")
+    assert desk.seen() == []
+    rearmed = {**desk.intent, "token": "boot-token-2"}
+    told = network(vid=101, id=desk.plan.id, hosts=[host(MAC, ADDRESS)], boots=[rearmed])
+    desk.serve(parse_network(told))
+    desk.ask("/metadata/meta-data")
+    assert desk.seen() == ["metadata_fetched"]
+    desk.signs.keep_only(set())
+    assert desk.seen() == []

@@ -1,0 +1,143 @@
+"""Nothing the control plane says can become a line, a word or a command of its own."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from tests.unit.gateway.told import boot, host, network
+
+from malleable.domain.errors import Malformed
+from malleable.gateway import scripts
+from malleable.gateway.dnsmasq import configuration, hosts
+from malleable.gateway.layout import NetworkLayout
+from malleable.gateway.metadata_routes import meta_data
+from malleable.gateway.plan import NetworkPlan, parse_network
+from malleable.gateway.settings import GatewaySettings
+
+MAC, ADDRESS = "52:54:00:aa:00:01", "10.0.0.10"
+SCRIPT_WORDS = (
+    "set", "sanboot", "sanhook", "kernel", "initrd", "boot", "echo", "sleep", "chain", "imgfree", "sanunhook", "exit",
+)  # fmt: skip
+
+
+def plan(**changes: Any) -> NetworkPlan:
+    """Parse a network with one node that boots."""
+    return parse_network(network(vid=101, hosts=[host(MAC, ADDRESS)], boots=[boot(MAC, ADDRESS, **changes)]))
+
+
+@pytest.mark.parametrize("way", ["san", "kernel"])
+@pytest.mark.parametrize(
+    "field",
+    ["hostname", "initiator_iqn", "iqn", "chap_username", "chap_password", "serial", "token", "address", "mac"],
+)
+@pytest.mark.parametrize(
+    "poison", ["x\nexit", "x\rexit", "x exit", "${net0/ip}", "x\x00", "é", "x,y", "", "a||b", "../x"]
+)
+def test_a_boot_with_a_value_that_does_not_fit_is_refused_by_itself(way: str, field: str, poison: str) -> None:
+    poisoned = boot("52:54:00:aa:00:02", "10.0.0.11", way=way)
+    poisoned[field] = poison
+    told = network(vid=101, hosts=[host(MAC, ADDRESS)], boots=[boot(MAC, ADDRESS), poisoned])
+    parsed = parse_network(told)
+    assert [one.mac for one in parsed.boots] == [MAC]
+    assert len(parsed.refused) == 1
+    if "password" in field or field == "token":
+        assert poison == "" or poison not in next(iter(parsed.refused.values()))
+
+
+@given(cmdline=st.text(max_size=80), name=st.text(max_size=30))
+def test_no_cmdline_and_no_file_name_adds_a_line_or_a_command_to_a_script(cmdline: str, name: str) -> None:
+    parsed = plan(way="kernel", cmdline=cmdline, files={"kernel": name, "initrd": "initrd"})
+    for one in parsed.boots:
+        script = scripts.second_stage(parsed, one)
+        benign = plan(way="kernel", cmdline="x", files={"kernel": "k", "initrd": "initrd"})
+        assert len(script.splitlines()) == len(scripts.second_stage(benign, benign.boots[0]).splitlines())
+        assert "${" not in script
+        kernel_line = next(line for line in script.splitlines() if line.startswith("kernel "))
+        assert kernel_line.split(" ").count("||") == 1
+        assert "&&" not in kernel_line.split(" ")
+
+
+@pytest.mark.parametrize("cmdline", ["a || exit", "a && exit", "a ; exit", "a # b", "a #b", "${password}", "a\nexit"])
+def test_words_that_ipxe_takes_for_its_own_are_refused(cmdline: str) -> None:
+    assert plan(way="kernel", cmdline=cmdline).refused
+
+
+def test_a_usual_cmdline_is_taken_as_it_is() -> None:
+    cmdline = 'root=LABEL=rootfs ro console=ttyS0,115200n8 systemd.mask="x@y.service" ds=nocloud;s=http://10.0.0.1/'
+    assert plan(way="kernel", cmdline=cmdline).boots[0].cmdline == cmdline
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cidr": "10.0.0.0/33"}, {"vid": 4095}, {"vid": 0}, {"name": "a\nb"}, {"gateway_address": "10.0.1.1"},
+        {"gateway_address": "10.0.0.255"}, {"gateway_address": "x"},
+        {"hosts": [host("52:54:00:00:00:01\nx", ADDRESS)]}, {"hosts": [host(MAC, "10.0.0.0")]},
+        {"hosts": [host(MAC, ADDRESS), host(MAC, "10.0.0.11")]},
+        {"hosts": [host(MAC, ADDRESS), host("52:54:00:aa:00:02", ADDRESS)]},
+        {"hosts": [host(MAC, "10.0.0.1")]}, {"hosts": [host(MAC, ADDRESS, "a,b")]},
+    ],
+)  # fmt: skip
+def test_a_network_that_cannot_be_served_is_named(changes: dict[str, Any]) -> None:
+    told = network(**{"vid": 101, "gateway_address": "10.0.0.1", **changes})
+    with pytest.raises(Malformed, match=str(told.id)):
+        parse_network(told)
+
+
+def test_a_state_that_is_not_known_is_not_taken_for_another() -> None:
+    with pytest.raises(ValidationError):
+        network(vid=1, state="paused")
+
+
+@pytest.mark.parametrize("way", ["san", "kernel"])
+def test_scripts_are_made_of_known_commands(way: str) -> None:
+    parsed = plan(way=way)
+    one = parsed.boots[0]
+    texts = [
+        scripts.first_stage(parsed, MAC, "ticket"),
+        scripts.second_stage(parsed, one),
+        scripts.nothing_to_run(parsed, MAC, ADDRESS, "because\n${x} || boot"),
+    ]
+    for text in texts:
+        first, *lines = text.splitlines()
+        assert first == "#!ipxe"
+        assert all(line.startswith(":") or line.split(" ")[0] in SCRIPT_WORDS for line in lines)
+    assert one.chap_password.reveal() not in texts[0]
+    assert one.token.reveal() not in texts[0]
+    assert "boot" not in {line.split(" ")[0] for line in texts[2].splitlines()}
+
+
+def test_a_lun_is_written_as_rfc_4173_wants_it() -> None:
+    parsed = plan(lun=17)
+    assert "iscsi:10.0.0.1:::11:iqn" in scripts.second_stage(parsed, parsed.boots[0])
+
+
+def test_secrets_do_not_show_when_a_plan_is_printed() -> None:
+    intent = boot(MAC, ADDRESS, user_data="my secret")
+    parsed = parse_network(network(vid=101, hosts=[host(MAC, ADDRESS)], boots=[intent]))
+    for secret in (intent["chap_password"], intent["token"], "my secret"):
+        assert secret not in repr(parsed)
+
+
+def test_dnsmasq_knows_reserved_macs_alone_and_loops_no_firmware() -> None:
+    parsed = plan()
+    conf = configuration(parsed, NetworkLayout(run_dir=GatewaySettings().run_dir, network_id=parsed.id), 7)
+    assert "dhcp-ignore=tag:!known" in conf.splitlines()
+    assert "dhcp-range=10.0.0.0,static,255.255.255.0,24h" in conf.splitlines()
+    loaders = [line for line in conf.splitlines() if line.startswith("dhcp-boot=") and "boot/ipxe" not in line]
+    assert len(loaders) == 3
+    assert all("tag:!ipxe" in line for line in loaders)
+    assert hosts(parsed) == f"{MAC},{ADDRESS},node,24h\n"
+
+
+def test_keys_that_yaml_could_misread_are_quoted() -> None:
+    keys = ["ssh-ed25519 AAAA a@b", 'from="10.0.0.0/8" ssh-ed25519 AAAA: x', "true"]
+    text = meta_data(plan(ssh_keys=keys).boots[0])
+    assert text.splitlines()[-3:] == [
+        "- ssh-ed25519 AAAA a@b",
+        '- "from=\\"10.0.0.0/8\\" ssh-ed25519 AAAA: x"',
+        '- "true"',
+    ]
+    assert plan(ssh_keys=["a\nb"]).refused
