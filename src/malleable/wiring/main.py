@@ -119,6 +119,35 @@ def demo(
     raise typer.Exit(run_check(nodes) if check else run_demo(nodes, port))
 
 
+@app.command()
+def room_demo(
+    name: Annotated[str, typer.Option(help="The room's name.")] = "demo",
+    image: Annotated[str, typer.Option(help="Which image of the folder to boot.")] = "debian-12",
+    images: Annotated[Path, typer.Option(help="Where `make images` put them.")] = Path("build/images"),
+    summary: Annotated[Path, typer.Option(help="Where every check and its evidence go.")] = Path("build/demo.json"),
+    keep: Annotated[bool, typer.Option(help="Leave everything running at the end.")] = True,
+) -> None:
+    """Do the main job for real, in a virtual machine room of QEMU nodes, and tell it live."""
+    from malleable.wiring.room.main import play
+
+    logs.configure("warning")
+    raise typer.Exit(play(name, image, images, summary, is_kept=keep))
+
+
+@app.command()
+def room_demo_down(name: Annotated[str, typer.Option(help="The room's name.")] = "demo") -> None:
+    """Remove every trace of `room-demo`."""
+    from malleable.wiring.assembly import require_root
+    from malleable.wiring.room.main import hall_of
+
+    require_root("Taking the room down")
+    troubles = hall_of(name).remove()
+    for trouble in troubles:
+        typer.echo(trouble, err=True)
+    typer.echo("Some things are left." if troubles else f"Nothing of room {name} is left.")
+    raise typer.Exit(1 if troubles else 0)
+
+
 def _add_rack() -> None:
     from malleable.wiring.rack import app as rack_app
 

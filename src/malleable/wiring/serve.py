@@ -142,7 +142,7 @@ def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:
     stop = threading.Event()
     beside = [threading.Thread(target=c, args=(assembly, url, stop), daemon=True) for c in companions]
     server = _Server(config, before_stop=lambda: close_streams(app))
-    beside.append(threading.Thread(target=lambda: (stop.wait(), server.leave()), name="leave", daemon=True))
+    beside.append(threading.Thread(target=_leave_when, args=(stop, server), name="leave", daemon=True))
     for thread in beside:
         thread.start()
     try:
@@ -153,6 +153,11 @@ def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:
         for thread in beside:
             thread.join(timeout=SHUTDOWN_GRACE_S)
         serve_file(settings.run_dir).unlink(missing_ok=True)
+
+
+def _leave_when(stop: threading.Event, server: "_Server") -> None:
+    stop.wait()
+    server.leave()
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,1 @@
+"""The main job in a virtual machine room of QEMU nodes, told live."""
