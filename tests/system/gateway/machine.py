@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -23,7 +23,7 @@ class Machine:
     is_uefi: bool = False
     has_ipxe_rom: bool = True
     has_firmware_pxe: bool = True
-    _process: subprocess.Popen[bytes] | None = None
+    _process: subprocess.Popen[bytes] | None = field(init=False, default=None)
 
     @property
     def _tap(self) -> str:

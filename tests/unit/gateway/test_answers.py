@@ -164,12 +164,12 @@ def test_anything_else_is_not_there(desk: Desk, path: str) -> None:
 
 
 def test_a_token_may_be_left_out_but_not_be_wrong(desk: Desk) -> None:
-    right = {"headers": {"x-malleable-token": desk.intent["token"]}}
-    wrong = {"headers": {"x-malleable-token": "other\xe9"}}
-    assert desk.ask("/metadata/phone-home", method="POST", **wrong).status == HTTPStatus.FORBIDDEN
+    right = {"x-malleable-token": str(desk.intent["token"])}
+    wrong = {"x-malleable-token": "other\xe9"}
+    assert desk.ask("/metadata/phone-home", method="POST", headers=wrong).status == HTTPStatus.FORBIDDEN
     assert desk.seen() == []
-    assert desk.ask("/metadata/phone-home", method="POST", **right).status == HTTPStatus.OK
-    assert desk.ask("/metadata/meta-data", **right).status == HTTPStatus.OK
+    assert desk.ask("/metadata/phone-home", method="POST", headers=right).status == HTTPStatus.OK
+    assert desk.ask("/metadata/meta-data", headers=right).status == HTTPStatus.OK
     assert desk.seen() == ["phoned_home", "metadata_fetched"]
 
 

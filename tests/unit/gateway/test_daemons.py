@@ -1,0 +1,79 @@
+"""Daemons found, started, never mistaken; and networks looked at again when something dies or fails."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from malleable.domain.errors import Unavailable
+from malleable.gateway import preflight, process
+from malleable.gateway.daemon import Daemon
+from malleable.gateway.preflight import Trouble
+from malleable.gateway.process import ProcessId
+from malleable.gateway.settings import GatewaySettings
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the gateway runs on Linux")
+
+
+def daemon(directory: Path, *argv: str, is_ready: Callable[[ProcessId], bool] = lambda _: True) -> Daemon:
+    return Daemon(name="thing", argv=argv, pid_file=directory / "pid", log_file=directory / "log", is_ready=is_ready)
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[Daemon]:
+    made = daemon(tmp_path, "sleep", "60")
+    yield made
+    made.stop()
+
+
+def test_a_running_daemon_is_found_by_its_record(sleeper: Daemon, tmp_path: Path) -> None:
+    started = sleeper.ensure()
+    assert daemon(tmp_path, "sleep", "60").ensure() == started
+    assert os.getsid(started.pid) == started.pid
+    sleeper.stop()
+    assert sleeper.find() is None
+    assert not (tmp_path / "pid").exists()
+
+
+def test_another_process_with_the_pid_is_not_taken_for_the_daemon(sleeper: Daemon, tmp_path: Path) -> None:
+    started = sleeper.ensure()
+    record = (tmp_path / "pid").read_text()
+    (tmp_path / "pid").write_text(record.replace(str(started.start_ticks), str(started.start_ticks - 1)))
+    assert sleeper.find() is None
+    (tmp_path / "pid").write_text("nonsense")
+    assert sleeper.find() is None
+    (tmp_path / "pid").write_text(record)
+
+
+def test_a_killed_daemon_is_started_again_as_another_life(sleeper: Daemon) -> None:
+    first = sleeper.ensure()
+    fd = process.open_pidfd(first)
+    assert fd is not None
+    os.close(fd)
+    process.kill(first)
+    second = sleeper.ensure()
+    assert second.epoch != first.epoch
+    assert not process.send(first, signal.SIGKILL)
+
+
+def test_a_daemon_that_ends_at_once_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="no such colour"):
+        daemon(tmp_path, "sh", "-c", "echo no such colour; exit 1", is_ready=lambda _: False).ensure()
+
+
+def test_a_daemon_starts_only_once_it_is_recorded(tmp_path: Path) -> None:
+    missing = tmp_path / "no-directory"
+    with pytest.raises(FileNotFoundError):
+        process.spawn(["touch", str(tmp_path / "ran")], pid_file=missing / "pid", log=tmp_path / "log")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_is_missing_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "PROGRAMS", {"no-such-dnsmasq": "dnsmasq-base"})
+    found = preflight.missing(GatewaySettings(firmware_dir=tmp_path))
+    fixes = {trouble.fix for trouble in found if trouble.is_fatal}
+    assert {"apt-get install dnsmasq-base", "apt-get install ipxe"} <= fixes
+    assert all(isinstance(trouble, Trouble) and trouble.what.endswith(".") for trouble in found)
