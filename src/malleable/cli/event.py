@@ -20,6 +20,10 @@ from malleable.domain.projects import Role
 if TYPE_CHECKING:
     from malleable.client.chains import ChainReport
     from malleable.wire.events import EventView
+
+#: How many parts of a list one line shows.
+LISTED = 3
+
 KindOption = Annotated[str | None, typer.Option(metavar="KIND", help="E.g. node.allocated.")]
 
 
@@ -31,8 +35,6 @@ def add_to(app: typer.Typer) -> None:
 
 def event_list(session: Session, node: NodeOption = None, kind: KindOption = None, back: Since = "1d") -> None:
     """List events, oldest first: of the last day, or as far back as you ask."""
-    from malleable.wire.events import EventView
-
     names = Names(session)
     columns: list[Column[EventView]] = [
         Column(title="at", cell=lambda event: when(event)),
@@ -52,10 +54,18 @@ def when(event: "EventView") -> str:
 
 
 def facts(event: "EventView") -> str:
-    """Write an event's facts on one line."""
-    return " ".join(
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in event.data.items()
-    )
+    """Write an event's facts on one line: without ids and checksums, which --json has."""
+    told = {key: _fact(value) for key, value in event.data.items() if not key.endswith(("_id", "sha256"))}
+    return " ".join(f"{key}={fact}" for key, fact in told.items() if fact)
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, list):
+        more = f",… ({len(value)})" if len(value) > LISTED else ""
+        return ",".join(_fact(part) for part in value[:LISTED]) + more
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value)
 
 
 def event_tail(

@@ -72,3 +72,8 @@ def parse_duration(raw: str) -> int:
 def printable(text: str) -> str:
     """Drop control characters but newline and tab: a tenant's text must not drive an operator's terminal."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf"))
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts Ethernet1/2 before Ethernet1/10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

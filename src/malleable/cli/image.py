@@ -24,8 +24,6 @@ def add_to(app: typer.Typer) -> None:
 
 def image_list(session: Session) -> None:
     """List golden images, and your projects' own."""
-    from malleable.wire.images import ImageView
-
     now = session.now()
     columns: list[Column[ImageView]] = [
         Column(title="name", cell=lambda image: image.name),

@@ -29,8 +29,6 @@ def served(network: "NetworkView") -> str:
 
 def network_list(session: Session) -> None:
     """List networks."""
-    from malleable.wire.networks import NetworkView
-
     now = session.now()
     columns: list[Column[NetworkView]] = [
         Column(title="name", cell=lambda network: network.name),

@@ -182,7 +182,7 @@ def node_enrol(
         bmc=BmcRequest(driver=driver, address=bmc, username=user, password=password, system=system),
         wiring=tuple(_wiring(raw) for raw in wire or []),
     )
-    finish(session, session.m2.node_enrol(request), is_watching=watch)
+    finish(session, session.m2.node_enrol(request), is_watching=watch, what=f"enrol {name}")
 
 
 def _wiring(raw: str) -> "WiringRequest":

@@ -37,7 +37,7 @@ class Column(Generic[T]):
     title: str
     cell: Callable[[T], str]
     is_number: bool = False
-    is_wrapped: bool = False  #: long text; takes the room that is left
+    is_wrapped: bool = False  #: long text; takes the room that is left, none when no row has any
     is_minor: bool = False  #: left out, the last of these first, where the terminal is too narrow for all
 
 
@@ -63,7 +63,8 @@ def _table(session: Session, values: Sequence[T], columns: Sequence[Column[T]]) 
     from rich.table import Table
 
     cells = {id(column): [printable(column.cell(value)) for value in values] for column in columns}
-    shown = fitting(columns, [_width(column, cells[id(column)]) for column in columns], session.out.width)
+    filled = [column for column in columns if not column.is_wrapped or any(cells[id(column)])]
+    shown = fitting(filled, [_width(column, cells[id(column)]) for column in filled], session.out.width)
     table = Table(box=None, pad_edge=False, padding=(0, GAP_COLUMNS, 0, 0), header_style="bold")
     for column in shown:
         table.add_column(

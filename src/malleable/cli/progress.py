@@ -119,7 +119,7 @@ class _PlainView(AbstractContextManager["_PlainView"]):
             if step.finished_at and step.ordinal not in self._shown:
                 self._shown.add(step.ordinal)
                 note = step_note(step)
-                self._print(f"{span(seconds_of(step, now)):>9}  {step_label(step)}" + (f"  ({note})" if note else ""))
+                self._print(f"{span(seconds_of(step, now)):>9}  {step_label(step)}" + (f"  {note}" if note else ""))
         if operation.reason and operation.reason != self._reason and operation.finished_at is None:
             self._print(f"           {operation.step}: {operation.reason}")
         self._reason = operation.reason

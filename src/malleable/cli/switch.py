@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from malleable.cli.command import group, register
-from malleable.cli.formats import age
+from malleable.cli.formats import age, natural
 from malleable.cli.options import NewName, PasswordFile, SwitchArgument, read_password
 from malleable.cli.output import Column, done, show_list, show_one
 from malleable.cli.session import Session, usage
@@ -120,7 +120,8 @@ def port_list(session: Session, switch: SwitchArgument) -> None:
         Column(title="node", cell=_wired),
     ]
     nothing = f"No ports; `m2 switch port create {switch}` takes all that the switch tells of."
-    show_list(session, session.m2.port_list(switch), columns, nothing=nothing)
+    ports = sorted(session.m2.port_list(switch), key=lambda port: natural(port.name))
+    show_list(session, ports, columns, nothing=nothing)
 
 
 def _wired(port: "PortView") -> str:

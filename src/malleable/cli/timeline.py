@@ -43,10 +43,8 @@ def step_label(step: "StepView") -> str:
 
 
 def step_note(step: "StepView") -> str:
-    """Say what was unusual about a step."""
-    notes = [f"{step.attempts} attempts"] if step.attempts > 1 else []
-    notes += [printable(step.error)] if step.error else []
-    return "; ".join(notes)
+    """Say what went wrong on a step's way; looking again while it waits is nothing wrong."""
+    return f"{printable(step.error)} ({step.attempts} attempts)" if step.error else ""
 
 
 def bar(offset_s: float, length_s: float, total_s: float, columns: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from malleable.client.connection import Connection
-from malleable.client.paths import v1
+from malleable.client.paths import v1, v1_port
 from malleable.wire.networks import AttachmentRequest, AttachmentView, NetworkRequest, NetworkView
 from malleable.wire.operations import OperationView
 from malleable.wire.switches import FabricView, PortsRequest, PortView, SwitchRequest, SwitchView, VlansRequest
@@ -43,7 +43,7 @@ class FabricCalls(Connection):
 
     def port_get(self, switch: str, port: str) -> PortView:
         """Read a port."""
-        return self.get(v1("switches", switch, "ports", port), PortView)
+        return self.get(v1_port(switch, port), PortView)
 
     def port_create(self, switch: str, names: Sequence[str] | None = None) -> list[PortView]:
         """Manage ports; None takes all that the switch tells of."""
@@ -52,7 +52,7 @@ class FabricCalls(Connection):
 
     def port_delete(self, switch: str, port: str) -> None:
         """Stop managing a port. Errors: Conflict while a NIC is wired to it."""
-        self.delete(v1("switches", switch, "ports", port))
+        self.delete(v1_port(switch, port))
 
     def network_list(self, *, project: str | None = None) -> Iterator[NetworkView]:
         """List networks."""

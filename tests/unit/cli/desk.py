@@ -171,7 +171,7 @@ def operation(state: str = "succeeded", **more: object) -> dict[str, object]:
 STEPS = [
     step(0, "clone-disk", 0.1, 0.03),
     step(1, "power-off", 0.2, 2.1),
-    step(2, "set-ports", 2.4, 0.4, attempts=2),
+    step(2, "set-ports", 2.4, 0.4, attempts=2, error="the switch was busy"),
     step(3, "power-on", 3.0, 4.0),
-    step(4, "await-boot", 7.0, 33.0),
+    step(4, "await-boot", 7.0, 33.0, attempts=60),
 ]

@@ -237,7 +237,7 @@ def test_a_slow_command_shows_its_steps_and_what_dominated(desk: Desk) -> None:
     assert ran.out.splitlines() == [
         "   0.03 s  clone-disk",
         "    2.1 s  power-off",
-        "    0.4 s  set-ports  (2 attempts)",
+        "    0.4 s  set-ports  the switch was busy (2 attempts)",
         "    4.0 s  power-on",
         "           await-boot: no login yet",
         "   33.0 s  await-boot",

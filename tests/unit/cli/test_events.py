@@ -67,6 +67,12 @@ def test_events_show_names(told: Desk) -> None:
     assert words[2:] == ["node.freed", "node-01", "-", "service", "disk=web-1", "sessions=2"]
 
 
+def test_facts_are_short(told: Desk) -> None:
+    ports = [f"Ethernet1/{n}" for n in range(1, 25)]
+    told.answers["GET /v1/events"] = [event(90, ports=ports, image_id=id_of(1), sha256="ab" * 32, reason="", n=None)]
+    assert told.m2("event", "list").out.rstrip().endswith("service  ports=Ethernet1/1,Ethernet1/2,Ethernet1/3,… (24)")
+
+
 def test_a_whole_chain_is_told_with_its_head(told: Desk) -> None:
     told.answers[f"GET /v1/chains/{CHAIN}"] = links(3)
     ran = told.m2("event", "verify", "--node", "node-01")

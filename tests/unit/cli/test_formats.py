@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malleable.cli.formats import age, parse_duration, parse_size, printable, size, span
+from malleable.cli.formats import age, natural, parse_duration, parse_size, printable, size, span
 from malleable.domain.errors import Invalid
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -93,3 +93,13 @@ def test_what_is_no_duration_is_told(raw: str) -> None:
 
 def test_a_tenants_text_cannot_drive_the_terminal() -> None:
     assert printable("a\x1b[2Jb\x9b1mc\rd\u202ee\n\tf") == "a[2Jb1mcde\n\tf"
+
+
+def test_ports_sort_as_people_count() -> None:
+    names = ["Ethernet1/10", "Ethernet1/2", "eth0", "Ethernet1/1", "mgmt"]
+    assert sorted(names, key=natural) == ["Ethernet1/1", "Ethernet1/2", "Ethernet1/10", "eth0", "mgmt"]
+
+
+@given(st.lists(st.text()))
+def test_any_names_sort(names: list[str]) -> None:
+    sorted(names, key=natural)

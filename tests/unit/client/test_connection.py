@@ -159,11 +159,25 @@ def test_a_list_is_read_no_further_than_it_is_used() -> None:
     assert next(iter(server.client().project_list())).name == "blue"
 
 
-def test_a_name_cannot_become_another_path() -> None:
+def test_a_name_cannot_become_a_query() -> None:
     server = Server(problem(404, "not-found"))
     with pytest.raises(NotFound):
-        server.client().project_get("../users/root?x=1#")
-    assert server.requests[0].url.raw_path == b"/v1/projects/..%2Fusers%2Froot%3Fx%3D1%23"
+        server.client().project_get("a?x=1#%2f b")
+    assert server.requests[0].url.raw_path == b"/v1/projects/a%3Fx%3D1%23%252f%20b"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../users", "a/b"])
+def test_a_name_cannot_become_another_path(name: str) -> None:
+    server = Server()
+    with pytest.raises(NotFound, match="Nothing is called"):
+        server.client().project_get(name)
+    assert server.requests == []
+
+
+def test_a_port_may_have_slashes_in_its_name() -> None:
+    server = Server(httpx.Response(204))
+    server.client().port_delete("tor1", "Ethernet1/7")
+    assert server.requests[0].url.raw_path == b"/v1/switches/tor1/ports/Ethernet1/7"
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8642", "ftp://x", "http://[", "http://x:port"])
