@@ -5,11 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import and_, bindparam, case, func, null, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from malleable.domain.errors import FenceLost
 from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.operations import Direction, Operation, OperationState, StepRecord
-from malleable.store.records import Record
+from malleable.store.conflicts import explain_write
+from malleable.store.records import Record, Shape
 from malleable.store.rows import TableRows
 from malleable.store.schema import operations as ops
 from malleable.store.schema import resource_tokens
@@ -84,6 +86,21 @@ _WAKE_OLDEST = (
     .values(next_due_at=_now)
 )
 
+#: The engine's writes by the names of what they change: building one takes longer than running it.
+_writes: dict[tuple[str, ...], Any] = {}
+
+
+def _write(record: Record[Operation], shape: Shape, changes: tuple[str, ...]) -> Any:
+    """Build "change these fields under the fence and tell whether a cancel is asked for"."""
+    if changes not in _writes:
+        statement = record.update(shape, changes)
+        if "next_due_at" in changes:
+            due = bindparam("set_next_due_at", type_=Instant)
+            sooner = case((ops.c.woken_at < due, ops.c.woken_at), else_=due)
+            statement = statement.values(next_due_at=sooner, woken_at=null())
+        _writes[changes] = statement.returning(ops.c.is_cancel_requested)
+    return _writes[changes]
+
 
 class OperationTable(TableRows[Operation]):
     """``domain.store.OperationRows``."""
@@ -113,35 +130,37 @@ class OperationTable(TableRows[Operation]):
         found: datetime | None = self._session.read(_NEXT_DUE).scalar_one()
         return found
 
-    def write(self, id: OperationId, fence: int, **changes: object) -> None:
-        """Change the operation if the fence still holds. Errors: FenceLost.
+    def write(self, id: OperationId, fence: int, **changes: object) -> bool:
+        """Change the operation if the fence still holds; say whether its cancel is asked for. Errors: FenceLost.
 
         A new ``next_due_at`` gives way to a wake-up that came while the worker held the operation.
         """
         record = self._record
         shape, params = record.filter({"id": id, "fence": fence})
         params.update(record.set_params(changes, self._session.seal))
-        statement = record.update(shape, tuple(changes))
-        if "next_due_at" in changes:
-            due = bindparam("set_next_due_at", type_=Instant)
-            sooner = case((ops.c.woken_at < due, ops.c.woken_at), else_=due)
-            statement = statement.values(next_due_at=sooner, woken_at=null())
-        if not self._update(id, statement, params, changes):
+        try:
+            row = self._session.write(_write(record, shape, tuple(changes)), params).first()
+        except IntegrityError as e:
+            raise explain_write(self._session, record, e, changes, id) from e
+        if row is None:
             raise FenceLost(details={"operation_id": str(id), "fence": fence})
+        return bool(row.is_cancel_requested)
 
-    def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> None:
-        """Make what waits for a resource (the oldest one only) or for a node due now.
+    def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> int:
+        """Make what waits for a resource (the oldest one only) or for a node due now; return how many.
 
         The oldest that is not due yet and holds no token of it: two tokens given back at once wake two.
         """
+        woken = 0
         if resource is not None:
-            self._session.write(_WAKE_OLDEST, {"for_resource": resource, "now": now})
+            woken += self._session.write(_WAKE_OLDEST, {"for_resource": resource, "now": now}).rowcount
         if node_id is not None:
-            self._session.write(_WAKE_NODE, {"of_node": node_id, "now": now})
+            woken += self._session.write(_WAKE_NODE, {"of_node": node_id, "now": now}).rowcount
+        return woken
 
-    def wake_all(self, *, now: datetime, resource: str) -> None:
-        """Make everything that waits for a resource due now, in one statement."""
-        self._session.write(_WAKE_ALL, {"for_resource": resource, "now": now})
+    def wake_all(self, *, now: datetime, resource: str) -> int:
+        """Make everything that waits for a resource due now, in one statement; return how many."""
+        return self._session.write(_WAKE_ALL, {"for_resource": resource, "now": now}).rowcount
 
     def take_resource(self, resource: str, limit: int, id: OperationId, fence: int) -> bool:
         """Take one of ``limit`` concurrency tokens; True if held (again). Errors: FenceLost."""

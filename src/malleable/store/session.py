@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Executable, RowMapping
+from sqlalchemy import Connection, CursorResult, Executable, RowMapping, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -16,6 +16,9 @@ Params = Mapping[str, Any] | list[dict[str, Any]]
 _BUSY_SQLSTATES = frozenset({"40001", "40P01", "55P03", "53300"})
 _SQLITE_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _SQLITE_GONE = ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY")
+
+
+_QUEUE = text("SELECT pg_advisory_xact_lock(hashtext(:kind), hashtext(:name))")
 
 
 class Session:
@@ -56,6 +59,14 @@ class Session:
         """Change rows. Errors: as ``read``; IntegrityError, for the caller to explain (it is rolled back by then)."""
         self.require_writable()
         return self.read(statement, params)
+
+    def queue_on(self, kind: str, name: str) -> None:
+        """Wait for other transactions that queue on the same name; they wait for this one until its end.
+
+        Two names of one hash only wait for each other. SQLite has one writer at a time anyway.
+        """
+        if self.has_row_locks:
+            self.write(_QUEUE, {"kind": kind, "name": name})
 
     def require_writable(self) -> None:
         if not self._is_writable:

@@ -1,6 +1,7 @@
 """Timelines: the steps of operations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +40,7 @@ def _begin(insert: Any) -> Any:
             index_where=steps.c.finished_at.is_(None),
             set_={"attempts": steps.c.attempts + 1},
         )
+        .returning(*(steps.c[field.name] for field in fields(StepRecord)))
     )
 
 
@@ -56,7 +58,7 @@ class StepTable:
 
     def begin(self, id: OperationId, name: str, direction: Direction, now: datetime) -> StepRecord:
         """Add the step's line, or add one to its attempts if its line is open."""
-        statement = _BEGIN["postgresql" if self._session.has_row_locks else "sqlite"].returning(*self._record.columns)
+        statement = _BEGIN["postgresql" if self._session.has_row_locks else "sqlite"]
         params = {"operation": id, "step": name, "way": direction, "now": now}
         return self._record.value(self._session.write(statement, params).one(), self._session.seal)
 

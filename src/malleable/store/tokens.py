@@ -9,7 +9,7 @@ transaction locks nothing but the heads of event chains.
 
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, text, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from malleable.domain.errors import FenceLost
 from malleable.domain.ids import OperationId
@@ -26,9 +26,6 @@ _LIVE = [
 
 _resource = bindparam("for_resource", type_=tokens.c.resource.type)
 _operation = bindparam("operation", type_=ops.c.id.type)
-
-#: Two resources of one hash only wait for each other; the first number is ours among advisory locks.
-_LOCK = text("SELECT pg_advisory_xact_lock(20262, hashtext(:for_resource))")
 
 _me = ops.alias("me")
 _holder = ops.alias("holder")
@@ -61,8 +58,7 @@ class TokenTable:
     def take(self, resource: str, limit: int, id: OperationId, fence: int) -> bool:
         """Take one of ``limit`` tokens; True if held (again). Errors: FenceLost."""
         session, params = self._session, {"for_resource": resource, "operation": id}
-        if session.has_row_locks:
-            session.write(_LOCK, {"for_resource": resource})
+        session.queue_on("resource", resource)
         seen: Any = session.read(_LOOK, params).first()
         if seen is None or seen.fence != fence:
             raise FenceLost(details={"operation_id": str(id), "fence": fence})

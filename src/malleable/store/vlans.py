@@ -18,10 +18,7 @@ _HOLDERS_MAX = 20
 
 _pool = vlans.c.fabric == bindparam("fabric")
 _usable = vlans.c.network_id.is_(None) & (vlans.c.reusable_at <= bindparam("now", type_=Instant))
-_lowest = select(vlans.c.id).where(_pool, _usable).order_by(vlans.c.vid).limit(1)
-_LOWEST_UNLOCKED = _lowest.with_for_update(skip_locked=True)
-_LOWEST = _lowest.with_for_update()
-_ANY_USABLE = _lowest
+_LOWEST = select(vlans.c.id).where(_pool, _usable).order_by(vlans.c.vid).limit(1).with_for_update()
 _TAKE = (
     update(vlans)
     .where(vlans.c.id == bindparam("vlan_id", type_=vlans.c.id.type))
@@ -54,10 +51,10 @@ class VlanTable(TableRows[Vlan]):
     def take(self, fabric: str, network_id: NetworkId, now: datetime) -> Vlan:
         """Give a network the lowest VLAN that is unused and rested. Errors: Exhausted, Conflict (it has one)."""
         params = {"fabric": fabric, "now": now}
-        vlan_id = self._session.read(_LOWEST_UNLOCKED, params).scalar_one_or_none()
-        # Others may hold locks on all that is left: wait for the first of them to commit or give up, look again.
-        while vlan_id is None and self._session.read(_ANY_USABLE, params).first() is not None:
-            vlan_id = self._session.read(_LOWEST, params).scalar_one_or_none()
+        # Whoever takes one at the same time may still give up: only its end tells whether the pool is empty.
+        # Locking the rows instead ends in deadlocks when many wait for the last one.
+        self._session.queue_on("fabric", fabric)
+        vlan_id = self._session.read(_LOWEST, params).scalar_one_or_none()
         if vlan_id is None:
             raise self._exhausted(fabric)
         try:

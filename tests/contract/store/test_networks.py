@@ -73,16 +73,6 @@ def test_a_vlan_taken_in_a_transaction_that_fails_stays_in_the_pool(store: SqlSt
     assert make(store).vid == 10
 
 
-def test_takers_at_once_pass_each_other(postgres_store: SqlStore) -> None:
-    pool(postgres_store, 10, 11)
-    one, two = values.network(vid=10), values.network(vid=11)
-    with postgres_store.transaction() as first, postgres_store.transaction() as second:
-        assert first.vlans.take("main", one.id, NOW).vid == 10
-        assert second.vlans.take("main", two.id, NOW).vid == 11
-        first.networks.add(one)
-        second.networks.add(two)
-
-
 def test_the_last_vlan_is_waited_for_until_it_is_certain(postgres_store: SqlStore) -> None:
     """Another transaction has taken it and may still give up: only its end tells whether the pool is empty."""
     pool(postgres_store, 10)
