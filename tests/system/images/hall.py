@@ -30,6 +30,7 @@ TOKEN = "one-time-token"
 CLONE_NEWNET = 0x40000000
 POLL_S = 0.1
 REPLY_BYTES = 4096
+QUIET_S = 1.5
 
 
 def run(*command: str) -> str:
@@ -211,6 +212,12 @@ class Portal:
         return self.admin("--op", "show", "--mode", "conn", "--tid", "1").stdout.count("Session:")
 
 
+def answer_to(text: str, user: str, password: str) -> str:
+    """Return what a person enters at the end of this console text; an empty line asks for a fresh prompt."""
+    question = text.rstrip(" ")
+    return user if question.endswith("login:") else password if question.endswith("Password:") else ""
+
+
 @dataclass(slots=True, kw_only=True)
 class Machine:
     """A QEMU process and its serial console."""
@@ -238,15 +245,28 @@ class Machine:
     def tail(self) -> str:
         return self.text()[-4000:]
 
-    def type(self, line: str) -> None:
-        """Enter a line at the serial console, a second after its prompt, as a person would.
+    def log_in(self, user: str, password: str, prompt: str, deadline_s: float) -> None:
+        """Answer the console's questions until ``prompt`` stands there.
 
-        login(1) discards what comes between its prompt and its reading; nothing shows when it reads.
+        A question is answered again when it stands for ``QUIET_S``: login(1) discards what comes
+        between its asking and its reading, and nothing on the console shows when it reads.
         """
-        threading.Event().wait(1.0)
+        seen, since = "", time.monotonic()
+
+        def is_in() -> bool:
+            nonlocal seen, since
+            text, now = self.text(), time.monotonic()
+            if text != seen:
+                seen, since = text, now
+            elif now - since > QUIET_S:
+                wire.sendall(f"{answer_to(text, user, password)}\r".encode())
+                since = now
+            return prompt in text
+
+        # One connection for all answers: QEMU drops what its serial port has not taken when one closes.
         with socket.socket(socket.AF_UNIX) as wire:
             wire.connect(str(self.keyboard))
-            wire.sendall(f"{line}\r".encode())
+            wait_until(is_in, deadline_s, self.tail)
 
     def press_power_button(self) -> None:
         """Ask for a graceful end, as a BMC's GracefulShutdown does."""
