@@ -37,6 +37,11 @@ def configure(namespace: str, interface: str, addresses: list[str]) -> None:
     command.run(["ip", "-n", namespace, "-batch", "-"], text="\n".join(lines) + "\n")
 
 
+def remove_interface(namespace: str, interface: str) -> None:
+    """Delete a device. Errors: Unavailable."""
+    command.run(["ip", "-n", namespace, "link", "del", interface])
+
+
 def interface_index(namespace: str, interface: str) -> int:
     """Return the kernel's number of an interface; a new one after it was made again. Errors: Unavailable if missing."""
     try:

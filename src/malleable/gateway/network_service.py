@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from malleable.domain.errors import Refused
 from malleable.domain.ports import Uplink
 from malleable.gateway import namespace
 from malleable.gateway.daemon import Daemon
@@ -73,7 +74,7 @@ class NetworkService:
             self._server.remove(plan.id)
             self._stop_daemons()
         self._inode = inode
-        self._uplink.plug(layout.interface, plan.vid, layout.namespace)
+        self._plug(plan.vid)
         prefix = IPv4Network(plan.cidr).prefixlen
         addresses = [f"{plan.gateway_address}/{prefix}", EC2_ADDRESS]
         if Path("/proc/sys/net/ipv6").exists():
@@ -81,6 +82,17 @@ class NetworkService:
         namespace.configure(layout.namespace, layout.interface, addresses)
         self._index = namespace.interface_index(layout.namespace, layout.interface)
         self._laid = (plan.vid, plan.cidr)
+
+    def _plug(self, vid: int) -> None:
+        layout = self._layout
+        try:
+            self._uplink.plug(layout.interface, vid, layout.namespace)
+        except Refused as e:
+            if e.code != "interface-taken":
+                raise
+            # The namespace is ours alone: what the switch does not know there was left by one that was wiped since.
+            namespace.remove_interface(layout.namespace, layout.interface)
+            self._uplink.plug(layout.interface, vid, layout.namespace)
 
     def _stop_daemons(self) -> None:
         # tgtd with targets ignores SIGTERM; SIGKILL loses nothing that it acknowledged as flushed.

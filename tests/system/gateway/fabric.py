@@ -4,12 +4,14 @@ import os
 import signal
 import stat
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from tests.system.gateway.host import eventually, inside, run
 
-from malleable.domain.errors import Unreachable
+from malleable.drivers.uplink.ovs import OvsUplink
+from malleable.gateway.process import identify
 
 BRIDGE = "gw0"
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
@@ -19,33 +21,6 @@ ip addr replace "$ip/$mask" dev "$interface"
 ip route replace default via "$router"
 echo "$ip $boot_file$bootfile $siaddr $hostname" >"$LEASE"
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OvsUplink:
-    """``Uplink`` by ovs-vsctl: a process of its own may use it, so it is values only."""
-
-    room: str
-    directory: str
-
-    def plug(self, interface: str, vid: int, namespace: str) -> None:
-        self._vsctl(
-            "--may-exist", "add-port", BRIDGE, interface, "--",
-            "set", "port", interface, f"tag={vid}", "--", "set", "interface", interface, "type=internal",
-        )  # fmt: skip
-        if interface in run("ip", "-n", self.room, "-o", "link", "show"):
-            # Internal ports are persistent taps: one of an ovs-vswitchd that was killed is still there, dead.
-            run("ip", "-n", namespace, "link", "del", interface, check=False)
-            run("ip", "-n", self.room, "link", "set", interface, "netns", namespace)
-
-    def unplug(self, interface: str) -> None:
-        self._vsctl("--if-exists", "del-port", BRIDGE, interface)
-
-    def _vsctl(self, *argv: str) -> None:
-        try:
-            run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=5", *argv)
-        except AssertionError as e:
-            raise Unreachable(f"the switch does not answer: {e}") from e
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +60,11 @@ class Probe:
         run("ip", "-n", self.namespace, "addr", "add", f"{address}/24", "dev", "eth0")
 
 
+def uplink(room: str, directory: str) -> OvsUplink:
+    """Make the gateway's way to the fabric, here or in a process of its own."""
+    return OvsUplink(f"unix:{directory}/db.sock", BRIDGE, switch_namespace=room)
+
+
 class Fabric:
     """The switch and all that is plugged into it; a context that leaves nothing."""
 
@@ -95,13 +75,19 @@ class Fabric:
 
     @property
     def uplink(self) -> OvsUplink:
-        return OvsUplink(room=self.room, directory=str(self.directory))
+        return uplink(self.room, str(self.directory))
 
     def __enter__(self) -> "Fabric":
         run("ip", "netns", "add", self.room)
         run("ip", "-n", self.room, "link", "set", "lo", "up")
-        run("ovsdb-tool", "create", f"{self.directory}/conf.db", SCHEMA)
         self._env = ["env", f"OVS_RUNDIR={self.directory}", f"OVS_LOGDIR={self.directory}"]
+        self.start_empty_switch()
+        return self
+
+    def start_empty_switch(self) -> None:
+        """Start Open vSwitch with nothing but its bridge."""
+        (self.directory / "conf.db").unlink(missing_ok=True)
+        run("ovsdb-tool", "create", f"{self.directory}/conf.db", SCHEMA)
         run(
             *self._env, "ovsdb-server", f"{self.directory}/conf.db", f"--remote=punix:{self.directory}/db.sock",
             f"--pidfile={self.directory}/db.pid", f"--log-file={self.directory}/db.log", "--detach", "--no-chdir",
@@ -112,7 +98,6 @@ class Fabric:
             "ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=10", "add-br", BRIDGE, "--",
             "set", "bridge", BRIDGE, "datapath_type=netdev",
         )  # fmt: skip
-        return self
 
     def start_switch(self) -> None:
         inside(
@@ -121,11 +106,14 @@ class Fabric:
             f"--unixctl={self.directory}/vs.ctl",
         )  # fmt: skip
 
-    def kill_switch(self) -> None:
-        pid = int((self.directory / "vs.pid").read_text())
-        os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not Path(f"/proc/{pid}").exists(), "ovs-vswitchd is gone")
-        (self.directory / "vs.ctl").unlink(missing_ok=True)
+    def kill_switch(self, *daemons: str) -> None:
+        """Kill ovs-vswitchd ("vs"), the database ("db"), or both."""
+        for name in daemons:
+            pid = int((self.directory / f"{name}.pid").read_text())
+            os.kill(pid, signal.SIGKILL)
+            eventually(partial(_is_gone, pid), f"{name} is gone")
+            for socket in ("ctl", "sock"):
+                (self.directory / f"{name}.{socket}").unlink(missing_ok=True)
 
     def probe(self, name: str, mac: str, vid: int) -> Probe:
         """Plug a probe into an access port of a VLAN."""
@@ -156,3 +144,7 @@ class Fabric:
                 os.kill(int(pid_file.read_text()), signal.SIGKILL)
         for namespace in (*self._probes, self.room):
             run("ip", "netns", "del", namespace, check=False)
+
+
+def _is_gone(pid: int) -> bool:
+    return identify(pid) is None

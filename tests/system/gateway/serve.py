@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from tests.system.gateway.clock import SystemClock
-from tests.system.gateway.fabric import OvsUplink
+from tests.system.gateway.fabric import uplink
 
 from malleable.client import Client
 from malleable.gateway.gateway import Gateway
@@ -20,7 +20,7 @@ def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str) -> None
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = GatewaySettings(run_dir=Path(run_dir), state_dir=Path(state_dir), long_poll_s=5.0, resync_s=2.0)
     with Client(url) as client:
-        Gateway(client, OvsUplink(room=room, directory=fabric), settings, SystemClock()).run(stop)
+        Gateway(client, uplink(room, fabric), settings, SystemClock()).run(stop)
 
 
 if __name__ == "__main__":

@@ -134,10 +134,18 @@ def test_daemons_killed_while_no_gateway_runs_are_started_by_the_next(bench: Gat
 
 def test_a_restarted_switch_is_plugged_into_again(bench: GatewayBench) -> None:
     _, _, node = served_node(bench)
-    bench.fabric.kill_switch()
+    bench.fabric.kill_switch("vs")
     bench.fabric.start_switch()
     eventually(lambda: answers(node), lambda: "the node reaches its metadata again" + bench.log())
     eventually(lambda: node.dhcp(), "addresses are given")
+
+
+def test_a_wiped_switch_is_plugged_into_anew(bench: GatewayBench) -> None:
+    _, _, node = served_node(bench)
+    bench.fabric.kill_switch("vs", "db")
+    bench.fabric.start_empty_switch()
+    bench.fabric.plug_port("pa", 101)
+    eventually(lambda: answers(node), lambda: "the node reaches its metadata again" + bench.log())
 
 
 def test_nothing_is_left_of_a_removed_network(bench: GatewayBench) -> None:
