@@ -105,14 +105,14 @@ class OperationRows(Rows[Operation], Protocol):
     def next_due(self) -> datetime | None:
         """Return when the earliest operation falls due or lease runs out; None when nothing waits."""
 
-    def write(self, id: OperationId, fence: int, **changes: object) -> None:
-        """Change the operation if the fence still holds. Errors: FenceLost."""
+    def write(self, id: OperationId, fence: int, **changes: object) -> bool:
+        """Change the operation if the fence still holds; say whether its cancel is asked for. Errors: FenceLost."""
 
-    def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> None:
-        """Make what waits for a resource (the oldest one only) or for a node due now."""
+    def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> int:
+        """Make what waits for a resource (the oldest one only) or for a node due now; return how many."""
 
-    def wake_all(self, *, now: datetime, resource: str) -> None:
-        """Make everything that waits for a resource due now, in one statement."""
+    def wake_all(self, *, now: datetime, resource: str) -> int:
+        """Make everything that waits for a resource due now, in one statement; return how many."""
 
     def take_resource(self, resource: str, limit: int, id: OperationId, fence: int) -> bool:
         """Take one of ``limit`` concurrency tokens; True if held (again). Tokens of ended operations do not count."""

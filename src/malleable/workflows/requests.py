@@ -56,9 +56,10 @@ def cancel(tx: Transaction, now: datetime, operation: Operation) -> Operation:
             code="not-cancellable",
             fix="Wait for its end; it takes care of leaving nothing behind.",
         )
-    changes: dict[str, Any] = {"is_cancel_requested": True}
-    if operation.state in (OperationState.PENDING, OperationState.WAITING):
-        changes["next_due_at"] = now
+    # Due now whatever its state was: it may be going to wait at this very moment. A worker that holds it sees the flag.
+    changes: dict[str, Any] = {"is_cancel_requested": True, "next_due_at": now}
+    if operation.state is OperationState.NEEDS_OPERATOR:
+        changes |= {"state": OperationState.WAITING, "attempt": 0}
     tx.operations.change(operation.id, **changes)
     tx.notify(WORK)
     return tx.operations.get(operation.id)

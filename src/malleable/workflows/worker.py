@@ -2,12 +2,14 @@
 
 import random
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import structlog
 
 from malleable.domain.errors import Busy, Unavailable
+from malleable.domain.ids import OperationId
 from malleable.domain.operations import Operation
 from malleable.domain.store import WORK
 from malleable.workflows.engine import Engine
@@ -26,29 +28,33 @@ class Worker:
 
     def __init__(self, engine: Engine, *, threads: int = 16) -> None:
         self._engine, self._threads = engine, threads
-        self._free = threads
         self._changed = threading.Condition()
-        self._stopping = threading.Event()
+        #: What is walked now; with the later claim of the same operation where our own lease on it ran out meanwhile.
+        self._walking: dict[OperationId, Operation | None] = {}
+        self._lost: list[Operation] = []  #: the database failed while we walked them: to be given back
+        self._stopping, self._finished = threading.Event(), threading.Event()
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="operation")
-        self._loops = [
-            threading.Thread(target=self._dispatch, name="dispatch", daemon=True),
-            threading.Thread(target=self._keep, name="keep-leases", daemon=True),
-        ]
+        self._dispatcher = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
+        self._keeper = threading.Thread(target=self._keep, name="keep-leases", daemon=True)
 
     def start(self) -> None:
         """Begin to work."""
-        for loop in self._loops:
-            loop.start()
+        self._dispatcher.start()
+        self._keeper.start()
 
     def stop(self) -> None:
-        """Finish the steps at hand, then return; what waits stays in the database."""
+        """Finish the steps at hand, then return; what is left stays in the database, for any worker to go on with."""
+        self._engine.stop()
         self._stopping.set()
         self._engine.store.interrupt()
-        with self._changed:
-            self._changed.notify_all()
-        for loop in self._loops:
-            loop.join()
+        self._notify()
+        self._dispatcher.join()
         self._pool.shutdown(wait=True)
+        self._finished.set()
+        self._notify()
+        self._keeper.join()
+
+    # -- handing out work -------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         seen = 0
@@ -64,6 +70,8 @@ class Worker:
         store, clock = self._engine.store, self._engine.clock
         latest = store.wait(WORK, 0, seen)
         free = self._wait_for_a_thread()
+        if self._stopping.is_set():
+            return latest
         with store.reading() as tx:
             due = tx.operations.next_due()
         now = clock.now()
@@ -81,37 +89,64 @@ class Worker:
 
     def _wait_for_a_thread(self) -> int:
         with self._changed:
-            while self._free == 0 and not self._stopping.is_set():
-                self._changed.wait()
-            return max(self._free, 1)
+            self._changed.wait_for(lambda: len(self._walking) < self._threads or self._stopping.is_set())
+            return self._threads - len(self._walking)
 
     def _submit(self, operation: Operation) -> None:
         with self._changed:
-            self._free -= 1
+            if operation.id in self._walking:
+                # This process slept past its own lease. Two threads must not ask one device: the later claim waits.
+                self._walking[operation.id] = operation
+                return
+            self._walking[operation.id] = None
             self._changed.notify_all()
         self._pool.submit(self._walk, operation)
 
     def _walk(self, operation: Operation) -> None:
+        claimed: Operation | None = operation
+        while claimed is not None:
+            claimed = self._walk_once(claimed)
+        self._engine.store.signal(WORK)
+
+    def _walk_once(self, operation: Operation) -> Operation | None:
+        """Walk an operation; return a later claim of it, if there is one."""
+        is_lost = True
         try:
             self._engine.walk(operation)
+            is_lost = False
         except (Busy, Unavailable) as e:
-            # The lease runs out by itself and the operation is taken up again from its last committed step.
-            log.warning("operation left to its lease", operation=str(operation.id), error=str(e))
+            log.warning("operation given back; it goes on from here", operation=str(operation.id), error=str(e))
         finally:
             with self._changed:
-                self._free += 1
+                if is_lost:
+                    self._lost.append(operation)
+                later = self._walking.pop(operation.id)
+                if later is not None:
+                    self._walking[operation.id] = None
                 self._changed.notify_all()
-            self._engine.store.signal(WORK)
+        return later
+
+    # -- keeping leases ---------------------------------------------------------------------------------------------
 
     def _keep(self) -> None:
         """Renew all leases while anything runs; sleep for good while nothing does."""
-        while not self._stopping.is_set():
+        while True:
             with self._changed:
-                while self._free == self._threads and not self._stopping.is_set():
-                    self._changed.wait()
-            self._stopping.wait(self._engine.lease_s / 3)
-            try:
-                with self._engine.store.transaction() as tx:
-                    tx.operations.keep(self._engine.worker, self._engine.clock.now(), self._engine.lease_s)
-            except (Busy, Unavailable) as e:
-                log.warning("leases not renewed", error=str(e))
+                self._changed.wait_for(lambda: self._walking or self._lost or self._finished.is_set())
+            if self._finished.wait(self._engine.lease_s / 3):
+                return
+            with self._changed:
+                lost, self._lost = self._lost, []
+            self._renew(lost)
+
+    def _renew(self, lost: Sequence[Operation]) -> None:
+        try:
+            self._engine.keep(lost)
+        except (Busy, Unavailable) as e:
+            log.warning("leases not renewed", error=str(e))
+            with self._changed:
+                self._lost.extend(lost)
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()

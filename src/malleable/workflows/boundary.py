@@ -1,0 +1,298 @@
+"""The boundary between two steps: one transaction, under the fence, that ends the one and begins the other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from malleable.domain.errors import Busy, FenceLost, MalleableError, Unavailable
+from malleable.domain.operations import Direction, Operation, OperationState, StepRecord, Wait
+from malleable.domain.store import WORK, Transaction
+from malleable.workflows import plan
+from malleable.workflows.plan import Place
+from malleable.workflows.steps import Done, Workflow
+
+#: Whoever gives a token back wakes the next in line; this is only the fallback when that wake-up is lost. Every waiting
+#: operation costs one look per this time: 500 at one switch cost 50 looks a second.
+RESOURCE_RECHECK_S = 10.0
+#: So often may workers die at one step, beyond its tries, before somebody has to look at it.
+DEATHS_MAX = 5
+CANCELLED: Mapping[str, object] = {"code": "cancelled", "message": "Cancelled on request.", "fix": ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A step that is begun in the database and not yet walked."""
+
+    operation: Operation
+    place: Place
+    record: StepRecord
+
+
+class Unwritten(Exception):
+    """What a step wanted written could not be."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+class Deadly(MalleableError):
+    """The worker died at this step again and again."""
+
+    code = "deadly-step"
+
+
+class Boundary:
+    """One claimed operation inside one transaction.
+
+    The first statement of every method carries the fence and raises FenceLost. Resources are taken last of all, as the
+    store wants it. Everything holds only if the transaction commits.
+    """
+
+    def __init__(
+        self,
+        tx: Transaction,
+        workflow: Workflow,
+        operation: Operation,
+        now: datetime,
+        *,
+        limits: Mapping[str, int],
+        is_stopping: bool = False,
+    ) -> None:
+        self.operation = operation  #: as this transaction leaves it
+        self._tx, self._workflow, self._now, self._limits = tx, workflow, now, limits
+        self._is_stopping = is_stopping
+        self._is_walking = True  #: so what it says it holds, it holds
+        # What waits has no try behind it: a claimed operation with one was lost by its worker, maybe token in hand.
+        self._held = operation.resource if operation.attempt > 0 else ""
+        self._has_new_deadline = False
+
+    # -- what may come of a step --------------------------------------------------------------------------------------
+
+    def begin(self) -> Begun | None:
+        """Enter the place at which a claimed operation stands. Errors: UnknownStep."""
+        operation, workflow = self.operation, self._workflow
+        self._is_walking = False
+        if not (operation.is_cancel_requested and self._can_turn_back):
+            place = plan.current(workflow, operation)
+            if place is not None and operation.attempt >= place.step.retry.attempts + DEATHS_MAX:
+                raise Deadly(f"The worker died {operation.attempt} times at step {operation.step}.")
+            return self._enter(place)
+        if operation.resource:
+            # It may have been woken to take a token that it will not take now: the next in line shall have it.
+            self._wake_one(operation.resource)
+        return self._turn_back(CANCELLED, plan.unwinding(workflow, operation))
+
+    def finish(self, place: Place, done: Done) -> Begun | None:
+        """End a step and begin the next one. Errors: Unwritten."""
+        before, following = self.operation, plan.following(self._workflow, self.operation, place)
+        result = {"result": {**before.result, **done.result}} if done.result else {}
+        # One statement for both: this is what most of the engine's time goes into.
+        is_cancelled = self._write(**result, **self._entering(following))
+        self._end_step(place, finished_at=self._now, evidence=dict(done.evidence))
+        if done.write is not None:
+            self._write_for_step(done)
+        if is_cancelled and before.direction is Direction.DO and self._workflow.on_undone is not None:
+            return self._turn_back(CANCELLED, plan.unwinding(self._workflow, before))
+        return self._enter(following, is_written=True)
+
+    def wait(self, place: Place, wait: Wait) -> None:
+        """Give the lease back until the wait is over, or until the step's deadline."""
+        # A wait is not a failed try: the count of tries starts again at the next look.
+        self._let_go(self._until(wait.seconds), wait.reason, attempt=0, resource=wait.resource)
+        if wait.memory:
+            self._end_step(place, evidence=dict(wait.memory))
+
+    def retry(self, place: Place, error: Exception) -> None:
+        """Give the lease back until the step's next try."""
+        self._let_go(self._until(place.step.retry.delay_s(self.operation.attempt)), f"will try again: {error}")
+        self._end_step(place, error=str(error))
+
+    def fail(self, place: Place, problem: Mapping[str, object]) -> Begun | None:
+        """Turn back after a step's failure; end or park the operation when it cannot."""
+        message = str(problem["message"])
+        if self._can_turn_back:
+            back = plan.unwinding(self._workflow, self.operation)
+            self._write(**self._turned(problem, back))
+            self._end_step(place, finished_at=self._now, error=message)
+            return self._enter(back, is_written=True)
+        self._write(error=dict(self.operation.error or problem))
+        reason = f"{place.step.name}: {message}"
+        if self._workflow.on_stuck is None:
+            # The line stays open: when the operation is resumed, the step knows that it was tried before.
+            self._end_step(place, error=message)
+            park(self._tx, self.operation, reason, self._now)
+        else:
+            self._end_step(place, finished_at=self._now, error=message)
+            self._close(OperationState.FAILED, reason)
+            self._workflow.on_stuck(self._tx, self.operation, self._now)
+        return None
+
+    # -- entering and turning back ------------------------------------------------------------------------------------
+
+    @property
+    def _can_turn_back(self) -> bool:
+        return self.operation.direction is Direction.DO and self._workflow.on_undone is not None
+
+    def _turn_back(self, problem: Mapping[str, object], back: Place | None) -> Begun | None:
+        self._write(**self._turned(problem, back))
+        return self._enter(back, is_written=True)
+
+    def _turned(self, problem: Mapping[str, object], back: Place | None) -> dict[str, Any]:
+        error = dict(self.operation.error or problem)
+        return {"direction": Direction.UNDO, **self._entering(back), "error": error}
+
+    def _entering(self, place: Place | None) -> dict[str, Any]:
+        """Say what the operation's row tells once it has entered a place."""
+        if place is None:
+            return {}
+        step, operation = place.step, self.operation
+        is_new = operation.step != step.name or operation.direction is not place.direction
+        self._has_new_deadline = is_new or operation.step_deadline_at is None
+        deadline_at = self._now + timedelta(seconds=step.deadline_s)
+        return {
+            "step": step.name,
+            "direction": place.direction,
+            "state": OperationState.RUNNING if place.direction is Direction.DO else OperationState.UNDOING,
+            "attempt": 1 if is_new else operation.attempt + 1,
+            "step_deadline_at": deadline_at if self._has_new_deadline else operation.step_deadline_at,
+            "resource": step.resource(operation) if step.resource else "",
+            "reason": "",
+        }
+
+    def _enter(self, place: Place | None, *, is_written: bool = False) -> Begun | None:
+        """Begin a step, or end the operation when there is none."""
+        if place is None:
+            self._end()
+            return None
+        if not is_written:
+            self._write(**self._entering(place))
+        resource = self.operation.resource
+        if self._is_stopping:
+            self._give_way(0.0, "its worker stops", "")
+            self._tx.notify(WORK)
+            return None
+        if not self._has_token(resource):
+            self._give_way(RESOURCE_RECHECK_S, f"waits for its turn at {resource}", resource)
+            return None
+        record = self._tx.operations.begin_step(self.operation.id, place.step.name, place.direction, self._now)
+        return Begun(operation=self.operation, place=place, record=record)
+
+    def _give_way(self, delay_s: float, reason: str, resource: str) -> None:
+        """Leave a step that is entered but not begun: that was no try, and its time has not begun to run."""
+        deadline_at = None if self._has_new_deadline else self.operation.step_deadline_at
+        self._let_go(
+            self._now + timedelta(seconds=delay_s),
+            reason,
+            attempt=self.operation.attempt - 1,
+            step_deadline_at=deadline_at,
+            resource=resource,
+        )
+
+    # -- the ends -----------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        workflow, problem = self._workflow, self.operation.error or {}
+        if self.operation.direction is Direction.DO:
+            self._close(OperationState.SUCCEEDED, "")
+            workflow.on_done(self._tx, self.operation, self._now)
+            return
+        is_cancelled = problem.get("code") == CANCELLED["code"]
+        self._close(
+            OperationState.CANCELLED if is_cancelled else OperationState.FAILED, str(problem.get("message", ""))
+        )
+        if workflow.on_undone is not None:
+            workflow.on_undone(self._tx, self.operation, self._now)
+
+    def _close(self, state: OperationState, reason: str) -> None:
+        self._write(state=state, reason=reason, finished_at=self._now, worker="", lease_expires_at=None, resource="")
+        self._release()
+        # Who waits for this operation as its predecessor waits for this resource.
+        if self._tx.operations.wake_all(now=self._now, resource=f"operation:{self.operation.id}"):
+            self._tx.notify(WORK)
+
+    # -- statements ---------------------------------------------------------------------------------------------------
+
+    def _write(self, **changes: Any) -> bool:
+        """Change the operation's row; say whether a cancel is asked for."""
+        is_cancelled = self._tx.operations.write(self.operation.id, self.operation.fence, **changes)
+        self.operation = replace(self.operation, **changes)
+        return is_cancelled
+
+    def _write_for_step(self, done: Done) -> None:
+        assert done.write is not None
+        try:
+            done.write(self._tx)
+        except (FenceLost, Busy, Unavailable):
+            raise  # lost to another worker, or the database's own trouble: the lease settles both
+        except Exception as e:
+            raise Unwritten(e) from e
+
+    def _end_step(self, place: Place, **changes: object) -> None:
+        self._tx.operations.end_step(self.operation.id, place.step.name, place.direction, **changes)
+
+    def _let_go(self, due_at: datetime, reason: str, *, resource: str = "", **changes: Any) -> None:
+        """Give the lease and the token back until later."""
+        is_doing = self.operation.direction is Direction.DO
+        is_cancelled = self._write(
+            **changes,
+            state=OperationState.WAITING if is_doing else OperationState.UNDOING,
+            resource=resource,
+            reason=reason,
+            worker="",
+            lease_expires_at=None,
+            next_due_at=due_at,
+        )
+        if is_cancelled and self._can_turn_back:
+            self._write(next_due_at=self._now)  # it was asked for while the step ran: do not wait before undoing
+        self._release()
+
+    def _until(self, seconds: float) -> datetime:
+        due_at, deadline_at = self._now + timedelta(seconds=seconds), self.operation.step_deadline_at
+        return due_at if deadline_at is None or deadline_at <= self._now else min(due_at, deadline_at)
+
+    def _has_token(self, resource: str) -> bool:
+        """Give back the token of another step; take this one's."""
+        if self._held and self._held == resource and self._is_walking:
+            return True
+        if self._held and self._held != resource:
+            self._release()
+        if not resource:
+            return True
+        operation, limit = self.operation, self._limits.get(resource.partition(":")[0], 1)
+        is_taken = self._tx.operations.take_resource(resource, limit, operation.id, operation.fence)
+        self._held = resource if is_taken else ""
+        return is_taken
+
+    def _release(self) -> None:
+        if self._held:
+            _give_back_tokens(self._tx, self.operation, self._now)
+        self._held = ""
+
+    def _wake_one(self, resource: str) -> None:
+        _wake_one(self._tx, resource, self._now)
+
+
+def park(tx: Transaction, operation: Operation, reason: str, now: datetime) -> None:
+    """Stop visibly where only a person can decide. Errors: FenceLost."""
+    tx.operations.write(
+        operation.id,
+        operation.fence,
+        state=OperationState.NEEDS_OPERATOR,
+        reason=reason,
+        worker="",
+        lease_expires_at=None,
+        resource="",
+    )
+    _give_back_tokens(tx, operation, now)
+
+
+def _give_back_tokens(tx: Transaction, operation: Operation, now: datetime) -> None:
+    for resource in tx.operations.release_resources(operation.id):
+        _wake_one(tx, resource, now)
+
+
+def _wake_one(tx: Transaction, resource: str, now: datetime) -> None:
+    if tx.operations.wake(now=now, resource=resource):
+        tx.notify(WORK)
