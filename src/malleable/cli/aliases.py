@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from malleable.cli import completion
 from malleable.cli import disk as disks
 from malleable.cli import node as nodes
 from malleable.cli import target as targets
 from malleable.cli.command import register
-from malleable.cli.options import DiskArgument, NetworkOption, NodeArgument, ProjectArgument, Watch, Yes
+from malleable.cli.options import DiskArgument, NodeArgument, ProjectArgument, Watch, Yes
 from malleable.cli.provision import provision
 from malleable.cli.session import Session, usage
 from malleable.domain.errors import NotFound
@@ -36,7 +37,7 @@ def pro(
     node: NodeArgument,
     disk: DiskArgument,
     nic: NicArgument,
-    network: NetworkOption = None,
+    network: Annotated[str | None, typer.Option(metavar="NETWORK", autocompletion=completion.networks)] = None,
     watch: Watch = True,
 ) -> None:
     """Boot a disk on a node: `m2 provision --disk`. The network may be left out when the project has just one."""

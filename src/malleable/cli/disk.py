@@ -8,7 +8,7 @@ from malleable.cli import completion
 from malleable.cli.attachment import NicOption
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
-from malleable.cli.options import DiskArgument, NetworkOption, NewName, Watch, Yes
+from malleable.cli.options import DiskArgument, NewName, Watch, Yes
 from malleable.cli.output import Column, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.provision import HostnameOption, KeyOption, UserDataOption, WayOption, boot_options, tell_where
@@ -86,7 +86,10 @@ def disk_move(
     session: Session,
     disk: DiskArgument,
     node: Annotated[str, typer.Option(metavar="NODE", autocompletion=completion.nodes, help="Where to.")],
-    network: NetworkOption = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="NETWORK", autocompletion=completion.networks, help="Else the one it runs on now."),
+    ] = None,
     nic: NicOption = None,
     way: WayOption = None,
     hostname: HostnameOption = None,

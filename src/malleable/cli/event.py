@@ -72,7 +72,7 @@ def event_tail(
     session: Session,
     node: NodeOption = None,
     kind: KindOption = None,
-    last: Annotated[int, typer.Option("--last", "-n", min=0, help="How many to begin with.")] = 10,
+    last: Annotated[int, typer.Option("--last", "-n", metavar="N", min=0, help="How many to begin with.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens; Ctrl-C ends it.")] = False,
 ) -> None:
     """Show the latest events, one per line; --json prints one object per line."""

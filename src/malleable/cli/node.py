@@ -128,7 +128,9 @@ def _cable(nic: "NicView") -> str:
 def node_console(
     session: Session,
     node: NodeArgument,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10000, help="How many of the last lines.")] = 50,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="N", min=1, max=10000, help="How many of the last lines.")
+    ] = 50,
     raw: Annotated[bool, typer.Option("--raw", help="With control characters: they drive your terminal.")] = False,
 ) -> None:
     """Show the last lines of a node's serial console."""

@@ -14,7 +14,9 @@ def node_timeline(
     session: Session,
     node: NodeArgument,
     back: Since = "7d",
-    last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many of the latest operations.")] = 3,
+    last: Annotated[
+        int, typer.Option("--last", "-n", metavar="N", min=1, help="How many of the latest operations.")
+    ] = 3,
 ) -> None:
     """Show the latest operations of a node: each step, its seconds, and what dominated."""
     found = list(session.m2.operation_list(node=node, after=since(back)))[-last:]

@@ -35,8 +35,12 @@ SwitchArgument = Annotated[
 ]
 UserArgument = Annotated[str, typer.Argument(metavar="USER", autocompletion=completion.users, show_default=False)]
 NewName = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
-NodeOption = Annotated[str | None, typer.Option(metavar="NODE", autocompletion=completion.nodes)]
-NetworkOption = Annotated[str | None, typer.Option(metavar="NETWORK", autocompletion=completion.networks)]
+NodeOption = Annotated[
+    str | None, typer.Option(metavar="NODE", autocompletion=completion.nodes, help="Only this node.")
+]
+NetworkOption = Annotated[
+    str | None, typer.Option(metavar="NETWORK", autocompletion=completion.networks, help="Only this network.")
+]
 Since = Annotated[str, typer.Option("--since", metavar="TIME", help="How far to look back: 90s, 30m, 12h, 7d, or all.")]
 
 #: Room for the random part of a UUIDv7: its first 48 bits are milliseconds since 1970 (RFC 9562 §5.7).

@@ -9,7 +9,7 @@ from malleable.cli import completion
 from malleable.cli.attachment import NicOption
 from malleable.cli.command import register
 from malleable.cli.formats import parse_size
-from malleable.cli.options import NodeOption, Watch
+from malleable.cli.options import Watch
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
 from malleable.domain.images import BootWay
@@ -35,7 +35,9 @@ def add_to(app: typer.Typer) -> None:
 
 def provision(
     session: Session,
-    network: Annotated[str, typer.Option(metavar="NETWORK", autocompletion=completion.networks)],
+    network: Annotated[
+        str, typer.Option(metavar="NETWORK", autocompletion=completion.networks, help="Where the machine is to be.")
+    ],
     image: Annotated[
         str | None,
         typer.Option(metavar="IMAGE", autocompletion=completion.images, help="Boot a new disk cloned from it."),
@@ -43,7 +45,10 @@ def provision(
     disk: Annotated[
         str | None, typer.Option(metavar="DISK", autocompletion=completion.disks, help="Boot a disk you have.")
     ] = None,
-    node: NodeOption = None,
+    node: Annotated[
+        str | None,
+        typer.Option(metavar="NODE", autocompletion=completion.nodes, help="Else any free one that fits."),
+    ] = None,
     disk_name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the new disk.")] = None,
     disk_size: Annotated[str | None, typer.Option(metavar="SIZE", help="Of the new disk, e.g. 20G.")] = None,
     nic: NicOption = None,

@@ -1,9 +1,10 @@
 """m2 target: disks presented to nodes."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from malleable.cli import completion
 from malleable.cli.command import group, register
 from malleable.cli.formats import age
 from malleable.cli.options import NodeOption
@@ -13,6 +14,10 @@ from malleable.cli.session import Session
 if TYPE_CHECKING:
     from malleable.wire.disks import TargetView
 
+DiskOption = Annotated[
+    str | None, typer.Option(metavar="DISK", autocompletion=completion.disks, help="Only this disk.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
@@ -20,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
     register(noun, {"list": target_list})
 
 
-def target_list(session: Session, node: NodeOption = None, disk: str | None = None) -> None:
+def target_list(session: Session, node: NodeOption = None, disk: DiskOption = None) -> None:
     """List which disk is presented to which node; secrets are never shown."""
     now = session.now()
     columns: list[Column[TargetView]] = [

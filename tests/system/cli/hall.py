@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -19,6 +19,8 @@ from malleable.domain.secrets import Secret
 from malleable.services.bootstrap import bootstrap_admin
 from malleable.sim.room import Pace
 from malleable.wiring.assembly import Assembly, assemble
+from malleable.wiring.demo import furnish
+from malleable.wiring.serve import first_admin
 from malleable.wiring.simulated import SimulatedSite
 
 ADMIN_PASSWORD = "correct horse battery"
@@ -46,6 +48,7 @@ class Hall:
     url: str
     desks: Path
     site: SimulatedSite
+    token: Secret | None = None  #: the admin's, where nobody has logged in at a desk
 
     def run(self, person: str, *words: str, typed: str | None = None) -> Ran:
         """Run ``m2`` at a person's desk."""
@@ -69,10 +72,25 @@ class Hall:
 
 @contextmanager
 def open_hall(scratch: Path, nodes: int) -> Iterator[Hall]:
-    """Open a server with a worker and a gateway before a room of ``nodes`` machines that it does not know yet.
+    """Open a server before a room of ``nodes`` machines that it does not know yet; the admin has logged in."""
+    with _open(scratch, nodes) as (assembly, hall):
+        services = assembly.services
+        bootstrap_admin(services.parts, services.users, password=Secret(ADMIN_PASSWORD))
+        hall.admin("login", "admin", "--password-file", "-", typed=ADMIN_PASSWORD)
+        yield hall
 
-    The admin has logged in.
-    """
+
+@contextmanager
+def open_furnished_hall(scratch: Path, nodes: int) -> Iterator[Hall]:
+    """Open a server before a room of ``nodes`` machines, furnished as ``m2d demo`` does it."""
+    with _open(scratch, nodes) as (assembly, hall):
+        first_admin(assembly)
+        yield replace(hall, token=furnish(assembly, hall.url, hall.site))
+
+
+@contextmanager
+def _open(scratch: Path, nodes: int) -> Iterator[tuple[Assembly, Hall]]:
+    """Open a server with a worker and the simulated room's gateway."""
     site, stop = SimulatedSite(nodes, PACE), threading.Event()
     settings = Settings(state_dir=scratch / "state", run_dir=scratch / "run")
     try:
@@ -82,13 +100,9 @@ def open_hall(scratch: Path, nodes: int) -> Iterator[Hall]:
             _working(assembly),
             _serving(assembly) as url,
         ):
-            services = assembly.services
-            bootstrap_admin(services.parts, services.users, password=Secret(ADMIN_PASSWORD))
             gateway = threading.Thread(target=site.gateway, args=(assembly, url, stop), daemon=True)
             gateway.start()
-            hall = Hall(url=url, desks=scratch / "desks", site=site)
-            hall.admin("login", "admin", "--password-file", "-", typed=ADMIN_PASSWORD)
-            yield hall
+            yield assembly, Hall(url=url, desks=scratch / "desks", site=site)
             stop.set()
             gateway.join()
     finally:

@@ -1,0 +1,42 @@
+"""The page for beginners, run as it is written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.system.cli.hall import Hall, open_furnished_hall
+
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "first-steps.md"
+
+
+def blocks() -> str:
+    """Join the page's shell blocks to one script that stops at the first failure."""
+    found = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(found) > 5
+    return "set -euo pipefail\n" + "".join(found)
+
+
+def run(hall: Hall, script: str, place: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(place),
+        "XDG_CONFIG_HOME": str(place),
+        "M2_URL": hall.url,
+        "M2_TOKEN": hall.token.reveal() if hall.token else "",
+    }
+    words = ["bash", "-c", script]
+    return subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.mark.slow
+def test_first_steps(tmp_path: Path) -> None:
+    with open_furnished_hall(tmp_path, nodes=4) as hall:
+        ran = run(hall, blocks(), tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for told in ("n001 has 10.0.0.", "move of web to n003 done", "release n003 done", "events, whole; head"):
+        assert told in ran.stdout
+    assert "error:" not in ran.stderr
