@@ -43,7 +43,7 @@ class Disks:
         with self._parts.store.reading() as tx:
             if project is not None:
                 project_id = find_project(tx, caller, project).id
-                require(caller, "disk_get", what="project", project_id=project_id)
+                require(caller, "disk_get", project_id=project_id)
                 found = tx.disks.list(page, project_id=project_id)
             else:
                 wanted: dict[str, object] = {} if caller.is_admin else {"project_id": list(caller.memberships)}

@@ -71,10 +71,12 @@ def project_for(tx: Transaction, caller: Caller, ref: str | None, action: str) -
     elif len(caller.memberships) == 1:
         (project_id,) = caller.memberships
     else:
+        if not caller.memberships:
+            require(caller, action)
         raise Invalid(
             "It is not clear which project is meant.", code="project-needed", fix="Give project=<name or id>."
         )
-    require(caller, action, what="project", project_id=project_id)
+    require(caller, action, project_id=project_id)
     return project_id
 
 

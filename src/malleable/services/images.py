@@ -79,7 +79,7 @@ class Images:
         with self._parts.store.reading() as tx:
             if project is not None:
                 project_id = find_project(tx, caller, project).id
-                require(caller, "image_get", what="project", project_id=project_id)
+                require(caller, "image_get", project_id=project_id)
                 found = tx.images.list(page, project_id=project_id)
             elif caller.is_admin:
                 found = tx.images.list(page)
@@ -151,7 +151,7 @@ class Images:
             require(caller, "image_create")  # golden: no project's role reaches here
             return None
         found = find_project(tx, caller, project)
-        require(caller, "image_create", what="project", project_id=found.id)
+        require(caller, "image_create", project_id=found.id)
         return found.id
 
 

@@ -8,7 +8,7 @@ from malleable.domain.store import Page, Transaction
 from malleable.services.authentication import Authentication
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_named, find_project, listed, names_of, shown
+from malleable.services.finding import find_named, find_project, listed, names_of
 from malleable.services.parts import Listed, Parts
 from malleable.workflows.requests import record
 
@@ -78,7 +78,7 @@ class Projects:
             raise Invalid(f"{role} is not a role in a project.", fix="Use member or reader.")
         with self._parts.store.transaction() as tx:
             project = find_project(tx, caller, ref)
-            require(caller, "member_set", what=f"project {shown(ref)}", project_id=project.id)
+            require(caller, "member_set", project_id=project.id)
             user = find_named(tx.users, user_ref, "user")
             if user.site_role is Role.GATEWAY:
                 raise Conflict("A gateway cannot belong to a project.", code="gateway-member")
@@ -99,7 +99,7 @@ class Projects:
         """Take a user out of a project. Errors: NotFound."""
         with self._parts.store.transaction() as tx:
             project = find_project(tx, caller, ref)
-            require(caller, "member_remove", what=f"project {shown(ref)}", project_id=project.id)
+            require(caller, "member_remove", project_id=project.id)
             user = find_named(tx.users, user_ref, "user")
             member = tx.memberships.find(user_id=user.id, project_id=project.id)
             if member is None:

@@ -1,0 +1,303 @@
+"""Who may call every route: the expected status for each kind of caller, written down by hand.
+
+Callers without a valid token (nobody, expired, revoked) get 401 everywhere but on open routes. The others, in order:
+
+reader, member       of project alpha, which owns what the paths name unless they say otherwise
+other                a member of project beta: what is alpha's does not exist
+operator, admin      of the site
+gateway              the process beside the nodes
+read_only            the member, with a token that only reads
+scoped               the admin, with a token for project alpha: a member there, nobody elsewhere
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+AUTHENTICATED = ("reader", "member", "other", "operator", "admin", "gateway", "read_only", "scoped")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One route as one request; ``{x}`` in path and body stand for the site's ids."""
+
+    route: str  #: "GET /v1/nodes/{node}", as in the OpenAPI document
+    path: str
+    expected: tuple[int, int, int, int, int, int, int, int]
+    body: Mapping[str, Any] | None = None
+    content: bytes | None = None
+    is_open: bool = False
+    note: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def statuses(self) -> Mapping[str, int]:
+        """Return the expected status per kind of caller with a valid token."""
+        return dict(zip(AUTHENTICATED, self.expected, strict=True))
+
+
+#                    reader member other operator admin gateway read_only scoped
+EVERY_PERSON = (200, 200, 200, 200, 200, 403, 200, 200)
+READERS = (200, 200, 404, 404, 200, 404, 200, 200)
+READERS_AND_OPERATORS = (200, 200, 404, 200, 200, 404, 200, 200)
+OPERATORS_LIST = (403, 403, 403, 200, 200, 403, 403, 403)
+OPERATORS_GET = (404, 404, 404, 200, 200, 404, 404, 404)
+
+
+def members(done: int, *, operator: int = 404) -> tuple[int, int, int, int, int, int, int, int]:
+    """Expect that members of the owning project may, and site admins."""
+    return (403, done, 404, operator, done, 404, 403, done)
+
+
+def operators(done: int, *, unseen: int = 403) -> tuple[int, int, int, int, int, int, int, int]:
+    """Expect that operators and admins may; ``unseen`` is what people get of what they may not know."""
+    return (unseen, unseen, unseen, done, done, unseen, unseen, unseen)
+
+
+def admins(done: int, *, operator: int = 403, unseen: int = 403) -> tuple[int, int, int, int, int, int, int, int]:
+    """Expect that site admins alone may."""
+    return (unseen, unseen, unseen, operator, done, unseen, unseen, unseen)
+
+
+_BOOT = {"image": "tiny", "network": "{network:alpha}", "project": "alpha"}
+_SHA = "0" * 64
+_NEW_IMAGE = {"name": "fresh", "sha256": _SHA, "size_bytes": 10}
+_LOGIN = {"username": "x", "password": "y"}
+_ALL_200 = (200,) * 8
+
+TABLE = (
+    Row("GET /v1/", "/v1/", _ALL_200, is_open=True),
+    Row("GET /v1/health", "/v1/health", _ALL_200, is_open=True),
+    Row("GET /metrics", "/metrics", (403, 403, 403, 200, 200, 200, 403, 403)),
+    Row("POST /v1/login", "/v1/login", (401,) * 8, body=_LOGIN, is_open=True),
+    # users
+    Row("GET /v1/whoami", "/v1/whoami", _ALL_200, note="also for the gateway: it is about the caller alone"),
+    Row("GET /v1/tokens", "/v1/tokens", EVERY_PERSON),
+    Row("GET /v1/tokens", "/v1/tokens?user=other", (404, 404, 200, 404, 200, 403, 404, 404)),
+    Row("POST /v1/tokens", "/v1/tokens", (201, 201, 201, 201, 201, 403, 403, 201), body={"name": "t"}),
+    Row(
+        "POST /v1/tokens",
+        "/v1/tokens",
+        (201, 201, 404, 404, 201, 403, 403, 201),
+        body={"name": "t", "project": "alpha"},
+    ),
+    Row(
+        "POST /v1/tokens",
+        "/v1/tokens",
+        (404, 404, 201, 404, 201, 403, 403, 403),
+        body={"name": "t", "project": "beta"},
+    ),
+    Row("DELETE /v1/tokens/{token}", "/v1/tokens/{token:other}", (404, 404, 204, 404, 204, 404, 404, 404)),
+    Row(
+        "DELETE /v1/tokens/{token}",
+        "/v1/tokens/{token:read_only}",
+        (404, 204, 404, 404, 204, 404, 204, 404),
+        note="a read-only token may end itself",
+    ),
+    Row("DELETE /v1/tokens/{token}", "/v1/tokens/{token:member}", (404, 204, 404, 404, 204, 404, 403, 404)),
+    Row("GET /v1/users", "/v1/users", admins(200)),
+    Row("POST /v1/users", "/v1/users", admins(201), body={"name": "new", "password": "long enough"}),
+    Row("GET /v1/users/{user}", "/v1/users/reader", admins(200, operator=404, unseen=404)),
+    Row("DELETE /v1/users/{user}", "/v1/users/reader", admins(204, operator=404, unseen=404)),
+    Row(
+        "PUT /v1/users/{user}/password",
+        "/v1/users/reader/password",
+        (403, 404, 404, 404, 204, 404, 404, 404),
+        body={"password": "long enough"},
+        note="one's own takes the old password, which is missing here",
+    ),
+    # projects
+    Row("GET /v1/projects", "/v1/projects", EVERY_PERSON),
+    Row("POST /v1/projects", "/v1/projects", admins(201), body={"name": "new"}),
+    Row("GET /v1/projects/{project}", "/v1/projects/alpha", READERS_AND_OPERATORS),
+    Row("DELETE /v1/projects/{project}", "/v1/projects/empty", (404, 404, 404, 403, 204, 404, 404, 404)),
+    Row("DELETE /v1/projects/{project}", "/v1/projects/alpha", (403, 403, 404, 403, 409, 404, 403, 403)),
+    Row(
+        "GET /v1/projects/{project}/members",
+        "/v1/projects/alpha/members",
+        (200, 200, 404, 403, 200, 404, 200, 200),
+    ),
+    Row(
+        "PUT /v1/projects/{project}/members/{user}",
+        "/v1/projects/alpha/members/other",
+        (403, 403, 404, 403, 200, 404, 403, 403),
+        body={"role": "reader"},
+    ),
+    Row(
+        "DELETE /v1/projects/{project}/members/{user}",
+        "/v1/projects/alpha/members/reader",
+        (403, 403, 404, 403, 204, 404, 403, 403),
+    ),
+    # the machine room
+    Row("GET /v1/fabrics", "/v1/fabrics", OPERATORS_LIST),
+    Row(
+        "PUT /v1/fabrics/{fabric}/vlans",
+        "/v1/fabrics/default/vlans",
+        operators(200),
+        body={"ranges": ["100-120"]},
+    ),
+    Row("GET /v1/switches", "/v1/switches", OPERATORS_LIST),
+    Row(
+        "POST /v1/switches",
+        "/v1/switches",
+        operators(201),
+        body={"name": "tor2", "driver": "sim", "address": "sim://tor1"},
+    ),
+    Row("GET /v1/switches/{switch}", "/v1/switches/tor1", OPERATORS_GET),
+    Row("DELETE /v1/switches/{switch}", "/v1/switches/tor1", operators(409, unseen=404)),
+    Row("GET /v1/switches/{switch}/ports", "/v1/switches/tor1/ports", OPERATORS_GET),
+    Row(
+        "POST /v1/switches/{switch}/ports",
+        "/v1/switches/tor1/ports",
+        operators(201, unseen=404),
+        body={"names": ["p7"]},
+    ),
+    Row("GET /v1/switches/{switch}/ports/{port}", "/v1/switches/tor1/ports/p1", OPERATORS_GET),
+    Row("DELETE /v1/switches/{switch}/ports/{port}", "/v1/switches/tor1/ports/p5", operators(204, unseen=404)),
+    # nodes
+    Row("GET /v1/nodes", "/v1/nodes", EVERY_PERSON),
+    Row("GET /v1/nodes", "/v1/nodes?project=beta", (404, 404, 200, 200, 200, 403, 404, 404)),
+    Row("GET /v1/nodes/{node}", "/v1/nodes/held", READERS_AND_OPERATORS),
+    Row("GET /v1/nodes/{node}", "/v1/nodes/free", (200, 200, 200, 200, 200, 404, 200, 200)),
+    Row("GET /v1/nodes/{node}", "/v1/nodes/broken", OPERATORS_GET),
+    Row(
+        "POST /v1/nodes",
+        "/v1/nodes",
+        operators(202),
+        body={"name": "new", "bmc": {"driver": "sim", "address": "sim://new"}},
+    ),
+    Row("DELETE /v1/nodes/{node}", "/v1/nodes/broken", operators(204, unseen=404)),
+    Row("DELETE /v1/nodes/{node}", "/v1/nodes/held", (403, 403, 404, 409, 409, 404, 403, 403)),
+    Row("GET /v1/nodes/{node}/nics", "/v1/nodes/held/nics", READERS_AND_OPERATORS),
+    Row(
+        "PUT /v1/nodes/{node}/nics/{nic}/port",
+        "/v1/nodes/broken/nics/nic0/port",
+        operators(200, unseen=404),
+        body={"switch": "tor1", "port": "p5"},
+    ),
+    Row("DELETE /v1/nodes/{node}/nics/{nic}/port", "/v1/nodes/broken/nics/nic0/port", operators(204, unseen=404)),
+    Row(
+        "DELETE /v1/nodes/{node}/nics/{nic}/port",
+        "/v1/nodes/held/nics/nic0/port",
+        (403, 403, 404, 409, 409, 404, 403, 403),
+    ),
+    Row("POST /v1/nodes/{node}/release", "/v1/nodes/held/release", members(202, operator=202)),
+    Row("POST /v1/nodes/{node}/stop", "/v1/nodes/held/stop", members(202, operator=202)),
+    Row("POST /v1/nodes/{node}/power", "/v1/nodes/held/power", members(202, operator=202), body={"action": "off"}),
+    Row("POST /v1/nodes/{node}/readmit", "/v1/nodes/held/readmit", (403, 403, 404, 409, 409, 404, 403, 403)),
+    Row(
+        "POST /v1/nodes/{node}/maintenance",
+        "/v1/nodes/free/maintenance",
+        (403, 403, 403, 200, 200, 404, 403, 403),
+        body={"reason": "a fan"},
+    ),
+    Row("DELETE /v1/nodes/{node}/maintenance", "/v1/nodes/broken/maintenance", operators(200, unseen=404)),
+    Row("GET /v1/nodes/{node}/console", "/v1/nodes/held/console", READERS_AND_OPERATORS),
+    Row("GET /v1/nodes/{node}/console", "/v1/nodes/free/console", (403, 403, 403, 200, 200, 404, 403, 403)),
+    Row("POST /v1/provisions", "/v1/provisions", (403, 202, 404, 403, 202, 404, 403, 202), body=_BOOT),
+    Row(
+        "POST /v1/provisions",
+        "/v1/provisions",
+        (403, 409, 404, 403, 409, 404, 403, 409),
+        body={"disk": "{disk:alpha}", "network": "blue", "project": "alpha"},
+        note="this disk runs already",
+    ),
+    Row(
+        "POST /v1/provisions",
+        "/v1/provisions",
+        (403, 404, 202, 403, 422, 403, 403, 404),
+        body={"image": "tiny", "network": "{network:beta}"},
+        note="another project's network; people of one project need not name it",
+    ),
+    # networks
+    Row("GET /v1/networks", "/v1/networks", EVERY_PERSON),
+    Row(
+        "POST /v1/networks",
+        "/v1/networks",
+        (403, 201, 404, 403, 201, 404, 403, 201),
+        body={"name": "n", "project": "alpha"},
+    ),
+    Row("POST /v1/networks", "/v1/networks", admins(201), body={"name": "q", "kind": "quarantine"}),
+    Row("GET /v1/networks/{network}", "/v1/networks/{network:alpha}", READERS),
+    Row("DELETE /v1/networks/{network}", "/v1/networks/{network:alpha}", members(409), note="a node is on it"),
+    Row("GET /v1/attachments", "/v1/attachments", EVERY_PERSON),
+    Row("GET /v1/attachments", "/v1/attachments?node=held", (200, 200, 404, 403, 200, 403, 200, 200)),
+    Row(
+        "POST /v1/attachments",
+        "/v1/attachments",
+        members(409, operator=403),
+        body={"node": "held", "network": "{network:alpha}"},
+        note="it is on it already",
+    ),
+    Row(
+        "POST /v1/attachments",
+        "/v1/attachments",
+        (403, 404, 404, 403, 404, 404, 403, 404),
+        body={"node": "held", "network": "{network:beta}"},
+        note="one's own node, another project's network",
+    ),
+    Row("DELETE /v1/attachments/{attachment}", "/v1/attachments/{attachment:alpha}", members(202, operator=403)),
+    # images
+    Row("GET /v1/images", "/v1/images", EVERY_PERSON),
+    Row("POST /v1/images", "/v1/images", admins(201), body=_NEW_IMAGE, note="golden"),
+    Row(
+        "POST /v1/images",
+        "/v1/images",
+        (403, 201, 404, 403, 201, 404, 403, 201),
+        body={**_NEW_IMAGE, "project": "alpha"},
+    ),
+    Row("GET /v1/images/{image}", "/v1/images/tiny", (200, 200, 200, 200, 200, 404, 200, 200), note="golden"),
+    Row("GET /v1/images/{image}", "/v1/images/alpha-image", READERS),
+    Row("DELETE /v1/images/{image}", "/v1/images/tiny", (403, 403, 403, 403, 202, 404, 403, 403), note="golden"),
+    Row("DELETE /v1/images/{image}", "/v1/images/alpha-new", members(202)),
+    Row("PUT /v1/images/{image}/content", "/v1/images/alpha-new/content", members(204), content=b"golden" * 1000),
+    Row("PUT /v1/images/{image}/files/{name}", "/v1/images/alpha-new/files/initrd", members(204), content=b"x"),
+    Row("POST /v1/images/{image}/seal", "/v1/images/alpha-new/seal", members(202)),
+    # disks
+    Row("GET /v1/disks", "/v1/disks", EVERY_PERSON),
+    Row(
+        "POST /v1/disks",
+        "/v1/disks",
+        (403, 202, 404, 403, 202, 404, 403, 202),
+        body={"name": "d", "image": "tiny", "project": "alpha"},
+    ),
+    Row(
+        "POST /v1/disks",
+        "/v1/disks",
+        (403, 404, 202, 403, 422, 403, 403, 404),
+        body={"name": "d", "image": "{image:beta}"},
+        note="another project's image; people of one project need not name it",
+    ),
+    Row("GET /v1/disks/{disk}", "/v1/disks/{disk:alpha}", READERS),
+    Row("DELETE /v1/disks/{disk}", "/v1/disks/{spare:alpha}", members(202)),
+    Row(
+        "POST /v1/disks/{disk}/move",
+        "/v1/disks/{disk:alpha}/move",
+        members(202),
+        body={"node": "free"},
+    ),
+    Row("GET /v1/targets", "/v1/targets", EVERY_PERSON),
+    # operations and events
+    Row("GET /v1/operations", "/v1/operations", EVERY_PERSON),
+    Row("GET /v1/operations/{operation}", "/v1/operations/{operation}", READERS_AND_OPERATORS),
+    Row("POST /v1/operations/{operation}/cancel", "/v1/operations/{operation}/cancel", members(202, operator=202)),
+    Row(
+        "POST /v1/operations/{operation}/resume",
+        "/v1/operations/{operation}/resume",
+        (403, 403, 404, 409, 409, 404, 403, 403),
+        note="it is not parked",
+    ),
+    Row("GET /v1/events", "/v1/events", EVERY_PERSON),
+    Row("GET /v1/chains/{chain}", "/v1/chains/project:{alpha}", READERS_AND_OPERATORS),
+    Row("GET /v1/chains/{chain}", "/v1/chains/node:{held}", READERS_AND_OPERATORS),
+    Row("GET /v1/chains/{chain}", "/v1/chains/site", OPERATORS_GET),
+    # the gateway
+    Row("GET /v1/gateway/desired", "/v1/gateway/desired", (403, 403, 403, 403, 403, 200, 403, 403)),
+    Row("POST /v1/gateway/reports", "/v1/gateway/reports", (403, 403, 403, 403, 403, 204, 403, 403), body={}),
+    Row("POST /v1/gateway/signs", "/v1/gateway/signs", (403, 403, 403, 403, 403, 204, 403, 403), body={}),
+    Row(
+        "GET /v1/gateway/images/{image_id}/files/{name}",
+        "/v1/gateway/images/{image}/files/vmlinuz",
+        (403, 403, 403, 403, 403, 200, 403, 403),
+    ),
+)

@@ -1,0 +1,59 @@
+"""Every route, every kind of caller."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from tests.contract.api.site import BMC_PASSWORD, CHAP_PASSWORD, Site
+from tests.contract.api.table import AUTHENTICATED, TABLE, Row
+
+from malleable.api.app import bare_app
+
+METHODS = {"get", "put", "post", "delete", "patch", "head", "options"}
+
+
+def _name(row: Row) -> str:
+    return f"{row.route.split()[0]} {row.path}{' ' + json.dumps(row.body) if row.body else ''}"
+
+
+def _call(site: Site, row: Row, caller: str) -> tuple[int, str]:
+    method = row.route.split()[0]
+    path, body = _fill(site, row.path), row.body
+    filled = json.loads(_fill(site, json.dumps(body))) if body is not None else None
+    response = site.call(caller, method, path, json=filled, content=row.content)
+    return response.status_code, response.text
+
+
+def _fill(site: Site, text: str) -> str:
+    for name, value in site.ids.items():
+        text = text.replace("{" + name + "}", str(value))
+    return text
+
+
+def test_every_route_is_in_the_table() -> None:
+    paths = bare_app("0").openapi()["paths"]
+    routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in METHODS & methods.keys()}
+    assert routes == {row.route for row in TABLE}
+
+
+@pytest.mark.parametrize("row", TABLE, ids=_name)
+def test_callers_get_what_the_table_says(row: Row, new_site: Callable[[], Site]) -> None:
+    site = new_site()
+    found = {}
+    for caller in AUTHENTICATED:
+        expected = row.statuses[caller]
+        status, text = _call(site, row, caller)
+        found[caller] = status
+        assert BMC_PASSWORD not in text, "a BMC's password got out"
+        assert "switch-password" not in text, "a switch's password got out"
+        assert CHAP_PASSWORD not in text or caller == "gateway", "a CHAP secret got out"
+        if 200 <= expected < 300 and not row.route.startswith("GET"):
+            site = new_site()  # what was done changes what the next one finds
+    assert found == dict(row.statuses)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=_name)
+def test_callers_without_a_valid_token_get_nothing(row: Row, small_site: Site) -> None:
+    for caller in ("nobody", "expired", "revoked"):
+        status, _ = _call(small_site, row, caller)
+        assert status == (row.expected[0] if row.is_open else 401), caller

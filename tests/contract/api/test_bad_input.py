@@ -1,0 +1,227 @@
+"""Bad input gets a clear answer: a problem that names what is wrong and what to do, never a 500."""
+
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+import pytest
+from httpx import Response
+from tests.contract.api.site import Site
+
+from malleable.domain.errors import MalleableError
+
+BAD_NAMES = {
+    "path": "../etc",
+    "newline": "a\nb",
+    "comma": "a,b",
+    "long": "a" * 300,
+    "look-alike": "аlpha",  # noqa: RUF001 - a Cyrillic а
+    "full-width": "ａlpha",  # noqa: RUF001
+    "dotted": "a..b",
+    "empty": "",
+    "upper": "Alpha",
+    "nul": "a\x00b",
+    "id": "01a1f903-9ba0-729b-be65-17e213d3564f",
+    "option": "-rf",
+}
+CREATES = {
+    "project": ("/v1/projects", lambda name: {"name": name}),
+    "user": ("/v1/users", lambda name: {"name": name, "password": "long enough"}),
+    "network": ("/v1/networks", lambda name: {"name": name, "project": "alpha"}),
+    "disk": ("/v1/disks", lambda name: {"name": name, "project": "alpha", "image": "tiny"}),
+    "image": ("/v1/images", lambda name: {"name": name, "sha256": "0" * 64, "size_bytes": 1}),
+    "node": ("/v1/nodes", lambda name: {"name": name, "bmc": {"driver": "sim", "address": "sim://x"}}),
+    "switch": ("/v1/switches", lambda name: {"name": name, "driver": "sim", "address": "sim://tor1"}),
+    "kernel": (
+        "/v1/images",
+        lambda name: {"name": "ok", "sha256": "0" * 64, "size_bytes": 1, "kernel": name, "initrd": "initrd"},
+    ),
+}
+
+
+def told(response: Response, status: int) -> str:
+    """Check that a response is a complete problem; return its code."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["detail"]
+    assert problem["title"]
+    assert problem["instance"] == f"urn:uuid:{response.headers['x-request-id']}"
+    code: str = problem["code"]
+    return code
+
+
+#: A file name, other than an object's, may have these.
+FILE_NAMES = {"upper", "id"}
+
+
+@pytest.mark.parametrize("noun", CREATES)
+def test_unusable_names_are_refused_with_advice(noun: str, small_site: Site) -> None:
+    path, body = CREATES[noun]
+    for bad, name in BAD_NAMES.items():
+        if noun == "kernel" and bad in FILE_NAMES:
+            continue
+        response = small_site.post("admin", path, body(name))
+        assert told(response, 422) == "invalid"
+        assert response.json()["fix"], bad
+        assert response.json()["details"]["fields"][0]["field"] in ("name", "kernel")
+
+
+def test_unusable_names_in_paths_are_simply_not_there(small_site: Site) -> None:
+    for bad in filter(None, BAD_NAMES.values()):
+        for noun in ("nodes", "networks", "images", "disks", "projects", "switches", "users"):
+            response = small_site.get("admin", f"/v1/{noun}/{quote(bad, safe='')}")
+            assert response.status_code == 404, (noun, response.text)
+        assert small_site.get("admin", "/v1/nodes", params={"project": bad}).status_code in (404, 422)
+        assert small_site.get("admin", "/v1/nodes", params={"name": bad[:200]}).json()["items"] == []
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"\xff\xfe", b"[" * 100_000, b'{"name": "a"', b"null", b'"x"', b"[1]"])
+def test_malformed_json_is_told(body: bytes, small_site: Site) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = small_site.call("admin", "POST", "/v1/projects", content=body, headers=headers)
+    told(response, response.status_code)
+    assert response.status_code in (400, 422)
+
+
+def test_lone_surrogates_and_huge_numbers_are_refused(small_site: Site) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in (b'{"name": "\\ud800"}', b'{"name": ' + b"9" * 10_000 + b"}"):
+        response = small_site.call("admin", "POST", "/v1/projects", content=body, headers=headers)
+        assert response.status_code in (400, 422), response.text
+    response = small_site.post("admin", "/v1/images", {"name": "i", "sha256": "0" * 64, "size_bytes": 2**70})
+    assert told(response, 422) == "invalid"
+
+
+def test_unknown_fields_are_told(small_site: Site) -> None:
+    response = small_site.post("admin", "/v1/projects", {"name": "ok", "nmae": "typo"})
+    assert "nmae" in response.json()["detail"]
+    told(response, 422)
+
+
+def test_bodies_over_a_mebibyte_are_refused(small_site: Site) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = small_site.call("admin", "POST", "/v1/projects", content=b" " * 10_000_000, headers=headers)
+    assert told(response, 413) == "too-large"
+
+
+def test_bodies_over_a_mebibyte_are_refused_without_a_length(small_site: Site) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(160):
+            yield b" " * 65_536
+
+    headers = {"Content-Type": "application/json"}
+    response = small_site.call("admin", "POST", "/v1/projects", content=chunks(), headers=headers)
+    told(response, 413)
+
+
+def test_what_was_wrong_is_not_repeated_in_the_answer(small_site: Site) -> None:
+    response = small_site.post("admin", "/v1/users", {"name": "x", "password": "secret"})
+    told(response, 422)
+    assert "secret" not in response.text
+
+
+def test_unknown_routes_and_methods_are_problems(small_site: Site) -> None:
+    told(small_site.get("admin", "/v1/nothing"), 404)
+    response = small_site.call("admin", "PATCH", "/v1/nodes")
+    told(response, 405)
+    assert response.headers["allow"]
+
+
+def test_an_expired_token_is_told_to_log_in_again(small_site: Site) -> None:
+    response = small_site.get("expired", "/v1/nodes")
+    assert told(response, 401) == "unauthenticated"
+    assert "m2 login" in response.json()["fix"]
+    assert response.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_a_taken_name_says_so(site: Site) -> None:
+    for path, body in (
+        ("/v1/projects", {"name": "alpha"}),
+        ("/v1/users", {"name": "reader", "password": "long enough"}),
+        ("/v1/networks", {"name": "blue", "project": "alpha"}),
+        ("/v1/disks", {"name": "root", "project": "alpha", "image": "tiny"}),
+        ("/v1/images", {"name": "tiny", "sha256": "0" * 64, "size_bytes": 1}),
+        ("/v1/nodes", {"name": "held", "bmc": {"driver": "sim", "address": "sim://x"}}),
+        ("/v1/switches", {"name": "tor1", "driver": "sim", "address": "sim://tor1"}),
+    ):
+        response = site.post("admin", path, body)
+        told(response, 409)
+        assert str(body["name"]) in response.json()["detail"]
+
+
+def test_a_mac_enrolled_twice_names_the_node_that_has_it(site: Site) -> None:
+    nics = site.get("operator", "/v1/nodes/held/nics").json()["items"]
+    wiring = [{"mac": nics[0]["mac"].upper().replace(":", "-"), "switch": "tor1", "port": "p5"}]
+    bmc = {"driver": "sim", "address": "sim://new"}
+    response = site.post("operator", "/v1/nodes", {"name": "new", "bmc": bmc, "wiring": wiring})
+    told(response, 409)
+    assert "held" in response.json()["detail"]
+    assert site.get("operator", "/v1/nodes/new").status_code == 404, "half a node was left behind"
+
+
+def test_a_port_in_use_names_the_nic_on_it(site: Site) -> None:
+    wiring = [{"mac": "52:54:00:aa:00:01", "switch": "tor1", "port": "p3"}]
+    bmc = {"driver": "sim", "address": "sim://new"}
+    response = site.post("operator", "/v1/nodes", {"name": "new", "bmc": bmc, "wiring": wiring})
+    told(response, 409)
+    assert "held" in response.json()["detail"]
+    wiring[0]["port"] = "no-such-port"
+    told(site.post("operator", "/v1/nodes", {"name": "new", "bmc": bmc, "wiring": wiring}), 404)
+
+
+def test_a_nic_without_a_switch_port_cannot_be_connected(small_site: Site) -> None:
+    assert small_site.call("operator", "DELETE", "/v1/nodes/broken/nics/nic0/port").status_code == 204
+    small_site.call("operator", "DELETE", "/v1/nodes/broken/maintenance")
+    with small_site.store.transaction() as tx:
+        tx.nodes.change(small_site.ids["broken"], state="free")
+    body = {"node": "broken", "image": "tiny", "network": "blue"}
+    response = small_site.post("member", "/v1/provisions", body)
+    assert told(response, 409) == "nic-not-wired"
+
+
+def test_an_empty_vlan_pool_says_whom_to_ask(site: Site) -> None:
+    for number in range(8):
+        assert site.post("member", "/v1/networks", {"name": f"n{number}"}).status_code == 201
+    response = site.post("member", "/v1/networks", {"name": "one-too-many"})
+    assert told(response, 409) == "no-vlan"
+    assert "beta" not in response.text
+    assert str(site.ids["network:beta"]) not in response.text
+
+
+def test_vlan_ids_outside_the_standard_are_refused(small_site: Site) -> None:
+    for bad in ("0", "4095", "4096", "1-4095", "x", "200-100", "1-2-3", "-5", "1e3"):
+        response = small_site.call("operator", "PUT", "/v1/fabrics/default/vlans", json={"ranges": [bad]})
+        told(response, 422)
+    response = small_site.call("operator", "PUT", "/v1/fabrics/default/vlans", json={"ranges": ["200-210"]})
+    assert told(response, 409) == "vlan-in-use"
+
+
+def test_a_switch_that_does_not_answer_is_not_kept(small_site: Site) -> None:
+    body = {"name": "tor9", "driver": "sim", "address": "sim://nowhere"}
+    response = small_site.post("operator", "/v1/switches", body)
+    told(response, 409)
+    assert small_site.get("operator", "/v1/switches/tor9").status_code == 404
+    told(small_site.post("operator", "/v1/switches", {**body, "driver": "nosuch"}), 422)
+
+
+def test_errors_of_ours_without_a_status_stay_problems(small_site: Site) -> None:
+    @small_site.app.get("/broken")
+    def broken() -> None:
+        raise MalleableError("odd")
+
+    @small_site.app.get("/crash")
+    def crash() -> None:
+        raise ZeroDivisionError("secret words")
+
+    told(small_site.get("admin", "/broken"), 500)
+    response = small_site.get("admin", "/crash")
+    assert told(response, 500) == "internal"
+    assert "secret words" not in response.text
+
+
+def test_every_answer_has_security_headers(small_site: Site) -> None:
+    for response in (small_site.get("admin", "/v1/nodes"), small_site.get("nobody", "/v1/nodes")):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
+        assert "default-src 'none'" in response.headers["content-security-policy"]

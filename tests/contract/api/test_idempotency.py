@@ -1,0 +1,78 @@
+"""Idempotency-Key: the same POST twice is done once."""
+
+from pathlib import Path
+
+import pytest
+from tests.contract.api.site import Site
+
+from malleable.domain.errors import Conflict
+from malleable.services.idempotency import KEPT
+
+KEY = {"Idempotency-Key": "one"}
+
+
+def test_a_repeated_post_is_done_once_and_answered_alike(site: Site) -> None:
+    first = site.post("admin", "/v1/projects", {"name": "new"}, headers=KEY)
+    again = site.post("admin", "/v1/projects", {"name": "new"}, headers=KEY)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+
+
+def test_an_operation_is_begun_once(site: Site) -> None:
+    body = {"name": "d", "image": "tiny"}
+    first = site.post("member", "/v1/disks", body, headers=KEY)
+    again = site.post("member", "/v1/disks", body, headers=KEY)
+    assert again.status_code == first.status_code == 202
+    assert again.headers["location"] == first.headers["location"] == f"/v1/operations/{first.json()['id']}"
+
+
+def test_a_key_is_not_for_another_request(site: Site) -> None:
+    site.post("admin", "/v1/projects", {"name": "new"}, headers=KEY)
+    for path, body in (("/v1/projects", {"name": "other"}), ("/v1/users", {"name": "new", "password": "long enough"})):
+        response = site.post("admin", path, body, headers=KEY)
+        assert (response.status_code, response.json()["code"]) == (409, "idempotency-key-reused")
+
+
+def test_keys_of_two_users_do_not_meet(site: Site) -> None:
+    assert site.post("member", "/v1/disks", {"name": "d", "image": "tiny"}, headers=KEY).status_code == 202
+    response = site.post("other", "/v1/disks", {"name": "d", "image": "tiny"}, headers=KEY)
+    assert response.status_code == 202
+    assert "idempotency-replayed" not in response.headers
+
+
+def test_a_key_is_free_again_after_a_refusal(site: Site) -> None:
+    body = {"name": "blue"}
+    assert site.post("member", "/v1/networks", body, headers=KEY).status_code == 409
+    assert site.post("member", "/v1/networks", {"name": "green"}, headers=KEY).status_code == 201
+
+
+def test_a_key_is_busy_while_the_first_request_is_answered(site: Site) -> None:
+    caller = site.services.authentication.caller_of(site.tokens["admin"])
+    assert site.services.idempotency.begin(caller, "k", "sha") is None
+    with pytest.raises(Conflict) as caught:
+        site.services.idempotency.begin(caller, "k", "sha")
+    assert caught.value.code == "idempotency-key-busy"
+
+
+def test_kept_answers_are_dropped_after_a_day(site: Site) -> None:
+    caller = site.services.authentication.caller_of(site.tokens["admin"])
+    keys = site.services.idempotency
+    keys.begin(caller, "old", "sha")
+    site.clock.advance(KEPT.total_seconds() + 1)
+    assert keys.begin(caller, "new", "sha") is None
+    assert keys.begin(caller, "old", "other sha") is None
+
+
+def test_a_new_tokens_secret_is_sealed_in_the_kept_answer(small_site: Site, tmp_path: Path) -> None:
+    response = small_site.post("member", "/v1/tokens", {"name": "ci"}, headers=KEY)
+    again = small_site.post("member", "/v1/tokens", {"name": "ci"}, headers=KEY)
+    assert again.json()["token"] == response.json()["token"]
+    secret = response.json()["token"].encode()
+    assert not any(secret in file.read_bytes() for file in tmp_path.glob("malleable.db*"))
+
+
+def test_unusable_keys_are_refused(small_site: Site) -> None:
+    for key in ("", "with space", "x" * 201):
+        response = small_site.post("admin", "/v1/projects", {"name": "n"}, headers={"Idempotency-Key": key})
+        assert response.status_code == 422, key

@@ -1,0 +1,57 @@
+"""Uploading images."""
+
+import os
+
+from tests.contract.api.site import GOLDEN, Site
+
+CONTENT = "/v1/images/alpha-new/content"
+
+
+def test_an_upload_lands_in_the_spool(small_site: Site) -> None:
+    data = os.urandom(len(GOLDEN))
+    assert small_site.call("member", "PUT", CONTENT, content=data).status_code == 204
+    place = small_site.spool / str(small_site.ids["new:alpha"])
+    assert (place / "content").read_bytes() == data
+    assert not list(place.glob(".*.part"))
+
+
+def test_an_upload_of_another_size_changes_nothing(small_site: Site) -> None:
+    place = small_site.spool / str(small_site.ids["new:alpha"])
+    for data in (GOLDEN[:-1], GOLDEN + b"x", b""):
+        response = small_site.call("member", "PUT", CONTENT, content=data)
+        assert (response.status_code, response.json()["code"]) == (422, "wrong-size")
+        assert (place / "content").read_bytes() == GOLDEN
+        assert not list(place.glob(".*.part"))
+
+
+def test_an_upload_may_be_larger_than_other_bodies(small_site: Site) -> None:
+    size = 3_000_000
+    body = {"name": "large", "project": "alpha", "sha256": "0" * 64, "size_bytes": size}
+    assert small_site.post("member", "/v1/images", body).status_code == 201
+    path = "/v1/images/large/content"
+    assert small_site.call("member", "PUT", path, content=b"x" * size).status_code == 204
+
+
+def test_only_files_the_image_names_are_taken(small_site: Site) -> None:
+    for name in ("other", "..%2Fcontent", "content"):
+        response = small_site.call("member", "PUT", f"/v1/images/alpha-new/files/{name}", content=b"x")
+        assert response.status_code == 404, name
+    assert small_site.call("member", "PUT", "/v1/images/alpha-new/files/vmlinuz", content=b"k").status_code == 204
+
+
+def test_a_sealed_image_takes_no_upload(small_site: Site) -> None:
+    response = small_site.call("member", "PUT", "/v1/images/alpha-image/content", content=GOLDEN)
+    assert (response.status_code, response.json()["code"]) == (409, "image-state")
+
+
+def test_sealing_names_what_is_not_uploaded(small_site: Site) -> None:
+    place = small_site.spool / str(small_site.ids["new:alpha"])
+    (place / "files" / "initrd").unlink()
+    response = small_site.post("member", "/v1/images/alpha-new/seal")
+    assert (response.status_code, response.json()["code"]) == (409, "upload-missing")
+    assert "initrd" in response.json()["detail"]
+
+
+def test_boot_way_kernel_needs_its_files(small_site: Site) -> None:
+    body = {"name": "k", "project": "alpha", "sha256": "0" * 64, "size_bytes": 1, "boot_ways": ["kernel"]}
+    assert small_site.post("member", "/v1/images", body).status_code == 422

@@ -1,0 +1,128 @@
+"""Lists: pages, filters, what is hidden, and how many queries they take."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from tests.contract.api.site import Site, items
+
+from malleable.domain.nodes import NodeState
+from malleable.wire.nodes import NodeView
+from malleable.wire.shapes import Listing
+
+
+@contextmanager
+def counted_queries() -> Iterator[list[str]]:
+    """Collect every statement any engine runs."""
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if not statement.startswith(("BEGIN", "PRAGMA", "SET")):
+            statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def _more_nodes(site: Site, count: int) -> None:
+    with site.store.transaction() as tx:
+        for number in range(count):
+            site.node(tx, f"more-{number}", NodeState.FREE, port=None)
+
+
+@pytest.mark.parametrize("caller", ["member", "operator"])
+def test_pages_give_everything_once_in_order(caller: str, site: Site) -> None:
+    _more_nodes(site, 7)
+    seen: list[str] = []
+    after: str | None = None
+    while True:
+        page = site.get(caller, "/v1/nodes", params={"limit": 3} | ({"after": after} if after else {})).json()
+        seen += [item["id"] for item in page["items"]]
+        after = page["next"]
+        if after is None:
+            break
+    everything = [item["id"] for item in items(site.get(caller, "/v1/nodes?limit=1000"))]
+    assert seen == everything == sorted(everything)
+    assert len(everything) == {"member": 9, "operator": 11}[caller]
+
+
+def test_pages_have_bounds(small_site: Site) -> None:
+    for bad in ("limit=0", "limit=1001", "limit=x", "after=x"):
+        assert small_site.get("admin", f"/v1/nodes?{bad}").status_code == 422, bad
+
+
+def test_filters_narrow(site: Site) -> None:
+    def names(caller: str, query: str) -> list[str]:
+        return [str(item["name"]) for item in items(site.get(caller, f"/v1/nodes?{query}"))]
+
+    assert names("operator", "state=maintenance") == ["broken"]
+    assert names("operator", "project=beta") == ["foreign"]
+    assert names("member", "state=allocated") == ["held"]
+    assert names("member", "state=maintenance") == []
+    assert names("member", "name=foreign") == []
+    assert names("operator", "name=foreign") == ["foreign"]
+
+
+def test_tenants_see_no_bmc_and_no_wiring(site: Site) -> None:
+    for node in ("held", "free"):
+        assert site.get("member", f"/v1/nodes/{node}").json()["bmc"] is None
+        assert [nic["port"] for nic in items(site.get("member", f"/v1/nodes/{node}/nics"))] == [None]
+    assert site.get("operator", "/v1/nodes/held").json()["bmc"]["address"] == "sim://held"
+    assert [nic["port"] for nic in items(site.get("operator", "/v1/nodes/held/nics"))] == ["p3"]
+
+
+def test_tenants_see_only_their_own_in_every_list(site: Site) -> None:
+    for path in ("networks", "disks", "targets", "attachments", "operations", "events", "nodes", "images"):
+        for item in items(site.get("other", f"/v1/{path}")):
+            text = str(dict(item))
+            assert "alpha" not in text, path
+            assert str(site.ids["alpha"]) not in text, path
+            assert str(site.ids["held"]) not in text, path
+
+
+def test_people_without_a_project_see_only_what_is_shared(site: Site) -> None:
+    site.call("admin", "DELETE", "/v1/projects/beta/members/other")
+    for path in ("networks", "disks", "targets", "attachments", "operations", "events", "projects"):
+        assert items(site.get("other", f"/v1/{path}")) == [], path
+    assert [item["name"] for item in items(site.get("other", "/v1/nodes"))] == ["free"]
+    assert [item["name"] for item in items(site.get("other", "/v1/images"))] == ["tiny"]
+
+
+def test_an_ambiguous_name_names_the_projects(site: Site) -> None:
+    response = site.get("admin", "/v1/networks/blue")
+    assert (response.status_code, response.json()["code"]) == (409, "ambiguous")
+    assert response.json()["details"]["projects"] == ["alpha", "beta"]
+    assert site.get("admin", "/v1/networks/blue?project=beta").json()["id"] == str(site.ids["network:beta"])
+    assert site.get("other", "/v1/networks/blue").json()["id"] == str(site.ids["network:beta"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["nodes", "networks", "disks", "targets", "attachments", "operations", "events", "images", "users", "tokens"],
+)
+def test_lists_take_few_queries_however_long(path: str, site: Site) -> None:
+    _more_nodes(site, 30)
+    site.get("admin", "/v1/whoami")  # the caller is remembered from here on
+    with counted_queries() as statements:
+        assert site.get("admin", f"/v1/{path}?limit=1000").status_code == 200
+    assert len(statements) <= 5, statements
+
+
+def test_one_node_takes_two_queries(site: Site) -> None:
+    site.get("member", "/v1/whoami")
+    with counted_queries() as statements:
+        assert site.get("member", "/v1/nodes/held").status_code == 200
+    assert len(statements) == 2, statements  # the node, and its project's name
+
+
+def test_views_made_without_validation_are_valid(small_site: Site) -> None:
+    response = small_site.get("operator", "/v1/nodes")
+    validated = Listing[NodeView].model_validate_json(response.content)
+    assert validated.model_dump(mode="json") == response.json()
+    one = small_site.get("member", "/v1/nodes/held")
+    assert NodeView.model_validate_json(one.content).model_dump(mode="json") == one.json()
