@@ -2,6 +2,7 @@
 
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -54,6 +55,7 @@ class Connection:
             )
         except (httpx.InvalidURL, ValueError) as e:
             raise self._not_a_url() from e
+        weakref.finalize(self, self._http.close)  # a client that is dropped leaves no socket behind
 
     def __enter__(self) -> Self:
         return self
