@@ -198,6 +198,8 @@ def _bind(config: uvicorn.Config) -> socket:
     listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
     try:
         listener.bind((config.host, config.port))
+        # From now on who comes waits; before, who read our announcement at once was refused.
+        listener.listen(config.backlog)
     except OSError as e:
         listener.close()
         raise Unavailable(

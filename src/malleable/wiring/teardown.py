@@ -11,9 +11,19 @@ from malleable.wiring.serve import uplink
 
 def teardown(settings: Settings) -> None:
     """Remove the gateway's namespaces and daemons and unmount the pool; disks and database stay."""
+    teardown_gateway(settings)
+    unmount_pool(settings)
+
+
+def teardown_gateway(settings: Settings) -> None:
+    """Remove the gateway's namespaces and daemons."""
     require_root("Taking things down")
     # The gateway asks nobody what to remove: it knows what it made. The address is never called.
     Gateway(Client("http://127.0.0.1:9"), uplink(settings.uplink), gateway_settings(settings), SystemClock()).teardown()
+
+
+def unmount_pool(settings: Settings) -> None:
+    """Unmount the pool; whoever holds it open in a mount namespace of its own must have ended. Errors: Busy."""
     disks = real_drivers(settings).disks
     if isinstance(disks, ReflinkDisks):
         disks.close()

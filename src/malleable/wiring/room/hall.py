@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from malleable.domain.errors import MalleableError, Unavailable
+from malleable.config import Settings, UplinkSettings
+from malleable.domain.errors import Busy, MalleableError, Unavailable
 from malleable.domain.secrets import Secret
 from malleable.sim import rack
 from malleable.wiring.assembly import serve_file
 from malleable.wiring.keys import read_private
+from malleable.wiring.teardown import teardown_gateway, unmount_pool
 
 START_S = 60.0
 STOP_S = 20.0
@@ -105,26 +107,27 @@ class Hall:
     def remove(self) -> Sequence[str]:
         """Take down server, gateway, pool and room with all they made; return what could not be removed."""
         self.stop_server()
-        troubles = []
-        for take_down in (self._teardown, lambda: rack.down(self.name)):
+        settings, troubles = self._settings(), []
+        # In this order: the gateway unplugs from the room's switch, and the room's machines hold the pool's mount.
+        for take_down in (lambda: teardown_gateway(settings), lambda: rack.down(self.name)):
             try:
                 take_down()
             except MalleableError as e:
                 troubles.append(str(e))
+        with contextlib.suppress(Busy):
+            # Somebody's namespace on this host has a copy of the mount: the loop device goes with that, by itself.
+            unmount_pool(settings)
         if not troubles:
             shutil.rmtree(self.state_dir, ignore_errors=True)
             shutil.rmtree(self.run_dir, ignore_errors=True)
         return troubles
 
-    def _teardown(self) -> None:
-        from malleable.config import Settings, UplinkSettings
-        from malleable.wiring.teardown import teardown
-
+    def _settings(self) -> Settings:
         uplink = UplinkSettings()
         if self.name in rack.names():
             switch = rack.describe(self.name).switch
             uplink = UplinkSettings(ovsdb=f"unix:{switch.ovsdb_socket}", bridge=switch.bridge, netns=switch.netns)
-        teardown(Settings(state_dir=self.state_dir, run_dir=self.run_dir, uplink=uplink))
+        return Settings(state_dir=self.state_dir, run_dir=self.run_dir, uplink=uplink)
 
 
 def _lives(pid: int) -> bool:

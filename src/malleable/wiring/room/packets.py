@@ -29,7 +29,7 @@ def watching(netns: str, interface: str, expression: str) -> Iterator[Capture]:
     finally:
         process.terminate()
         out, _ = process.communicate(timeout=10)
-        capture.lines.extend(out.splitlines())
+        capture.lines.extend(line for line in out.splitlines() if line.strip())
 
 
 def run_in(netns: str, command: Sequence[str], timeout_s: float = 30.0) -> tuple[int, str]:
