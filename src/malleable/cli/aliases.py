@@ -37,6 +37,7 @@ def pro(
     node: NodeArgument,
     disk: DiskArgument,
     nic: NicArgument,
+    *,
     network: Annotated[str | None, typer.Option(metavar="NETWORK", autocompletion=completion.networks)] = None,
     watch: Watch = True,
 ) -> None:

@@ -45,6 +45,7 @@ def attachment_attach(
     session: Session,
     node: NodeArgument,
     network: NetworkArgument,
+    *,
     nic: NicOption = None,
     channel: Annotated[Channel, typer.Option(help="How the frames travel.")] = Channel.NATIVE,
     watch: Watch = True,

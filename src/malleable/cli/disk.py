@@ -85,6 +85,7 @@ def disk_create(
 def disk_move(
     session: Session,
     disk: DiskArgument,
+    *,
     node: Annotated[str, typer.Option(metavar="NODE", autocompletion=completion.nodes, help="Where to.")],
     network: Annotated[
         str | None,

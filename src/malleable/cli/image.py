@@ -70,6 +70,7 @@ def image_import(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A raw disk, or the manifest of one.", show_default=False)
     ],
+    *,
     manifest: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What the image is; else NAME.json beside the raw disk.")
     ] = None,

@@ -165,6 +165,7 @@ def node_release(session: Session, node: NodeArgument, watch: Watch = True) -> N
 def node_enrol(
     session: Session,
     name: NewName,
+    *,
     bmc: Annotated[str, typer.Option(metavar="URL", help="Where the BMC answers, e.g. https://10.1.0.7.")],
     user: Annotated[str, typer.Option(metavar="USER", help="The BMC's account; none: it asks for none.")] = "",
     password_file: PasswordFile = None,

@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 def provision(
     session: Session,
+    *,
     network: Annotated[
         str, typer.Option(metavar="NETWORK", autocompletion=completion.networks, help="Where the machine is to be.")
     ],

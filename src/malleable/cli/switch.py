@@ -59,6 +59,7 @@ def switch_show(session: Session, switch: SwitchArgument) -> None:
 def switch_create(
     session: Session,
     name: NewName,
+    *,
     driver: Annotated[str, typer.Option(help="How it is spoken to, e.g. ovs.")],
     address: Annotated[str, typer.Option(help="Where its management answers, as the driver wants it.")],
     fabric: Annotated[str, typer.Option(help="Whose VLAN pool it shares.")] = "default",

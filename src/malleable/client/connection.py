@@ -93,7 +93,7 @@ class Connection:
         """Ask for a change, once; repeat it once with the same key when the reply is lost."""
         key = str(uuid4())
         try:
-            response = self._send("POST", path, query, body, key)
+            response = self._send("POST", path, query, body, key=key)
         except _LostReplyError:
             response = self._repeat(path, query, body, key)
         return _parse(answer, response)
@@ -110,7 +110,7 @@ class Connection:
         """Tell the server something; the answer is empty and telling it twice does no harm."""
         key = str(uuid4())
         try:
-            self._send("POST", path, {}, body, key)
+            self._send("POST", path, {}, body, key=key)
         except _LostReplyError:
             self._repeat(path, {}, body, key)
 
@@ -167,11 +167,11 @@ class Connection:
         for delay_s in (0.2, 0.5, 1.0, 2.0, 4.0):
             self._pause(delay_s)
             try:
-                return self._send("POST", path, query, body, key)
+                return self._send("POST", path, query, body, key=key)
             except Conflict as e:
                 if e.code != IN_PROGRESS:
                     raise
-        return self._send("POST", path, query, body, key)
+        return self._send("POST", path, query, body, key=key)
 
     def _send(
         self,
@@ -179,8 +179,8 @@ class Connection:
         path: str,
         query: Mapping[str, object],
         body: BaseModel | None = None,
-        key: str = "",
         *,
+        key: str = "",
         timeout_s: float | None = None,
     ) -> httpx.Response:
         headers = {"Idempotency-Key": key} if key else {}
