@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Select, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from malleable.domain.events import GENESIS, Event, Link, chains_of, link_hash
@@ -44,6 +44,17 @@ _ADD_LINK = insert(event_links)
 _LINK_NAMES = ("chain", "position", "event_id", "previous_hash", "hash")
 
 
+def _chain(record: Record[Event]) -> Select[Any]:
+    """Build "read a chain's links with their events, in order"."""
+    return (
+        select(*(event_links.c[name] for name in _LINK_NAMES), *record.columns)
+        .join_from(event_links, record.table)
+        .where(event_links.c.chain == bindparam("of_chain"), event_links.c.position > bindparam("after"))
+        .order_by(event_links.c.position)
+        .limit(bindparam("limit"))
+    )
+
+
 class EventTable:
     """``domain.store.EventRows``."""
 
@@ -68,16 +79,9 @@ class EventTable:
     def chain(self, chain: str, after_position: int, limit: int) -> tuple[tuple[Link, Event], ...]:
         """Read a chain in order, for verifying it."""
         self.flush()
-        links = [event_links.c[name] for name in _LINK_NAMES]
-        statement = (
-            select(*links, *self._record.columns)
-            .join_from(event_links, self._record.table)
-            .where(event_links.c.chain == bindparam("of_chain"), event_links.c.position > bindparam("after"))
-            .order_by(event_links.c.position)
-            .limit(bindparam("limit"))
-        )
+        statement = self._record.cached(("chain",), lambda: _chain(self._record))
         params = {"of_chain": chain, "after": after_position, "limit": min(limit, PAGE_MAX)}
-        return tuple(self._linked(row) for row in self._session.read(statement, params))
+        return tuple(self._linked(row) for row in self._session.read(statement, params).all())
 
     def _linked(self, row: Any) -> tuple[Link, Event]:
         cut = len(_LINK_NAMES)

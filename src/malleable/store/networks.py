@@ -1,6 +1,8 @@
 """Networks, with the site-wide generation the gateways follow."""
 
-from sqlalchemy import bindparam, select, update
+from typing import Any
+
+from sqlalchemy import Select, bindparam, select, update
 
 from malleable.domain.errors import NotFound
 from malleable.domain.ids import NetworkId
@@ -34,11 +36,11 @@ class NetworkTable(TableRows[Network]):
 
     def changed_since(self, generation: int, limit: int) -> tuple[Network, ...]:
         """Read networks of a larger generation, in order of generation."""
-        changed = (
-            select(*self._record.columns)
-            .where(networks.c.generation > bindparam("seen"))
-            .order_by(networks.c.generation)
-            .limit(bindparam("limit"))
-        )
-        rows = self._session.read(changed, {"seen": generation, "limit": min(limit, PAGE_MAX)})
+
+        def build() -> Select[Any]:
+            newer = select(*self._record.columns).where(networks.c.generation > bindparam("seen"))
+            return newer.order_by(networks.c.generation).limit(bindparam("limit"))
+
+        statement = self._record.cached(("changed",), build)
+        rows = self._session.read(statement, {"seen": generation, "limit": min(limit, PAGE_MAX)}).all()
         return tuple(self._record.value(row, self._session.seal) for row in rows)

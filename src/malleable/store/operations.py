@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, func, null, or_, select, update
+from sqlalchemy import and_, bindparam, case, func, null, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from malleable.domain.errors import FenceLost
 from malleable.domain.ids import NodeId, OperationId
@@ -13,8 +14,8 @@ from malleable.domain.operations import Direction, Operation, OperationState, St
 from malleable.store.conflicts import explain_write
 from malleable.store.records import Record, Shape
 from malleable.store.rows import TableRows
+from malleable.store.schema import ACTIVE, resource_tokens
 from malleable.store.schema import operations as ops
-from malleable.store.schema import resource_tokens
 from malleable.store.session import Session
 from malleable.store.steps import StepTable
 from malleable.store.tokens import TokenTable
@@ -30,6 +31,8 @@ _worker = bindparam("by_worker", type_=ops.c.worker.type)
 def _in(*states: OperationState) -> Any:
     return ops.c.state.in_([state.value for state in states])
 
+
+_is_active = text(ACTIVE)
 
 # A lone CTE: PostgreSQL runs it once, so never more than ``limit`` rows are locked (an IN subquery may run again).
 _due = (
@@ -54,7 +57,7 @@ _CLAIM = (
 )
 _KEEP = (
     update(ops)
-    .where(ops.c.worker == _worker, _in(_S.RUNNING, _S.UNDOING), ops.c.lease_expires_at.is_not(None))
+    .where(ops.c.worker == _worker, _is_active, _in(_S.RUNNING, _S.UNDOING), ops.c.lease_expires_at.is_not(None))
     .values(lease_expires_at=_lease_until)
 )
 _NEXT_DUE = select(func.min(ops.c.claimable_at))
@@ -64,12 +67,12 @@ _is_waiting = _in(_S.PENDING, _S.WAITING) | (_in(_S.UNDOING) & ops.c.lease_expir
 _waits_longer = _is_waiting & (ops.c.next_due_at > _now)
 _WAKE_NODE = (
     update(ops)
-    .where(ops.c.node_id == bindparam("of_node", type_=ops.c.node_id.type), or_(_is_claimed, _waits_longer))
+    .where(ops.c.node_id == bindparam("of_node", type_=ops.c.node_id.type), _is_active, or_(_is_claimed, _waits_longer))
     # What is being worked on cannot be made due; its next wait shall end at once instead (see ``write``).
     .values(woken_at=case((_is_claimed, _now)), next_due_at=case((_is_claimed, ops.c.next_due_at), else_=_now))
 )
 _resource = bindparam("for_resource", type_=ops.c.resource.type)
-_waits_for_it = and_(ops.c.resource == _resource, _waits_longer)
+_waits_for_it = and_(ops.c.resource == _resource, _is_active, _waits_longer)
 _WAKE_ALL = update(ops).where(_waits_for_it).values(next_due_at=_now)
 _holds_it = select(resource_tokens.c.operation_id).where(resource_tokens.c.resource == _resource)
 _WAKE_OLDEST = (
@@ -86,20 +89,15 @@ _WAKE_OLDEST = (
     .values(next_due_at=_now)
 )
 
-#: The engine's writes by the names of what they change: building one takes longer than running it.
-_writes: dict[tuple[str, ...], Any] = {}
 
-
-def _write(record: Record[Operation], shape: Shape, changes: tuple[str, ...]) -> Any:
+def _write(record: Record[Operation], shape: Shape, changes: tuple[str, ...]) -> ReturningUpdate[Any]:
     """Build "change these fields under the fence and tell whether a cancel is asked for"."""
-    if changes not in _writes:
-        statement = record.update(shape, changes)
-        if "next_due_at" in changes:
-            due = bindparam("set_next_due_at", type_=Instant)
-            sooner = case((ops.c.woken_at < due, ops.c.woken_at), else_=due)
-            statement = statement.values(next_due_at=sooner, woken_at=null())
-        _writes[changes] = statement.returning(ops.c.is_cancel_requested)
-    return _writes[changes]
+    statement = record.update(shape, changes)
+    if "next_due_at" in changes:
+        due = bindparam("set_next_due_at", type_=Instant)
+        sooner = case((ops.c.woken_at < due, ops.c.woken_at), else_=due)
+        statement = statement.values(next_due_at=sooner, woken_at=null())
+    return statement.returning(ops.c.is_cancel_requested)
 
 
 class OperationTable(TableRows[Operation]):
@@ -116,8 +114,8 @@ class OperationTable(TableRows[Operation]):
         """Take the lease of due operations, oldest due first; see ``domain.store``."""
         until = now + timedelta(seconds=lease_s)
         params = {"by_worker": worker, "now": now, "lease_until": until, "limit": limit}
-        rows = self._session.write(_CLAIM.returning(*self._record.columns), params)
-        claimed = [self._record.value(row, self._session.seal) for row in rows]
+        statement = self._record.cached(("claim",), lambda: _CLAIM.returning(*self._record.columns))
+        claimed = [self._record.value(row, self._session.seal) for row in self._session.write(statement, params).all()]
         return tuple(sorted(claimed, key=lambda operation: (operation.next_due_at, operation.id)))
 
     def keep(self, worker: str, now: datetime, lease_s: float) -> int:
@@ -138,8 +136,10 @@ class OperationTable(TableRows[Operation]):
         record = self._record
         shape, params = record.filter({"id": id, "fence": fence})
         params.update(record.set_params(changes, self._session.seal))
+        names = tuple(changes)
+        statement = record.cached(("write", names), lambda: _write(record, shape, names))
         try:
-            row = self._session.write(_write(record, shape, tuple(changes)), params).first()
+            row = self._session.write(statement, params).first()
         except IntegrityError as e:
             raise explain_write(self._session, record, e, changes, id) from e
         if row is None:

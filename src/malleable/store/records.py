@@ -1,6 +1,6 @@
 """Rows <-> domain values, and the statements on one table, each built once and then reused."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
@@ -29,6 +29,7 @@ from malleable.store.sealing import Seal
 from malleable.store.types import Sealed
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 #: The shape of a filter: (field, kind) per field. One compiled statement serves all filters of one shape.
 Shape = tuple[tuple[str, str], ...]
@@ -89,47 +90,47 @@ class Record(Generic[T]):
                 shape.append((name, "equal"))
         return tuple(shape), params
 
+    def cached(self, key: tuple[object, ...], build: Callable[[], S]) -> S:
+        """Build a statement once: building one takes longer than running it."""
+        statement: S | None = self._statements.get(key)
+        if statement is None:
+            statement = self._statements[key] = build()
+        return statement
+
     def select(self, shape: Shape, *, after: bool = False, limit: bool = False) -> Select[Any]:
         """Build "read what matches, in order of id"; parameters "after" and "limit" when asked for."""
-        key = ("select", shape, after, limit)
-        statement: Select[Any] | None = self._statements.get(key)
-        if statement is None:
+
+        def build() -> Select[Any]:
             statement = select(*self.columns).where(self.where(shape)).order_by(self.table.c.id)
             if after:
                 statement = statement.where(self.table.c.id > bindparam("after"))
-            if limit:
-                statement = statement.limit(bindparam("limit"))
-            self._statements[key] = statement
-        return statement
+            return statement.limit(bindparam("limit")) if limit else statement
 
-    def count(self, shape: Shape) -> Select[tuple[int]]:
+        return self.cached(("select", shape, after, limit), build)
+
+    def count(self, shape: Shape) -> Select[Any]:
         """Build "count what matches"."""
-        key = ("count", shape)
-        if key not in self._statements:
-            self._statements[key] = select(func.count()).select_from(self.table).where(self.where(shape))
-        statement: Select[tuple[int]] = self._statements[key]
-        return statement
 
-    def update(self, shape: Shape, changes: Collection[str]) -> Update:
+        def build() -> Select[Any]:
+            return select(func.count()).select_from(self.table).where(self.where(shape))
+
+        return self.cached(("count", shape), build)
+
+    def update(self, shape: Shape, changes: tuple[str, ...]) -> Update:
         """Build "set these fields where the filter matches"; without a field it only locks what matches."""
-        key = ("update", shape, tuple(changes))
-        if key not in self._statements:
+
+        def build() -> Update:
             unknown = set(changes) - set(self.names) | set(changes) & {"id"}
             if unknown:
                 raise TypeError(f"a {self.noun} has no {', '.join(sorted(unknown))} to change")
             new: dict[str, Any] = {name: bindparam(f"set_{name}", type_=self.table.c[name].type) for name in changes}
-            statement = update(self.table).where(self.where(shape))
-            self._statements[key] = statement.values(new or {"id": self.table.c.id})
-        built: Update = self._statements[key]
-        return built
+            return update(self.table).where(self.where(shape)).values(new or {"id": self.table.c.id})
+
+        return self.cached(("update", shape, changes), build)
 
     def delete(self, shape: Shape) -> Delete:
         """Build "remove what matches"."""
-        key = ("delete", shape)
-        if key not in self._statements:
-            self._statements[key] = delete(self.table).where(self.where(shape))
-        statement: Delete = self._statements[key]
-        return statement
+        return self.cached(("delete", shape), lambda: delete(self.table).where(self.where(shape)))
 
     def where(self, shape: Shape) -> ColumnElement[bool]:
         """Build the condition of a filter's shape."""

@@ -58,7 +58,7 @@ class TableRows(Generic[T]):
             if page.after is not None:
                 params["after"] = page.after
         statement = record.select(shape, after="after" in params, limit="limit" in params)
-        return tuple(record.value(row, seal) for row in self._session.read(statement, params))
+        return tuple(record.value(row, seal) for row in self._session.read(statement, params).all())
 
     def count(self, **equal: object) -> int:
         """Count the matches."""

@@ -73,6 +73,8 @@ class StepTable:
     def list(self, ids: Sequence[OperationId]) -> tuple[StepRecord, ...]:
         """Read the timelines of these operations, in order of operation and ordinal."""
         shape, params = self._record.filter({"operation_id": tuple(ids)})
-        where = self._record.where(shape)
-        statement = select(*self._record.columns).where(where).order_by(steps.c.operation_id, steps.c.ordinal)
-        return tuple(self._record.value(row, self._session.seal) for row in self._session.read(statement, params))
+        in_order = (steps.c.operation_id, steps.c.ordinal)
+        statement = self._record.cached(
+            ("list",), lambda: select(*self._record.columns).where(self._record.where(shape)).order_by(*in_order)
+        )
+        return tuple(self._record.value(row, self._session.seal) for row in self._session.read(statement, params).all())

@@ -8,15 +8,16 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from tests.conftest import KEY
+from tests.contract.store import values
+from tests.contract.store.values import NOW
+
 from malleable.domain.errors import Busy, Conflict, Exhausted
 from malleable.domain.ids import NetworkId, NodeId, OperationId, ProjectId, new_id
 from malleable.domain.nodes import Node, NodeState
 from malleable.domain.operations import OperationState
 from malleable.domain.store import Store
 from malleable.store import open_store
-from tests.conftest import KEY
-from tests.contract.store import values
-from tests.contract.store.values import NOW
 
 #: Eight of these want more than there is: 8 x 4 nodes of 20, and as many VLANs.
 WANTED = 4

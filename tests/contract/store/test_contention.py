@@ -4,10 +4,11 @@ import multiprocessing
 import time
 from pathlib import Path
 
-from malleable.domain.nodes import NodeState
-from malleable.store import SqlStore
 from tests.contract.store import values
 from tests.contract.store.contender import Account, contend
+
+from malleable.domain.nodes import NodeState
+from malleable.store import SqlStore
 
 PROCESSES = 8
 ACTIONS = 500  #: of each process

@@ -20,7 +20,7 @@ from malleable.store import SqlStore
 
 def verify(store: SqlStore, chain: str) -> list[UUID]:
     """Walk a chain as ``m2 event verify`` does; return its events' ids."""
-    previous, ids = GENESIS, []
+    previous, ids = GENESIS, list[UUID]()
     with store.reading() as tx:
         for position, (link, event) in enumerate(tx.events.chain(chain, 0, 1000), start=1):
             assert (link.chain, link.position, link.event_id, link.previous_hash) == (

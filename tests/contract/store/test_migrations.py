@@ -13,13 +13,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
+from tests.conftest import KEY
+from tests.postgres import Postgres, server_programs
 
 from malleable.domain.errors import Unavailable
 from malleable.store import migrate, open_store, schema
 from malleable.store.databases import open_database
 from malleable.store.revisions import HEAD
-from tests.conftest import KEY
-from tests.postgres import Postgres, server_programs
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -97,7 +97,7 @@ def test_the_migrated_postgresql_schema_is_the_declared_one_to_the_letter(postgr
 
     def read(name: str) -> list[str]:
         command = [
-            server_programs() / "pg_dump",
+            str(server_programs() / "pg_dump"),
             "--schema-only",
             "--exclude-table=alembic_version",
             postgres.url(name),
@@ -157,14 +157,14 @@ def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:
 
 def test_an_empty_database_is_refused(empty_url: str) -> None:
     execute(empty_url, "SELECT 1")
-    with pytest.raises(Unavailable, match="is empty. Run `m2d migrate`"):
+    with pytest.raises(Unavailable, match=r"is empty\. Run `m2d migrate`"):
         open_store(empty_url, KEY)
 
 
 def test_an_older_database_is_refused(empty_url: str) -> None:
     migrate.upgrade(empty_url)
     execute(empty_url, "UPDATE alembic_version SET version_num = '0000'")
-    with pytest.raises(Unavailable, match="at revision 0000, this program needs .* Run `m2d migrate`"):
+    with pytest.raises(Unavailable, match=r"at revision 0000, this program needs .*\. Run `m2d migrate`"):
         open_store(empty_url, KEY)
 
 

@@ -9,6 +9,7 @@ from tests.contract.store.values import NOW, later
 from malleable.domain.errors import Conflict, Exhausted, NotFound
 from malleable.domain.ids import NetworkId, new_id
 from malleable.domain.networks import Network
+from malleable.domain.store import GATEWAY
 from malleable.store import SqlStore
 
 
@@ -78,12 +79,17 @@ def test_the_last_vlan_is_waited_for_until_it_is_certain(postgres_store: SqlStor
     pool(postgres_store, 10)
     made: list[Network] = []
     waiter = threading.Thread(target=lambda: made.append(make(postgres_store)))
-    with pytest.raises(InterruptedError), postgres_store.transaction() as tx:
-        tx.vlans.take("main", NetworkId(new_id()), NOW)
-        waiter.start()
-        waiter.join(timeout=0.2)
-        assert waiter.is_alive()
-        raise InterruptedError
+
+    def take_and_give_up() -> None:
+        with postgres_store.transaction() as tx:
+            tx.vlans.take("main", NetworkId(new_id()), NOW)
+            waiter.start()
+            waiter.join(timeout=0.2)
+            assert waiter.is_alive()
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        take_and_give_up()
     waiter.join(timeout=10)
     assert [network.vid for network in made] == [10]
 
@@ -99,6 +105,15 @@ def test_every_touch_is_the_next_generation_of_the_site(store: SqlStore) -> None
         assert [n.id for n in tx.networks.changed_since(0, 1)] == [two.id]
         assert [n.id for n in tx.networks.changed_since(2, 10)] == [one.id]
         assert tx.networks.changed_since(3, 10) == ()
+
+
+def test_touching_wakes_the_gateways(store: SqlStore) -> None:
+    network = values.network()
+    seen = store.wait(GATEWAY, 0, 0)
+    with store.transaction() as tx:
+        tx.networks.add(network)
+        tx.networks.touch(network.id)
+    assert store.wait(GATEWAY, 10, seen) == seen + 1
 
 
 def test_only_a_network_can_be_touched(store: SqlStore) -> None:

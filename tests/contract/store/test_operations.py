@@ -6,7 +6,7 @@ import pytest
 from tests.contract.store import values
 from tests.contract.store.values import NOW, later
 
-from malleable.domain.errors import FenceLost
+from malleable.domain.errors import Conflict, FenceLost
 from malleable.domain.ids import NodeId, new_id
 from malleable.domain.operations import Direction, Operation, OperationState
 from malleable.store import SqlStore
@@ -110,6 +110,24 @@ def test_writes_carry_the_fence(store: SqlStore) -> None:
     assert read(store, new).reason == "still mine"
 
 
+def test_a_write_says_whether_a_cancel_is_asked_for(store: SqlStore) -> None:
+    add(store)
+    (operation,) = claim(store)
+    with store.transaction() as tx:
+        assert tx.operations.write(operation.id, operation.fence, reason="x") is False
+        tx.operations.change(operation.id, is_cancel_requested=True)
+        assert tx.operations.write(operation.id, operation.fence) is True
+
+
+def test_a_write_breaks_no_rule(store: SqlStore) -> None:
+    """An ended operation that is opened again finds its node busy with the next one."""
+    node_id = NodeId(new_id())
+    ended = add(store, node_id=node_id, state=S.FAILED)
+    add(store, node_id=node_id)
+    with pytest.raises(Conflict, match="The node is busy"), store.transaction() as tx:
+        tx.operations.write(ended.id, ended.fence, state=S.UNDOING)
+
+
 def test_waiting_costs_a_row_until_it_is_due(store: SqlStore) -> None:
     add(store)
     (operation,) = claim(store)
@@ -149,7 +167,8 @@ def test_waking_a_node_makes_its_waiting_operation_due(store: SqlStore) -> None:
     for operation in claim(store):
         let_go(store, operation, due=60)
     with store.transaction() as tx:
-        tx.operations.wake(now=later(1), node_id=node_id)
+        assert tx.operations.wake(now=later(1), node_id=node_id) == 1
+        assert tx.operations.wake(now=later(1), node_id=NodeId(new_id())) == 0
     assert [operation.node_id for operation in claim(store, at=1)] == [node_id]
 
 
@@ -196,10 +215,10 @@ def test_a_resource_wakes_the_oldest_that_still_waits_for_it(store: SqlStore) ->
     let_go(store, waiting[1], due=60, resource="switch:1")
     for expected in (waiting[1], waiting[2]):
         with store.transaction() as tx:
-            tx.operations.wake(now=later(1), resource="switch:1")
+            assert tx.operations.wake(now=later(1), resource="switch:1") == 1
         assert [operation.id for operation in claim(store, at=1)] == [expected.id]
     with store.transaction() as tx:
-        tx.operations.wake(now=later(1), resource="switch:1")
+        assert tx.operations.wake(now=later(1), resource="switch:1") == 0
     assert claim(store, at=1) == [], "the holder waits for something else"
 
 
@@ -210,7 +229,7 @@ def test_a_resource_can_wake_all(store: SqlStore) -> None:
     for operation, resource in ((first, "network:1"), (second, "network:1"), (other, "network:2")):
         let_go(store, operation, due=60, resource=resource)
     with store.transaction() as tx:
-        tx.operations.wake_all(now=later(1), resource="network:1")
+        assert tx.operations.wake_all(now=later(1), resource="network:1") == 2
     assert {operation.id for operation in claim(store, at=1)} == {first.id, second.id}
 
 

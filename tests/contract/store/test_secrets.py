@@ -75,8 +75,9 @@ def test_a_seal_differs_every_time_and_keeps_any_text() -> None:
 
 
 def test_a_failed_statement_does_not_repeat_what_was_written(store: SqlStore) -> None:
-    with pytest.raises(Conflict) as e, store.transaction() as tx:
+    with store.transaction() as tx:
         site = Site(tx)
+    with pytest.raises(Conflict) as e, store.transaction() as tx:
         tx.nodes.add(values.node(name=site.node.name, bmc_username=WORD))
     causes: list[str] = []
     error: BaseException | None = e.value

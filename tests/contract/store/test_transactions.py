@@ -22,11 +22,16 @@ class Crash(Exception):
 
 def test_an_exception_leaves_nothing_and_wakes_nobody(store: SqlStore) -> None:
     seen = store.wait(WORK, 0, 0)
-    with pytest.raises(Crash), store.transaction() as tx:
-        tx.projects.add(values.project())
-        tx.events.append(values.event())
-        tx.notify(WORK)
-        raise Crash
+
+    def fail_half_way() -> None:
+        with store.transaction() as tx:
+            tx.projects.add(values.project())
+            tx.events.append(values.event())
+            tx.notify(WORK)
+            raise Crash
+
+    with pytest.raises(Crash):
+        fail_half_way()
     assert store.wait(WORK, 0.05, seen) == seen
     with store.reading() as tx:
         assert tx.projects.count() == 0
@@ -143,10 +148,15 @@ def test_connections_that_the_server_closed_are_replaced(postgres_store: SqlStor
 
 
 def test_a_connection_that_breaks_half_way_is_unavailable(postgres_store: SqlStore, postgres: Postgres) -> None:
-    with pytest.raises(Unavailable, match="connection to the database broke"), postgres_store.transaction() as tx:
-        tx.projects.add(values.project())
-        postgres.disconnect_all()
-        tx.projects.add(values.project())
+
+    def lose_it() -> None:
+        with postgres_store.transaction() as tx:
+            tx.projects.add(values.project())
+            postgres.disconnect_all()
+            tx.projects.add(values.project())
+
+    with pytest.raises(Unavailable, match="connection to the database broke"):
+        lose_it()
     with postgres_store.reading() as tx:
         assert tx.projects.count() == 0
 
