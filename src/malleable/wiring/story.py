@@ -41,7 +41,7 @@ class Story:
 
     def say(self, text: str) -> None:
         """Tell something."""
-        self.console.print(f"  {text}", highlight=False)
+        self.console.print(f"  {text}", highlight=False, soft_wrap=True)
 
     def check(self, what: str, is_true: bool, evidence: object) -> None:
         """Note whether something is so, with what shows it. Errors: StoryFailed when it is not."""

@@ -26,18 +26,17 @@ class M2:
     url: str
     token: Secret
 
-    def run(self, *words: str, given: str | None = None, is_shown: bool = True) -> Any:
+    def run(self, *words: str, given: str | None = None) -> Any:
         """Run a command and return its JSON answer. Errors: CommandFailed, with what it said."""
-        process = self.start(*words, is_shown=is_shown, has_input=given is not None)
+        process = self.start(*words, has_input=given is not None)
         out, err = process.communicate(given)
         if process.returncode != 0:
             raise CommandFailed(f"m2 {' '.join(words)}: {err.strip() or out.strip()}")
         return json.loads(out) if out.strip() else None
 
-    def start(self, *words: str, is_shown: bool = True, has_input: bool = False) -> "subprocess.Popen[str]":
+    def start(self, *words: str, has_input: bool = False) -> "subprocess.Popen[str]":
         """Start a command; the caller waits for it."""
-        if is_shown:
-            self.story.say(f"[cyan]$ m2 {' '.join(words)}[/cyan]")
+        self.story.say(f"[cyan]$ m2 {' '.join(words)}[/cyan]")
         return subprocess.Popen(
             [sys.executable, "-m", "malleable.cli", "--json", *words],
             env={**os.environ, "M2_URL": self.url, "M2_TOKEN": self.token.reveal()},

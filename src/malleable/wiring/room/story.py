@@ -4,17 +4,16 @@ import shlex
 import subprocess
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 from malleable.client import Client
 from malleable.domain.ids import NetworkId
+from malleable.domain.nodes import NodeState
 from malleable.domain.secrets import Secret, random_secret
 from malleable.gateway.layout import short_name
 from malleable.sim import rack
 from malleable.sim.rack.description import NodeDescription
+from malleable.wire.operations import OperationDetail
 from malleable.wire.users import LoginRequest
 from malleable.wiring.room.cli_calls import M2
 from malleable.wiring.room.hall import Hall
@@ -37,6 +36,7 @@ class Tenant:
     disk: str = ""
     netns: str = ""
     address: str = ""
+    iqn: str = ""
     mac: str = ""
     tap: str = ""
 
@@ -49,6 +49,8 @@ class RoomStory:
         self.url = hall.start_server(room)
         issued = Client(self.url).login(LoginRequest(username="admin", password=hall.admin_password().reveal()))
         self.token = Secret(issued.token)
+        # What is shown is typed as a person would; what is only looked at need not start a program each time.
+        self.client = Client(self.url, self.token)
         self.m2 = M2(story=story, url=self.url, token=self.token)
         self.tenants = {name: Tenant(name) for name in PROJECTS}
 
@@ -73,7 +75,7 @@ class RoomStory:
         for node, process in zip(self.room.nodes, enrolments, strict=True):
             out, err = process.communicate(node.password.reveal() + "\n")
             self.story.check(f"{node.name} is enrolled over Redfish", process.returncode == 0, err or out[-300:])
-        free = [n["name"] for n in self._nodes() if n["state"] == "free"]
+        free = [node.name for node in self.client.node_list(state=NodeState.FREE)]
         wanted = [node.name for node in self.room.nodes]
         self.story.check("all machines are free: off, every port shut and read back", sorted(free) == wanted, free)
 
@@ -111,12 +113,12 @@ class RoomStory:
 
     def _find(self, tenant: Tenant) -> None:
         """Learn where a tenant's machine is now."""
-        disk = next(d for d in self.m2.run("disk", "list", "--project", tenant.name, is_shown=False))
-        tenant.disk, tenant.node = disk["name"], disk["node"]
-        network = next(n for n in self.m2.run("network", "list", "--project", tenant.name, is_shown=False))
-        tenant.netns = short_name(NetworkId(UUID(network["id"])))
-        target = next(t for t in self.m2.run("target", "list", "--node", tenant.node, is_shown=False))
-        tenant.address = target["initiator_address"]
+        disk = next(self.client.disk_list(project=tenant.name))
+        tenant.disk, tenant.node = disk.name, disk.node or ""
+        network = next(self.client.network_list(project=tenant.name))
+        tenant.netns = short_name(NetworkId(network.id))
+        target = next(self.client.target_list(node=tenant.node))
+        tenant.address, tenant.iqn = target.initiator_address, target.iqn
         racked = next(node for node in self.room.nodes if node.name == tenant.node)
         tenant.mac, tenant.tap = racked.nics[0].mac, racked.nics[0].switch_port
 
@@ -159,10 +161,9 @@ class RoomStory:
                 )
 
     def _check_storage(self, here: Tenant, there: Tenant) -> None:
-        target = next(t for t in self.m2.run("target", "list", "--node", there.node, is_shown=False))
         _, listed = run_in(here.netns, ["iscsi-ls", "iscsi://10.0.0.1/"])
-        _, read = run_in(here.netns, ["iscsi-readcapacity16", f"iscsi://10.0.0.1/{target['iqn']}/1"])
-        hidden = target["iqn"] not in listed and "RETURNED LOGICAL BLOCK ADDRESS" not in read.upper()
+        _, read = run_in(here.netns, ["iscsi-readcapacity16", f"iscsi://10.0.0.1/{there.iqn}/1"])
+        hidden = there.iqn not in listed and "RETURNED LOGICAL BLOCK ADDRESS" not in read.upper()
         evidence = {"discovery": listed[-200:], "login": read[-200:]}
         self.story.check(
             f"{there.name}'s disk can be neither seen nor opened from {here.name}'s network", hidden, evidence
@@ -175,9 +176,9 @@ class RoomStory:
         note = f"alice wrote this on {before}"
         self.story.check("alice's script wrote a file on her machine", note in wrote, wrote[-400:])
         self.m2.run("node", "release", before)
-        node = next(n for n in self._nodes() if n["name"] == before)
+        node = self.client.node_get(before)
         status = rack.status(self.room.name).power[before]
-        self.story.check(f"{before} is free, off and shut", (node["state"], status) == ("free", "off"), node["state"])
+        self.story.check(f"{before} is free, off and shut", (node.state, status) == ("free", "off"), node.state)
         other = self.room.nodes[2].name
         file = self.hall.state_dir / "user-data-resume"
         file.write_text(f"#!/bin/sh\necho resumed on $(hostname), found:\ncat {NOTE}-alice\n")
@@ -194,18 +195,17 @@ class RoomStory:
     def show_timelines(self) -> None:
         """Show each step of each machine with its seconds, and what dominated."""
         for node in self.room.nodes:
-            operations = self.m2.run("operation", "list", "--node", node.name, is_shown=False)
-            for operation in operations:
-                self._show_timeline(node.name, self.m2.run("operation", "show", operation["id"], is_shown=False))
+            for operation in self.client.operation_list(node=node.name):
+                self._show_timeline(node.name, self.client.operation_get(operation.id))
 
-    def _show_timeline(self, node: str, operation: dict[str, Any]) -> None:
-        steps = [(s["name"], _seconds(s)) for s in operation["steps"] if s["finished_at"]]
+    def _show_timeline(self, node: str, operation: OperationDetail) -> None:
+        steps = [(s.name, (s.finished_at - s.started_at).total_seconds()) for s in operation.steps if s.finished_at]
         if not steps:
             return
         longest = max(steps, key=lambda step: step[1])
         told = "  ".join(f"{name} {seconds:.1f}" for name, seconds in steps)
-        self.story.say(f"{node} {operation['kind']}: {told}  [bold](mostly {longest[0]})[/bold]")
-        timeline = {"node": node, "kind": operation["kind"], "steps": dict(steps), "dominated": longest[0]}
+        self.story.say(f"{node} {operation.kind}: {told}  [bold](mostly {longest[0]})[/bold]")
+        timeline = {"node": node, "kind": operation.kind, "steps": dict(steps), "dominated": longest[0]}
         timelines = self.story.facts.setdefault("timelines", [])
         if isinstance(timelines, list):
             timelines.append(timeline)
@@ -231,10 +231,3 @@ class RoomStory:
             "make demo-down    # removes every trace",
         ):
             say(f"  {line}", highlight=False, soft_wrap=True)
-
-    def _nodes(self) -> list[dict[str, Any]]:
-        return list(self.m2.run("node", "list", is_shown=False))
-
-
-def _seconds(step: dict[str, Any]) -> float:
-    return (datetime.fromisoformat(step["finished_at"]) - datetime.fromisoformat(step["started_at"])).total_seconds()
