@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -212,6 +212,13 @@ class Portal:
         return self.admin("--op", "show", "--mode", "conn", "--tid", "1").stdout.count("Session:")
 
 
+def drain(wire: socket.socket) -> None:
+    """Take what the console sent: QEMU's serial port stops when a few hundred bytes lie unread."""
+    with suppress(BlockingIOError):
+        while wire.recv(REPLY_BYTES, socket.MSG_DONTWAIT):
+            pass
+
+
 def answer_to(text: str, user: str, password: str) -> str:
     """Return what a person enters at the end of this console text; an empty line asks for a fresh prompt."""
     question = text.rstrip(" ")
@@ -255,6 +262,7 @@ class Machine:
 
         def is_in() -> bool:
             nonlocal seen, since
+            drain(wire)
             text, now = self.text(), time.monotonic()
             if text != seen:
                 seen, since = text, now
