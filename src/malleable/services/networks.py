@@ -6,7 +6,7 @@ from malleable.domain.errors import Exhausted
 from malleable.domain.ids import NetworkId, ProjectId, new_id
 from malleable.domain.networks import Network, NetworkKind
 from malleable.domain.operations import Operation
-from malleable.domain.store import GATEWAY, Page, Transaction
+from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, names_of, project_for
@@ -73,7 +73,6 @@ class Networks:
             )
             tx.networks.add(network)
             tx.networks.touch(network_id)
-            tx.notify(GATEWAY)
             data = {"network_id": str(network_id), "name": wish.name, "vid": vlan}
             record(tx, now, "network.created", project_id=project_id, actor_id=caller.user_id, data=data)
             names = names_of(tx.projects, [project_id])

@@ -16,6 +16,7 @@ def served(site: Site) -> Iterator[str]:
     """Serve a site; yield its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
         server = uvicorn.Server(uvicorn.Config(site.app, log_level="warning", timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -1,6 +1,6 @@
 """Bad input gets a clear answer: a problem that names what is wrong and what to do, never a 500."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from urllib.parse import quote
 
 import pytest
@@ -14,8 +14,8 @@ BAD_NAMES = {
     "newline": "a\nb",
     "comma": "a,b",
     "long": "a" * 300,
-    "look-alike": "аlpha",  # noqa: RUF001 - a Cyrillic а
-    "full-width": "ａlpha",  # noqa: RUF001
+    "look-alike": "\u0430lpha",  # Cyrillic
+    "full-width": "\uff41lpha",
     "dotted": "a..b",
     "empty": "",
     "upper": "Alpha",
@@ -23,7 +23,7 @@ BAD_NAMES = {
     "id": "01a1f903-9ba0-729b-be65-17e213d3564f",
     "option": "-rf",
 }
-CREATES = {
+CREATES: Mapping[str, tuple[str, Callable[[str], dict[str, object]]]] = {
     "project": ("/v1/projects", lambda name: {"name": name}),
     "user": ("/v1/users", lambda name: {"name": name, "password": "long enough"}),
     "network": ("/v1/networks", lambda name: {"name": name, "project": "alpha"}),

@@ -13,7 +13,7 @@ from malleable.domain.ids import AttachmentId, BootId, NetworkId, NodeId, Target
 from malleable.domain.images import BootWay
 from malleable.domain.operations import OperationState
 from malleable.domain.secrets import Secret
-from malleable.domain.store import GATEWAY, WORK
+from malleable.domain.store import WORK
 from malleable.workflows.requests import begin
 
 
@@ -100,7 +100,6 @@ def test_desired_waits_for_a_change(site: Site) -> None:
         began_s = monotonic()
         with site.store.transaction() as tx:
             tx.networks.touch(NetworkId(site.ids["network:beta"]))
-            tx.notify(GATEWAY)
         thread.join(15)
         assert [n["id"] for n in answers[0]["networks"]] == [str(site.ids["network:beta"])]
         assert monotonic() - began_s < 10
