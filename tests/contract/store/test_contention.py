@@ -11,7 +11,7 @@ from malleable.domain.nodes import NodeState
 from malleable.store import SqlStore
 
 PROCESSES = 8
-ACTIONS = 500  #: of each process
+ACTIONS = 400  #: of each process
 THINGS = 20  #: nodes, and VLANs
 
 
@@ -33,7 +33,7 @@ def test_nothing_is_sold_twice_under_contention(postgres_store: SqlStore, postgr
         process.start()
     together.wait(timeout=60)
     started = time.monotonic()
-    results: list[Account] = [accounts.get(timeout=120) for _ in processes]
+    results: list[Account] = [accounts.get(timeout=240) for _ in processes]
     seconds = time.monotonic() - started
     for process in processes:
         process.join(timeout=60)
