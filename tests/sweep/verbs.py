@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from uuid import UUID
 
-from tests.sweep.world import World
+from tests.sweep.world import SWITCH, World
 
 from malleable.domain.disks import DiskState
 from malleable.domain.errors import Conflict
-from malleable.domain.ids import DiskId, NodeId, OperationId
+from malleable.domain.ids import NodeId, OperationId
+from malleable.domain.networks import Channel
 from malleable.domain.nodes import NodeState, PowerState
-from malleable.workflows import move, release, storage
+from malleable.domain.switches import PortConfig
+from malleable.workflows import attach, move, networks, power, release, storage
 from malleable.workflows.requests import cancel as request_cancel
+from malleable.workflows.watch import Watch
 
 Begin = Callable[[World], tuple[NodeId, OperationId]]
 Check = Callable[[World, NodeId], None]
@@ -26,6 +28,7 @@ class Verb:
     check_undone: Check = lambda _world, _node_id: None
     can_cancel: bool = False
     last_step: str = ""
+    has_devices: bool = True
 
     def cancel(self, world: World, operation_id: OperationId) -> str:
         """Ask for a cancel; say what came of it."""
@@ -135,8 +138,83 @@ def _restored(world: World, node_id: NodeId) -> None:
     assert world.targets.list(world.network_id) == wanted != set()
 
 
-def disk_id_of(world: World, operation_id: OperationId) -> DiskId:
-    return DiskId(UUID(str(world.operation(operation_id).arguments["disk_id"])))
+def _attach(world: World) -> tuple[NodeId, OperationId]:
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        operation = attach.request(
+            tx,
+            world.clock.now(),
+            nic=tx.nics.list(node_id=node_id)[0],
+            node=tx.nodes.get(node_id),
+            network=tx.networks.get(world.second_network_id),
+            channel=Channel.TAGGED,
+            actor_id=None,
+        )
+    return node_id, operation.id
+
+
+def _carries(world: World, tagged: set[int]) -> None:
+    carried = world.switches.carried(SWITCH, "p1")
+    assert carried is not None
+    assert (carried.native_vid, set(carried.tagged_vids)) == (101, tagged)
+    with world.store.reading() as tx:
+        assert [port.state for port in tx.switch_ports.list()] == ["settled"]
+        assert tx.attachments.count(network_id=world.second_network_id) == len(tagged)
+
+
+def _detach(world: World) -> tuple[NodeId, OperationId]:
+    node_id, operation_id = _attach(world)
+    assert world.run(operation_id).state == "succeeded"
+    with world.store.transaction() as tx:
+        attachment = tx.attachments.find(network_id=world.second_network_id)
+        assert attachment is not None
+        operation = attach.request_detach(
+            tx, world.clock.now(), attachment=attachment, node=tx.nodes.get(node_id), actor_id=None
+        )
+    return node_id, operation.id
+
+
+def _cycle(world: World) -> tuple[NodeId, OperationId]:
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        operation = power.request(
+            tx, world.clock.now(), node=tx.nodes.get(node_id), action=power.PowerAction.CYCLE, actor_id=None
+        )
+    return node_id, operation.id
+
+
+def _cycled(world: World, node_id: NodeId) -> None:
+    world.assert_up(node_id)
+    assert world.room.bmcs.view("n1").power_ons >= 2
+
+
+def _still_held(world: World, node_id: NodeId) -> None:
+    node = world.node(node_id)
+    assert (node.state, node.project_id) == (NodeState.ALLOCATED, world.project_id)
+
+
+def _remove_network(world: World) -> tuple[NodeId, OperationId]:
+    node_id = world.free_node()
+    with world.store.transaction() as tx:
+        network = tx.networks.get(world.second_network_id)
+        operation = networks.request_remove(tx, world.clock.now(), network=network, actor_id=None)
+    return node_id, operation.id
+
+
+def _network_removed(world: World, node_id: NodeId) -> None:
+    with world.store.reading() as tx:
+        assert tx.networks.find(id=world.second_network_id) is None
+
+
+def _repair(world: World) -> tuple[NodeId, OperationId]:
+    """Somebody typed on the switch: the running node's port now carries another tenant's VLAN."""
+    node_id, _ = world.running_node()
+    world.switches.drift(SWITCH, "p1", PortConfig(native_vid=666))
+    watch = Watch(store=world.store, drivers=world.drivers, clock=world.clock)
+    assert watch.scan_ports() == 1
+    watch.close()
+    with world.store.reading() as tx:
+        return node_id, tx.operations.list(kind="repair-ports")[0].id
 
 
 VERBS = (
@@ -167,6 +245,27 @@ VERBS = (
         can_cancel=True,
         last_step="await-up",
     ),
+    Verb(
+        name="attach",
+        begin=_attach,
+        check=lambda world, _: _carries(world, {102}),
+        check_undone=lambda world, _: _carries(world, set()),
+        steps=1,
+        can_cancel=True,
+        last_step="connect-port",
+    ),
+    Verb(name="detach", begin=_detach, check=lambda world, _: _carries(world, set()), steps=1),
+    Verb(
+        name="power",
+        begin=_cycle,
+        check=_cycled,
+        check_undone=_still_held,
+        steps=5,
+        can_cancel=True,
+        last_step="await-up",
+    ),
+    Verb(name="remove-network", begin=_remove_network, check=_network_removed, steps=1, has_devices=False),
+    Verb(name="repair-ports", begin=_repair, check=lambda world, _: _carries(world, set()), steps=1),
     Verb(name="release", begin=_release, check=_released, steps=5),
     Verb(name="stop", begin=_stop, check=_stopped, steps=3),
     Verb(name="delete-disk", begin=_delete_disk, check=_disk_deleted, steps=1),

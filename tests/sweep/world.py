@@ -100,6 +100,7 @@ class World:
         self._signs: list[tuple[object, str]] = []
         self.project_id = ProjectId(new_id())
         self.image_id, self.network_id, self.switch_id = ImageId(new_id()), NetworkId(new_id()), SwitchId(new_id())
+        self.second_network_id = NetworkId(new_id())
         self.switches.add(SWITCH, ["p1", "p2", "p3"])
         self._seal()
         with self.store.transaction() as tx:
@@ -126,19 +127,19 @@ class World:
                 created_at=now,
             )
         )
-        tx.networks.add(
-            Network(
-                id=self.network_id,
-                name="net",
+        for network_id, name, vid in ((self.network_id, "net", 101), (self.second_network_id, "second", 102)):
+            network = Network(
+                id=network_id,
+                name=name,
                 project_id=self.project_id,
                 kind=NetworkKind.TENANT,
                 fabric="default",
-                vid=101,
+                vid=vid,
                 cidr="10.0.0.0/24",
                 created_at=now,
             )
-        )
-        tx.networks.touch(self.network_id)
+            tx.networks.add(network)
+            tx.networks.touch(network_id)
         tx.images.add(
             Image(
                 id=self.image_id,
@@ -269,11 +270,11 @@ class World:
         with self.store.transaction() as tx:
             for network in tx.networks.list():
                 self._serve_network(tx, network)
+                tx.operations.wake_all(now=self.clock.now(), resource=f"network:{network.id}")
             signs, self._signs = self._signs, []
             for boot_id, stage in signs:
                 if tx.boots.find(id=boot_id) is not None:
                     tx.boots.change(boot_id, **{f"{stage}_at": self.clock.now()})  # type: ignore[arg-type]
-            tx.operations.wake_all(now=self.clock.now(), resource=f"network:{self.network_id}")
 
     def _serve_network(self, tx: Transaction, network: Network) -> None:
         if network.state is NetworkState.REMOVING:

@@ -1,7 +1,9 @@
 """Every workflow, by name."""
 
-from malleable.workflows import attach, enrol, networks, power, provision, release, repair, storage
-from malleable.workflows.steps import Workflow
+from dataclasses import replace
+
+from malleable.workflows import attach, booting, enrol, networks, power, provision, release, repair, storage
+from malleable.workflows.steps import Step, Workflow
 
 _ALL = (
     enrol.ENROL,
@@ -21,3 +23,15 @@ _ALL = (
     networks.REMOVE_NETWORK,
 )
 WORKFLOWS: dict[str, Workflow] = {workflow.name: workflow for workflow in _ALL}
+
+
+def workflows(*, up_deadline_s: float) -> dict[str, Workflow]:
+    """Return every workflow; machines get ``up_deadline_s`` from power-on to the proof that their system runs."""
+
+    def timed(step: Step) -> Step:
+        return replace(step, deadline_s=up_deadline_s) if step.name == booting.AWAIT_UP.name else step
+
+    return {
+        name: replace(workflow, steps=tuple(timed(step) for step in workflow.steps))
+        for name, workflow in WORKFLOWS.items()
+    }

@@ -86,9 +86,14 @@ def _enrolled(tx: Transaction, operation: Operation, now: datetime) -> None:
 
 def _withdrawn(tx: Transaction, operation: Operation, now: datetime) -> None:
     """Leave no half-known node behind: the operator repairs the cause and enrols again."""
-    if operation.node_id is None or tx.nodes.find(id=operation.node_id) is None:
+    node = tx.nodes.find(id=operation.node_id) if operation.node_id is not None else None
+    if node is None:
         return
-    node = tx.nodes.get(operation.node_id)
+    if node.state is not NodeState.ENROLLED:
+        # It was known before and is only read again: nothing of it is lost.
+        tx.nodes.change(node.id, state_reason=f"could not be read again: {operation.reason}")
+        record(tx, now, "node.enrol-failed", node=node, operation=operation, data={"reason": operation.reason})
+        return
     for nic in tx.nics.list(node_id=node.id):
         tx.nics.remove(nic.id)
     tx.nodes.remove(node.id)
