@@ -22,7 +22,7 @@ from malleable.store.migrate import upgrade
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
-from malleable.workflows.catalogue import WORKFLOWS
+from malleable.workflows.catalogue import workflows
 from malleable.workflows.engine import Engine
 from malleable.workflows.watch import Watch
 from malleable.workflows.worker import Worker
@@ -45,7 +45,7 @@ class Assembly:
             store=self.store,
             clock=self.clock,
             drivers=self.drivers,
-            workflows=WORKFLOWS,
+            workflows=workflows(up_deadline_s=self.settings.worker.up_deadline_s),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             lease_s=self.settings.worker.lease_s,
             observer=EngineMetrics(self.registry),

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from malleable.client import Client
-from malleable.config import ListenSettings, Settings
+from malleable.config import ListenSettings, Settings, WorkerSettings
 from malleable.domain.errors import MalleableError
 from malleable.domain.projects import Role
 from malleable.domain.secrets import Secret, random_secret
@@ -40,7 +40,14 @@ def _place(port: int) -> Iterator[Settings]:
     """Make a server's settings in a directory that goes away afterwards."""
     with tempfile.TemporaryDirectory(prefix="malleable-demo-") as directory:
         place = Path(directory)
-        yield Settings(state_dir=place / "state", run_dir=place / "run", listen=ListenSettings(port=port))
+        # Named, though they are the defaults: this host may be set up to serve for real, on a database of its own.
+        yield Settings(
+            state_dir=place / "state",
+            run_dir=place / "run",
+            database_url="",
+            listen=ListenSettings(port=port),
+            worker=WorkerSettings(),
+        )
 
 
 def run_demo(nodes: int, port: int | None) -> int:

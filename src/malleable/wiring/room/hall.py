@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +14,7 @@ from malleable.config import Settings, UplinkSettings
 from malleable.domain.errors import Busy, MalleableError, Unavailable
 from malleable.domain.secrets import Secret
 from malleable.sim import rack
+from malleable.sim.rack import processes
 from malleable.wiring.assembly import serve_file
 from malleable.wiring.keys import read_private
 from malleable.wiring.teardown import teardown_gateway, unmount_pool
@@ -43,18 +42,13 @@ class Hall:
         if (url := self.url()) is not None:
             return url
         self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self.state_dir / "serve.log").open("ab") as log:
-            server = subprocess.Popen(
-                [sys.executable, "-m", "malleable.wiring", "serve"],
-                env=self._environment(room),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.run_dir.mkdir(parents=True, exist_ok=True)  # passable: dnsmasq reads in it, and is not root
+        command = [sys.executable, "-m", "malleable.wiring", "serve"]
+        server = processes.spawn(command, log=self.state_dir / "serve.log", env=self._environment(room))
+        processes.record(self._pid_file, server)
         deadline_s = time.monotonic() + START_S
         while (url := self.url()) is None:
-            if server.poll() is not None or time.monotonic() > deadline_s:
+            if not processes.is_alive(server) or time.monotonic() > deadline_s:
                 raise Unavailable("The server did not start.", fix=f"Its last words:\n{self.last_words()}")
             time.sleep(LOOK_S)
         return url
@@ -64,6 +58,9 @@ class Hall:
             **os.environ,
             "M2D_STATE_DIR": str(self.state_dir),
             "M2D_RUN_DIR": str(self.run_dir),
+            # This host may be set up to serve for real: neither its database nor its address is this room's.
+            "M2D_DATABASE_URL": "",
+            "M2D_LISTEN__HOST": "127.0.0.1",
             "M2D_LISTEN__PORT": str(self.port),
             "M2D_UPLINK__OVSDB": f"unix:{room.switch.ovsdb_socket}",
             "M2D_UPLINK__BRIDGE": room.switch.bridge,
@@ -71,14 +68,23 @@ class Hall:
             "M2D_POOL__SIZE_GIB": "32",
         }
 
+    @property
+    def _pid_file(self) -> Path:
+        return self.run_dir / "serve.pid"
+
+    def server(self) -> processes.ProcessId | None:
+        """Return the server's process; None while it does not run."""
+        return processes.recorded(self._pid_file)
+
     def url(self) -> str | None:
-        """Return where the server answers; None while it does not run."""
+        """Return where the server answers; None while it does not."""
+        server = self.server()
         try:
             found = json.loads(serve_file(self.run_dir).read_text())
-            os.kill(found["pid"], 0)
+            # A server that was killed has left its file behind.
+            return str(found["url"]) if server is not None and found["pid"] == server.pid else None
         except (OSError, ValueError, KeyError):
             return None
-        return str(found["url"])
 
     def admin_password(self) -> Secret:
         """Read the first admin's password."""
@@ -91,18 +97,10 @@ class Hall:
         except OSError:
             return "(no log)"
 
-    def stop_server(self, number: signal.Signals = signal.SIGTERM) -> None:
+    def stop_server(self) -> None:
         """End the server and wait until it is gone; nothing to do if it does not run."""
-        try:
-            pid = int(json.loads(serve_file(self.run_dir).read_text())["pid"])
-            os.kill(pid, number)
-        except (OSError, ValueError, KeyError):
-            return
-        deadline_s = time.monotonic() + STOP_S
-        while _lives(pid):
-            if time.monotonic() > deadline_s:
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(LOOK_S)
+        if (server := self.server()) is not None:
+            processes.stop(server, term_s=STOP_S)
 
     def remove(self) -> Sequence[str]:
         """Take down server, gateway, pool and room with all they made; return what could not be removed."""
@@ -127,15 +125,4 @@ class Hall:
         if self.name in rack.names():
             switch = rack.describe(self.name).switch
             uplink = UplinkSettings(ovsdb=f"unix:{switch.ovsdb_socket}", bridge=switch.bridge, netns=switch.netns)
-        return Settings(state_dir=self.state_dir, run_dir=self.run_dir, uplink=uplink)
-
-
-def _lives(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        # Our own child would stay a zombie otherwise.
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Settings(state_dir=self.state_dir, run_dir=self.run_dir, database_url="", uplink=uplink)

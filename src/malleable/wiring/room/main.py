@@ -71,6 +71,7 @@ def _tell(story: Story, hall: Hall, image: str, images: Path, *, is_kept: bool) 
 
 def _take_down(story: Story, hall: Hall) -> None:
     with story.chapter("Everything is taken down"):
-        for trouble in hall.remove():
-            story.checks.append({"check": "nothing is left", "passed": False, "evidence": trouble})
+        troubles = list(hall.remove())
+        story.checks.append({"check": "nothing is left", "passed": not troubles, "evidence": troubles})
+        for trouble in troubles:
             story.say(f"[red]{trouble}[/red]")

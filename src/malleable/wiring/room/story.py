@@ -121,6 +121,7 @@ class RoomStory:
         tenant.address, tenant.iqn = target.initiator_address, target.iqn
         racked = next(node for node in self.room.nodes if node.name == tenant.node)
         tenant.mac, tenant.tap = racked.nics[0].mac, racked.nics[0].switch_port
+        self.story.facts["namespaces"] = {one.name: one.netns for one in self.tenants.values() if one.netns}
 
     def _check_login_prompt(self, tenant: Tenant) -> None:
         seen = self._await_console(tenant.node, "login:")
