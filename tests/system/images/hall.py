@@ -30,7 +30,8 @@ TOKEN = "one-time-token"
 CLONE_NEWNET = 0x40000000
 POLL_S = 0.1
 REPLY_BYTES = 4096
-QUIET_S = 1.5
+ASKED_S = 3.0
+SILENT_S = 12.0
 
 
 def run(*command: str) -> str:
@@ -255,8 +256,9 @@ class Machine:
     def log_in(self, user: str, password: str, prompt: str, deadline_s: float) -> None:
         """Answer the console's questions until ``prompt`` stands there.
 
-        A question is answered again when it stands for ``QUIET_S``: login(1) discards what comes
-        between its asking and its reading, and nothing on the console shows when it reads.
+        A question is answered when it stands for ``ASKED_S``, and again when it still stands: login(1)
+        discards what comes between its asking and its reading, and nothing shows when it reads. No
+        question for ``SILENT_S`` gets an empty line; sooner, it would answer one that is yet to come.
         """
         seen, since = "", time.monotonic()
 
@@ -264,10 +266,11 @@ class Machine:
             nonlocal seen, since
             drain(wire)
             text, now = self.text(), time.monotonic()
+            answer = answer_to(text, user, password)
             if text != seen:
                 seen, since = text, now
-            elif now - since > QUIET_S:
-                wire.sendall(f"{answer_to(text, user, password)}\r".encode())
+            elif now - since > (ASKED_S if answer else SILENT_S):
+                wire.sendall(f"{answer}\r".encode())
                 since = now
             return prompt in text
 
