@@ -195,9 +195,10 @@ class Export:
 class Session:
     """A live login to a target."""
 
-    number: int  #: grows with every login to the daemon: the operating system's is larger than the firmware's
+    number: int  #: grows with every login to the daemon
     initiator_iqn: str
     address: str
+    alias: str = ""  #: what the initiator calls itself (RFC 7143 §13.7); operating systems do, iPXE does not
 
 
 class Targets(Protocol):

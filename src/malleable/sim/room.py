@@ -150,7 +150,7 @@ class SimRoom:
     def _start_system(self, name: str, boots: int, intent: Intent, firmware: tuple[NetworkId, str, Session]) -> None:
         network_id = firmware[0]
         machine = self._current(name, boots)
-        session = self._login(name, network_id, intent) if machine is not None else None
+        session = self._login(name, network_id, intent, alias=name) if machine is not None else None
         self.targets.logout(*firmware)
         if machine is None or session is None:
             return
@@ -171,7 +171,7 @@ class SimRoom:
             machine = self._machines[name]
             return machine if machine.boots == boots else None
 
-    def _login(self, name: str, network_id: NetworkId, intent: Intent) -> Session | None:
+    def _login(self, name: str, network_id: NetworkId, intent: Intent, alias: str = "") -> Session | None:
         try:
             return self.targets.login(
                 network_id,
@@ -179,6 +179,7 @@ class SimRoom:
                 address=intent.address,
                 chap=intent.chap,
                 initiator_iqn=intent.initiator_iqn,
+                alias=alias,
             )
         except LoginRefused as e:
             self._say(name, f"iSCSI: could not open SAN device: {e}")

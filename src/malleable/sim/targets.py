@@ -114,6 +114,7 @@ class SimTargets:
         address: str,
         chap: tuple[str, Secret] | None,
         initiator_iqn: str = "iqn.2026-11.org.malleable:node:simulated",
+        alias: str = "",
     ) -> Session:
         """Log in as a node does; another login does not end an earlier one.
 
@@ -127,7 +128,7 @@ class SimTargets:
             if chap != (export.chap_username, export.chap_password):
                 raise LoginRefused("Authentication failure.")
             daemon.last_number += 1
-            session = Session(number=daemon.last_number, initiator_iqn=initiator_iqn, address=address)
+            session = Session(number=daemon.last_number, initiator_iqn=initiator_iqn, address=address, alias=alias)
             daemon.sessions.setdefault(iqn, []).append(session)
             return session
 

@@ -148,25 +148,21 @@ def _phoned_home(context: Context, boot: Boot) -> Done | Wait:
 
 
 def _logged_in(context: Context, boot: Boot) -> Done | Wait:
-    """Tell the operating system's iSCSI session from the firmware's: it comes later, so its number is larger.
+    """Tell the operating system's iSCSI session from the firmware's: only the former gives itself a name (an alias).
 
-    The firmware's lives for a second or more, but a control plane that was down just then has not seen it; then a
-    call for metadata, which no firmware makes, tells that the live session is the operating system's.
+    Counting logins would not do: iPXE logs in twice on boot way "kernel" (measured), and the system may take its
+    initrd's session over by another login. A call for metadata, which no firmware makes, tells the same of a system
+    that is silent about its name.
     """
     with context.store.reading() as tx:
         target = tx.targets.find(id=boot.target_id)
     if target is None:
         raise Conflict("The disk is no longer presented to the node.", code="no-target")
-    numbers = [s.number for s in context.drivers.targets.sessions(target.network_id, target.iqn)]
-    first = context.memory.get("firmware_session")
-    if first is None and numbers:
-        first = min(numbers)
-    later = [n for n in numbers if first is not None and n > int(str(first))]
-    if later or (numbers and boot.metadata_fetched_at is not None):
-        return _up(context, boot, {"firmware_session": first, "system_session": (later or numbers)[-1]})
-    memory = {} if first is None else {"firmware_session": first}
-    reason = _progress(boot, "to log in to its disk")
-    return Wait(seconds=UP_LOOK_S, reason=reason, memory=memory, resource=f"boot:{boot.node_id}")
+    sessions = context.drivers.targets.sessions(target.network_id, target.iqn)
+    systems = [s for s in sessions if s.alias or boot.metadata_fetched_at is not None]
+    if systems:
+        return _up(context, boot, {"session": systems[-1].number, "alias": systems[-1].alias})
+    return Wait(seconds=UP_LOOK_S, reason=_progress(boot, "to log in to its disk"), resource=f"boot:{boot.node_id}")
 
 
 def _up(context: Context, boot: Boot, evidence: dict[str, object]) -> Done:

@@ -165,11 +165,7 @@ class TgtTargets:
         The number is tgtd's TSIH: one counter for all targets of a daemon. It restarts with the daemon, and after
         65,535 logins it begins again at the lowest free number; the order stays that of the logins.
         """
-        return [
-            Session(number=number, initiator_iqn=name, address=address)
-            for target in self._control(network_id).targets(iqn)
-            for number, name, address in target.nexuses
-        ]
+        return [session for target in self._control(network_id).targets(iqn) for session in target.nexuses]
 
     def list(self, network_id: NetworkId) -> frozenset[str]:
         """Do as ``Targets.list``."""

@@ -15,6 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from malleable.domain.errors import Busy, Malformed, Refused, Unreachable
+from malleable.domain.ports import Session
 
 REQUEST = struct.Struct("=ii64sIiQQIIIIII")
 RESPONSE = struct.Struct("=II")
@@ -72,7 +73,7 @@ class TgtTarget:
     tid: int
     iqn: str
     is_ready: bool
-    nexuses: tuple[tuple[int, str, str], ...]  #: (session number, initiator name, address), oldest first
+    nexuses: tuple[Session, ...]  #: oldest first
     luns: frozenset[int]
     accounts: tuple[str, ...]
     addresses: tuple[str, ...]
@@ -174,6 +175,7 @@ _LUN = re.compile(r"^ +LUN: (\d{1,9})$", re.MULTILINE)
 _CONNECTION = re.compile(r"^Session: (\d{1,9})\n +Connection: (\d{1,9})$", re.MULTILINE)
 _PEER = re.compile(r"^ +IP Address: (\S+)$", re.MULTILINE)
 INITIATOR_NAME_MAX_CHARS = 223  #: RFC 3720 §3.2.6.1
+NO_ALIAS = "none"  #: tgtd's word for an initiator that gave none; an initrd without a host name says "(none)"
 
 
 def parse_targets(text: str, iqn: str | None = None) -> Iterator[TgtTarget]:
@@ -208,11 +210,19 @@ def _parse_target(head: re.Match[str], body: str) -> TgtTarget:
     )
 
 
-def _parse_nexus(head: re.Match[str], rest: str) -> tuple[int, str, str]:
-    name = head[2].rpartition(" alias: ")[0] or head[2]
-    printable = "".join(c if c.isprintable() else "?" for c in name[:INITIATOR_NAME_MAX_CHARS])
-    # tgtd's own words come last.
-    return int(head[1]), printable, (_PEER.findall(rest) or [""])[-1]
+def _parse_nexus(head: re.Match[str], rest: str) -> Session:
+    name, separator, alias = head[2].rpartition(" alias: ")
+    return Session(
+        number=int(head[1]),
+        initiator_iqn=_printable(name or head[2]),
+        # tgtd's own words come last.
+        address=(_PEER.findall(rest) or [""])[-1],
+        alias=_printable(alias) if separator and alias != NO_ALIAS else "",
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:INITIATOR_NAME_MAX_CHARS])
 
 
 def _section(body: str, title: str, next_title: str) -> tuple[str, ...]:
