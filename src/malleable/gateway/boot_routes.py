@@ -57,7 +57,7 @@ class BootRoutes:
             return refusal(HTTPStatus.FORBIDDEN)
         boot = network.boot_of(asker)
         if boot is None:
-            reason = network.refused.get(mac) or "there is no boot intent. Provision the node with m2 pro."
+            reason = network.refused.get(mac) or "there is no boot intent. Provision the node with `m2 provision`."
             return text(scripts.nothing_to_run(network, mac, asker.address, reason))
         ticket = self._tickets.issue(network.id, mac, asker.address)
         return text(scripts.first_stage(network, mac, ticket))

@@ -56,7 +56,7 @@ def _add_nics(tx: Transaction, node: Node, seen: Inspection) -> None:
         raise Conflict(
             f"The BMC of {node.name} tells of no NIC and none was named.",
             code="no-nic",
-            fix="Name them: --nic MAC=SWITCH/PORT.",
+            fix="Name them: --wire MAC=SWITCH/PORT.",
         )
     found = [parse_mac(nic.mac) for nic in seen.nics]
     strangers = known.difference(found)

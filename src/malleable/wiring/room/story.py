@@ -21,6 +21,7 @@ from malleable.wiring.room.packets import run_in, watching
 from malleable.wiring.story import Story
 
 PROJECTS = ("alice", "bob")
+WAYS = {"alice": "san", "bob": "kernel"}  #: both ways to boot a disk are shown
 CIDR = "10.0.0.0/24"  #: the same for both tenants, on purpose
 CONSOLE_S = 120.0
 LOOK_S = 0.5
@@ -108,8 +109,17 @@ class RoomStory:
         node = self.room.nodes[PROJECTS.index(name)].name
         return self.m2.start(
             "provision", "--project", name, "--image", self.image, "--network", "net", "--node", node,
-            "--disk-name", f"{name}-disk", "--user-data", str(file),
+            "--disk-name", f"{name}-disk", "--way", WAYS[name], "--ssh-key", str(self._ssh_key()),
+            "--user-data", str(file),
         )  # fmt: skip
+
+    def _ssh_key(self) -> Path:
+        """Make the key pair that may log in to the machines; return its public half."""
+        key = self.hall.state_dir / "ssh-key"
+        if not key.exists():
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "malleable-demo", "-f", str(key)]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        return key.with_suffix(".pub")
 
     def _find(self, tenant: Tenant) -> None:
         """Learn where a tenant's machine is now."""
@@ -221,11 +231,14 @@ class RoomStory:
         alice = self.tenants["alice"]
         say = self.story.console.print
         say("\n[bold]The room stays up.[/bold] In a shell as root:", highlight=False)
+        user = self.client.image_get(self.image).default_user
+        ssh = f"ssh -i {self.hall.state_dir / 'ssh-key'} -o StrictHostKeyChecking=no {user}@{alice.address}"
         environment = f"M2_URL={self.url} M2_TOKEN={shlex.quote(self.token.reveal())}"
         for line in (
             f"export {environment}",
             "m2 node list",
             f"m2 node console {alice.node}",
+            f"ip netns exec {alice.netns} {ssh}    # log in to alice's machine",
             f"m2 node timeline {alice.node}",
             f"m2 node release {alice.node}",
             f"m2d rack fault {self.room.nodes[3].name} bmc-silent",
