@@ -194,8 +194,8 @@ class RoomStory:
         file = self.hall.state_dir / "user-data-resume"
         file.write_text(f"#!/bin/sh\necho resumed on $(hostname), found:\ncat {NOTE}-alice\n")
         self.m2.run(
-            "provision", "--project", "alice", "--disk", alice.disk, "--network", "net", "--node", other,
-            "--user-data", str(file),
+            "provision", "--project", "alice", "--disk", alice.disk, "--network", "net", "--node", other, "--ssh-key",
+            str(self._ssh_key()), "--user-data", str(file),
         )  # fmt: skip
         self._find(alice)
         self.story.check(f"alice's disk runs on {other}", alice.node == other, alice.node)
