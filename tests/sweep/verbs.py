@@ -193,6 +193,27 @@ def _still_held(world: World, node_id: NodeId) -> None:
     assert (node.state, node.project_id) == (NodeState.ALLOCATED, world.project_id)
 
 
+def _retire(world: World) -> tuple[NodeId, OperationId]:
+    """The BMC of a running node dies; its release ends in quarantine."""
+    node_id, _ = world.running_node()
+    world.room.bmcs.silence("sim://n1")
+    with world.store.transaction() as tx:
+        operation = release.request(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
+    assert world.run(operation.id).state == "failed"
+    with world.store.transaction() as tx:
+        retiring = release.request_retire(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
+    return node_id, retiring.id
+
+
+def _retired(world: World, node_id: NodeId) -> None:
+    node = world.node(node_id)
+    assert (node.state, node.project_id) == (NodeState.MAINTENANCE, None)
+    carried = world.switches.carried(SWITCH, "p1")
+    assert carried is not None
+    assert carried.is_shut
+    assert world.targets.list(world.network_id) == frozenset()
+
+
 def _remove_network(world: World) -> tuple[NodeId, OperationId]:
     node_id = world.free_node()
     with world.store.transaction() as tx:
@@ -264,6 +285,7 @@ VERBS = (
         can_cancel=True,
         last_step="await-up",
     ),
+    Verb(name="retire", begin=_retire, check=_retired, steps=3),
     Verb(name="remove-network", begin=_remove_network, check=_network_removed, steps=1, has_devices=False),
     Verb(name="repair-ports", begin=_repair, check=lambda world, _: _carries(world, set()), steps=1),
     Verb(name="release", begin=_release, check=_released, steps=5),

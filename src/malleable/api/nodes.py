@@ -169,6 +169,13 @@ def node_readmit(request: Request, node: str) -> Response:
     return begun(call, call.services.nodes.node_readmit(call.caller, node))
 
 
+@routes.post("/{node}/retire", status_code=202, response_model=OperationView)
+def node_retire(request: Request, node: str) -> Response:
+    """Take a quarantined node out of use without its BMC: ports shut, disks fenced, then maintenance."""
+    call = call_of(request)
+    return begun(call, call.services.nodes.node_retire(call.caller, node))
+
+
 @routes.post("/{node}/maintenance", response_model=NodeView)
 def node_maintain(request: Request, node: str, body: MaintenanceRequest) -> Response:
     """Take a node out of use."""

@@ -15,7 +15,16 @@ NicArgument = Annotated[str, typer.Argument(metavar="NIC", help="Its name or MAC
 
 def add_care(noun: typer.Typer) -> None:
     """Register the commands."""
-    register(noun, {"maintenance": node_maintenance, "readmit": node_readmit, "wire": node_wire, "unwire": node_unwire})
+    register(
+        noun,
+        {
+            "maintenance": node_maintenance,
+            "readmit": node_readmit,
+            "retire": node_retire,
+            "wire": node_wire,
+            "unwire": node_unwire,
+        },
+    )
 
 
 def node_maintenance(
@@ -34,6 +43,11 @@ def node_maintenance(
 def node_readmit(session: Session, node: NodeArgument, watch: Watch = True) -> None:
     """Clean a quarantined node as a release does, and free it when everything is proven."""
     finish(session, session.m2.node_readmit(node), is_watching=watch, what=f"readmit {node}")
+
+
+def node_retire(session: Session, node: NodeArgument, watch: Watch = True) -> None:
+    """Take a quarantined node with a dead BMC out of use: ports shut, disks fenced; then repair or delete it."""
+    finish(session, session.m2.node_retire(node), is_watching=watch, what=f"retire {node}")
 
 
 def node_wire(

@@ -56,6 +56,10 @@ class MachineCalls(Connection):
         """Begin to bring a quarantined node back to the free ones."""
         return self.post(v1("nodes", node, "readmit"), OperationView)
 
+    def node_retire(self, node: str) -> OperationView:
+        """Begin to take a quarantined node out of use without its BMC."""
+        return self.post(v1("nodes", node, "retire"), OperationView)
+
     def node_maintain(self, node: str, reason: str) -> NodeView:
         """Take a node that nobody holds out of use."""
         return self.post(v1("nodes", node, "maintenance"), NodeView, MaintenanceRequest(reason=reason))

@@ -100,6 +100,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "node_stop": _changes(_O, _M),
         "node_power": _changes(_O, _M),
         "node_readmit": _changes(_O),
+        "node_retire": _changes(_O),
         "node_maintain": _changes(_O),
         "node_console": _reads(_O, _R),
         "node_attach": _changes(_A, _M),

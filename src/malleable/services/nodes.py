@@ -160,6 +160,12 @@ class Nodes:
                 return enrol.request(tx, self._parts.now(), node=node, actor_id=caller.user_id)
             raise Conflict(f"Node {node.name} is {node.state}, not quarantined or inspected.", code="not-quarantined")
 
+    def node_retire(self, caller: Caller, ref: str) -> Operation:
+        """Begin to take a quarantined node out of use without its BMC. Errors: NotFound, Conflict."""
+        with self._parts.store.transaction() as tx:
+            node = find_node(tx, caller, "node_retire", ref)
+            return release.request_retire(tx, self._parts.now(), node=node, actor_id=caller.user_id)
+
     def node_power(self, caller: Caller, ref: str, action: str) -> Operation:
         """Begin to switch a node: "on", "off" or "cycle". Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:

@@ -11,6 +11,7 @@ _ALL = (
     provision.BOOT,
     release.RELEASE,
     release.STOP,
+    release.RETIRE,
     power.POWER,
     attach.ATTACH,
     attach.DETACH,

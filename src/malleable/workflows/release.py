@@ -82,6 +82,29 @@ def request_stop(tx: Transaction, now: datetime, *, node: Node, actor_id: UserId
     )
 
 
+def request_retire(tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | None) -> Operation:
+    """Begin to take a quarantined node out of use without its BMC: cut off, fenced, nobody's. Errors: Conflict.
+
+    For a node whose BMC is dead: its power cannot be proven, so it never becomes free this way.
+    """
+    if node.state is not NodeState.QUARANTINED:
+        raise Conflict(f"Node {node.name} is {node.state}, not quarantined.", code="not-quarantined")
+    return begin(
+        tx, now, "retire", node_id=node.id, project_id=node.project_id, actor_id=actor_id, arguments=places(tx, node)
+    )
+
+
+def _retired(tx: Transaction, operation: Operation, now: datetime) -> None:
+    """Hand the node to the operator, cut off from every network and disk; its power is whatever it is."""
+    if operation.node_id is None:
+        return
+    switching.drop_attachments(tx, operation.node_id)
+    node = tx.nodes.get(operation.node_id)
+    reason = "retired: cut off without its BMC; repair or delete it"
+    move_node(tx, now, node, NodeState.MAINTENANCE, reason=reason, project_id=None, boot=BootState.NONE)
+    record(tx, now, "node.retired", node=node, operation=operation)
+
+
 RELEASE = Workflow(
     name="release",
     steps=(
@@ -101,6 +124,14 @@ STOP = Workflow(
     steps=(powering.POWER_OFF, presenting.REVOKE_TARGETS, booting.DISARM_BOOT),
     on_done=_stopped,
     # Only forward, like release: fencing is not taken back half-way.
+    on_undone=None,
+    on_stuck=quarantine,
+)
+RETIRE = Workflow(
+    name="retire",
+    steps=(switching.SHUT_PORTS, presenting.REVOKE_TARGETS, booting.DISARM_BOOT),
+    on_done=_retired,
+    # Only forward, like release.
     on_undone=None,
     on_stuck=quarantine,
 )

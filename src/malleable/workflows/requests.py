@@ -13,7 +13,17 @@ from malleable.domain.store import EVENTS, WORK, Transaction
 
 #: Workflows that only go forward; they end in quarantine rather than half undone.
 FORWARD_ONLY = frozenset(
-    {"release", "stop", "detach", "remove-network", "restore-targets", "repair-ports", "delete-disk", "delete-image"}
+    {
+        "release",
+        "stop",
+        "retire",
+        "detach",
+        "remove-network",
+        "restore-targets",
+        "repair-ports",
+        "delete-disk",
+        "delete-image",
+    }
 )
 
 
