@@ -148,9 +148,12 @@ def _note(tx: Transaction, now: datetime, network: Network, report: Served) -> N
 
 
 def _wake(tx: Transaction, now: datetime, network_id: NetworkId) -> None:
-    """Make every operation that waits for the network look again: those parked on it, and those of its nodes."""
-    tx.operations.wake(now=now, resource=f"network:{network_id}")
-    for boot in tx.boots.list(network_id=network_id):
+    """Make every operation that waits for the network look again.
+
+    One that has written its intent but does not wait yet would miss that; a wake-up by its node is kept for it.
+    """
+    tx.operations.wake_all(now=now, resource=f"network:{network_id}")
+    for boot in tx.boots.list(network_id=network_id, script_fetched_at=None):
         tx.operations.wake(now=now, node_id=boot.node_id)
     tx.notify(WORK)
 
