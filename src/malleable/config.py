@@ -1,4 +1,4 @@
-"""The settings of every program, read once: defaults < /etc/malleable/m2d.toml (or --config) < environment (M2D_…)."""
+"""The settings of every program, read once: defaults < /etc/malleable/m2d.toml < environment (M2D_…)."""
 
 import os
 from pathlib import Path
@@ -52,7 +52,8 @@ class UplinkSettings(_Part):
 class WorkerSettings(_Part):
     """How hard one worker works."""
 
-    threads: int = Field(default=16, ge=1, le=256)
+    threads: int = Field(default=32, ge=1, le=256)  #: a device that hangs holds one until its time-out
+    metrics_port: int = Field(default=0, ge=0, le=65535)  #: of a worker that runs apart, on loopback; 0: none
     lease_s: float = Field(default=2.0, gt=0.5)
     power_poll_s: float = Field(default=60.0, gt=0)
     port_scan_s: float = Field(default=20.0, gt=0)

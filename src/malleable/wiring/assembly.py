@@ -60,7 +60,7 @@ class Assembly:
 @contextmanager
 def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Assembly]:
     """Open the database (an embedded one is made and migrated first) and put the parts together."""
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directories(settings)
     if settings.is_embedded:
         upgrade(settings.database)
     store = open_store(settings.database, database_key(settings.state_dir))
@@ -79,6 +79,21 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
         )
     finally:
         store.close()
+
+
+def make_directories(settings: Settings) -> None:
+    """Make the directories that everything of a server lies in. Errors: Unavailable, naming the setting."""
+    for directory, mode, setting in (
+        (settings.state_dir, 0o700, "M2D_STATE_DIR"),
+        (settings.run_dir, 0o755, "M2D_RUN_DIR"),
+    ):
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=mode)
+        except OSError as e:
+            raise Unavailable(
+                f"The directory {directory} cannot be made: {e.strerror}.",
+                fix=f"Choose another with {setting}, or run as a user that may write there.",
+            ) from e
 
 
 def real_drivers(settings: Settings) -> Drivers:

@@ -11,9 +11,10 @@ from malleable.domain.secrets import Secret
 from malleable.domain.switches import Switch
 from malleable.gateway import preflight
 from malleable.store import open_store
-from malleable.wiring.assembly import gateway_settings, real_drivers
+from malleable.wiring.assembly import gateway_settings, make_directories, real_drivers
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
+from malleable.wiring.teardown import unmount_pool
 
 LOW_DISK_BYTES = 5 << 30
 
@@ -39,7 +40,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Finding:
+    if settings.is_embedded and not (settings.state_dir / "malleable.db").exists():
+        return Finding(what="database", is_good=True, said="none yet: the first start makes it")
     try:
+        make_directories(settings)
         open_store(settings.database, database_key(settings.state_dir)).close()
     except MalleableError as e:
         return Finding(what="database", is_good=False, said=e.message, fix=e.fix)
@@ -49,8 +53,13 @@ def _database(settings: Settings) -> Finding:
 def _pool(settings: Settings) -> Finding:
     if os.geteuid() != 0:
         return Finding(what="disk pool", is_good=False, said="not looked at", fix="Run `m2d doctor` as root.")
+    was_mounted = any(path.is_mount() for path in (settings.state_dir / "pool").glob("*"))
     try:
+        make_directories(settings)
         real_drivers(settings).disks.check()
+        if not was_mounted:
+            # Looking must leave a host as it was; a server mounts the pool when it needs it.
+            unmount_pool(settings)
     except MalleableError as e:
         return Finding(what="disk pool", is_good=False, said=e.message, fix=e.fix)
     return Finding(what="disk pool", is_good=True, said="clones in constant time")

@@ -2,6 +2,7 @@
 
 import base64
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from malleable.domain.errors import Invalid
@@ -11,13 +12,25 @@ from malleable.store import new_key
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, whole or not at all."""
+    _written_beside(path, text).replace(path)
+
+
+def _make_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, unless another process has made it first."""
+    work = _written_beside(path, text)
+    with suppress(FileExistsError):
+        path.hardlink_to(work)
+    work.unlink()
+
+
+def _written_beside(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_suffix(".new")
+    work = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    work.replace(path)
+    return work
 
 
 def read_private(path: Path) -> Secret:
@@ -37,5 +50,6 @@ def database_key(state_dir: Path) -> bytes:
     """
     path = state_dir / "secret.key"
     if not path.exists():
-        write_private(path, base64.b64encode(new_key()).decode() + "\n")
+        # Programs that start together must end up with one key: what one of them sealed, all must open.
+        _make_private(path, base64.b64encode(new_key()).decode() + "\n")
     return base64.b64decode(read_private(path).reveal())

@@ -1,6 +1,7 @@
 """`m2d`: the server's own commands."""
 
 import sys
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +9,8 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from malleable.config import Settings
-from malleable.domain.errors import MalleableError
+from malleable.config import ETC, Settings
+from malleable.domain.errors import Invalid, MalleableError
 from malleable.wiring import logs
 
 app = typer.Typer(
@@ -20,7 +21,10 @@ Port = Annotated[int | None, typer.Option(help="Port of the API (default 8642; 0
 
 
 def _settings(port: int | None = None) -> Settings:
-    settings = Settings()
+    try:
+        settings = Settings()
+    except (tomllib.TOMLDecodeError, OSError) as e:
+        raise Invalid(f"The settings in {ETC} cannot be read: {e}.", fix="Repair the file or remove it.") from e
     if port is not None:
         settings = settings.model_copy(update={"listen": settings.listen.model_copy(update={"port": port})})
     logs.configure(settings.log_level)
@@ -75,9 +79,10 @@ def gateway_token(file: Annotated[Path, typer.Argument(help="Where to write the 
 def migrate() -> None:
     """Bring the database to this version."""
     from malleable.store.migrate import upgrade
+    from malleable.wiring.assembly import make_directories
 
     settings = _settings()
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directories(settings)
     upgrade(settings.database)
     typer.echo("The database is up to date.")
 

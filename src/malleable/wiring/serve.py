@@ -14,6 +14,7 @@ from socket import socket
 
 import structlog
 import uvicorn
+from prometheus_client import start_http_server
 
 from malleable.api.app import close_streams, create_app
 from malleable.client import Client
@@ -24,6 +25,7 @@ from malleable.domain.secrets import Secret
 from malleable.gateway.gateway import Gateway
 from malleable.services.bootstrap import bootstrap_admin, bootstrap_gateway
 from malleable.wiring.assembly import Assembly, assemble, gateway_settings, require_root, serve_file
+from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import read_private, write_private
 from malleable.wiring.tls import own_certificate
 
@@ -32,6 +34,7 @@ log = structlog.get_logger()
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHUTDOWN_GRACE_S = 5
 GATEWAY_RETRY_S = 5.0
+HEALTH_LOOK_S = 30.0
 
 #: Something that runs beside the API until told to stop.
 Companion = Callable[[Assembly, str, threading.Event], None]
@@ -57,6 +60,9 @@ def serve_api(settings: Settings) -> None:
 def work(settings: Settings) -> None:
     """Run a worker and the watch alone, until a signal ends them."""
     with assemble(settings) as assembly, _working(assembly):
+        if settings.worker.metrics_port:
+            # On loopback only: step names are harmless, but nothing here asks who you are.
+            start_http_server(settings.worker.metrics_port, addr="127.0.0.1", registry=assembly.registry)
         _wait_for_signal()
 
 
@@ -70,10 +76,22 @@ def serve_gateway(settings: Settings) -> None:
         )
     stop = threading.Event()
     client = Client(settings.gateway.api_url, read_private(settings.gateway.token_file))
-    with assemble(settings) as assembly:
-        gateway = Gateway(client, uplink(settings.uplink), gateway_settings(settings), assembly.clock)
-        _until_signal(stop)
-        gateway.run(stop)
+    gateway = Gateway(client, uplink(settings.uplink), gateway_settings(settings), SystemClock())
+    threading.Thread(target=_tell_troubles, args=(gateway, stop), name="gateway-health", daemon=True).start()
+    _until_signal(stop)
+    gateway.run(stop)
+
+
+def _tell_troubles(gateway: Gateway, stop: threading.Event) -> None:
+    """Log what is wrong with a gateway when it begins, and when it is over."""
+    known: dict[str, str] = {}
+    while not stop.wait(HEALTH_LOOK_S):
+        found = {trouble.what: trouble.fix for trouble in gateway.health()}
+        for what in found.keys() - known.keys():
+            log.warning("gateway trouble", what=what, fix=found[what])
+        for what in known.keys() - found.keys():
+            log.info("gateway trouble over", what=what)
+        known = found
 
 
 def first_admin(assembly: Assembly) -> None:
@@ -225,7 +243,6 @@ def _announce(assembly: Assembly, listener: socket, *, is_tls: bool) -> str:
     host, port = listener.getsockname()[:2]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"{'https' if is_tls else 'http'}://{shown}:{port}"
-    assembly.settings.run_dir.mkdir(parents=True, exist_ok=True)
     write_private(serve_file(assembly.settings.run_dir), json.dumps({"url": url, "pid": os.getpid()}) + "\n")
     log.info("serving", url=url)
     return url
@@ -237,6 +254,7 @@ def _gateway_beside(assembly: Assembly, url: str, stop: threading.Event) -> None
     token = bootstrap_gateway(services.parts, services.users)
     client = Client(url, token, verify=_trust(assembly, url))
     gateway = Gateway(client, uplink(assembly.settings.uplink), gateway_settings(assembly.settings), assembly.clock)
+    threading.Thread(target=_tell_troubles, args=(gateway, stop), name="gateway-health", daemon=True).start()
     while not stop.is_set():
         try:
             gateway.run(stop)
@@ -246,8 +264,14 @@ def _gateway_beside(assembly: Assembly, url: str, stop: threading.Event) -> None
 
 
 def _trust(assembly: Assembly, url: str) -> bool | ssl.SSLContext:
-    own = assembly.settings.state_dir / "tls" / "server.pem"
-    return ssl.create_default_context(cafile=str(own)) if url.startswith("https") and own.exists() else True
+    """Trust the very certificate that this server shows, under whatever name: the call goes to ourselves."""
+    certificate, _ = _certificate(assembly)
+    if not url.startswith("https") or certificate is None:
+        return True
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return context
 
 
 def gateway_token(settings: Settings) -> Secret:
