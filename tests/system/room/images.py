@@ -1,0 +1,5 @@
+"""Where `make tiny` puts what these tests boot."""
+
+from pathlib import Path
+
+TINY = Path(__file__).parents[3] / "build" / "images" / "tiny.json"
