@@ -45,10 +45,11 @@ class Open(SimTargets):
         address: str,
         chap: tuple[str, Secret] | None,
         initiator_iqn: str = "iqn.2026-11.org.malleable:node:any",
+        alias: str = "",
     ) -> Session:
         export = self._daemon(network_id).exports[iqn]
         chap = (export.chap_username, export.chap_password)
-        return super().login(network_id, iqn, address=address, chap=chap, initiator_iqn=initiator_iqn)
+        return super().login(network_id, iqn, address=address, chap=chap, initiator_iqn=initiator_iqn, alias=alias)
 
 
 class Restless(SimTargets):
