@@ -194,6 +194,7 @@ class World:
     def provision(self, node_id: NodeId, disk: Disk | None = None) -> OperationId:
         """Begin to provision a node, with a new disk unless one is given."""
         with self.store.transaction() as tx:
+            makes_disk = disk is None
             if disk is None:
                 disk = Disk(
                     id=DiskId(new_id()),
@@ -205,9 +206,9 @@ class World:
                     created_at=self.clock.now(),
                 )
                 tx.disks.add(disk)
-            return request_provision(tx, self.clock.now(), self.wish(tx, node_id, disk)).id
+            return request_provision(tx, self.clock.now(), self.wish(tx, node_id, disk, makes_disk=makes_disk)).id
 
-    def wish(self, tx: Transaction, node_id: NodeId, disk: Disk) -> Wish:
+    def wish(self, tx: Transaction, node_id: NodeId, disk: Disk, *, makes_disk: bool = False) -> Wish:
         node = tx.nodes.get(node_id)
         return Wish(
             node=node,
@@ -218,6 +219,7 @@ class World:
             nic=tx.nics.list(node_id=node_id)[0],
             way=BootWay.KERNEL,
             hostname=node.name,
+            makes_disk=makes_disk,
         )
 
     def running_node(self, name: str = "n1", port: str = "p1") -> tuple[NodeId, Disk]:

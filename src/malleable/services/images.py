@@ -111,7 +111,8 @@ class Images:
         """Begin to delete an image that no disk was cloned from. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:
             image = find_owned(tx, tx.images, caller, "image_delete", ref, project)
-            return storage.request_delete_image(tx, self._parts.now(), image=image, actor_id=caller.user_id)
+            spool, now = self._parts.spool_dir / str(image.id), self._parts.now()
+            return storage.request_delete_image(tx, now, image=image, spool=spool, actor_id=caller.user_id)
 
     def image_seal(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to prove the upload's checksum and to seal it. Errors: NotFound; Conflict when a file is missing."""
@@ -133,8 +134,9 @@ class Images:
         """Prepare to receive an image's content, or a file it names. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.reading() as tx:
             image = find_owned(tx, tx.images, caller, "image_upload", ref, project)
-        if image.state is not ImageState.IMPORTING:
-            raise Conflict(f"Image {image.name} is {image.state}; it takes no upload.", code="image-state")
+            if image.state is not ImageState.IMPORTING:
+                raise Conflict(f"Image {image.name} is {image.state}; it takes no upload.", code="image-state")
+            storage.check_unsealing(tx, image)
         spool = self._parts.spool_dir / str(image.id)
         if file is None:
             target, most, exact = spool / "content", image.size_bytes, image.size_bytes

@@ -102,11 +102,12 @@ class Provisions:
             node = (
                 find_node(tx, caller, "node_get", wish.node) if wish.node is not None else _any_free(tx, image, network)
             )
+            makes_disk = disk is None
             if disk is None:
                 disk = _new_disk(wish, project_id, image, node, self._parts.now())
                 tx.disks.add(disk)
             full = _wish(tx, caller, node=node, disk=disk, image=image, network=network, boot=wish.boot)
-            return provision.request(tx, now, full)
+            return provision.request(tx, now, replace(full, makes_disk=makes_disk))
 
     def _disk(
         self, tx: Transaction, caller: Caller, wish: ProvisionWish, project_id: ProjectId

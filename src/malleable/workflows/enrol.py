@@ -8,6 +8,7 @@ from malleable.domain.nodes import BootState, Nic, Node, NodeState, parse_mac
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Inspection
 from malleable.domain.store import Transaction
+from malleable.domain.switches import PortState
 from malleable.workflows import powering, switching
 from malleable.workflows.requests import begin, record
 from malleable.workflows.steps import Context, Done, Step, Workflow, Write
@@ -77,9 +78,12 @@ def _enrolled(tx: Transaction, operation: Operation, now: datetime) -> None:
         return
     node, nics = tx.nodes.get(operation.node_id), tx.nics.list(node_id=operation.node_id)
     unwired = ", ".join(f"{nic.name} ({nic.mac})" for nic in nics if nic.switch_port_id is None)
-    is_wired = any(nic.switch_port_id is not None for nic in nics)
-    state = NodeState.FREE if is_wired else NodeState.INSPECTED
+    ports = switching.ports_of_node(tx, node.id)
+    is_isolated = bool(ports) and all(port.is_shut and port.state is PortState.SETTLED for port in ports)
+    state = NodeState.FREE if is_isolated else NodeState.INSPECTED
     reason = f"no switch port is known for {unwired}" if unwired else ""
+    if ports and not is_isolated:
+        reason = "its wiring changed meanwhile: readmit it"
     tx.nodes.change(node.id, state=state, state_reason=reason, state_since=now, boot=BootState.NONE)
     record(tx, now, "node.enrolled", node=node, operation=operation, data={"state": state.value})
 

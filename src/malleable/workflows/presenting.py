@@ -64,7 +64,7 @@ def export(context: Context) -> Done | Wait:
     if target is None:
         target = _new_target(context, disk, network.id, attachment.address)
         fresh = target
-        context.write(lambda tx: tx.targets.add(fresh))
+        context.write(lambda tx: _take(tx, disk, fresh))
     elif target.node_id != context.operation.node_id:
         raise Conflict("The disk is presented to another node.", code="disk-exported", fix="Release that node first.")
     context.drivers.targets.export(export_of(context, target, disk))
@@ -74,6 +74,13 @@ def export(context: Context) -> Done | Wait:
         tx.targets.change(target_id, state=TargetState.EXPORTED)
 
     return Done(evidence={"iqn": target.iqn, "initiator_address": target.initiator_address}, write=write)
+
+
+def _take(tx: Transaction, disk: Disk, target: Target) -> None:
+    """Add a disk's target, unless somebody has begun to delete it: locked, so that one of them sees the other."""
+    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}):
+        raise Conflict(f"Disk {disk.name} is not there to be used any more.", code="disk-state")
+    tx.targets.add(target)
 
 
 def export_of(context: Context, target: Target, disk: Disk) -> Export:

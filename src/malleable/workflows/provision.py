@@ -36,6 +36,7 @@ class Wish:
     user_data: str = ""
     actor_id: UserId | None = None
     after: OperationId | None = None  #: an operation that must have succeeded first
+    makes_disk: bool = False  #: the disk was added by this very request: undoing takes it back
 
 
 def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
@@ -77,7 +78,7 @@ def _arguments(tx: Transaction, wish: Wish, attachment: Attachment) -> dict[str,
         "network_id": str(wish.network.id),
         "attachment_id": str(attachment.id),
         "switch_id": str(port.switch_id) if port else "",
-        "makes_disk": wish.disk.state is DiskState.CREATING,
+        "makes_disk": wish.makes_disk,
         "after": str(wish.after) if wish.after else "",
     }
 
@@ -103,6 +104,9 @@ def _check_disk(tx: Transaction, wish: Wish) -> None:
         raise Conflict("The disk belongs to another project.", code="foreign-disk")
     if wish.disk.state is DiskState.DELETING:
         raise Conflict(f"Disk {wish.disk.name} is being deleted.", code="disk-deleting")
+    if wish.disk.state is DiskState.CREATING and not wish.makes_disk:
+        # Another operation makes it, and takes it back should it fail: from under whoever runs it by then.
+        raise Conflict(f"Disk {wish.disk.name} is still being made.", code="disk-creating", fix="Wait for its end.")
     target = tx.targets.find(disk_id=wish.disk.id)
     if target is not None and wish.after is None:
         holder = tx.nodes.get(target.node_id).name

@@ -1,6 +1,7 @@
 """Disks and images outside a node's life: create, delete, import; and targets restored after a daemon's death."""
 
 import shutil
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
@@ -9,7 +10,7 @@ from malleable.domain.disks import Disk, DiskState, TargetState
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import DiskId, ImageId, NetworkId, UserId
 from malleable.domain.images import Image, ImageState
-from malleable.domain.operations import Operation, Retry
+from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
 from malleable.domain.store import Transaction
 from malleable.workflows import presenting
 from malleable.workflows.requests import begin, record
@@ -27,33 +28,65 @@ def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: User
 
 
 def request_delete(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
-    """Begin to delete a disk that no node uses. Errors: Conflict."""
+    """Begin to delete a disk that no node uses or is about to use. Errors: Conflict."""
+    # First of all, so that the row is locked: a node that takes the disk at this moment is seen below, or sees this.
+    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}, state=DiskState.DELETING):
+        raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
     target = tx.targets.find(disk_id=disk.id)
     if target is not None:
         holder = tx.nodes.get(target.node_id).name
         raise Conflict(f"Disk {disk.name} is in use by node {holder}.", code="disk-in-use", fix="Release it first.")
-    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}, state=DiskState.DELETING):
-        raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
     arguments = {"disk_id": str(disk.id)}
+    user = _active_on(tx, arguments, project_id=disk.project_id)
+    if user is not None:
+        raise Conflict(
+            f"Disk {disk.name} is about to be used by {user.kind} {user.id}.",
+            code="disk-in-use",
+            fix="Wait for its end, or cancel it.",
+        )
     return begin(tx, now, "delete-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def _active_on(tx: Transaction, arguments: Mapping[str, object], **equal: object) -> Operation | None:
+    """Find an active operation with these arguments."""
+    for operation in tx.operations.list(None, state=list(ACTIVE_STATES), **equal):
+        if arguments.items() <= operation.arguments.items():
+            return operation
+    return None
 
 
 def request_import(tx: Transaction, now: datetime, *, image: Image, spool: Path, actor_id: UserId | None) -> Operation:
     """Begin to seal an uploaded image. Errors: Conflict when it is not waiting for that."""
-    if image.state is not ImageState.IMPORTING:
+    if not tx.images.change(image.id, expect={"state": ImageState.IMPORTING}):
         raise Conflict(f"Image {image.name} is {image.state} already.", code="image-state")
+    check_unsealing(tx, image)
     arguments = {"image_id": str(image.id), "spool": str(spool)}
     return begin(tx, now, "import-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
-def request_delete_image(tx: Transaction, now: datetime, *, image: Image, actor_id: UserId | None) -> Operation:
-    """Begin to delete an image without children. Errors: Conflict, naming how many disks depend on it."""
+def check_unsealing(tx: Transaction, image: Image) -> None:
+    """Be sure that nobody seals the image at this moment. Errors: Conflict."""
+    if _active_on(tx, {"image_id": str(image.id)}, kind="import-image") is not None:
+        fix = "Wait for its end, or cancel it."
+        raise Conflict(f"Image {image.name} is being sealed.", code="image-sealing", fix=fix)
+
+
+def request_delete_image(
+    tx: Transaction, now: datetime, *, image: Image, spool: Path, actor_id: UserId | None
+) -> Operation:
+    """Forget an image without children and begin to delete its bytes and its upload.
+
+    The row goes at once: the database sees to it that no disk is cloned from bytes on their way out.
+    Errors: Conflict, naming how many disks depend on it.
+    """
     children = tx.disks.count(image_id=image.id)
     if children:
         raise Conflict(
             f"{children} disk(s) depend on image {image.name}.", code="image-in-use", fix="Delete these disks first."
         )
-    arguments = {"image_id": str(image.id)}
+    check_unsealing(tx, image)
+    tx.images.remove(image.id)
+    arguments = {"image_id": str(image.id), "spool": str(spool)}
     return begin(tx, now, "delete-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -133,15 +166,16 @@ def _not_created(tx: Transaction, operation: Operation, now: datetime) -> None:
 
 
 def _not_imported(tx: Transaction, operation: Operation, now: datetime) -> None:
+    """Nothing can be done with a failed image but to delete it, which drops its upload."""
     tx.images.change(UUID(str(operation.arguments["image_id"])), state=ImageState.FAILED)
     _ended("image.import-failed")(tx, operation, now)
 
 
-def _image_gone(tx: Transaction, operation: Operation, now: datetime) -> None:
-    tx.images.remove(UUID(str(operation.arguments["image_id"])))
-    _ended("image.deleted")(tx, operation, now)
-
-
+DROP_UPLOAD = Step(
+    name="drop-upload",
+    do=_drop_spool,
+    # No undo: whoever drops it has no more use for it.
+)
 #: Copying and checking a large image takes as long as its bytes.
 SEAL_DEADLINE_S = 3600.0
 CREATE_DISK = Workflow(
@@ -166,8 +200,8 @@ IMPORT_IMAGE = Workflow(
             retry=Retry(attempts=2),
             resource=presenting.pool_resource,
         ),
-        # No undo: the upload is of no use once it is sealed; after a failure the next import uploads again.
-        Step(name="drop-upload", do=_drop_spool),
+        # No undo: the upload is of no use once it is sealed; that of a failed image goes when it is deleted.
+        DROP_UPLOAD,
     ),
     on_done=_ended("image.imported"),
     on_undone=_not_imported,
@@ -175,8 +209,8 @@ IMPORT_IMAGE = Workflow(
 DELETE_IMAGE = Workflow(
     name="delete-image",
     # No undo: bytes do not come back.
-    steps=(Step(name="delete-image", do=_unseal, resource=presenting.pool_resource),),
-    on_done=_image_gone,
+    steps=(Step(name="delete-image", do=_unseal, resource=presenting.pool_resource), DROP_UPLOAD),
+    on_done=_ended("image.deleted"),
     on_undone=None,
 )
 RESTORE_TARGETS = Workflow(
