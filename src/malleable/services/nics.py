@@ -7,6 +7,7 @@ from uuid import UUID
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import NicId, NodeId, SwitchPortId, parse_id
 from malleable.domain.nodes import Nic, Node, NodeState
+from malleable.domain.operations import ACTIVE_STATES
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import SwitchPort
 from malleable.services.authorization import not_found
@@ -61,6 +62,9 @@ class Nics:
         node = find_node(tx, caller, "node_wire", node_ref)
         if node.state in (NodeState.ALLOCATED, NodeState.RELEASING):
             raise Conflict(f"Node {node.name} is {node.state}; its wiring is fixed.", code="node-held")
+        if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
+            # It has read the wiring, or is about to, and frees the node by it.
+            raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
         return node, find_nic(tx, node, nic_ref)
 
     def _change(self, tx: Transaction, caller: Caller, node: Node, nic: Nic, port_id: SwitchPortId | None) -> WiredNic:

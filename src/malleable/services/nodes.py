@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import NicId, NodeId, new_id
-from malleable.domain.nodes import Nic, Node, NodeState
+from malleable.domain.nodes import BootState, Nic, Node, NodeState, PowerState
 from malleable.domain.operations import ACTIVE_STATES, Operation
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Page, Transaction
@@ -201,13 +201,28 @@ class Nodes:
         return _shown(tx, tx.nodes.get(node.id))
 
     def node_console(self, caller: Caller, ref: str, lines: int) -> str:
-        """Read the serial console's last lines through the BMC. Errors: NotFound, Forbidden, the driver's own."""
+        """Read the serial console's last lines through the BMC; "" for a tenant whose own system never ran there.
+
+        Errors: NotFound, Forbidden, the driver's own.
+        """
         with self._parts.store.reading() as tx:
             node = find_node(tx, caller, "node_console", ref)
+        if not caller.is_operator and not _has_run(node):
+            return ""
         driver = self._parts.drivers.power.get(node.power_driver)
         if driver is None:
             raise Conflict(f"There is no power driver {node.power_driver} here.", code="no-driver")
         return driver.console_tail(bmc_of(node), min(lines, CONSOLE_LINES_MAX))
+
+
+def _has_run(node: Node) -> bool:
+    """Say whether what the console last showed is surely its holder's: BMCs keep it until the next power-on.
+
+    A node comes to its holder off. Until it has power again, the console's log is that of whoever had it before.
+    """
+    return node.boot in (BootState.UP, BootState.FAILED) or (
+        node.boot is BootState.BOOTING and node.power is PowerState.ON
+    )
 
 
 def _visible(tx: Transaction, caller: Caller, page: Page, wanted: dict[str, object]) -> tuple[Node, ...]:

@@ -1,0 +1,49 @@
+"""Nodes: what their holders may see of them, and when their wiring may change."""
+
+import pytest
+from tests.contract.api.site import Site
+
+from malleable.domain.nodes import BootState, NodeState, PowerState
+from malleable.workflows.requests import begin
+
+CONSOLE = "/v1/nodes/held/console"
+EARLIER = "password of the holder before"
+
+
+def _seen(site: Site, boot: BootState, power: PowerState) -> None:
+    with site.store.transaction() as tx:
+        tx.nodes.change(site.ids["held"], boot=boot, power=power)
+
+
+@pytest.mark.parametrize(
+    ("boot", "power", "is_own"),
+    [
+        (BootState.NONE, PowerState.OFF, False),
+        (BootState.NONE, PowerState.ON, False),  # switched on by hand while nobody had it
+        (BootState.BOOTING, PowerState.OFF, False),  # armed, and not yet powered on
+        (BootState.BOOTING, PowerState.UNKNOWN, False),
+        (BootState.BOOTING, PowerState.ON, True),
+        (BootState.UP, PowerState.ON, True),
+        (BootState.UP, PowerState.OFF, True),
+        (BootState.FAILED, PowerState.OFF, True),
+    ],
+)
+def test_a_new_holder_does_not_read_the_earlier_ones_console(
+    small_site: Site, boot: BootState, power: PowerState, *, is_own: bool
+) -> None:
+    small_site.room.bmcs.write_console("held", EARLIER)
+    _seen(small_site, boot, power)
+    for caller in ("member", "reader"):
+        assert (EARLIER in small_site.get(caller, CONSOLE).json()["text"]) is is_own
+    for caller in ("operator", "admin"):
+        assert EARLIER in small_site.get(caller, CONSOLE).json()["text"]
+
+
+def test_the_wiring_stays_while_an_operation_reads_it(small_site: Site) -> None:
+    with small_site.store.transaction() as tx:
+        tx.nodes.change(small_site.ids["free"], state=NodeState.INSPECTED)
+        begin(tx, small_site.clock.now(), "enrol", node_id=small_site.ids["free"])  # type: ignore[arg-type]
+    path = "/v1/nodes/free/nics/nic0/port"
+    for method, body in (("PUT", {"switch": "tor1", "port": "p5"}), ("DELETE", None)):
+        response = small_site.call("operator", method, path, json=body)
+        assert (response.status_code, response.json()["code"]) == (409, "node-busy")
