@@ -1,6 +1,8 @@
 """What every route gets: who calls and the services; and how it answers."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 from uuid import UUID
@@ -12,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.fanout import Fanout
-from malleable.domain.errors import Unauthenticated
+from malleable.domain.errors import TooMany, Unauthenticated
+from malleable.domain.ids import UserId
 from malleable.domain.operations import Operation
 from malleable.domain.store import PAGE_MAX, Page
 from malleable.services.all import Services
@@ -25,6 +28,8 @@ DEVICE_CALLS_AT_ONCE = 16
 #: Each hash takes 64 MiB; the others wait in line.
 HASHES_AT_ONCE = 2
 STREAMS_MAX = 500
+#: Of one user: nobody shall keep everybody else from following.
+STREAMS_PER_USER_MAX = 50
 
 
 class Edge:
@@ -32,8 +37,34 @@ class Edge:
 
     def __init__(self, services: Services, events: Fanout, gateway: Fanout) -> None:
         self.services, self.events, self.gateway = services, events, gateway
-        self.streams = 0
+        self._streams: Counter[UserId] = Counter()
         self._limiters: dict[str, CapacityLimiter] = {}
+
+    @property
+    def streams(self) -> int:
+        """Say how many streams there are."""
+        return self._streams.total()
+
+    def check_streams(self, user_id: UserId) -> None:
+        """Be sure that there is room for another stream of this user. Errors: TooMany."""
+        if self.streams >= STREAMS_MAX:
+            raise TooMany("Too many follow the events of this server.", code="too-many-streams", fix="Try again later.")
+        if self._streams[user_id] >= STREAMS_PER_USER_MAX:
+            raise TooMany(
+                f"You follow the events {STREAMS_PER_USER_MAX} times already.",
+                code="too-many-streams",
+                fix="End one of these streams first.",
+            )
+
+    @contextmanager
+    def streaming(self, user_id: UserId) -> Iterator[None]:
+        """Count one stream of this user."""
+        self._streams[user_id] += 1
+        try:
+            yield
+        finally:
+            # Subtracting drops whoever has none left.
+            self._streams -= Counter([user_id])
 
     async def on_device(self, function: Callable[[], T]) -> T:
         """Run something that waits for a device."""

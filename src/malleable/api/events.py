@@ -1,7 +1,8 @@
 """Events: pages, a live stream, and chains."""
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated
 from uuid import UUID
 
@@ -10,11 +11,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from malleable.api.calls import STREAMS_MAX, After, Edge, Limit, RefQuery, bearer, call_of, edge_of, ok, page_of
+from malleable.api.calls import After, Edge, Limit, RefQuery, bearer, call_of, edge_of, ok, page_of
 from malleable.api.routing import GuardedRoute
-from malleable.domain.errors import MalleableError, TooMany
+from malleable.domain.errors import MalleableError
 from malleable.domain.events import Event
-from malleable.domain.ids import parse_id
+from malleable.domain.ids import UserId, parse_id
 from malleable.domain.store import PAGE_MAX, Page
 from malleable.services.events import EventFilter, look_back
 from malleable.wire.events import EventView, LinkView
@@ -57,33 +58,37 @@ async def event_list(
     if EVENT_STREAM in request.headers.get("accept", ""):
         begin = parse_id(request.headers.get("last-event-id", "")) or after or events.event_start()
         edge = edge_of(request)
-        if edge.streams >= STREAMS_MAX:
-            raise TooMany("Too many follow the events of this server.", code="too-many-streams", fix="Try again later.")
-        return StreamingResponse(_follow(edge, bearer(request), only, begin), media_type=EVENT_STREAM)
+        edge.check_streams(call.caller.user_id)
+        stream = _counted(edge, call.caller.user_id, _follow(edge, bearer(request), only, begin))
+        return StreamingResponse(stream, media_type=EVENT_STREAM)
     page = await run_in_threadpool(events.event_list, call.caller, page_of(after, limit), only)
     items = tuple(event_view(event) for event in page.items)
     return ok(Listing[EventView](items=items, next=str(page.next) if page.next else None))
 
 
-async def _follow(edge: Edge, token: str, only: EventFilter, begin: UUID) -> AsyncIterator[bytes]:
+async def _counted(edge: Edge, user_id: UserId, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Count a stream for as long as it runs."""
+    with edge.streaming(user_id):
+        async with aclosing(stream):
+            async for piece in stream:
+                yield piece
+
+
+async def _follow(edge: Edge, token: str, only: EventFilter, begin: UUID) -> AsyncGenerator[bytes, None]:
     """Send events as they happen, until the client goes, its token ends, or the server stops."""
-    edge.streams += 1
-    try:
-        yield b"retry: 2000\n\n"
-        follower = _Follower(begin)
-        while not edge.events.is_closed:
-            seen = edge.events.count()
-            try:
-                events = await run_in_threadpool(_read, edge, token, only, follower.ask_after())
-            except MalleableError as e:
-                yield f"event: end\ndata: {e.code}\n\n".encode()
-                return
-            for event in follower.fresh(events):
-                yield b"id: %s\ndata: %s\n\n" % (str(event.id).encode(), event_view(event).model_dump_json().encode())
-            if len(events) < PAGE_MAX and not await edge.events.wait(seen, HEARTBEAT_S):
-                yield b": still here\n\n"
-    finally:
-        edge.streams -= 1
+    yield b"retry: 2000\n\n"
+    follower = _Follower(begin)
+    while not edge.events.is_closed:
+        seen = edge.events.count()
+        try:
+            events = await run_in_threadpool(_read, edge, token, only, follower.ask_after())
+        except MalleableError as e:
+            yield f"event: end\ndata: {e.code}\n\n".encode()
+            return
+        for event in follower.fresh(events):
+            yield b"id: %s\ndata: %s\n\n" % (str(event.id).encode(), event_view(event).model_dump_json().encode())
+        if len(events) < PAGE_MAX and not await edge.events.wait(seen, HEARTBEAT_S):
+            yield b": still here\n\n"
 
 
 def _read(edge: Edge, token: str, only: EventFilter, after: UUID) -> tuple[Event, ...]:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from malleable.api.calls import Call, bearer, edge_of
 from malleable.domain.errors import Busy, Invalid
 from malleable.domain.store import StoredReply
+from malleable.services.caller import Caller
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
@@ -83,7 +84,7 @@ async def _once(request: Request, key: str, handler: Handler) -> Response:
         raise Invalid("The Idempotency-Key is not usable.", fix="Use 1 to 200 printable characters, e.g. a UUID.")
     call: Call = request.scope["malleable.call"]
     keys = call.services.idempotency
-    digest = _digest(request, await request.body())
+    digest = _digest(request, call.caller, await request.body())
     kept = await run_in_threadpool(keys.begin, call.caller, key, digest)
     if kept is not None:
         return _repeat(kept)
@@ -97,8 +98,10 @@ async def _once(request: Request, key: str, handler: Handler) -> Response:
     return response
 
 
-def _digest(request: Request, body: bytes) -> str:
-    head = f"{request.method} {request.url.path}?{request.url.query}\n"
+def _digest(request: Request, caller: Caller, body: bytes) -> str:
+    """Tell one request from another; a narrower token of the same user does not get a wider one's answer again."""
+    scope = f"{caller.token_project_id} {'reads' if caller.is_read_only else 'changes'}"
+    head = f"{scope} {request.method} {request.url.path}?{request.url.query}\n"
     return sha256(head.encode() + body).hexdigest()
 
 

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 import httpx
 from tests.contract.api.serving import served
 from tests.contract.api.site import Site, items
 
+from malleable.api.calls import STREAMS_MAX, STREAMS_PER_USER_MAX
 from malleable.domain.events import GENESIS, Event, link_hash
-from malleable.domain.ids import ProjectId, new_id
+from malleable.domain.ids import ProjectId, UserId, new_id
 from malleable.wire.events import LinkView
 from malleable.wire.shapes import Listing
 from malleable.workflows.requests import record
@@ -88,9 +91,30 @@ def test_a_stream_ends_with_its_token(site: Site) -> None:
 
 
 def test_many_may_follow_at_once_but_not_any_number(small_site: Site) -> None:
-    small_site.app.state.edge.streams = 500
-    response = small_site.get("member", "/v1/events", headers=STREAM)
-    assert (response.status_code, response.json()["code"]) == (429, "too-many-streams")
+    edge = small_site.app.state.edge
+    with ExitStack() as streams:
+        for _ in range(STREAMS_PER_USER_MAX):
+            streams.enter_context(edge.streaming(UserId(small_site.ids["user:member"])))
+        response = small_site.get("member", "/v1/events", headers=STREAM)
+        assert (response.status_code, response.json()["code"]) == (429, "too-many-streams")
+        edge.check_streams(UserId(small_site.ids["user:other"]))
+        for _ in range(STREAMS_MAX - STREAMS_PER_USER_MAX):
+            streams.enter_context(edge.streaming(UserId(new_id())))
+        assert small_site.get("other", "/v1/events", headers=STREAM).status_code == 429
+    edge.check_streams(UserId(small_site.ids["user:member"]))
+
+
+def test_a_stream_counts_as_long_as_it_runs(small_site: Site) -> None:
+    edge = small_site.app.state.edge
+    with served(small_site) as url, _stream(small_site, url, "member") as client:
+        with client.stream("GET", "/v1/events") as response:
+            assert next(response.iter_lines()).startswith("retry")
+            assert edge.streams == 1
+        _happen(small_site, "test.one")
+        deadline = monotonic() + 10
+        while edge.streams and monotonic() < deadline:
+            small_site.get("member", "/v1/whoami")
+    assert edge.streams == 0
 
 
 def _verified(site: Site, caller: str, chain: str) -> list[LinkView]:

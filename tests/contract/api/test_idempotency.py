@@ -76,3 +76,9 @@ def test_unusable_keys_are_refused(small_site: Site) -> None:
     for key in ("", "with space", "x" * 201):
         response = small_site.post("admin", "/v1/projects", {"name": "n"}, headers={"Idempotency-Key": key})
         assert response.status_code == 422, key
+
+
+def test_a_narrower_token_does_not_get_a_wider_ones_answer(small_site: Site) -> None:
+    assert small_site.post("member", "/v1/tokens", {"name": "ci"}, headers=KEY).status_code == 201
+    response = small_site.post("read_only", "/v1/tokens", {"name": "ci"}, headers=KEY)
+    assert (response.status_code, response.json()["code"]) == (409, "idempotency-key-reused")
