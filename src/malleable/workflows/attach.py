@@ -63,7 +63,9 @@ def check_connection(
 
 def reserve_attachment(tx: Transaction, now: datetime, nic: Nic, network: Network, channel: Channel) -> Attachment:
     """Give the NIC an address and the intent to be on the network. Errors: Exhausted, Conflict."""
-    tx.networks.change(network.id)  # its row queues who wants an address at the same time
+    # Its row queues who wants an address, and who removes the network, at the same time.
+    if not tx.networks.change(network.id, expect={"state": NetworkState.ACTIVE}):
+        raise Conflict(f"Network {network.name} is being removed.", code="network-removing")
     taken = frozenset(a.address for a in tx.attachments.list(network_id=network.id))
     address = first_free_address(network.cidr, taken)
     if address is None:

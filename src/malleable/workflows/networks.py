@@ -17,7 +17,8 @@ VLAN_REST_S = 60.0
 
 def request_remove(tx: Transaction, now: datetime, *, network: Network, actor_id: UserId | None) -> Operation:
     """Begin to remove a network nobody uses. Errors: Conflict, naming what uses it."""
-    if network.state is NetworkState.REMOVING:
+    # First of all, so that the row is locked: who joins the network at this moment is seen below, or sees this.
+    if not tx.networks.change(network.id, expect={"state": NetworkState.ACTIVE}, state=NetworkState.REMOVING):
         raise Conflict(f"Network {network.name} is being removed already.", code="network-removing")
     if tx.attachments.count(network_id=network.id) or tx.boots.count(network_id=network.id):
         raise Conflict(
@@ -27,7 +28,6 @@ def request_remove(tx: Transaction, now: datetime, *, network: Network, actor_id
         )
     if tx.targets.count(network_id=network.id):
         raise Conflict(f"Disks are presented in network {network.name}.", code="network-in-use", fix="Release them.")
-    tx.networks.change(network.id, state=NetworkState.REMOVING)
     tx.networks.touch(network.id)
     arguments = {"network_id": str(network.id)}
     return begin(tx, now, "remove-network", project_id=network.project_id, actor_id=actor_id, arguments=arguments)
