@@ -182,15 +182,21 @@ class Nodes:
             return self._move(tx, caller, node, NodeState.MAINTENANCE, reason)
 
     def node_end_maintenance(self, caller: Caller, ref: str) -> Shown[Node]:
-        """Put a node back: free if every port is still proven shut, else inspected. Errors: NotFound, Conflict."""
+        """Put a node back: free if it is off and every port still proven shut, else inspected.
+
+        Errors: NotFound, Conflict.
+        """
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_maintain", ref)
             if node.state is not NodeState.MAINTENANCE:
                 raise Conflict(f"Node {node.name} is {node.state}, not in maintenance.", code="not-in-maintenance")
             ports = ports_of_node(tx, node.id)
-            if ports and all(port.is_shut and port.state is PortState.SETTLED for port in ports):
+            is_isolated = bool(ports) and all(p.is_shut and p.state is PortState.SETTLED for p in ports)
+            if is_isolated and node.power is PowerState.OFF:
                 return self._move(tx, caller, node, NodeState.FREE, "")
-            reason = "no switch port is proven shut since its maintenance: readmit it"
+            # What still has power may be the last holder's system: a retired node was never proven off.
+            what = "it is not known to be off" if is_isolated else "no switch port is proven shut"
+            reason = f"{what} since its maintenance: readmit it"
             return self._move(tx, caller, node, NodeState.INSPECTED, reason)
 
     def _move(self, tx: Transaction, caller: Caller, node: Node, state: NodeState, reason: str) -> Shown[Node]:

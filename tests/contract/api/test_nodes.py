@@ -4,6 +4,7 @@ import pytest
 from tests.contract.api.site import Site
 
 from malleable.domain.nodes import BootState, NodeState, PowerState
+from malleable.domain.switches import SHUT
 from malleable.workflows.requests import begin
 
 CONSOLE = "/v1/nodes/held/console"
@@ -47,3 +48,14 @@ def test_the_wiring_stays_while_an_operation_reads_it(small_site: Site) -> None:
     for method, body in (("PUT", {"switch": "tor1", "port": "p5"}), ("DELETE", None)):
         response = small_site.call("operator", method, path, json=body)
         assert (response.status_code, response.json()["code"]) == (409, "node-busy")
+
+
+@pytest.mark.parametrize("power", list(PowerState))
+def test_only_a_node_that_is_off_is_free_after_maintenance(small_site: Site, power: PowerState) -> None:
+    """A retired node may still run its last holder's system."""
+    with small_site.store.transaction() as tx:
+        tx.nodes.change(small_site.ids["broken"], power=power)
+        tx.switch_ports.change(small_site.ids["port2"], observed=SHUT)
+    answer = small_site.call("operator", "DELETE", "/v1/nodes/broken/maintenance").json()
+    assert answer["state"] == ("free" if power is PowerState.OFF else "inspected")
+    assert ("off" in answer["state_reason"]) is (power is not PowerState.OFF)
