@@ -1,6 +1,7 @@
 """What tgtd tells of sessions: who called itself something, and who did not (tgtadm --op show, tgt 1.0.85)."""
 
 import pytest
+
 from malleable.drivers.target.tgt_control import parse_targets
 
 SHOWN = """Target 7: iqn.2026-11.org.malleable:aa
