@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from malleable.domain.errors import Conflict
 from malleable.domain.ids import parse_name
 from malleable.domain.projects import Role, User
 from malleable.domain.secrets import Secret, random_secret
@@ -35,11 +36,17 @@ def bootstrap_admin(
             return None
     secret = password or random_secret()
     user = users.make(name=parse_name(name), password=secret.reveal(), site_role=Role.ADMIN)
-    with parts.store.transaction() as tx:
-        if tx.users.count(site_role=Role.ADMIN):
-            return None
-        tx.users.add(user)
-        _recorded(parts, tx, user)
+    try:
+        with parts.store.transaction() as tx:
+            if tx.users.count(site_role=Role.ADMIN):
+                return None
+            tx.users.add(user)
+            _recorded(parts, tx, user)
+    except Conflict:
+        with parts.store.reading() as tx:
+            if tx.users.count(site_role=Role.ADMIN):
+                return None  # another program that started with us was faster
+        raise
     return FirstAdmin(name=user.name, password=secret)
 
 
@@ -51,6 +58,13 @@ def bootstrap_gateway(parts: Parts, users: Users, *, name: str = "gateway") -> S
     with parts.store.reading() as tx:
         is_there = tx.users.count(name=name) > 0
     fresh = None if is_there else users.make(name=name, password=random_secret().reveal(), site_role=Role.GATEWAY)
+    try:
+        return _gateway_token(parts, name, fresh)
+    except Conflict:
+        return _gateway_token(parts, name, None)  # another program made the account at this very moment
+
+
+def _gateway_token(parts: Parts, name: str, fresh: User | None) -> Secret:
     now = parts.now()
     with parts.store.transaction() as tx:
         user = tx.users.find(name=name)

@@ -3,8 +3,10 @@
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 import psycopg
@@ -15,17 +17,25 @@ from tests.system.serve.conftest import Place
 from tests.system.serve.program import Running
 
 from malleable.client import Client
-from malleable.domain.ports import InspectedNic
+from malleable.domain.ports import Drivers, InspectedNic
 from malleable.domain.secrets import Secret
+from malleable.services.all import make_services
+from malleable.services.bootstrap import FirstAdmin, bootstrap_admin, bootstrap_gateway
+from malleable.services.parts import Parts
 from malleable.sim.bmcs import SimBmcs, SimMachine
+from malleable.sim.disks import SimDisks
 from malleable.sim.redfish import Reply, SimRedfish
+from malleable.sim.targets import SimTargets
+from malleable.store import open_store
 from malleable.wire.nodes import BmcRequest, NodeRequest
 from malleable.wire.projects import ProjectRequest
 from malleable.wire.users import LoginRequest
+from malleable.wiring.clock import SystemClock
 
 PASSWORD = Secret("a password of a BMC")
 SYSTEM_UUID = "4c4c4544-0000-0000-0000-000000000001"
 WAIT_S = 120.0
+STARTERS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,3 +152,23 @@ def test_a_database_of_a_newer_version_is_refused(place: Place, empty_database: 
         refused = place.m2d(*words, M2D_DATABASE_URL=empty_database)
         assert refused.is_clear_error, refused
         assert "newer" in refused.err
+
+
+def test_programs_that_start_together_make_one_admin_and_one_gateway_account(postgres_url: str, tmp_path: Path) -> None:
+    start = threading.Barrier(STARTERS)
+
+    def begin() -> tuple[FirstAdmin | None, Secret]:
+        store = open_store(postgres_url, bytes(32))
+        drivers = Drivers(power={}, switches={}, disks=SimDisks(), targets=SimTargets())
+        parts = Parts(store=store, clock=SystemClock(), drivers=drivers, spool_dir=tmp_path)
+        users = make_services(parts).users
+        try:
+            start.wait(WAIT_S)
+            return bootstrap_admin(parts, users), bootstrap_gateway(parts, users)
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(STARTERS) as starters:
+        begun = [future.result(WAIT_S) for future in [starters.submit(begin) for _ in range(STARTERS)]]
+    assert len([admin for admin, _ in begun if admin is not None]) == 1
+    assert len({token.reveal() for _, token in begun}) == STARTERS
