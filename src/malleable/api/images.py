@@ -134,7 +134,12 @@ async def _upload(request: Request, image: str, file: str | None, project: str |
 
 
 async def _receive(request: Request, upload: Upload) -> int:
-    """Write the body to the upload's part file; return its size. Errors: Invalid when it is larger than announced."""
+    """Write the body to the upload's part file; return its size.
+
+    Errors: Invalid when it is larger than announced; Exhausted.
+    """
+    if upload.exact_bytes is not None:
+        await run_in_threadpool(upload.want_room, upload.exact_bytes)
     size_bytes, held = 0, bytearray()
     descriptor = await run_in_threadpool(_create, upload.part)
     try:
@@ -146,9 +151,9 @@ async def _receive(request: Request, upload: Upload) -> int:
                 )
             held += chunk
             if len(held) >= WRITE_BYTES:
-                await run_in_threadpool(_write, descriptor, held)
+                await run_in_threadpool(_write, descriptor, held, upload)
                 held = bytearray()
-        await run_in_threadpool(_write, descriptor, held)
+        await run_in_threadpool(_write, descriptor, held, upload)
     finally:
         os.close(descriptor)
     return size_bytes
@@ -158,7 +163,9 @@ def _create(part: Path) -> int:
     return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
 
-def _write(descriptor: int, data: bytearray) -> None:
+def _write(descriptor: int, data: bytearray, upload: Upload) -> None:
+    """Write a piece, as long as there is room beside all other uploads of the moment. Errors: Exhausted."""
+    upload.want_room(len(data))
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -1,12 +1,13 @@
 """Images: golden ones and projects' own; their upload and sealing."""
 
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import ImageId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageState, UpProof
 from malleable.domain.nodes import Firmware
@@ -21,6 +22,8 @@ from malleable.workflows.requests import record
 
 #: A kernel or initrd; real ones have 10 to 200 MiB.
 FILE_MAX_BYTES = 1024**3
+#: Uploads leave this much free: the database may lie on the same filesystem, and needs room for everybody's sake.
+SPOOL_RESERVE_BYTES = 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,16 @@ class Upload:
     path: Path
     max_bytes: int
     exact_bytes: int | None
+
+    def want_room(self, size_bytes: int) -> None:
+        """Be sure that this much more can be written. Errors: Exhausted."""
+        free_bytes = shutil.disk_usage(self.part.parent).free
+        if free_bytes - size_bytes < SPOOL_RESERVE_BYTES:
+            raise Exhausted(
+                "There is no room for the upload.",
+                code="spool-full",
+                fix="Seal or delete images whose upload is complete, or ask an operator for more room.",
+            )
 
     def finish(self, size_bytes: int) -> None:
         """Put a completely received upload in place. Errors: Invalid when it has not the size that was announced."""

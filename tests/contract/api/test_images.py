@@ -1,8 +1,12 @@
 """Uploading images."""
 
 import os
+from shutil import disk_usage
 
+import pytest
 from tests.contract.api.site import GOLDEN, Site
+
+from malleable.services import images
 
 CONTENT = "/v1/images/alpha-new/content"
 
@@ -30,6 +34,17 @@ def test_an_upload_may_be_larger_than_other_bodies(small_site: Site) -> None:
     assert small_site.post("member", "/v1/images", body).status_code == 201
     path = "/v1/images/large/content"
     assert small_site.call("member", "PUT", path, content=b"x" * size).status_code == 204
+
+
+@pytest.mark.parametrize("path", ["content", "files/vmlinuz"])
+def test_uploads_never_fill_the_disk(small_site: Site, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """The database may lie there too."""
+    place = small_site.spool / str(small_site.ids["new:alpha"])
+    before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    monkeypatch.setattr(images, "SPOOL_RESERVE_BYTES", disk_usage(place).total)
+    response = small_site.call("member", "PUT", f"/v1/images/alpha-new/{path}", content=GOLDEN)
+    assert (response.status_code, response.json()["code"]) == (409, "spool-full")
+    assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before
 
 
 def test_only_files_the_image_names_are_taken(small_site: Site) -> None:
