@@ -24,6 +24,8 @@ from malleable.wire.projects import ProjectRequest
 from malleable.wire.switches import SwitchRequest
 from malleable.wire.users import LoginRequest, UserRequest
 from malleable.wiring.assembly import Assembly
+from malleable.wiring.demo_door import PLACE_PREFIX, open_door
+from malleable.wiring.demo_faults import DemoFaults
 from malleable.wiring.demo_story import tell
 from malleable.wiring.serve import serve
 from malleable.wiring.simulated import SimulatedSite
@@ -38,7 +40,7 @@ ENROL_S = 60.0
 @contextmanager
 def _place(port: int) -> Iterator[Settings]:
     """Make a server's settings in a directory that goes away afterwards."""
-    with tempfile.TemporaryDirectory(prefix="malleable-demo-") as directory:
+    with tempfile.TemporaryDirectory(prefix=PLACE_PREFIX) as directory:
         place = Path(directory)
         # Named, though they are the defaults: this host may be set up to serve for real, on a database of its own.
         yield Settings(
@@ -55,9 +57,11 @@ def run_demo(nodes: int, port: int | None) -> int:
     began_s = time.monotonic()
     console = Console()
 
-    def welcome(assembly: Assembly, url: str, _stop: threading.Event) -> None:
+    def welcome(assembly: Assembly, url: str, stop: threading.Event) -> None:
         admin = furnish(assembly, url, site)
-        _print_welcome(console, url, admin, nodes, time.monotonic() - began_s)
+        with open_door(assembly.settings.state_dir.parent, url, DemoFaults(site).answer):
+            _print_welcome(console, url, admin, nodes, time.monotonic() - began_s)
+            stop.wait()
 
     with _place(DEMO_PORT if port is None else port) as settings:
         site = SimulatedSite(nodes, LIFELIKE)
@@ -146,8 +150,12 @@ def _print_welcome(console: Console, url: str, token: Secret, nodes: int, second
     console.print(f"\n[bold]Practice room ready in {seconds:.1f} s.[/bold] Nothing here is real but the software.")
     console.print(f"{nodes} simulated machines, 2 projects (alice, bob), 1 golden image, at {url}\n")
     console.print("In another terminal:", highlight=False)
-    console.print(f"  export M2_URL={url} M2_TOKEN={token.reveal()}", highlight=False, soft_wrap=True)
+    console.print(f"  export M2_URL={url}", highlight=False, soft_wrap=True)
+    console.print(f"  export M2_TOKEN={token.reveal()}", highlight=False, soft_wrap=True)
     console.print("  m2 node list", highlight=False)
     console.print("  m2 provision --project alice --image debian-12 --network net", highlight=False)
     console.print("  m2 node release NODE", highlight=False)
+    console.print("\nBreak something, and see what m2 says of it:")
+    console.print("  m2d demo-fault tor1 switch-dead     (m2d demo-fault --help: the rest)", highlight=False)
+    console.print("  m2d demo-mend", highlight=False)
     console.print("\nCtrl-C ends the room and forgets it.", highlight=False)

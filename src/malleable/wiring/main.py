@@ -2,6 +2,7 @@
 
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help="The Malleable server."
 )
 
+DemoUrl = Annotated[str | None, typer.Option(envvar="M2_URL", help="Which demo, if several run: its API's URL.")]
 Port = Annotated[int | None, typer.Option(help="Port of the API (default 8642; 0: any free one).")]
 
 
@@ -122,6 +124,43 @@ def demo(
 
     logs.configure("warning")
     raise typer.Exit(run_check(nodes) if check else run_demo(nodes, port))
+
+
+@app.command()
+def demo_fault(
+    target: Annotated[str | None, typer.Argument(help="A node or a switch, e.g. n001 or tor1.")] = None,
+    fault: Annotated[str | None, typer.Argument(help="What shall be wrong with it.")] = None,
+    url: DemoUrl = None,
+) -> None:
+    """Break a machine or a switch of the running `demo`, until mended; without arguments, say what is broken.
+
+    A node: bmc-silent, bmc-refuses, lost-reply, reset-ignored, lies-about-power.
+    A switch: switch-dead, switch-refuses, switch-drops, switch-lies.
+    """
+    from malleable.wiring.demo_door import ask
+
+    if target is not None and fault is None:
+        raise Invalid(f"What shall be wrong with {target}?", fix="`m2d demo-fault --help` lists the faults.")
+    order = {"do": "order", "target": target, "fault": fault} if target and fault else {"do": "look"}
+    _tell_faults(ask(order, url))
+
+
+@app.command()
+def demo_mend(
+    target: Annotated[str | None, typer.Argument(help="A node or a switch; all of them when left out.")] = None,
+    url: DemoUrl = None,
+) -> None:
+    """Mend what `demo-fault` broke."""
+    from malleable.wiring.demo_door import ask
+
+    _tell_faults(ask({"do": "mend", "target": target} if target else {"do": "mend"}, url))
+
+
+def _tell_faults(broken: Mapping[str, object]) -> None:
+    for name, fault in sorted(broken.items()):
+        typer.echo(f"{name}: {fault}")
+    if not broken:
+        typer.echo("Nothing is broken.")
 
 
 @app.command()
