@@ -60,7 +60,8 @@ class Nics:
 
     def _unheld(self, tx: Transaction, caller: Caller, node_ref: str, nic_ref: str) -> tuple[Node, Nic]:
         node = find_node(tx, caller, "node_wire", node_ref)
-        if node.state in (NodeState.ALLOCATED, NodeState.RELEASING):
+        # A quarantined node's old port is not proven shut: forgetting it would leave it open for ever.
+        if node.state in (NodeState.ALLOCATED, NodeState.RELEASING, NodeState.QUARANTINED):
             raise Conflict(f"Node {node.name} is {node.state}; its wiring is fixed.", code="node-held")
         if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
             # It has read the wiring, or is about to, and frees the node by it.

@@ -7,6 +7,7 @@ import signal
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -133,11 +134,12 @@ def _working(assembly: Assembly) -> Iterator[None]:
 
 
 def _every(seconds: float, look: Callable[[], object], stop: threading.Event) -> None:
-    while not stop.wait(seconds):
-        try:
-            look()
-        except MalleableError as e:
-            log.warning("a look over the room failed", look=look.__name__, error=str(e))
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        while not stop.wait(seconds):
+            # Whatever goes wrong with one look, a defect included, the next one is taken.
+            error = thread.submit(look).exception()
+            if error is not None:
+                log.warning("a look over the room failed", look=look.__name__, error=str(error), exc_info=error)
 
 
 def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import UserId
-from malleable.domain.nodes import BootState, Node, NodeState
+from malleable.domain.nodes import BootState, Node, NodeState, PowerState
 from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.workflows import booting, powering
@@ -31,6 +31,8 @@ def request(tx: Transaction, now: datetime, *, node: Node, action: PowerAction, 
             f"Node {node.name} is {node.state}; only an allocated node is turned on and off by request.",
             code="node-state",
         )
+    if action is PowerAction.ON and node.power is PowerState.ON:
+        raise Conflict(f"Node {node.name} is on already.", code="already-on", fix="Use `cycle` to start it again.")
     arguments: dict[str, object] = {**places(tx, node), "action": action.value}
     if action is not PowerAction.OFF:
         boot = tx.boots.find(node_id=node.id)

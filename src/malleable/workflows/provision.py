@@ -157,11 +157,13 @@ def _undone(tx: Transaction, operation: Operation, now: datetime) -> None:
     switching.drop_attachments(tx, operation.node_id)
     _forget_disk(tx, operation)
     node = tx.nodes.get(operation.node_id)
-    tx.nodes.change(
-        node.id, state=NodeState.FREE, state_reason="", state_since=now, project_id=None, boot=BootState.NONE
-    )
-    data = {"reason": operation.reason}
-    record(tx, now, "node.freed", node=node, operation=operation, data=data)
+    if (operation.error or {}).get("step") == powering.POWER_OFF.name:
+        # Never begun on, but its BMC does not obey: handed out again, it would fail the next tenant as well.
+        state, reason, kind = NodeState.QUARANTINED, f"its power could not be proven: {operation.reason}", "quarantined"
+    else:
+        state, reason, kind = NodeState.FREE, "", "freed"
+    tx.nodes.change(node.id, state=state, state_reason=reason, state_since=now, project_id=None, boot=BootState.NONE)
+    record(tx, now, f"node.{kind}", node=node, operation=operation, data={"reason": operation.reason})
 
 
 def _forget_boot(tx: Transaction, operation: Operation) -> None:
