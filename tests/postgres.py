@@ -14,17 +14,14 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-#: Nothing here survives the tests, so nothing needs to reach the disk.
 _SETTINGS = {
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
     "listen_addresses": "",
     "max_connections": "200",
     "shared_buffers": "64MB",
-    "autovacuum": "off",
     "log_min_messages": "log",  # above "error": broken constraints are what the tests are about
 }
+#: Nothing here survives the tests, so nothing needs to reach the disk.
+_HASTY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 # The server ends when its standard input closes, so also when the tests are killed.
 _RUN = 'exec 3<&0; "$@" </dev/null 3<&- & pid=$!; read -r _ <&3; kill -QUIT $pid; wait $pid'
@@ -46,8 +43,9 @@ END $$
 class Postgres:
     """A running server, reached through a socket in its own directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pid: int) -> None:
         self._directory = directory
+        self.pid = pid  #: all of the server's processes descend from it
         self._made = 0
 
     def url(self, database: str) -> str:
@@ -83,8 +81,11 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """Start a server and stop it at the end. Errors: RuntimeError that says why it does not start."""
+def running_postgres(*, is_durable: bool = False) -> Iterator[Postgres]:
+    """Start a server and stop it at the end; ``is_durable`` for measuring what it costs.
+
+    Errors: RuntimeError that says why it does not start.
+    """
     programs = server_programs()
     user = "postgres" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
     directory = Path(tempfile.mkdtemp(prefix="m2pg-", dir="/tmp"))  # short: a socket's path has 108 characters
@@ -92,7 +93,8 @@ def running_postgres() -> Iterator[Postgres]:
         if user is not None:
             os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
         _make_cluster(programs, directory, user)
-        options = [option for name, value in _SETTINGS.items() for option in ("-c", f"{name}={value}")]
+        settings = _SETTINGS if is_durable else _SETTINGS | _HASTY
+        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         server = [str(programs / "postgres"), "-D", str(directory / "data"), "-k", str(directory), *options]
         with subprocess.Popen(
             ["sh", "-c", _RUN, "sh", *server],
@@ -104,7 +106,7 @@ def running_postgres() -> Iterator[Postgres]:
             user=user,
         ) as process:
             _await_ready(process)
-            yield Postgres(directory)
+            yield Postgres(directory, process.pid)
             assert process.stdin is not None
             process.stdin.close()
             process.wait(timeout=30)

@@ -111,15 +111,20 @@ class Gateways:
         with self._parts.store.transaction() as tx:
             ids = {sign.boot_id for sign in signs}
             boots = {boot.id: boot for boot in tx.boots.list(id=ids)} if ids else {}
+            stages: dict[BootId, dict[str, Any]] = {}
             for sign in signs:
                 boot = boots.get(sign.boot_id)
                 if boot is None or sign.stage not in BOOT_STAGES or boot.armed_at is None:
                     continue
-                changes: dict[str, Any] = {sign.stage: now}
-                if tx.boots.change(boot.id, expect={sign.stage: None}, **changes):
-                    tx.operations.wake(now=now, resource=f"boot:{boot.node_id}")
-                    tx.operations.wake(now=now, node_id=boot.node_id)
-                    tx.notify(WORK)
+                if getattr(boot, sign.stage) is None:
+                    stages.setdefault(boot.id, {})[sign.stage] = now
+            # In one order, so that two batches do not wait for each other in a circle.
+            for boot_id in sorted(stages):
+                tx.boots.change(boot_id, expect={"armed_at": boots[boot_id].armed_at}, **stages[boot_id])
+            for node_id in sorted(boots[boot_id].node_id for boot_id in stages):
+                tx.operations.wake(now=now, node_id=node_id)
+            if stages:
+                tx.notify(WORK)
 
     def gateway_file(self, caller: Caller, image_id: UUID, name: str) -> Path:
         """Locate a file kept beside an image. Errors: NotFound."""
@@ -150,12 +155,10 @@ def _note(tx: Transaction, now: datetime, network: Network, report: Served) -> N
 def _wake(tx: Transaction, now: datetime, network_id: NetworkId) -> None:
     """Make every operation that waits for the network look again.
 
-    One that has written its intent but does not wait yet would miss that; a wake-up by its node is kept for it.
+    None can miss it: what an operation asks of the gateway is committed together with its wait.
     """
-    tx.operations.wake_all(now=now, resource=f"network:{network_id}")
-    for boot in tx.boots.list(network_id=network_id, script_fetched_at=None):
-        tx.operations.wake(now=now, node_id=boot.node_id)
-    tx.notify(WORK)
+    if tx.operations.wake_all(now=now, resource=f"network:{network_id}"):
+        tx.notify(WORK)
 
 
 def _desired(tx: Transaction, networks: Sequence[Network]) -> tuple[Desired, ...]:

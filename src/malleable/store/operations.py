@@ -55,11 +55,14 @@ _CLAIM = (
         woken_at=None,
     )
 )
-_KEEP = (
-    update(ops)
+# What another transaction is writing right now is passed over: that one may wait for what we have locked already.
+# Nobody can claim it meanwhile, and its turn comes with the next renewal, long before its lease runs out.
+_kept = (
+    select(ops.c.id)
     .where(ops.c.worker == _worker, _is_active, _in(_S.RUNNING, _S.UNDOING), ops.c.lease_expires_at.is_not(None))
-    .values(lease_expires_at=_lease_until)
+    .with_for_update(skip_locked=True)
 )
+_KEEP = update(ops).where(ops.c.id.in_(_kept)).values(lease_expires_at=_lease_until)
 _NEXT_DUE = select(func.min(ops.c.claimable_at))
 
 _is_claimed = _in(_S.RUNNING, _S.UNDOING) & ops.c.lease_expires_at.is_not(None)
@@ -86,7 +89,7 @@ _WAKE_OLDEST = (
             .scalar_subquery()
         )
     )
-    .values(next_due_at=_now)
+    .values(next_due_at=_now, woken_at=_now)  # woken: nobody passes it; see ``TokenTable.take``
 )
 
 

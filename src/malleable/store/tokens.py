@@ -5,15 +5,19 @@ another. Takers of one resource queue on its lock until they commit. A taker tha
 saw (FOR KEY SHARE), so whoever gives one back meanwhile commits after it and finds it waiting. A token that is being
 given back at that moment cannot be held on to; then the taker waits no time at all and looks again. After taking, a
 transaction locks nothing but the heads of event chains.
+
+Nobody passes those who were woken to take a token: whoever comes later waits in line behind them. Without that, 100
+operations at five switches had each to be woken eight times, to find the token gone again.
 """
 
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, text, update
 
 from malleable.domain.errors import FenceLost
 from malleable.domain.ids import OperationId
 from malleable.domain.operations import OperationState
+from malleable.store.schema import ACTIVE
 from malleable.store.schema import operations as ops
 from malleable.store.schema import resource_tokens as tokens
 from malleable.store.session import Session
@@ -35,15 +39,39 @@ _of_others = (
     .where(tokens.c.resource == _resource, tokens.c.operation_id != _operation, _holder.c.state.in_(_LIVE))
 )
 _others = _of_others.with_only_columns(func.count()).scalar_subquery()
-_mine = select(func.count()).where(tokens.c.resource == _resource, tokens.c.operation_id == _operation)
-_LOOK = select(_me.c.fence, _others.label("others"), _mine.scalar_subquery().label("mine")).where(
+_mine = select(tokens.c.resource).where(tokens.c.resource == _resource, tokens.c.operation_id == _operation).exists()
+# Woken, or claimed since, and not yet with the token: in its row stands what it waits for.
+_heir = ops.alias("heir")
+_is_claimed = _heir.c.state.in_([OperationState.RUNNING.value, OperationState.UNDOING.value])
+_has_it = select(tokens.c.resource).where(tokens.c.resource == _resource, tokens.c.operation_id == _heir.c.id).exists()
+_heirs = (
+    select(func.count())
+    .select_from(_heir)
+    .where(
+        _heir.c.resource == _resource,
+        text(ACTIVE),
+        _heir.c.id != _operation,
+        or_(_heir.c.woken_at.is_not(None), and_(_is_claimed, _heir.c.lease_expires_at.is_not(None))),
+        ~_has_it,
+    )
+    .scalar_subquery()
+)
+_LOOK = select(_me.c.fence, _others.label("others"), _heirs.label("heirs"), _mine.label("mine")).where(
     _me.c.id == _operation
 )
 _HOLD_ON = _of_others.with_for_update(key_share=True, read=True, skip_locked=True, of=tokens)
 # The operation's next wait ends at once, as if it had been woken; see ``OperationTable.write``.
 _LOOK_AGAIN = update(ops).where(ops.c.id == _operation).values(woken_at=ops.c.next_due_at)
 
-_TAKE = insert(tokens).values(resource=_resource, operation_id=_operation)
+_TAKE = insert(tokens).from_select(
+    ["resource", "operation_id"],
+    select(_resource, _me.c.id).where(
+        _me.c.id == _operation,
+        _me.c.fence == bindparam("under_fence", type_=ops.c.fence.type),
+        _others + _heirs < bindparam("limit", type_=ops.c.fence.type),
+        ~_mine,
+    ),
+)
 _RELEASE = delete(tokens).where(tokens.c.operation_id == _operation).returning(tokens.c.resource)
 
 
@@ -59,16 +87,17 @@ class TokenTable:
         """Take one of ``limit`` tokens; True if held (again). Errors: FenceLost."""
         session, params = self._session, {"for_resource": resource, "operation": id}
         session.queue_on("resource", resource)
+        if session.write(_TAKE, {**params, "under_fence": fence, "limit": limit}).rowcount == 1:
+            return True
         seen: Any = session.read(_LOOK, params).first()
         if seen is None or seen.fence != fence:
             raise FenceLost(details={"operation_id": str(id), "fence": fence})
-        if seen.others >= limit:
-            if session.has_row_locks and len(session.write(_HOLD_ON, params).all()) < seen.others:
-                session.write(_LOOK_AGAIN, {"operation": id})
-            return False
-        if not seen.mine:
-            session.write(_TAKE, params)
-        return True
+        if seen.mine:
+            return True
+        is_free_now = seen.others + seen.heirs < limit  # given back since we tried
+        if session.has_row_locks and (is_free_now or len(session.write(_HOLD_ON, params).all()) < seen.others):
+            session.write(_LOOK_AGAIN, {"operation": id})
+        return False
 
     def release(self, id: OperationId) -> tuple[str, ...]:
         """Give back all tokens of an operation; return the names of their resources."""

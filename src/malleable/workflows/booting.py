@@ -14,7 +14,7 @@ from malleable.domain.secrets import random_secret
 from malleable.domain.store import Transaction
 from malleable.workflows.powering import bmc_of, node_of, power_of
 from malleable.workflows.requests import record
-from malleable.workflows.steps import Context, Done, Step
+from malleable.workflows.steps import Ask, Context, Done, Step
 
 GATEWAY_LOOK_S = 1.0
 UP_LOOK_S = 0.5
@@ -46,60 +46,57 @@ def await_predecessor(context: Context) -> Done | Wait:
 def arm(context: Context) -> Done | Wait:
     """Write the boot intent with a fresh token, and wait until the gateway has it in force."""
     wanted = context.memory.get("generation")
-    if wanted is None:
-        generation = _write_intent(context)
-        return Wait(
-            seconds=GATEWAY_LOOK_S,
-            reason="the gateway takes the boot intent over",
-            memory={"generation": generation},
-            resource=f"network:{_network_id(context)}",
-        )
-    return _served(context, int(str(wanted)), "boot intent")
+    if wanted is not None:
+        return _served(context, int(str(wanted)), "boot intent")
+    return Ask(
+        seconds=GATEWAY_LOOK_S,
+        reason="the gateway takes the boot intent over",
+        resource=f"network:{_network_id(context)}",
+        write=lambda tx: {"generation": _write_intent(context, tx)},
+    )
 
 
 def _served(context: Context, generation: int, what: str) -> Done | Wait:
-    network_id = _network_id(context)
+    network_id, node_id = _network_id(context), _node_id(context)
     with context.store.reading() as tx:
-        network = tx.networks.find(id=network_id)
-    if network is None or network.served_generation >= generation:
-        return Done(evidence={"generation": generation})
-    return Wait(
+        if _is_served(tx, network_id, generation):
+            return Done(evidence={"generation": generation})
+
+    def look_again(tx: Transaction) -> dict[str, object]:
+        # With its row locked a report is seen now, or it finds us waiting.
+        tx.networks.change(network_id)
+        if _is_served(tx, network_id, generation):
+            tx.operations.wake(now=context.now(), node_id=node_id)
+        return {}
+
+    return Ask(
         seconds=GATEWAY_LOOK_S,
         reason=f"the gateway has not yet taken the {what} over (is `m2d gateway` running?)",
         memory={"generation": generation},
         resource=f"network:{network_id}",
+        write=look_again,
     )
+
+
+def _is_served(tx: Transaction, network_id: NetworkId, generation: int) -> bool:
+    network = tx.networks.find(id=network_id)
+    return network is None or network.served_generation >= generation
 
 
 def _network_id(context: Context) -> NetworkId:
     return NetworkId(UUID(context.argument("network_id")))
 
 
-def _write_intent(context: Context) -> int:
-    node_id, generation = _node_id(context), 0
-
+def _write_intent(context: Context, tx: Transaction) -> int:
+    node_id = _node_id(context)
+    boot = tx.boots.find(node_id=node_id)
+    target = tx.targets.find(disk_id=DiskId(UUID(context.argument("disk_id"))))
+    if boot is None or target is None or target.node_id != node_id:
+        raise Conflict("The node's boot intent or its target is gone.", code="no-boot-intent")
     stages: dict[str, Any] = dict.fromkeys(BOOT_STAGES)
-
-    def intend(tx: Transaction) -> None:
-        nonlocal generation
-        boot, target = (
-            tx.boots.find(node_id=node_id),
-            tx.targets.find(disk_id=DiskId(UUID(context.argument("disk_id")))),
-        )
-        if boot is None or target is None or target.node_id != node_id:
-            raise Conflict("The node's boot intent or its target is gone.", code="no-boot-intent")
-        tx.boots.change(
-            boot.id,
-            target_id=target.id,
-            token=random_secret(),
-            armed_at=context.now(),
-            **stages,
-        )
-        tx.nodes.change(node_id, boot=BootState.BOOTING)
-        generation = tx.networks.touch(boot.network_id)
-
-    context.write(intend)
-    return generation
+    tx.boots.change(boot.id, target_id=target.id, token=random_secret(), armed_at=context.now(), **stages)
+    tx.nodes.change(node_id, boot=BootState.BOOTING)
+    return tx.networks.touch(boot.network_id)
 
 
 def disarm(context: Context) -> Done | Wait:
@@ -107,24 +104,21 @@ def disarm(context: Context) -> Done | Wait:
     wanted = context.memory.get("generation")
     if wanted is not None:
         return _served(context, int(str(wanted)), "end of the boot intent")
-    node_id, generation = _node_id(context), 0
     with context.store.reading() as tx:
-        boot = tx.boots.find(node_id=node_id)
+        boot = tx.boots.find(node_id=_node_id(context))
     if boot is None:
         return Done(evidence={"boot_intent": "none"})
     gone = boot
 
-    def forget(tx: Transaction) -> None:
-        nonlocal generation
+    def forget(tx: Transaction) -> dict[str, object]:
         tx.boots.remove(gone.id)
-        generation = tx.networks.touch(gone.network_id)
+        return {"generation": tx.networks.touch(gone.network_id)}
 
-    context.write(forget)
-    return Wait(
+    return Ask(
         seconds=GATEWAY_LOOK_S,
         reason="the gateway forgets the boot intent",
-        memory={"generation": generation},
         resource=f"network:{gone.network_id}",
+        write=forget,
     )
 
 

@@ -1,16 +1,18 @@
 """The boundary between two steps: one transaction, under the fence, that ends the one and begins the other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from malleable.domain.errors import Busy, FenceLost, MalleableError, Unavailable
 from malleable.domain.operations import Direction, Operation, OperationState, StepRecord, Wait
 from malleable.domain.store import WORK, Transaction
 from malleable.workflows import plan
 from malleable.workflows.plan import Place
-from malleable.workflows.steps import Done, Workflow
+from malleable.workflows.steps import Ask, Done, Workflow
+
+T = TypeVar("T")
 
 #: Whoever gives a token back wakes the next in line; this is only the fallback when that wake-up is lost. Every waiting
 #: operation costs one look per this time: 500 at one switch cost 50 looks a second.
@@ -92,17 +94,20 @@ class Boundary:
         is_cancelled = self._write(**result, **self._entering(following))
         self._end_step(place, finished_at=self._now, evidence=dict(done.evidence))
         if done.write is not None:
-            self._write_for_step(done)
+            self._written(done.write)
         if is_cancelled and before.direction is Direction.DO and self._workflow.on_undone is not None:
             return self._turn_back(CANCELLED, plan.unwinding(self._workflow, before))
         return self._enter(following, is_written=True)
 
     def wait(self, place: Place, wait: Wait) -> None:
-        """Give the lease back until the wait is over, or until the step's deadline."""
+        """Give the lease back until the wait is over, or until the step's deadline. Errors: Unwritten."""
         # A wait is not a failed try: the count of tries starts again at the next look.
         self._let_go(self._until(wait.seconds), wait.reason, attempt=0, resource=wait.resource)
-        if wait.memory:
-            self._end_step(place, evidence=dict(wait.memory))
+        memory = dict(wait.memory)
+        if isinstance(wait, Ask):
+            memory |= self._written(wait.write)
+        if memory:
+            self._end_step(place, evidence=memory)
 
     def retry(self, place: Place, error: Exception) -> None:
         """Give the lease back until the step's next try."""
@@ -220,10 +225,10 @@ class Boundary:
         self.operation = replace(self.operation, **changes)
         return is_cancelled
 
-    def _write_for_step(self, done: Done) -> None:
-        assert done.write is not None
+    def _written(self, write: Callable[[Transaction], T]) -> T:
+        """Write what a step wants written."""
         try:
-            done.write(self._tx)
+            return write(self._tx)
         except (FenceLost, Busy, Unavailable):
             raise  # lost to another worker, or the database's own trouble: the lease settles both
         except Exception as e:

@@ -136,13 +136,13 @@ class Engine:
         """Write what came of a step, in one transaction; return the outcome's name and the next step begun."""
         operation, now = context.operation, self.clock.now()
         is_late = operation.step_deadline_at is not None and now >= operation.step_deadline_at
-        if isinstance(outcome, Done):
-            try:
+        try:
+            if isinstance(outcome, Done):
                 return "done", self._cross(operation, Boundary.finish, place, outcome)
-            except Unwritten as e:
-                outcome = e.error
-        if isinstance(outcome, Wait) and not is_late:
-            return "wait", self._cross(operation, Boundary.wait, place, outcome)
+            if isinstance(outcome, Wait) and not is_late:
+                return "wait", self._cross(operation, Boundary.wait, place, outcome)
+        except Unwritten as e:
+            outcome = e.error
         error = _deadline(place, outcome) if isinstance(outcome, Wait) else outcome
         if isinstance(error, _MAY_PASS) and not is_late and operation.attempt < place.step.retry.attempts:
             return "retry", self._cross(operation, Boundary.retry, place, error)

@@ -26,6 +26,17 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ask(Wait):
+    """A wait for the answer to what ``write`` asks of others.
+
+    Both are committed together, under the fence: no answer can come before the operation waits for it. What ``write``
+    returns joins ``memory``.
+    """
+
+    write: Callable[[Transaction], Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a step may use."""
 

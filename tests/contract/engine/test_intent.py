@@ -8,7 +8,9 @@ from tests.contract.store import values
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import NodeId, OperationId, new_id
+from malleable.domain.store import Transaction
 from malleable.workflows import requests
+from malleable.workflows.steps import Ask, Context, Done
 
 
 def test_intent_and_operation_are_committed_together(shop: Shop) -> None:
@@ -66,3 +68,42 @@ def test_of_many_who_want_one_node_at_once_one_wins(shop: Shop) -> None:
     for thread in threads:
         thread.join()
     assert (len(won), len(lost)) == (1, 7)
+
+
+def test_what_a_step_asks_of_others_is_committed_with_its_wait(shop: Shop) -> None:
+    project = values.project()
+
+    def answer(tx: Transaction) -> dict[str, object]:
+        tx.projects.add(project)
+        # An answer that comes at once finds the operation waiting.
+        assert tx.operations.wake_all(now=shop.clock.now(), resource="network:1") == 1
+        return {"asked": "for this"}
+
+    def look(context: Context) -> Done | Ask:
+        if "asked" in context.memory:
+            return Done(evidence=dict(context.memory))
+        return Ask(seconds=60, reason="asked", memory={"looks": 1}, resource="network:1", write=answer)
+
+    shop.workflow("make", shop.step("a", look))
+    operation = shop.begin("make")
+    assert shop.engine().run_due() == 1
+    assert shop.engine().run_due() == 1, "woken, not waiting for a minute"
+    with shop.store.reading() as tx:
+        assert tx.projects.get(project.id)
+        assert tx.operations.get(operation).state == "succeeded"
+        (line,) = tx.operations.steps([operation])
+    assert line.evidence == {"looks": 1, "asked": "for this"}
+
+
+def test_what_a_step_cannot_ask_for_fails_it(shop: Shop) -> None:
+    def refuse(tx: Transaction) -> dict[str, object]:
+        tx.projects.add(values.project())
+        raise Conflict("Taken.", code="taken")
+
+    ask = Ask(seconds=60, reason="asked", write=refuse)
+    shop.workflow("make", shop.step("a", ask))
+    ended = shop.run(shop.begin("make"))
+    assert ended.state == "failed"
+    assert "Taken." in ended.reason
+    with shop.store.reading() as tx:
+        assert tx.projects.count() == 0

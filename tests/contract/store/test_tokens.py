@@ -58,6 +58,38 @@ def test_tokens_are_taken_under_the_fence(store: SqlStore) -> None:
         take(store, old)
 
 
+def test_who_was_woken_for_a_token_is_not_passed(store: SqlStore) -> None:
+    holder, waiter, newcomer = running(store, 3)
+    assert take(store, holder)
+    with store.transaction() as tx:
+        assert not tx.operations.take_resource(R, 1, waiter.id, waiter.fence)
+        tx.operations.write(
+            waiter.id, waiter.fence, state=S.WAITING, resource=R, lease_expires_at=None, next_due_at=later(60)
+        )
+    with store.transaction() as tx:
+        tx.operations.release_resources(holder.id)
+        assert tx.operations.wake(now=NOW, resource=R) == 1
+    assert not take(store, newcomer), "it is woken"
+    assert take(store, newcomer, limit=2), "there is one for each"
+    with store.transaction() as tx:
+        tx.operations.release_resources(newcomer.id)
+        (woken,) = tx.operations.claim("w1", later(1), 60, 9)
+    assert not take(store, newcomer), "it is on its way"
+    assert take(store, woken)
+    assert not take(store, newcomer), "it has it"
+
+
+def test_of_two_who_were_woken_for_one_token_one_gets_it(store: SqlStore) -> None:
+    one, two = running(store, 2)
+    for operation in (one, two):
+        with store.transaction() as tx:
+            tx.operations.write(operation.id, operation.fence, resource=R)
+    assert not take(store, one), "the other one is first"
+    with store.transaction() as tx:
+        tx.operations.write(one.id, one.fence, state=S.WAITING, lease_expires_at=None, next_due_at=later(60))
+    assert take(store, two)
+
+
 def test_a_token_given_back_while_another_asks_for_it_is_not_lost(postgres_store: SqlStore) -> None:
     """The release is not committed yet when the other one asks: it is refused, and looks again at once."""
     holder, asker = running(postgres_store, 2)
