@@ -8,6 +8,7 @@ from tests.sweep.world import SWITCH, World
 
 from malleable.domain.nodes import NodeState
 from malleable.sim.faults import FaultKind
+from malleable.workflows import enrol, release
 
 EVERY_VERB = pytest.mark.parametrize("verb", [v for v in VERBS if v.has_devices], ids=lambda verb: verb.name)
 PASSING = (FaultKind.LOST_REQUEST, FaultKind.LOST_REPLY, FaultKind.BUSY)
@@ -84,9 +85,21 @@ def test_one_refusal_undoes_a_provision_wholly(new_world: Callable[[], World]) -
             verb.check_undone(world, node_id)
 
 
-def test_an_unproven_release_ends_in_quarantine_and_can_be_readmitted(new_world: Callable[[], World]) -> None:
-    from malleable.workflows import release
+def test_a_node_whose_bmc_does_not_obey_is_quarantined_until_it_is_proven(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = world.free_node()
+    world.room.bmcs.silence("sim://n1")
+    assert world.run(world.provision(node_id)).state == "failed"
+    assert world.node(node_id).state is NodeState.QUARANTINED
 
+    world.room.bmcs.silence("sim://n1", silent=False)
+    with world.store.transaction() as tx:
+        again = enrol.request(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
+    assert world.run(again.id).state == "succeeded"
+    world.assert_clean(node_id)
+
+
+def test_an_unproven_release_ends_in_quarantine_and_can_be_readmitted(new_world: Callable[[], World]) -> None:
     world = new_world()
     node_id, _ = world.running_node()
     world.faults.add("apply", FaultKind.LOST_REPLY, times=None)

@@ -154,9 +154,10 @@ class Nodes:
         """Begin to prove a quarantined node clean, or an inspected one fit for use. Errors: NotFound, Conflict."""
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_readmit", ref)
-            if node.state is NodeState.QUARANTINED:
+            if node.state is NodeState.QUARANTINED and node.project_id is not None:
                 return release.request(tx, self._parts.now(), node=node, actor_id=caller.user_id)
-            if node.state is NodeState.INSPECTED:
+            if node.state in (NodeState.QUARANTINED, NodeState.INSPECTED):
+                # Nobody's: there is nothing to take away from a holder, only everything to prove.
                 return enrol.request(tx, self._parts.now(), node=node, actor_id=caller.user_id)
             raise Conflict(f"Node {node.name} is {node.state}, not quarantined or inspected.", code="not-quarantined")
 
