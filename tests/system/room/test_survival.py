@@ -13,7 +13,7 @@ from malleable.sim import rack
 from malleable.sim.rack import FaultKind, NodeDescription
 from malleable.wire.images import ImageRequest
 from malleable.wire.nodes import PowerAction, ProvisionRequest
-from malleable.wire.operations import OperationDetail
+from malleable.wire.operations import OperationDetail, OperationView
 from malleable.wiring.room.cli_calls import CommandFailed
 
 pytestmark = [pytest.mark.room, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -88,7 +88,18 @@ def held(site: Site, number: int) -> NodeDescription:
     return machine if site.node(machine).state == "allocated" else site.beating(number)
 
 
-def test_a_release_waits_for_a_bmc_that_is_silent_for_a_while(site: Site) -> None:
+@pytest.fixture(scope="module")
+def neglected(site: Site) -> OperationView:
+    """Begin to give back a machine whose BMC never answers again.
+
+    It takes a minute and a half until that is given up, so other tests that do not need the machine go on meanwhile.
+    """
+    machine = held(site, 2)
+    rack.fault(site.room.name, machine.name, FaultKind.BMC_SILENT)
+    return site.client.node_release(machine.name)
+
+
+def test_a_release_waits_for_a_bmc_that_is_silent_for_a_while(site: Site, neglected: OperationView) -> None:
     machine = held(site, 1)
     rack.fault(site.room.name, machine.name, FaultKind.BMC_SILENT)
     release = site.client.node_release(machine.name)
@@ -98,24 +109,6 @@ def test_a_release_waits_for_a_bmc_that_is_silent_for_a_while(site: Site) -> Non
     rack.clear_fault(site.room.name, machine.name)
     site.succeeded(release)
     assert (site.node(machine).state, site.node(machine).project) == ("free", None)
-
-
-def test_a_bmc_that_stays_silent_quarantines_its_node_until_it_is_readmitted(site: Site) -> None:
-    machine = held(site, 2)
-    rack.fault(site.room.name, machine.name, FaultKind.BMC_SILENT)
-    failed = site.ended(site.client.node_release(machine.name))
-    assert failed.state == "failed"
-    assert failed.error is not None
-    assert failed.error["code"] == "unreachable"
-    kept = site.node(machine)
-    assert kept.state == "quarantined"
-    assert "power-off" in kept.state_reason
-    assert machine.bmc_url.removeprefix("http://") in kept.state_reason
-    rack.clear_fault(site.room.name, machine.name)
-    site.m2("node", "readmit", machine.name)
-    assert site.node(machine).state == "free"
-    assert rack.status(site.room.name).power[machine.name] == "off"
-    assert not list(site.client.target_list(node=machine.name))
 
 
 def add_blank_image(site: Site) -> None:
@@ -129,7 +122,7 @@ def add_blank_image(site: Site) -> None:
 
 
 def test_a_machine_that_does_not_come_up_is_freed_with_its_consoles_last_words(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, neglected: OperationView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = site.machine(1)
     if site.node(machine).state == "allocated":
@@ -179,4 +172,23 @@ def test_a_wrong_enrolment_is_told_and_leaves_no_node_behind(site: Site) -> None
     assert "127.0.0.1:9" in str(nowhere.error["message"])
     site.succeeded(site.client.node_enrol(site.enrolment(machine)))
     assert site.node(machine).state == "free"
+
+
+def test_a_bmc_that_stays_silent_quarantines_its_node_until_it_is_readmitted(
+    site: Site, neglected: OperationView
+) -> None:
+    machine = site.machine(2)
+    failed = site.ended(neglected)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert failed.error["code"] == "unreachable"
+    kept = site.node(machine)
+    assert kept.state == "quarantined"
+    assert "power-off" in kept.state_reason
+    assert machine.bmc_url.removeprefix("http://") in kept.state_reason
+    rack.clear_fault(site.room.name, machine.name)
+    site.m2("node", "readmit", machine.name)
+    assert site.node(machine).state == "free"
+    assert rack.status(site.room.name).power[machine.name] == "off"
+    assert not list(site.client.target_list(node=machine.name))
     assert site.m2("event", "verify")

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.postgres import Postgres
 from tests.system.gateway.host import eventually
 from tests.system.serve import program
 from tests.system.serve.conftest import Place
@@ -54,9 +55,10 @@ class Plant:
         return next((worker for worker in self.workers if name.endswith(f":{worker.pid}")), None)
 
 
-@pytest.fixture
-def plant(place: Place, empty_database: str) -> Iterator[Plant]:
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Plant]:
     """Start everything at once, on a database that was migrated just before."""
+    place, empty_database = Place(directory=tmp_path_factory.mktemp("plant")), postgres.url(postgres.create())
     unmigrated = place.m2d("api", M2D_DATABASE_URL=empty_database)
     assert unmigrated.is_clear_error, unmigrated
     assert "m2d migrate" in unmigrated.err
@@ -85,6 +87,17 @@ def plant(place: Place, empty_database: str) -> Iterator[Plant]:
             if one.process.poll() is None:
                 assert one.end() == 0, one.said()
             assert "Traceback" not in one.said()
+
+
+def test_what_one_api_is_told_the_other_shows_at_once(plant: Plant) -> None:
+    first, second = plant.apis
+    with second.event_stream() as events:
+        made = first.project_create(ProjectRequest(name="blue"))
+        assert any(event.project_id == made.id for event in events)
+    assert [project.id for project in second.project_list()] == [made.id]
+    with psycopg.connect(plant.database) as connection:
+        admins = connection.execute("SELECT count(*) FROM users WHERE site_role = 'admin'").fetchone()
+    assert admins == (1,)
 
 
 class HesitantRedfish(SimRedfish):
@@ -125,17 +138,6 @@ def test_a_worker_killed_in_mid_operation_is_replaced_by_the_other(plant: Plant)
     assert ended.state == "succeeded", ended
     assert [step.attempts for step in ended.steps if step.name == "inspect"] == [2]
     assert second.node_get("m1").system_uuid == SYSTEM_UUID
-
-
-def test_what_one_api_is_told_the_other_shows_at_once(plant: Plant) -> None:
-    first, second = plant.apis
-    with second.event_stream() as events:
-        made = first.project_create(ProjectRequest(name="blue"))
-        assert any(event.project_id == made.id for event in events)
-    assert [project.id for project in second.project_list()] == [made.id]
-    with psycopg.connect(plant.database) as connection:
-        admins = connection.execute("SELECT count(*) FROM users WHERE site_role = 'admin'").fetchone()
-    assert admins == (1,)
 
 
 def test_migrating_twice_does_nothing(place: Place, empty_database: str) -> None:

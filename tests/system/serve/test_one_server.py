@@ -21,8 +21,6 @@ from malleable.wire.users import LoginRequest
 
 #: The first moment that an id can have: every event comes after it.
 BEGINNING = UUID("00000000-0000-7000-8000-000000000000")
-#: The programs that may be told to end while nothing happens.
-SERVERS = ("api", "serve")
 
 
 def admin_token(place: Place, url: str, verify: bool | ssl.SSLContext = True) -> Secret:
@@ -33,8 +31,7 @@ def admin_token(place: Place, url: str, verify: bool | ssl.SSLContext = True) ->
     return Secret(Client(url, verify=verify).login(request).token)
 
 
-@pytest.mark.parametrize("kind", SERVERS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("kind", "number"), [("api", signal.SIGINT), ("serve", signal.SIGTERM)])
 def test_a_signal_ends_it_cleanly(place: Place, tmp_path: Path, kind: str, number: signal.Signals) -> None:
     if kind == "serve" and os.geteuid() != 0:
         pytest.skip("serving real machines needs root")
