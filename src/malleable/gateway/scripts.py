@@ -40,6 +40,7 @@ def _san(network: NetworkPlan, boot: BootPlan) -> list[str]:
     return [
         f"sanboot {_target(network, boot)} ||",
         "echo Malleable: the disk could not be booted, asking again",
+        *_let_go(),
     ]
 
 
@@ -57,8 +58,13 @@ def _kernel(network: NetworkPlan, boot: BootPlan) -> list[str]:
         ":failed",
         "echo Malleable: the disk or the kernel could not be had, asking again",
         "imgfree ||",
-        "sanunhook ||",
+        *_let_go(),
     ]
+
+
+def _let_go() -> list[str]:
+    """Unhook the disk: while keep-san is set iPXE holds it, and its drive number is taken when it is tried again."""
+    return ["set keep-san 0 ||", "sanunhook ||"]
 
 
 def _credentials(boot: BootPlan) -> list[str]:

@@ -143,6 +143,7 @@ def test_a_machine_that_does_not_come_up_is_freed_with_its_consoles_last_words(
     title, _, last_lines = str(failed.error["explanation"]).partition("\n")
     assert title == "The console's last lines:"
     assert any(word in last_lines for word in ("SeaBIOS", "iPXE", "SAN device")), last_lines
+    assert "Could not open SAN device" not in last_lines, last_lines
     free = site.node(machine)
     assert (free.state, free.project, free.boot, free.power) == ("free", None, "none", "off")
     assert "blank" not in [disk.name for disk in site.client.disk_list(project=PROJECT)]
