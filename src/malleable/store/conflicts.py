@@ -69,7 +69,7 @@ _TAKEN = {
             s.operations.c.kind.label("operation"),
             s.operations.c.state.label("operation_state"),
         ).where(_given(s.operations.c.node_id, "node_id"), s.operations.c.state.in_(sorted(ACTIVE_STATES))),
-        fix="Wait for that operation to end, or cancel it.",
+        fix="Wait for its end (`m2 operation watch NODE`), or cancel it (`m2 operation cancel NODE`).",
     ),
     "uq_targets_disk_id": Taken(
         plain="The disk is in use on another node.",

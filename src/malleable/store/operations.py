@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, func, null, or_, select, text, update
+from sqlalchemy import and_, bindparam, case, func, literal_column, null, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -29,7 +29,8 @@ _worker = bindparam("by_worker", type_=ops.c.worker.type)
 
 
 def _in(*states: OperationState) -> Any:
-    return ops.c.state.in_([state.value for state in states])
+    """Build it with the names in the statement itself: lists of parameters are expanded anew at every execution."""
+    return ops.c.state.in_([literal_column(f"'{state.value}'") for state in states])
 
 
 _is_active = text(ACTIVE)

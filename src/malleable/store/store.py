@@ -1,9 +1,10 @@
 """The store: ``domain.store.Store`` on SQLite or PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Table, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -32,24 +33,36 @@ from malleable.store.sealing import Seal
 from malleable.store.session import Session, meaning_of
 from malleable.store.vlans import VlanTable
 
-_PROJECTS = Record(Project, schema.projects)
-_USERS = Record(User, schema.users)
-_MEMBERSHIPS = Record(Membership, schema.memberships)
-_TOKENS = Record(Token, schema.tokens)
-_NODES = Record(Node, schema.nodes)
-_NICS = Record(Nic, schema.nics)
-_SWITCHES = Record(Switch, schema.switches)
-_SWITCH_PORTS = Record(SwitchPort, schema.switch_ports)
-_VLANS = Record(Vlan, schema.vlans)
-_NETWORKS = Record(Network, schema.networks)
-_ATTACHMENTS = Record(Attachment, schema.attachments)
-_IMAGES = Record(Image, schema.images)
-_DISKS = Record(Disk, schema.disks)
-_TARGETS = Record(Target, schema.targets)
-_BOOTS = Record(Boot, schema.boots)
+_EVENTS = Record(Event, schema.events)
 _OPERATIONS = Record(Operation, schema.operations)
 _STEPS = Record(StepRecord, schema.steps)
-_EVENTS = Record(Event, schema.events)
+
+
+def _plain(kind: type, table: Table) -> Callable[[Session], object]:
+    return partial(TableRows, Record(kind, table))
+
+
+#: How to make the tables of a transaction. Most transactions need two or three of them.
+_TABLES: Mapping[str, Callable[[Session], object]] = {
+    "projects": _plain(Project, schema.projects),
+    "users": _plain(User, schema.users),
+    "memberships": _plain(Membership, schema.memberships),
+    "tokens": _plain(Token, schema.tokens),
+    "nodes": _plain(Node, schema.nodes),
+    "nics": _plain(Nic, schema.nics),
+    "switches": _plain(Switch, schema.switches),
+    "switch_ports": _plain(SwitchPort, schema.switch_ports),
+    "vlans": partial(VlanTable, Record(Vlan, schema.vlans)),
+    "networks": partial(NetworkTable, Record(Network, schema.networks)),
+    "attachments": _plain(Attachment, schema.attachments),
+    "images": _plain(Image, schema.images),
+    "disks": _plain(Disk, schema.disks),
+    "targets": _plain(Target, schema.targets),
+    "boots": _plain(Boot, schema.boots),
+    "operations": partial(OperationTable, _OPERATIONS, _STEPS),
+    "events": partial(EventTable, _EVENTS),
+    "idempotency": IdempotencyTable,
+}
 
 _KEY_CHECK_PLACE = b"site.key_check"
 _KEY_CHECK = "malleable"
@@ -58,27 +71,34 @@ _KEY_CHECK = "malleable"
 class SqlTransaction:
     """All tables, inside one transaction."""
 
+    projects: Rows[Project]
+    users: Rows[User]
+    memberships: Rows[Membership]
+    tokens: Rows[Token]
+    nodes: Rows[Node]
+    nics: Rows[Nic]
+    switches: Rows[Switch]
+    switch_ports: Rows[SwitchPort]
+    vlans: VlanRows
+    networks: NetworkRows
+    attachments: Rows[Attachment]
+    images: Rows[Image]
+    disks: Rows[Disk]
+    targets: Rows[Target]
+    boots: Rows[Boot]
+    operations: OperationRows
+    events: EventRows
+    idempotency: IdempotencyRows
+
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._events = EventTable(_EVENTS, session)
-        self.projects: Rows[Project] = TableRows(_PROJECTS, session)
-        self.users: Rows[User] = TableRows(_USERS, session)
-        self.memberships: Rows[Membership] = TableRows(_MEMBERSHIPS, session)
-        self.tokens: Rows[Token] = TableRows(_TOKENS, session)
-        self.nodes: Rows[Node] = TableRows(_NODES, session)
-        self.nics: Rows[Nic] = TableRows(_NICS, session)
-        self.switches: Rows[Switch] = TableRows(_SWITCHES, session)
-        self.switch_ports: Rows[SwitchPort] = TableRows(_SWITCH_PORTS, session)
-        self.vlans: VlanRows = VlanTable(_VLANS, session)
-        self.networks: NetworkRows = NetworkTable(_NETWORKS, session)
-        self.attachments: Rows[Attachment] = TableRows(_ATTACHMENTS, session)
-        self.images: Rows[Image] = TableRows(_IMAGES, session)
-        self.disks: Rows[Disk] = TableRows(_DISKS, session)
-        self.targets: Rows[Target] = TableRows(_TARGETS, session)
-        self.boots: Rows[Boot] = TableRows(_BOOTS, session)
-        self.operations: OperationRows = OperationTable(_OPERATIONS, _STEPS, session)
-        self.events: EventRows = self._events
-        self.idempotency: IdempotencyRows = IdempotencyTable(session)
+
+    def __getattr__(self, name: str) -> object:
+        """Make a table when it is first asked for."""
+        if name not in _TABLES:
+            raise AttributeError(name)
+        table = self.__dict__[name] = _TABLES[name](self._session)
+        return table
 
     def notify(self, channel: str) -> None:
         """Wake ``Store.wait`` on a channel when (and only when) this transaction commits."""
@@ -87,7 +107,9 @@ class SqlTransaction:
 
     def flush(self) -> None:
         """Write what is kept back until the commit."""
-        self._events.flush()
+        events = self.__dict__.get("events")
+        if events is not None:
+            events.flush()
 
 
 class SqlStore:

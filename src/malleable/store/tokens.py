@@ -12,7 +12,7 @@ operations at five switches had each to be woken eight times, to find the token 
 
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, insert, literal_column, or_, select, text, update
 
 from malleable.domain.errors import FenceLost
 from malleable.domain.ids import OperationId
@@ -23,8 +23,8 @@ from malleable.store.schema import resource_tokens as tokens
 from malleable.store.session import Session
 
 #: A parked operation waits for a person: what it holds must not hold up the others.
-_LIVE = [
-    state.value
+_LIVE: list[ColumnElement[str]] = [
+    literal_column(f"'{state.value}'")
     for state in (OperationState.PENDING, OperationState.RUNNING, OperationState.WAITING, OperationState.UNDOING)
 ]
 
@@ -42,7 +42,7 @@ _others = _of_others.with_only_columns(func.count()).scalar_subquery()
 _mine = select(tokens.c.resource).where(tokens.c.resource == _resource, tokens.c.operation_id == _operation).exists()
 # Woken, or claimed since, and not yet with the token: in its row stands what it waits for.
 _heir = ops.alias("heir")
-_is_claimed = _heir.c.state.in_([OperationState.RUNNING.value, OperationState.UNDOING.value])
+_is_claimed = _heir.c.state.in_([literal_column("'running'"), literal_column("'undoing'")])
 _has_it = select(tokens.c.resource).where(tokens.c.resource == _resource, tokens.c.operation_id == _heir.c.id).exists()
 _heirs = (
     select(func.count())
