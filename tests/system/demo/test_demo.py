@@ -90,5 +90,5 @@ def test_the_story_is_told_headless(home: Path) -> None:
     assert summary["passed"] is True
     assert len(summary["checks"]) >= 8
     assert all(one["passed"] for one in summary["checks"])
-    assert all(stage["seconds"] > 0 for stage in summary["stages"])
+    assert all(stage["seconds"] >= 0 for stage in summary["stages"])
     assert list((home / "tmp").iterdir()) == []
