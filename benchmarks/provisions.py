@@ -1,0 +1,167 @@
+"""Provisions through the whole control plane, with simulated devices that take no time."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from benchmarks.databases import POSTGRESQL, SQLITE, database
+from benchmarks.figures import Figure, Result, at_most
+from benchmarks.processes import cpu_s, family
+from benchmarks.server import Server, simulated_server
+from malleable.client import Client
+from malleable.wire.networks import NetworkRequest
+from malleable.wire.nodes import ProvisionRequest
+
+NAME = "provision"
+TITLE = "Provisions at once, simulated devices"
+HOW = """\
+One server process (API, worker, watch, gateway and simulated devices without any delay) and one client process with
+eight connections. N provisions are asked for at once; the clock runs from the first request to the last `node.up` on
+the event stream. CPU is the server's (with PostgreSQL also the database's own, told apart). 50 nodes a network."""
+
+SIZES = (1, 24, 100, 500)
+NETWORK_NODES = 50
+CONNECTIONS = 8
+WAIT_S = 300.0
+
+
+class Crowd:
+    """N provisions at once, and back."""
+
+    def __init__(self, server: Server, nodes: int) -> None:
+        self._server = server
+        self._clients = [server.client() for _ in range(CONNECTIONS)]
+        self._pool = ThreadPoolExecutor(CONNECTIONS)
+        self.names = [f"n{number + 1:03d}" for number in range(nodes)]
+        for number in range(-(-nodes // NETWORK_NODES)):
+            self._clients[0].network_create(NetworkRequest(name=f"net{number}", project="alice"))
+
+    def close(self) -> None:
+        """Give up the connections."""
+        self._pool.shutdown()
+        for client in self._clients:
+            client.close()
+
+    def provision(self, count: int) -> float:
+        """Provision the first ``count`` nodes at once; return the seconds until all are up."""
+        with _watching(self._server, "node.up", count) as seen:
+            began_s = time.perf_counter()
+            self._each(count, self._provision_one)
+            _await(seen, count)
+            return time.perf_counter() - began_s
+
+    def release(self, count: int) -> float:
+        """Give them back, and delete their disks outside the clock; return the seconds until all are free."""
+        with _watching(self._server, "node.freed", count) as seen:
+            began_s = time.perf_counter()
+            self._each(count, lambda client, number: client.node_release(self.names[number]))
+            _await(seen, count)
+            seconds = time.perf_counter() - began_s
+        disks = [disk.name for disk in self._clients[0].disk_list(project="alice")]
+        with _watching(self._server, "disk.deleted", len(disks)) as seen:
+            self._each(len(disks), lambda client, number: client.disk_delete(disks[number], project="alice"))
+            _await(seen, len(disks))
+        return seconds
+
+    def _provision_one(self, client: Client, number: int) -> object:
+        network = f"net{number // NETWORK_NODES}"
+        return client.provision(
+            ProvisionRequest(project="alice", network=network, image="debian-12", node=self.names[number])
+        )
+
+    def _each(self, count: int, ask: Callable[[Client, int], object]) -> None:
+        def stripe(lane: int) -> None:
+            for number in range(lane, count, CONNECTIONS):
+                ask(self._clients[lane], number)
+
+        for _ in self._pool.map(stripe, range(CONNECTIONS)):
+            pass
+
+
+@contextmanager
+def _watching(server: Server, kind: str, count: int) -> Iterator[Event]:
+    """Follow the event stream until an event was seen ``count`` times."""
+    done, listening = Event(), Event()
+
+    def follow() -> None:
+        with (
+            server.client() as client,
+            client.stream("/v1/events", {"kind": kind}, {"Accept": "text/event-stream"}) as response,
+        ):
+            left = count
+            for line in response.iter_lines():
+                listening.set()  # the stream's first line comes before any event
+                left -= line.startswith("data:")
+                if left <= 0:
+                    done.set()
+                    return
+
+    if count > 0:
+        Thread(target=follow, daemon=True).start()
+        listening.wait(WAIT_S)
+    else:
+        done.set()
+    yield done
+
+
+def _await(seen: Event, count: int) -> None:
+    if not seen.wait(WAIT_S):
+        raise RuntimeError(f"{count} operations did not end within {WAIT_S:.0f} s")
+
+
+def run(*, is_quick: bool) -> Result:
+    """Measure on both databases."""
+    figures: list[Figure] = []
+    facts: dict[str, object] = {}
+    sizes, repeats = ((1, 24), 2) if is_quick else (SIZES, 3)
+    for kind in (SQLITE, POSTGRESQL):
+        figures += _measure(kind, sizes, repeats, facts)
+    return Result(name=NAME, title=TITLE, how=HOW, figures=tuple(figures), facts=facts)
+
+
+def _measure(kind: str, sizes: tuple[int, ...], repeats: int, facts: dict[str, object]) -> list[Figure]:
+    figures = []
+    with database(kind) as (url, database_pids), simulated_server(max(sizes), database=url) as server:
+        crowd = Crowd(server, max(sizes))
+        crowd.provision(max(sizes))  # the first ones compile every statement
+        crowd.release(max(sizes))
+        for size in sizes:
+            rounds = [_round(crowd, size, server.pid, database_pids) for _ in range(max(repeats, 24 // size))]
+            facts[f"{kind} {size}"] = rounds
+            figures += _figures(kind, size, rounds)
+        crowd.close()
+    return figures
+
+
+def _round(crowd: Crowd, size: int, server: int, database_pids: tuple[int, ...]) -> dict[str, float]:
+    before_s, database_before_s = cpu_s(server), _database_s(database_pids)
+    seconds = crowd.provision(size)
+    cpu, database_cpu = cpu_s(server) - before_s, _database_s(database_pids) - database_before_s
+    return {
+        "seconds_each": seconds / size,
+        "cpu_ms_each": 1000 * cpu / size,
+        "database_cpu_ms_each": 1000 * database_cpu / size,
+        "release_seconds_each": crowd.release(size) / size,
+    }
+
+
+def _database_s(pids: tuple[int, ...]) -> float:
+    return sum(cpu_s(*family(pid)) for pid in pids)
+
+
+def _figures(kind: str, size: int, rounds: list[dict[str, float]]) -> list[Figure]:
+    def values(name: str) -> tuple[float, ...]:
+        return tuple(one[name] for one in rounds)
+
+    told = f"{kind}, {size} at once"
+    figures = [Figure(name=f"{told}: time per node", unit="s", values=values("seconds_each"), bar=at_most(0.02))]
+    if size > 1:  # the clock of a process's CPU ticks every 10 ms
+        figures.append(
+            Figure(name=f"{told}: server CPU each", unit="ms", values=values("cpu_ms_each"), bar=at_most(30))
+        )
+        figures.append(Figure(name=f"{told}: release, time per node", unit="s", values=values("release_seconds_each")))
+    if kind == POSTGRESQL and size > 1:
+        figures.append(Figure(name=f"{told}: database CPU each", unit="ms", values=values("database_cpu_ms_each")))
+    return figures
