@@ -1,9 +1,10 @@
-"""Which operation is meant: its id, the end of its id as lists show it, or a node whose latest it is."""
+"""Which operation is meant: its id, the end of its id as lists show it, or what it is the latest about."""
 
 from uuid import UUID
 
 from malleable.cli.options import id_before
 from malleable.cli.session import Session
+from malleable.cli.timeline import subject
 from malleable.domain.errors import Conflict, NotFound
 from malleable.domain.ids import parse_id
 
@@ -24,14 +25,14 @@ def find_operation(session: Session, ref: str) -> UUID:
         return id
     recent = list(session.m2.operation_list(after=id_before(REACH_S)))
     ending = [operation.id for operation in recent if str(operation.id).endswith(ref.lower())]
-    at_node = [operation.id for operation in recent if operation.node == ref]
-    if at_node:
-        return at_node[-1]
+    about = [operation.id for operation in recent if subject(operation) == ref]
+    if about:
+        return about[-1]
     if len(ending) > 1:
         raise Conflict(f"The ids of {len(ending)} operations end in {ref}.", fix="Give more of its id.")
     if not ending:
         raise NotFound(
-            f"No operation of the last week is {ref!a}, ends in it, or was at a node of that name.",
+            f"No operation of the last week is {ref!a}, ends in it, or was about anything of that name.",
             fix="Look: `m2 operation list --since all`.",
         )
     return ending[0]

@@ -15,6 +15,7 @@ from malleable.services.parts import Parts
 from malleable.workflows.requests import record
 
 _RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
+VLANS_SHOWN = 20
 #: A VLAN that was never used needs no rest.
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -80,10 +81,11 @@ def parse_ranges(ranges: Iterable[str]) -> frozenset[int]:
 def _drop(tx: Transaction, vlans: list[Vlan]) -> None:
     used = [v for v in vlans if v.network_id is not None]
     if used:
+        shown = ", ".join(str(v.vid) for v in used[:VLANS_SHOWN]) + (", …" if len(used) > VLANS_SHOWN else "")
         raise Conflict(
-            f"VLAN {', '.join(str(v.vid) for v in used)} is in use and cannot leave the pool.",
+            f"In use, and cannot leave the pool: VLAN {shown}.",
             code="vlan-in-use",
-            fix="Delete the networks on it first, or keep it in the ranges.",
+            fix="Delete their networks first (`m2 network list` shows them), or keep them in the ranges.",
             details={"vlans": {str(v.vid): str(v.network_id) for v in used}},
         )
     for vlan in vlans:

@@ -7,19 +7,37 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
+from malleable.domain.errors import Invalid
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
-from malleable.wire.shapes import MAX_BYTES, Answer, Hostname, Line, Mac, Name, Ref, Request, Text
+from malleable.wire.shapes import MAX_BYTES, Answer, Hostname, Line, Mac, Name, Ref, Request, Text, checked
 from malleable.wire.switches import PortName
 
 SshKey = Annotated[str, StringConstraints(max_length=16 * 1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+def parse_bmc_address(raw: str) -> str:
+    """Accept an address without credentials, which would be kept and shown where no secret is looked for.
+
+    Errors: Invalid; it never repeats the address.
+    """
+    if "@" in raw:
+        raise Invalid(
+            "The BMC's address holds a user or a password.",
+            fix="Leave them out of it; they have fields of their own (--user, --password-file).",
+        )
+    return raw
 
 
 class BmcRequest(Request):
     """How to reach a node's BMC."""
 
     driver: Name = "redfish"
-    address: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x20\x7f]*$")]
+    address: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x20\x7f]*$"),
+        checked(parse_bmc_address),
+    ]
     username: Line = ""
     password: Line = Field(default="", repr=False)
     system: Line = ""

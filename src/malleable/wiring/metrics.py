@@ -1,8 +1,11 @@
 """What Prometheus is told of the engine."""
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from malleable.domain.operations import Direction, Operation
+from malleable.domain.operations import Direction, Operation, OperationState
+
+log = structlog.get_logger()
 
 #: From a database write to a machine's self-test.
 BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1200)
@@ -18,8 +21,8 @@ class EngineMetrics:
         )
         self._operations = Counter(
             "malleable_operations_ended",
-            "Operations by workflow and direction of their end.",
-            ["workflow", "direction"],
+            "Operations by workflow and the state they ended in.",
+            ["workflow", "state"],
             registry=registry,
         )
 
@@ -28,5 +31,16 @@ class EngineMetrics:
         self._steps.labels(operation.kind, step, direction.value, outcome).observe(seconds)
 
     def operation_ended(self, operation: Operation) -> None:
-        """Take note of an operation's end."""
-        self._operations.labels(operation.kind, operation.direction.value).inc()
+        """Take note of an operation's end; one that did not succeed is told to whoever reads the log."""
+        self._operations.labels(operation.kind, operation.state.value).inc()
+        tell = log.info if operation.state is OperationState.SUCCEEDED else log.warning
+        tell(
+            "operation ended",
+            kind=operation.kind,
+            state=operation.state.value,
+            operation=str(operation.id),
+            node=str(operation.node_id or ""),
+            about=str(operation.arguments.get("name", "")),
+            step=operation.step,
+            reason=operation.reason,
+        )

@@ -34,7 +34,7 @@ def check_connection(
         raise Conflict(
             f"NIC {nic.name} ({nic.mac}) has no switch port.",
             code="nic-not-wired",
-            fix=f"An operator runs `m2 node wire NODE {nic.name} SWITCH PORT`.",
+            fix=f"An operator runs `m2 node wire {tx.nodes.get(nic.node_id).name} {nic.name} SWITCH PORT`.",
         )
     if network.project_id != project_id and network.kind is not NetworkKind.PROVIDER:
         # As for any object of another tenant: it does not exist.

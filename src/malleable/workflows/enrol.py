@@ -17,7 +17,7 @@ from malleable.workflows.steps import Context, Done, Step, Workflow, Write
 def request(tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | None) -> Operation:
     """Begin to enrol; the node and the NICs named by the operator have been added. Errors: Conflict."""
     ports = switching.ports_of_node(tx, node.id)
-    arguments = {"switch_id": str(ports[0].switch_id) if ports else ""}
+    arguments = {"name": node.name, "switch_id": str(ports[0].switch_id) if ports else ""}
     return begin(tx, now, "enrol", node_id=node.id, actor_id=actor_id, arguments=arguments)
 
 

@@ -29,7 +29,7 @@ def request_remove(tx: Transaction, now: datetime, *, network: Network, actor_id
     if tx.targets.count(network_id=network.id):
         raise Conflict(f"Disks are presented in network {network.name}.", code="network-in-use", fix="Release them.")
     tx.networks.touch(network.id)
-    arguments = {"network_id": str(network.id)}
+    arguments = {"name": network.name, "network_id": str(network.id)}
     return begin(tx, now, "remove-network", project_id=network.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -56,7 +56,8 @@ def _await_gone(context: Context) -> Done | Wait:
 
 
 def _removed(tx: Transaction, operation: Operation, now: datetime) -> None:
-    record(tx, now, "network.removed", operation=operation, data={"network_id": operation.arguments["network_id"]})
+    data = {key: operation.arguments[key] for key in ("name", "network_id") if key in operation.arguments}
+    record(tx, now, "network.removed", operation=operation, data=data)
 
 
 REMOVE_NETWORK = Workflow(

@@ -39,6 +39,7 @@ def begin(
 ) -> Operation:
     """Add an operation; workers see it when the transaction commits.
 
+    ``arguments`` hold a "name" where no node tells people what it is about, or where the node may be gone at the end.
     Errors: Conflict when the node has an active one.
     """
     operation = Operation(

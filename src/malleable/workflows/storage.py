@@ -23,7 +23,7 @@ def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: User
     if image.state is not ImageState.SEALED:
         raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
     tx.disks.add(disk)
-    arguments = {"disk_id": str(disk.id), "makes_disk": True}
+    arguments = {"name": disk.name, "disk_id": str(disk.id), "makes_disk": True}
     return begin(tx, now, "create-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -35,15 +35,16 @@ def request_delete(tx: Transaction, now: datetime, *, disk: Disk, actor_id: User
     target = tx.targets.find(disk_id=disk.id)
     if target is not None:
         holder = tx.nodes.get(target.node_id).name
-        raise Conflict(f"Disk {disk.name} is in use by node {holder}.", code="disk-in-use", fix="Release it first.")
-    arguments = {"disk_id": str(disk.id)}
-    user = _active_on(tx, arguments, project_id=disk.project_id)
+        fix = f"Run `m2 node stop {holder}` or `m2 node release {holder}` first."
+        raise Conflict(f"Disk {disk.name} is in use by node {holder}.", code="disk-in-use", fix=fix)
+    user = _active_on(tx, {"disk_id": str(disk.id)}, project_id=disk.project_id)
     if user is not None:
         raise Conflict(
             f"Disk {disk.name} is about to be used by {user.kind} {user.id}.",
             code="disk-in-use",
             fix="Wait for its end, or cancel it.",
         )
+    arguments = {"name": disk.name, "disk_id": str(disk.id)}
     return begin(tx, now, "delete-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -60,7 +61,7 @@ def request_import(tx: Transaction, now: datetime, *, image: Image, spool: Path,
     if not tx.images.change(image.id, expect={"state": ImageState.IMPORTING}):
         raise Conflict(f"Image {image.name} is {image.state} already.", code="image-state")
     check_unsealing(tx, image)
-    arguments = {"image_id": str(image.id), "spool": str(spool)}
+    arguments = {"name": image.name, "image_id": str(image.id), "spool": str(spool)}
     return begin(tx, now, "import-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -86,13 +87,14 @@ def request_delete_image(
         )
     check_unsealing(tx, image)
     tx.images.remove(image.id)
-    arguments = {"image_id": str(image.id), "spool": str(spool)}
+    arguments = {"name": image.name, "image_id": str(image.id), "spool": str(spool)}
     return begin(tx, now, "delete-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
 def request_restore(tx: Transaction, now: datetime, *, network_id: NetworkId) -> Operation:
     """Begin to give a network's target daemon, newly started, all its targets back."""
-    return begin(tx, now, "restore-targets", arguments={"network_id": str(network_id)})
+    arguments = {"name": tx.networks.get(network_id).name, "network_id": str(network_id)}
+    return begin(tx, now, "restore-targets", arguments=arguments)
 
 
 def _delete_disk(context: Context) -> Done:
@@ -153,7 +155,7 @@ def _restore(context: Context) -> Done:
 
 def _ended(kind: str) -> Ending:
     def end(tx: Transaction, operation: Operation, now: datetime) -> None:
-        keys = ("disk_id", "image_id", "network_id")
+        keys = ("name", "disk_id", "image_id", "network_id")
         data = {key: operation.arguments[key] for key in keys if key in operation.arguments}
         record(tx, now, kind, operation=operation, data={**data, "reason": operation.reason})
 

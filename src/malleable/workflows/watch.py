@@ -108,4 +108,4 @@ class Watch:
             for running in tx.operations.list(kind="repair-ports", state=list(ACTIVE_STATES)):
                 if running.arguments.get("switch_id") == str(switch.id):
                     return
-            begin(tx, self._clock.now(), "repair-ports", arguments={"switch_id": str(switch.id)})
+            begin(tx, self._clock.now(), "repair-ports", arguments={"name": switch.name, "switch_id": str(switch.id)})

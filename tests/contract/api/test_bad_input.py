@@ -170,6 +170,26 @@ def test_a_port_in_use_names_the_nic_on_it(site: Site) -> None:
     told(site.post("operator", "/v1/nodes", {"name": "new", "bmc": bmc, "wiring": wiring}), 404)
 
 
+def test_a_bmc_address_with_credentials_is_refused_and_not_repeated(site: Site) -> None:
+    bmc = {"driver": "sim", "address": "https://root:hunter2@10.1.0.7"}
+    response = site.post("operator", "/v1/nodes", {"name": "new", "bmc": bmc})
+    told(response, 422)
+    assert "--password-file" in response.json()["fix"]
+    assert "hunter2" not in response.text
+    assert site.get("operator", "/v1/nodes/new").status_code == 404
+
+
+def test_an_operation_without_a_node_names_what_it_is_about(site: Site) -> None:
+    bmc = {"driver": "sim", "address": "sim://new"}
+    begun = [
+        ("new", site.post("operator", "/v1/nodes", {"name": "new", "bmc": bmc})),
+        ("fresh", site.post("member", "/v1/disks", {"name": "fresh", "image": "tiny"})),
+    ]
+    for name, response in begun:
+        assert response.status_code == 202, response.text
+        assert response.json()["arguments"]["name"] == name
+
+
 def test_a_nic_without_a_switch_port_cannot_be_connected(small_site: Site) -> None:
     assert small_site.call("operator", "DELETE", "/v1/nodes/broken/nics/nic0/port").status_code == 204
     small_site.call("operator", "DELETE", "/v1/nodes/broken/maintenance")
@@ -178,6 +198,7 @@ def test_a_nic_without_a_switch_port_cannot_be_connected(small_site: Site) -> No
     body = {"node": "broken", "image": "tiny", "network": "blue"}
     response = small_site.post("member", "/v1/provisions", body)
     assert told(response, 409) == "nic-not-wired"
+    assert "m2 node wire broken nic0" in response.json()["fix"]
 
 
 def test_an_empty_vlan_pool_says_whom_to_ask(site: Site) -> None:
