@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_type_hints
@@ -14,6 +15,8 @@ from malleable.cli.settings import Given
 from malleable.domain.errors import Invalid, MalleableError, Unauthenticated
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+#: The server's code for a login refused; every other kind of Unauthenticated is about a token.
+WRONG_PASSWORD = "wrong-password"
 
 _PANEL = "Everywhere"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=_PANEL)]
@@ -118,6 +121,8 @@ def _error_of(e: Exception) -> MalleableError:
 def tell(session: Session, error: MalleableError) -> int:
     """Write an error (one line what, one line what to do; a JSON object for programs) and return the exit code."""
     fix = error.fix or ("Log in with `m2 login`." if isinstance(error, Unauthenticated) else "")
+    if isinstance(error, Unauthenticated) and error.code != WRONG_PASSWORD and os.environ.get("M2_TOKEN"):
+        fix = "M2_TOKEN is set and goes before any login: unset it, or set it to a token that is good."
     if session.is_json:
         problem = {"code": error.code, "detail": error.message, "fix": fix, "details": error.details}
         sys.stderr.write(json.dumps(problem, default=str) + "\n")

@@ -103,10 +103,13 @@ def disk_move(
 
     options = boot_options(nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data)
     request = DiskMoveRequest(node=node, network=network, **options.model_dump())
+    left = session.m2.disk_get(disk, project=session.project).node
     operation = session.m2.disk_move(disk, request, project=session.project)
     ended = finish(session, operation, is_watching=watch, what=f"move of {disk} to {node}")
     if ended is not None:
         tell_where(session, ended)
+        if left and left != ended.node:
+            session.hint(f"{left} is switched off and still yours. Give it back: `m2 node release {left}`.")
 
 
 def disk_delete(session: Session, disk: DiskArgument, yes: Yes = False, watch: Watch = True) -> None:

@@ -9,6 +9,8 @@ from malleable.domain.errors import Invalid
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+)\s*(s|min|m|h|d)", re.IGNORECASE)
+#: The server gives no token a longer life.
+LONGEST_LIFE_S = 30 * 86400
 _SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -30,6 +32,12 @@ def age(then: datetime | None, now: datetime) -> str:
     seconds = (now - then).total_seconds()
     text = _rough(abs(seconds))
     return text if seconds >= 0 or text == "now" else f"in {text}"
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """Write when something was, for the middle of a sentence: "5 min ago", "just now"."""
+    text = age(then, now)
+    return "just now" if text == "now" else f"{text} ago"
 
 
 def _rough(seconds: float) -> str:
@@ -67,6 +75,14 @@ def parse_duration(raw: str) -> int:
     if not match:
         raise Invalid(f"{raw!a} is not a time.", fix="Write for example 90s, 30m, 12h or 7d.")
     return int(match[1]) * _SECONDS[match[2].lower()]
+
+
+def parse_lifetime(raw: str) -> int:
+    """Read how many seconds a token shall live. Errors: Invalid."""
+    seconds = parse_duration(raw)
+    if not 1 <= seconds <= LONGEST_LIFE_S:
+        raise Invalid(f"A token cannot live {raw}.", fix="Choose from 1s to 30d.", code="usage")
+    return seconds
 
 
 def printable(text: str) -> str:

@@ -1,12 +1,13 @@
 """m2 login, logout, whoami."""
 
+import os
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from malleable.cli.command import register
-from malleable.cli.formats import age, parse_duration
+from malleable.cli.formats import age, parse_lifetime
 from malleable.cli.options import PasswordFile, read_password
 from malleable.cli.output import show_one
 from malleable.cli.session import Session
@@ -39,7 +40,7 @@ def login(
     settings = session.settings
     _warn_of_plain_http(session, settings.url)
     password = read_password(password_file, f"Password of {name}")
-    lasting = parse_duration(ttl)
+    lasting = parse_lifetime(ttl)
     request = LoginRequest(username=name, password=password, name="m2 login", ttl_s=lasting, is_read_only=read_only)
     with session.client(replace(settings, token=None)) as m2:
         issued = m2.login(request)
@@ -53,6 +54,8 @@ def login(
         session.write_json(who.model_dump(mode="json"))
         return
     session.say(f"Logged in to {settings.url} as {name} for {ttl}.")
+    if os.environ.get("M2_TOKEN"):
+        session.hint("M2_TOKEN is set and goes before this login: unset it to be the one who logged in.")
     projects = [membership.project for membership in who.memberships]
     if len(projects) > 1 and not project:
         session.hint(f"You belong to {', '.join(projects)}: name one with --project, or keep one with `m2 login -p`.")

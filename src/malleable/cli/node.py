@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from malleable.cli.command import group, register
-from malleable.cli.formats import age, printable, size
+from malleable.cli.formats import age, ago, printable, size
 from malleable.cli.node_care import add_care
 from malleable.cli.node_timeline import node_timeline
 from malleable.cli.options import NewName, NodeArgument, PasswordFile, Watch, read_password
@@ -108,10 +108,11 @@ def _facts(node: "NodeView", now: datetime) -> dict[str, str]:
         "name": node.name,
         "state": node.state,
         "reason": node.state_reason,
-        "since": f"{age(node.state_since, now)} ago",
+        "way back": _WAYS_BACK[node.state].format(node.name) if node.state in _WAYS_BACK and node.state_reason else "",
+        "since": ago(node.state_since, now),
         "project": node.project or "",
         "boot": "" if node.boot == "none" else node.boot,
-        "power": f"{node.power}, seen {age(node.power_seen_at, now)} ago" if node.power_seen_at else node.power,
+        "power": f"{node.power}, seen {ago(node.power_seen_at, now)}" if node.power_seen_at else node.power,
         "hardware": ", ".join(filter(None, hardware)),
         "firmware": node.firmware or "",
         "cpus": str(node.cpu_count or ""),
@@ -119,6 +120,14 @@ def _facts(node: "NodeView", now: datetime) -> dict[str, str]:
         "bmc": f"{node.bmc.driver} {node.bmc.address} as {node.bmc.username or 'nobody'}" if node.bmc else "",
         "id": str(node.id),
     }
+
+
+#: How an operator gets a node that is out of use back.
+_WAYS_BACK = {
+    NodeState.QUARANTINED: "remove the cause; then `m2 node readmit {0}` cleans it and proves that",
+    NodeState.INSPECTED: "`m2 node readmit {0}`, once its NICs are wired (`m2 node wire {0} NIC SWITCH PORT`)",
+    NodeState.MAINTENANCE: "`m2 node maintenance {0} --end`",
+}
 
 
 def _cable(nic: "NicView") -> str:

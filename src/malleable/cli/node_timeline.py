@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from malleable.cli.formats import age, span
+from malleable.cli.formats import ago, span
 from malleable.cli.options import NodeArgument, Since, since
 from malleable.cli.session import Session
 from malleable.cli.timeline import dominant, timeline, total_seconds
@@ -32,7 +32,7 @@ def node_timeline(
         session.out.print(
             f"{operation.kind}: {operation.state}, {span(total_seconds(operation, now))}"
             + (f", {slow}" if slow else "")
-            + f", {age(operation.created_at, now)} ago",
+            + f", {ago(operation.created_at, now)}",
             style="bold",
         )
         session.out.print(timeline(operation, now, session.out.width))

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from malleable.cli.command import group, register
-from malleable.cli.formats import age, span
+from malleable.cli.formats import age, ago, span
 from malleable.cli.operation_ref import find_operation, short_id
 from malleable.cli.options import NodeOption, Since, Watch, since
 from malleable.cli.output import Column, done, show_facts, show_list
-from malleable.cli.progress import conclude, finish, follow
+from malleable.cli.progress import conclude, finish, follow, title
 from malleable.cli.session import Session
-from malleable.cli.timeline import dominant, timeline, total_seconds
+from malleable.cli.timeline import dominant, subject, timeline, total_seconds
 from malleable.domain.operations import OperationState
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def operation_list(
     now = session.now()
     columns: list[Column[OperationView]] = [
         Column(title="kind", cell=lambda operation: operation.kind),
-        Column(title="node", cell=lambda operation: operation.node or "-"),
+        Column(title="about", cell=lambda operation: subject(operation) or "-"),
         Column(title="project", cell=lambda operation: operation.project or "-", is_minor=True),
         Column(title="state", cell=lambda operation: operation.state),
         Column(title="age", cell=lambda operation: age(operation.created_at, now), is_number=True, is_minor=True),
@@ -86,12 +86,13 @@ def _facts(session: Session, operation: "OperationDetail") -> dict[str, str]:
         "operation": str(operation.id),
         "kind": operation.kind,
         "node": operation.node or "",
+        "about": "" if operation.node else subject(operation),
         "project": operation.project or "",
         "state": operation.state,
         "reason": operation.reason,
         "error": str(problem.get("message") or problem.get("detail") or ""),
         "fix": str(problem.get("fix") or ""),
-        "began": f"{age(operation.created_at, now)} ago",
+        "began": ago(operation.created_at, now),
         "took" if operation.finished_at else "takes": span(total_seconds(operation, now))
         + (f", {slow}" if slow else ""),
     }
@@ -115,7 +116,7 @@ def operation_cancel(session: Session, operation: OperationArgument, watch: Watc
     if session.is_json:
         session.write_json(ended.model_dump(mode="json"))
     if ended.state is OperationState.CANCELLED:
-        session.say(f"{ended.kind} {ended.node or ''} is undone; nothing of it is left.")
+        session.say(f"{title(ended)} is undone; nothing of it is left.")
     else:
         conclude(session, ended)
 

@@ -10,8 +10,9 @@ import typer
 from malleable.cli.command import FAILED, INTERRUPTED, tell
 from malleable.cli.formats import printable, span
 from malleable.cli.session import Session
-from malleable.cli.timeline import dominant, seconds_of, step_label, step_note, total_seconds
-from malleable.domain.errors import Conflict
+from malleable.cli.timeline import dominant, seconds_of, step_label, step_note, subject, total_seconds, walked
+from malleable.domain.errors import Conflict, NotFound
+from malleable.domain.nodes import NodeState
 from malleable.domain.operations import OperationState
 
 if TYPE_CHECKING:
@@ -75,19 +76,34 @@ def conclude(session: Session, operation: "OperationDetail", what: str = "") -> 
         slow = dominant(operation, now)
         session.say(f"{what} done in {took}" + (f", {slow}." if slow else "."))
         return
-    tell(session, _failure(operation, what, took))
+    tell(session, _failure(operation, what, took, is_stuck=_is_quarantined(session, operation)))
     raise typer.Exit(FAILED)
 
 
-def _failure(operation: "OperationDetail", what: str, took: str) -> Conflict:
+def _is_quarantined(session: Session, operation: "OperationDetail") -> bool:
+    """Say whether a failed operation left its node out of use: then it was not undone, or not wholly."""
+    if operation.state is not OperationState.FAILED or operation.node is None:
+        return False
+    try:
+        return session.m2.node_get(str(operation.node_id)).state is NodeState.QUARANTINED
+    except NotFound:
+        return False
+
+
+def _failure(operation: "OperationDetail", what: str, took: str, *, is_stuck: bool) -> Conflict:
     problem = operation.error or {}
     why = str(problem.get("detail") or problem.get("message") or operation.reason)
     fix = str(problem.get("fix") or "")
+    end = _ENDS.get(operation.state, operation.state)
     if operation.state is OperationState.NEEDS_OPERATOR:
         fix = f"{fix} Then `m2 operation resume {operation.id}`.".strip()
         why = operation.reason or why
+    if is_stuck:
+        end = f"failed and left {operation.node} quarantined"
+        fix = f"{fix} An operator removes the cause, then runs `m2 node readmit {operation.node}`.".strip()
+        why = operation.reason or why
     fix = fix or f"See what happened: `m2 operation show {operation.id}`."
-    message = f"{what} {_ENDS.get(operation.state, operation.state)} after {took}"
+    message = f"{what} {end} after {took}"
     return Conflict(
         printable(f"{message}: {why}" if why else f"{message}."),
         fix=printable(fix),
@@ -96,8 +112,8 @@ def _failure(operation: "OperationDetail", what: str, took: str) -> Conflict:
 
 
 def title(operation: "OperationView") -> str:
-    """Name an operation: its kind and its node."""
-    return f"{operation.kind} {operation.node or ''}".strip()
+    """Name an operation: its kind and what it is about."""
+    return f"{operation.kind} {subject(operation)}".strip()
 
 
 class _PlainView(AbstractContextManager["_PlainView"]):
@@ -106,7 +122,7 @@ class _PlainView(AbstractContextManager["_PlainView"]):
     def __init__(self, session: Session, console: "Console") -> None:
         self._session, self._console = session, console
         self._shown: set[int] = set()
-        self._reason = ""
+        self._told: set[tuple[str, str]] = set()
 
     def __exit__(self, *_: object) -> None:
         return None
@@ -115,14 +131,16 @@ class _PlainView(AbstractContextManager["_PlainView"]):
         if self._session.is_json:
             return
         now = self._session.now()
-        for step in operation.steps:
+        for step in walked(operation):
             if step.finished_at and step.ordinal not in self._shown:
                 self._shown.add(step.ordinal)
                 note = step_note(step)
                 self._print(f"{span(seconds_of(step, now)):>9}  {step_label(step)}" + (f"  {note}" if note else ""))
-        if operation.reason and operation.reason != self._reason and operation.finished_at is None:
+        news = (operation.step, operation.reason)
+        if operation.reason and news not in self._told and operation.finished_at is None:
+            # Once: a step that waits says the same again after every look.
+            self._told.add(news)
             self._print(f"           {operation.step}: {operation.reason}")
-        self._reason = operation.reason
 
     def _print(self, line: str) -> None:
         self._console.print(printable(line), soft_wrap=True)
@@ -169,14 +187,15 @@ class _LiveView(AbstractContextManager["_LiveView"]):
         if self._operation is None:
             return table
         now = self._session.now()
-        for step in self._operation.steps:
+        steps = walked(self._operation)
+        for step in steps:
             mark: RenderableType = Text("✓" if self._console.encoding.startswith("utf") else "+", style="green")
             note = Text(step_note(step), style="dim")
             if step.finished_at is None:
                 mark = self._spinner.render(time.monotonic())
                 note = Text(printable(self._operation.reason or step_note(step)), style="yellow")
             table.add_row(mark, span(seconds_of(step, now)), step_label(step), note)
-        if self._operation.finished_at is None and all(step.finished_at for step in self._operation.steps):
+        if self._operation.finished_at is None and all(step.finished_at for step in steps):
             waiting = printable(self._operation.reason or "waiting for a worker")
             table.add_row(self._spinner.render(time.monotonic()), "", Text(waiting, style="yellow"), "")
         return table

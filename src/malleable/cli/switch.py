@@ -61,9 +61,11 @@ def switch_create(
     name: NewName,
     *,
     driver: Annotated[str, typer.Option(help="How it is spoken to, e.g. ovs.")],
-    address: Annotated[str, typer.Option(help="Where its management answers, as the driver wants it.")],
+    address: Annotated[str, typer.Option(help="Where it answers; of ovs unix:/PATH/db.sock or tcp:HOST:6640.")],
     fabric: Annotated[str, typer.Option(help="Whose VLAN pool it shares.")] = "default",
-    setting: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="The driver's own; repeat.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="The driver's own, of ovs bridge=br0; repeat.")
+    ] = None,
     username: Annotated[str, typer.Option(help="Its management account.")] = "",
     password_file: PasswordFile = None,
 ) -> None:

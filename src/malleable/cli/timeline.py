@@ -9,16 +9,31 @@ from malleable.domain.operations import Direction
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from malleable.wire.operations import OperationDetail, StepView
+    from malleable.wire.operations import OperationDetail, OperationView, StepView
 
 BAR_MIN_COLUMNS, BAR_MAX_COLUMNS = 10, 60
 #: What the other columns of a timeline need beside the bars.
 OTHER_COLUMNS = 52
 
 
+def subject(operation: "OperationView") -> str:
+    """Name what an operation is about: its node, or the disk, image or network; "" when nothing tells."""
+    return operation.node or str(operation.arguments.get("name", ""))
+
+
 def seconds_of(step: "StepView", now: datetime) -> float:
     """Return how long a step took, or has taken up to now."""
     return max(((step.finished_at or now) - step.started_at).total_seconds(), 0.0)
+
+
+def walked(operation: "OperationDetail") -> "tuple[StepView, ...]":
+    """Return the steps, each with an end but the one at hand: one that was given up ended where the next began."""
+    steps = operation.steps
+    ends = [*(step.started_at for step in steps[1:]), operation.finished_at]
+    return tuple(
+        step if step.finished_at else step.model_copy(update={"finished_at": end})
+        for step, end in zip(steps, ends, strict=False)
+    )
 
 
 def total_seconds(operation: "OperationDetail", now: datetime) -> float:
@@ -31,7 +46,7 @@ def dominant(operation: "OperationDetail", now: datetime) -> str:
     total = total_seconds(operation, now)
     if len(operation.steps) < 2 or total <= 0:
         return ""
-    slowest = max(operation.steps, key=lambda step: seconds_of(step, now))
+    slowest = max(walked(operation), key=lambda step: seconds_of(step, now))
     took = seconds_of(slowest, now)
     share = min(took / total, 1.0)
     return f"mostly {slowest.name}, {span(took)} ({share:.0%})" if share >= 0.3 else ""
@@ -44,7 +59,8 @@ def step_label(step: "StepView") -> str:
 
 def step_note(step: "StepView") -> str:
     """Say what went wrong on a step's way; looking again while it waits is nothing wrong."""
-    return f"{printable(step.error)} ({step.attempts} attempts)" if step.error else ""
+    attempts = f" ({step.attempts} attempts)" if step.attempts > 1 else ""
+    return f"{printable(step.error)}{attempts}" if step.error else ""
 
 
 def bar(offset_s: float, length_s: float, total_s: float, columns: int) -> str:
@@ -64,17 +80,17 @@ def timeline(operation: "OperationDetail", now: datetime, columns: int) -> "Tabl
 
     total = total_seconds(operation, now)
     width = max(BAR_MIN_COLUMNS, min(BAR_MAX_COLUMNS, columns - OTHER_COLUMNS))
+    given_up = {step.ordinal for step in operation.steps if step.finished_at is None}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("STEP", no_wrap=True)
     table.add_column("TOOK", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, width=width)
     table.add_column("", overflow="fold")
-    for step in operation.steps:
+    for step in walked(operation):
         took = seconds_of(step, now)
         drawn = bar((step.started_at - operation.created_at).total_seconds(), took, total, width)
-        colour = (
-            "red" if step.error and not step.finished_at else "yellow" if step.direction is Direction.UNDO else "cyan"
-        )
+        is_wrong = step.error and (step.finished_at is None or step.ordinal in given_up)
+        colour = "red" if is_wrong else "yellow" if step.direction is Direction.UNDO else "cyan"
         running = "" if step.finished_at else " …"
         table.add_row(step_label(step), span(took) + running, Text(drawn, colour), Text(step_note(step), "dim"))
     return table

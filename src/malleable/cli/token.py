@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from malleable.cli.command import group, register
-from malleable.cli.formats import age, parse_duration
+from malleable.cli.formats import age, parse_lifetime
 from malleable.cli.options import NewName
 from malleable.cli.output import Column, done, show_list
 from malleable.cli.session import Session, parse_uuid
@@ -48,7 +48,7 @@ def token_create(
     """Make a token and print it, this once; with --project it is good for that project only."""
     from malleable.wire.users import TokenRequest
 
-    request = TokenRequest(name=name, ttl_s=parse_duration(ttl), project=session.project, is_read_only=read_only)
+    request = TokenRequest(name=name, ttl_s=parse_lifetime(ttl), project=session.project, is_read_only=read_only)
     issued = session.m2.token_issue(request)
     if session.is_json:
         session.write_json(issued.model_dump(mode="json"))

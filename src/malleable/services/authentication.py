@@ -81,7 +81,11 @@ class Authentication:
         with self._parts.store.reading() as tx:
             user = tx.users.find(name=username) if is_name(username) else None
         if not self._passwords.check(username, user.password_hash if user else None, password) or user is None:
-            raise Unauthenticated("The user name or the password is wrong.", code="wrong-password")
+            raise Unauthenticated(
+                "The user name or the password is wrong.",
+                fix="Try again; an admin sets a forgotten password with `m2 user password NAME`.",
+                code="wrong-password",
+            )
         with self._parts.store.transaction() as tx:
             project_id = scope_of(tx, user, wish.project)
             return issue(tx, self._parts.now(), user, wish, project_id)
