@@ -134,7 +134,9 @@ class SimSwitches:
         self.faults.before(method, switch.address)
         found = self._switches.get(switch.address)
         if found is None or found.misbehaviour is Misbehaviour.DEAD:
-            raise Unreachable(f"Switch {switch.name} at {switch.address} does not answer.")
+            raise Unreachable(
+                f"Switch {switch.name} at {switch.address} does not answer.", fix="Check its address, cable and power."
+            )
         return found
 
     def _apply(self, switch: _Switch, wanted: Mapping[str, PortConfig]) -> None:

@@ -278,6 +278,15 @@ def test_untrusted_certificate_is_refused(redfish: RedfishPower) -> None:
     with answering(200, b"{}") as (url, _), pytest.raises(Refused) as caught:
         redfish.state(credentials(url.replace("http:", "https:")))
     assert caught.value.code == "bmc-certificate"
+    assert caught.value.message.endswith(": WRONG_VERSION_NUMBER.")
+    assert "M2D_REDFISH_VERIFY_TLS" in caught.value.fix
+
+
+def test_what_is_no_redfish_service_is_told_to_be_none(redfish: RedfishPower) -> None:
+    with answering(404, b"{}") as (url, _), pytest.raises(Refused) as caught:
+        redfish.state(credentials(url))
+    assert "HTTP 404" in caught.value.message
+    assert "BMC" in caught.value.fix
 
 
 def test_proxies_of_the_environment_are_not_used(

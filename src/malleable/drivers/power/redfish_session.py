@@ -1,5 +1,6 @@
 """Sessions with BMCs over sushy: one for each BMC and user, each request sent once, each failure told in our words."""
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -21,7 +22,9 @@ from malleable.domain.secrets import Secret
 ROOT = "/redfish/v1/"
 DETAIL_MAX_CHARS = 300
 _BUSY_STATUSES = (429, 503)
-_NOT_IMPLEMENTED = 501
+_NOT_FOUND, _NOT_IMPLEMENTED = 404, 501
+#: The reason inside the libraries' text: OpenSSL's words on a certificate, or its name for any other trouble.
+_TLS_REASON = re.compile(r"certificate verify failed: (?P<words>[^()\n]{1,200})|\[SSL: (?P<name>[A-Z0-9_]{1,60})\]")
 _SERVER_FAULTS = range(500, 600)
 
 
@@ -215,11 +218,16 @@ def told(bmc: Bmc) -> Iterator[None]:
 def _no_answer(bmc: Bmc, e: exceptions.ConnectionError) -> DriverError:
     if isinstance(e.__context__, requests.exceptions.SSLError):
         return Refused(
-            f"BMC {bmc.address} shows a TLS certificate that is not trusted: {_cut(e)}",
-            fix="Give its CA's certificate in the settings, or switch verification off.",
+            f"BMC {bmc.address} shows a TLS certificate that is not trusted{_why_untrusted(e)}.",
+            fix="Give the BMC a certificate that this host trusts, or set M2D_REDFISH_VERIFY_TLS=false for the server.",
             code="bmc-certificate",
         )
     return Unreachable(f"BMC {bmc.address} did not answer.", fix="Check its address, cable and power.")
+
+
+def _why_untrusted(e: exceptions.ConnectionError) -> str:
+    found = _TLS_REASON.search(str(e).replace("[SSL: CERTIFICATE_VERIFY_FAILED] ", ""))
+    return f": {(found['words'] or found['name']).strip()}" if found else ""
 
 
 def _bad_status(bmc: Bmc, e: exceptions.HTTPError) -> DriverError:
@@ -234,6 +242,8 @@ def _bad_status(bmc: Bmc, e: exceptions.HTTPError) -> DriverError:
         return Busy(said)
     if e.status_code in _SERVER_FAULTS and e.status_code != _NOT_IMPLEMENTED:
         return Unreachable(said)  # whether it acted is not known
+    if e.status_code == _NOT_FOUND:
+        return Refused(said, fix="Check that this address is a BMC's, and that its Redfish service is switched on.")
     return Refused(said)
 
 
