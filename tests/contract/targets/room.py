@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -65,7 +66,12 @@ class TgtRoom:
         with (self.folder / "log").open("ab") as log:
             environment = os.environ | {"TGT_IPC_SOCKET": str(self.folder / "tgtd")}
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        wait_until(self.socket.exists, "tgtd starts")
+        wait_until(self._listens, "tgtd starts")
+
+    def _listens(self) -> bool:
+        """Say whether the control socket answers: its file is there a moment before."""
+        with socket.socket(socket.AF_UNIX) as control:
+            return control.connect_ex(str(self.socket)) == 0
 
     @property
     def pid(self) -> int:
