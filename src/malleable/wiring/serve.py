@@ -206,9 +206,8 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave on SIGINT and SIGTERM without raising them again: what runs beside us still has to end cleanly."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.leave())
+        """Leave on the signals that end us without raising them again: what runs beside us still has to end cleanly."""
+        _on_signal(self.leave)
         yield
 
 
@@ -283,8 +282,14 @@ def gateway_token(settings: Settings) -> Secret:
 
 
 def _until_signal(stop: threading.Event) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    _on_signal(stop.set)
+
+
+def _on_signal(leave: Callable[[], object]) -> None:
+    """Leave on Ctrl-C, on SIGTERM and when the terminal is closed, unless `nohup` says to outlive it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: leave())
 
 
 def _wait_for_signal() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.system.gateway.host import eventually
 from tests.system.serve import program
 from tests.system.serve.program import AS_NOBODY, NOBODY, Running
 
@@ -64,10 +65,11 @@ def test_what_the_demo_prints_works(demo: Running, home: Path) -> None:
     assert [node["state"] for node in nodes] == ["free"] * 8
 
 
-def test_ctrl_c_ends_the_demo_and_leaves_nothing(demo: Running, home: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "terminal-closed"])
+def test_the_demo_ends_and_leaves_nothing(demo: Running, home: Path, number: signal.Signals) -> None:
     assert Path(f"/proc/{demo.pid}/status").read_text().count(f"Uid:\t{os.geteuid() or NOBODY}") == 1
     assert list((home / "tmp").iterdir())
-    assert demo.end(signal.SIGINT) == 0, demo.said()
+    assert demo.end(number) == 0, demo.said()
     assert "Traceback" not in demo.said()
     assert list((home / "tmp").iterdir()) == []
     assert [path for path in (home / "home").rglob("*") if path.is_file()] == []
@@ -92,3 +94,28 @@ def test_the_story_is_told_headless(home: Path) -> None:
     assert all(one["passed"] for one in summary["checks"])
     assert all(stage["seconds"] >= 0 for stage in summary["stages"])
     assert list((home / "tmp").iterdir()) == []
+
+
+def test_another_terminal_breaks_and_mends_the_room(demo: Running, home: Path) -> None:
+    here = {**settings(home), **exported(demo.said())}
+    ordered = program.run("m2d", "demo-fault", "tor1", "switch-dead", settings=here, prefix=prefix())
+    assert (ordered.code, ordered.out) == (0, "tor1: switch-dead\n"), ordered.err
+    words = (
+        "provision",
+        "--project",
+        "alice",
+        "--image",
+        "debian-12",
+        "--network",
+        "net",
+        "--node",
+        "n001",
+        "--no-wait",
+    )
+    m2(demo, home, *words)
+    eventually(lambda: "Switch tor1" in m2(demo, home, "operation", "show", "n001"), "the operation says what it meets")
+    refused = program.run("m2d", "demo-fault", "tor1", "bmc-silent", settings=here, prefix=prefix())
+    assert refused.is_clear_error, refused
+    mended = program.run("m2d", "demo-mend", settings=here, prefix=prefix())
+    assert (mended.code, mended.out) == (0, "Nothing is broken.\n"), mended.err
+    m2(demo, home, "operation", "watch", "n001")
