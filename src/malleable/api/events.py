@@ -1,8 +1,10 @@
 """Events: pages, a live stream, and chains."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from time import monotonic
 from typing import Annotated
 from uuid import UUID
 
@@ -25,6 +27,9 @@ routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["events"])
 
 #: Shorter than the idle timeouts of proxies, and how soon an expired token ends its stream.
 HEARTBEAT_S = 15.0
+#: A look reads the last seconds again, and a hundred nodes at once tell hundreds of events: the longer it took, the
+#: longer it rests.
+REST_PER_LOOK = 4.0
 EVENT_STREAM = "text/event-stream"
 
 
@@ -79,7 +84,7 @@ async def _follow(edge: Edge, token: str, only: EventFilter, begin: UUID) -> Asy
     yield b"retry: 2000\n\n"
     follower = _Follower(begin)
     while not edge.events.is_closed:
-        seen = edge.events.count()
+        seen, began_s = edge.events.count(), monotonic()
         try:
             events = await run_in_threadpool(_read, edge, token, only, follower.ask_after())
         except MalleableError as e:
@@ -87,8 +92,10 @@ async def _follow(edge: Edge, token: str, only: EventFilter, begin: UUID) -> Asy
             return
         for event in follower.fresh(events):
             yield b"id: %s\ndata: %s\n\n" % (str(event.id).encode(), event_view(event).model_dump_json().encode())
-        if len(events) < PAGE_MAX and not await edge.events.wait(seen, HEARTBEAT_S):
-            yield b": still here\n\n"
+        if len(events) < PAGE_MAX:
+            await asyncio.sleep(REST_PER_LOOK * (monotonic() - began_s))
+            if not await edge.events.wait(seen, HEARTBEAT_S):
+                yield b": still here\n\n"
 
 
 def _read(edge: Edge, token: str, only: EventFilter, after: UUID) -> tuple[Event, ...]:

@@ -30,7 +30,7 @@ class Connection:
     """Send requests and read answers.
 
     Reads (GET) are repeated when the connection fails. A POST carries an Idempotency-Key made once per call, so the one
-    repeat after a lost reply cannot do the thing twice. Nothing else is ever sent again.
+    repeat after a lost reply cannot do the thing twice; a gateway's reports need none. Nothing else is ever sent again.
     """
 
     def __init__(
@@ -107,12 +107,14 @@ class Connection:
         return _parse(answer, self._send("POST", path, {}, body))
 
     def post_silent(self, path: str, body: BaseModel) -> None:
-        """Tell the server something; the answer is empty and telling it twice does no harm."""
-        key = str(uuid4())
+        """Tell the server something whose answer is empty; again, once, when the reply is lost: that does no harm.
+
+        No key: it costs the server two transactions, and a gateway tells something with every boot.
+        """
         try:
-            self._send("POST", path, {}, body, key=key)
+            self._send("POST", path, {}, body)
         except _LostReplyError:
-            self._repeat(path, {}, body, key)
+            self._send("POST", path, {}, body)
 
     def put(self, path: str, answer: type[Model], body: BaseModel, query: Mapping[str, object] = {}) -> Model:
         """Set something; never repeated."""

@@ -1,6 +1,7 @@
 """A simulated site behind the real control plane: machines, switches, pool, target daemons, and a gateway for them."""
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from uuid import UUID
@@ -30,8 +31,10 @@ log = structlog.get_logger()
 
 NODES_PER_SWITCH = 24
 LONG_POLL_S = 20.0
-#: A burst of changes is taken over together: nobody notices a tenth of a second, and a thousand boots cost ten looks.
-GATHER_S = 0.1
+RETRY_S = 0.5
+#: A burst of changes is taken over together: a look reads whole networks, so the longer it took, the longer it rests.
+GATHER_S = 0.01
+REST_PER_LOOK = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +118,17 @@ class SimulatedSite:
     def _follow(self, client: ControlPlane, stop: threading.Event) -> None:
         generation = 0
         while not stop.is_set():
+            rest_s = RETRY_S
             try:
                 view = client.gateway_desired(generation, LONG_POLL_S)
+                began_s = time.monotonic()
                 if view.networks:
                     client.gateway_report(self.serve(view.networks))
                     generation = max(generation, *(network.generation for network in view.networks))
+                rest_s = GATHER_S + REST_PER_LOOK * (time.monotonic() - began_s)
             except MalleableError as e:
                 log.warning("simulated gateway", error=str(e))
-            stop.wait(GATHER_S)
+            stop.wait(rest_s)
 
     def serve(self, networks: tuple[DesiredNetwork, ...]) -> ReportsRequest:
         """Put networks in force; return the report of it."""
@@ -157,6 +163,7 @@ class SimulatedSite:
             except MalleableError as e:
                 log.warning("simulated gateway", error=str(e))
                 self._signs.extendleft(reversed(signs))
+                stop.wait(RETRY_S)
             if self._signs:
                 self._news.set()
 

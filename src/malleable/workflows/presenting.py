@@ -50,8 +50,8 @@ def discard(context: Context) -> Done:
 
 def export(context: Context) -> Done | Wait:
     """Present the disk inside the network, to one address and one secret."""
-    disk = disk_of(context)
     with context.store.reading() as tx:
+        disk = tx.disks.get(DiskId(UUID(context.argument("disk_id"))))
         network = tx.networks.get(NetworkId(UUID(context.argument("network_id"))))
         attachment = tx.attachments.get(AttachmentId(UUID(context.argument("attachment_id"))))
         target = tx.targets.find(disk_id=disk.id)

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from malleable.domain.errors import Conflict
 from malleable.domain.operations import Direction, Operation, Retry, Wait
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import Store, Transaction
 
+T = TypeVar("T")
 Write: TypeAlias = Callable[[Transaction], None]
 
 
@@ -57,14 +58,14 @@ class Context:
             raise Conflict(f"The operation has no argument {name!r}.", code="no-argument")
         return value
 
-    def write(self, change: Write) -> None:
+    def write(self, change: Callable[[Transaction], T]) -> T:
         """Commit ``change`` now, under the fence: for an intent that must be durable before the device is asked.
 
         Errors: FenceLost.
         """
         with self.store.transaction() as tx:
             tx.operations.write(self.operation.id, self.operation.fence)
-            change(tx)
+            return change(tx)
 
 
 StepFunction: TypeAlias = Callable[[Context], Done | Wait]

@@ -4,7 +4,7 @@ The intent is durable before the switch is asked, and a port counts as settled o
 intent. Whatever the switch answered, a port that is not settled keeps its node from being freed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from uuid import UUID
 
@@ -136,20 +136,17 @@ def _nic_port(tx: Transaction, nic_id: NicId) -> SwitchPort:
     return tx.switch_ports.get(nic.switch_port_id)
 
 
-def _attachment_of(context: Context) -> Attachment:
-    with context.store.reading() as tx:
-        return tx.attachments.get(AttachmentId(UUID(context.argument("attachment_id"))))
-
-
 def connect(context: Context) -> Done:
     """Make the NIC's port carry the attachment's network as well."""
-    attachment = _attachment_of(context)
+    attachment_id = AttachmentId(UUID(context.argument("attachment_id")))
 
-    def intend(tx: Transaction) -> None:
+    def intend(tx: Transaction) -> Attachment:
+        attachment = tx.attachments.get(attachment_id)
         port = _nic_port(tx, attachment.nic_id)
         want(tx, {port.id: wanted_of(tx, attachment.nic_id)})
+        return attachment
 
-    port, proven = _reach(context, attachment, intend)
+    attachment, port, proven = _reach(context, intend)
     commit = settled([port], proven, context.now())
 
     def write(tx: Transaction) -> None:
@@ -168,12 +165,13 @@ def disconnect(context: Context) -> Done:
         return Done(evidence={"port": "already without it"})
     gone = attachment
 
-    def intend(tx: Transaction) -> None:
+    def intend(tx: Transaction) -> Attachment:
         tx.attachments.change(gone.id, state=AttachmentState.DETACHING)
         port = _nic_port(tx, gone.nic_id)
         want(tx, {port.id: wanted_of(tx, gone.nic_id)})
+        return gone
 
-    port, proven = _reach(context, gone, intend)
+    _, port, proven = _reach(context, intend)
     commit = settled([port], proven, context.now())
 
     def write(tx: Transaction) -> None:
@@ -183,11 +181,18 @@ def disconnect(context: Context) -> Done:
     return Done(evidence={"port": port.name, "carries": _tell(proven[port.id])}, write=write)
 
 
-def _reach(context: Context, attachment: Attachment, intend: Write) -> tuple[SwitchPort, Mapping[UUID, PortConfig]]:
-    context.write(intend)
-    with context.store.reading() as tx:
+def _reach(
+    context: Context, intend: Callable[[Transaction], Attachment]
+) -> tuple[Attachment, SwitchPort, Mapping[UUID, PortConfig]]:
+    """Commit an intent for the port of an attachment's NIC, and reach it."""
+
+    def write(tx: Transaction) -> tuple[Attachment, SwitchPort, Switch]:
+        attachment = intend(tx)
         port = _nic_port(tx, attachment.nic_id)
-    return port, settle(context, [port])
+        return attachment, port, tx.switches.get(port.switch_id)
+
+    attachment, port, switch = context.write(write)
+    return attachment, port, _settle_switch(context, switch, [port])
 
 
 def shut_all(context: Context) -> Done:

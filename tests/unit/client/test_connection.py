@@ -9,6 +9,7 @@ import pytest
 from malleable.client import Client
 from malleable.domain.errors import Conflict, Exhausted, Invalid, Malformed, MalleableError, NotFound, Unavailable
 from malleable.domain.secrets import Secret
+from malleable.wire.gateway import ReportsRequest
 from malleable.wire.networks import NetworkRequest
 from malleable.wire.projects import ProjectRequest
 from malleable.wire.users import LoginRequest
@@ -100,6 +101,12 @@ def test_nothing_else_is_ever_sent_again(call: Callable[[Client], object]) -> No
     with pytest.raises(Unavailable):
         call(server.client())
     assert len(server.requests) == 1
+
+
+def test_what_a_gateway_tells_is_told_again_without_a_key() -> None:
+    server = Server(httpx.ReadError("cut"), httpx.Response(204))
+    server.client().gateway_report(ReportsRequest(networks=(), removed=()))
+    assert ["Idempotency-Key" in request.headers for request in server.requests] == [False, False]
 
 
 def test_an_answer_that_is_an_error_is_not_repeated() -> None:
