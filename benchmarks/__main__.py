@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import provisions, serving, starting, storage
+from benchmarks import boots, disks, moves, provisions, serving, starting, storage
 from benchmarks.figures import Result
 from benchmarks.table import lines, page, raw
 from malleable.wiring import logs
@@ -20,7 +20,10 @@ BENCHMARKS: Mapping[str, Callable[..., Result]] = {
     provisions.NAME: provisions.run,
     serving.NAME: serving.run,
     storage.NAME: storage.run,
+    disks.NAME: disks.run,
+    moves.NAME: moves.run,
     starting.NAME: starting.run,
+    boots.NAME: boots.run,
 }
 
 

@@ -1,20 +1,10 @@
 """What processes cost, read from /proc."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """Processor time and bytes read and written by a set of processes since each began."""
-
-    cpu_s: float
-    read_bytes: int = 0
-    written_bytes: int = 0
 
 
 def cpu_s(*pids: int) -> float:
@@ -22,9 +12,22 @@ def cpu_s(*pids: int) -> float:
     return sum(_ticks(pid) for pid in pids) / _TICKS_PER_S
 
 
-def _ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+def cpu_with_ended_s(pid: int) -> float:
+    """Read the same of a process and all its descendants, those that have ended included."""
+    return sum(_ticks(one, with_ended=True) for one in family(pid)) / _TICKS_PER_S
+
+
+def _ticks(pid: int, *, with_ended: bool = False) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0  # it ended since it was found; its parent has its time
+    return sum(int(field) for field in fields[11 : 15 if with_ended else 13])
+
+
+def read_bytes(pid: int) -> int:
+    """Read how much a process has read by system calls, from the page cache or not."""
+    return int(Path(f"/proc/{pid}/io").read_text().partition("rchar: ")[2].partition("\n")[0])
 
 
 def resident_bytes(pid: int) -> int:

@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 from benchmarks.databases import POSTGRESQL, SQLITE, database
 from benchmarks.figures import Figure, Result, at_most
-from benchmarks.processes import cpu_s, family
+from benchmarks.processes import cpu_s, cpu_with_ended_s
 from benchmarks.server import Server, simulated_server
 from malleable.client import Client
 from malleable.wire.networks import NetworkRequest
@@ -46,23 +46,23 @@ class Crowd:
 
     def provision(self, count: int) -> float:
         """Provision the first ``count`` nodes at once; return the seconds until all are up."""
-        with _watching(self._server, "node.up", count) as seen:
+        with watching(self._server, "node.up", count) as seen:
             began_s = time.perf_counter()
-            self._each(count, self._provision_one)
-            _await(seen, count)
+            self.each(count, self._provision_one)
+            seen()
             return time.perf_counter() - began_s
 
     def release(self, count: int) -> float:
         """Give them back, and delete their disks outside the clock; return the seconds until all are free."""
-        with _watching(self._server, "node.freed", count) as seen:
+        with watching(self._server, "node.freed", count) as seen:
             began_s = time.perf_counter()
-            self._each(count, lambda client, number: client.node_release(self.names[number]))
-            _await(seen, count)
+            self.each(count, lambda client, number: client.node_release(self.names[number]))
+            seen()
             seconds = time.perf_counter() - began_s
         disks = [disk.name for disk in self._clients[0].disk_list(project="alice")]
-        with _watching(self._server, "disk.deleted", len(disks)) as seen:
-            self._each(len(disks), lambda client, number: client.disk_delete(disks[number], project="alice"))
-            _await(seen, len(disks))
+        with watching(self._server, "disk.deleted", len(disks)) as seen:
+            self.each(len(disks), lambda client, number: client.disk_delete(disks[number], project="alice"))
+            seen()
         return seconds
 
     def _provision_one(self, client: Client, number: int) -> object:
@@ -71,7 +71,7 @@ class Crowd:
             ProvisionRequest(project="alice", network=network, image="debian-12", node=self.names[number])
         )
 
-    def _each(self, count: int, ask: Callable[[Client, int], object]) -> None:
+    def each(self, count: int, ask: Callable[[Client, int], object]) -> None:
         def stripe(lane: int) -> None:
             for number in range(lane, count, CONNECTIONS):
                 ask(self._clients[lane], number)
@@ -81,8 +81,8 @@ class Crowd:
 
 
 @contextmanager
-def _watching(server: Server, kind: str, count: int) -> Iterator[Event]:
-    """Follow the event stream until an event was seen ``count`` times."""
+def watching(server: Server, kind: str, count: int) -> Iterator[Callable[[], None]]:
+    """Follow the event stream; what it gives waits until an event was seen ``count`` times."""
     done, listening = Event(), Event()
 
     def follow() -> None:
@@ -98,17 +98,16 @@ def _watching(server: Server, kind: str, count: int) -> Iterator[Event]:
                     done.set()
                     return
 
+    def wait() -> None:
+        if not done.wait(WAIT_S):
+            raise RuntimeError(f"{count} times {kind} did not happen within {WAIT_S:.0f} s")
+
     if count > 0:
         Thread(target=follow, daemon=True).start()
         listening.wait(WAIT_S)
     else:
         done.set()
-    yield done
-
-
-def _await(seen: Event, count: int) -> None:
-    if not seen.wait(WAIT_S):
-        raise RuntimeError(f"{count} operations did not end within {WAIT_S:.0f} s")
+    yield wait
 
 
 def run(*, is_quick: bool) -> Result:
@@ -148,7 +147,7 @@ def _round(crowd: Crowd, size: int, server: int, database_pids: tuple[int, ...])
 
 
 def _database_s(pids: tuple[int, ...]) -> float:
-    return sum(cpu_s(*family(pid)) for pid in pids)
+    return sum(cpu_with_ended_s(pid) for pid in pids)
 
 
 def _figures(kind: str, size: int, rounds: list[dict[str, float]]) -> list[Figure]:
