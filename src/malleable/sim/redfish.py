@@ -12,6 +12,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -180,6 +181,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
 
     do_GET = do_POST = do_PATCH = do_DELETE = serve  # noqa: N815  http.server looks for these names
+
+    def handle(self) -> None:
+        """Serve one connection; a client that gave up waiting is not worth a traceback."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep quiet; ``SimRedfish.requests`` has it all."""
