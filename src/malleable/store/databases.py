@@ -4,17 +4,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from malleable.domain.errors import Busy, Invalid, Unavailable
-from malleable.store.listener import CHANNEL, Listener
-from malleable.store.signals import Signals
+from malleable.store.signals import CHANNEL, Signals
 from malleable.store.types import to_json
+
+if TYPE_CHECKING:
+    import psycopg
 
 #: How long a writer waits for the others of its own process, and SQLite for other processes.
 LOCK_TIMEOUT_S = 30.0
@@ -131,6 +132,8 @@ class PostgresDatabase:
     """A server: readers and writers side by side, with row locks."""
 
     def __init__(self, url: URL) -> None:
+        from malleable.store.listener import Listener  # loads psycopg: 9 MiB that a server on SQLite does without
+
         self.signals = Signals()
         self._engine = postgres_engine(url)
         conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -222,7 +225,7 @@ def postgres_engine(url: URL) -> Engine:
     )
 
     @event.listens_for(engine, "connect")
-    def _connected(connection: psycopg.Connection, _record: object) -> None:
+    def _connected(connection: "psycopg.Connection", _record: object) -> None:
         connection.autocommit = True  # the driver shall not begin by itself: BEGIN carries the isolation level
 
     return engine

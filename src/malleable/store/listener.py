@@ -7,10 +7,7 @@ import threading
 import psycopg
 from psycopg import sql
 
-from malleable.store.signals import Signals
-
-#: The one channel of PostgreSQL; the payload names ours.
-CHANNEL = "malleable"
+from malleable.store.signals import CHANNEL, Signals
 
 _RECONNECT_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 #: A connection that died without a word is found out after about a minute.

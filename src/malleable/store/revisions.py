@@ -6,6 +6,8 @@ from malleable.domain.errors import Unavailable
 
 #: The newest revision in ``migrations/versions``; revisions are four digits and grow by one.
 HEAD = "0001"
+#: Alembic's own: one row, the revision.
+VERSION_TABLE = "alembic_version"
 
 
 def check_revision(connection: Connection) -> None:
@@ -25,7 +27,7 @@ def check_revision(connection: Connection) -> None:
 
 def read_revision(connection: Connection) -> str | None:
     """Read the revision; None when nothing was ever migrated."""
-    if not inspect(connection).has_table("alembic_version"):
+    if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    found: str | None = connection.execute(select(column("version_num")).select_from(table("alembic_version"))).scalar()
+    found: str | None = connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE))).scalar()
     return found

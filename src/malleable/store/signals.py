@@ -3,6 +3,9 @@
 import threading
 from collections import defaultdict
 
+#: PostgreSQL's one channel for all of ours; its payload names which.
+CHANNEL = "malleable"
+
 
 class Signals:
     """Wakes threads of this process."""
