@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId
 from malleable.domain.nodes import Firmware, PowerState
@@ -130,8 +130,10 @@ class StoredThings:
 class DiskHandle:
     """Where a target driver finds a disk's bytes on its own host."""
 
-    path: str
+    path: str  #: a file's path; of a disk in Ceph "pool/namespace/image" ("pool/image" without a namespace)
     direct: bool = False  #: open it past the page cache: the pool caches below, once for all clones of an image
+    store: Literal["file", "rbd"] = "file"
+    config: str = ""  #: of a disk in Ceph: the client's ceph.conf, which also names its keyring
 
 
 class Disks(Protocol):
