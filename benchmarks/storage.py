@@ -9,7 +9,8 @@ from statistics import median
 
 from benchmarks.figures import Figure, Result, at_most, ratio_of
 from malleable.domain.ids import DiskId, ImageId, new_id
-from malleable.drivers.storage.reflink import ReflinkDisks, ReflinkSettings
+from malleable.drivers.storage.folder import ReflinkSettings
+from malleable.drivers.storage.reflink import ReflinkDisks
 
 NAME = "storage"
 GIB = 1 << 30

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
-from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId
+from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, SnapshotId
 from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import PortConfig, Switch
@@ -122,8 +122,25 @@ class Capacity:
 class StoredThings:
     """All that a pool holds, for reconciliation."""
 
-    images: frozenset[ImageId]
-    disks: frozenset[DiskId]
+    images: frozenset[ImageId] = frozenset()
+    disks: frozenset[DiskId] = frozenset()
+    snapshots: frozenset[SnapshotId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What an image turned out to be."""
+
+    size_bytes: int
+    sha256: str  #: of the raw content, hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one disk, snapshot or image takes of its pool."""
+
+    own_bytes: int  #: physical bytes that nothing else shares: what deleting it frees
+    pieces: int  #: extents or objects; a snapshot takes time for each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,15 +162,23 @@ class Disks(Protocol):
     def capacity(self) -> Capacity:
         """Return the pool's size."""
 
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str, files: Mapping[str, Path] = {}) -> int:
-        """Copy ``source`` (raw) sequentially into the pool, prove its SHA-256, make it immutable; return its bytes.
+    def seal(
+        self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}
+    ) -> Sealed:
+        """Copy ``source`` (raw) sequentially into the pool, prove its SHA-256 if given, make it immutable.
 
         ``files`` (kernel, initrd; by plain file name) are kept beside it. Nothing is visible before all is proven.
         Errors: Refused with code "checksum" or "pool-full".
         """
 
+    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+        """Seal an image from a snapshot: a full, sequential copy. Errors: as ``seal``, and "no-such-snapshot"."""
+
     def file(self, image_id: ImageId, name: str) -> Path:
         """Locate a file kept beside an image. Errors: Refused with code "no-such-file"."""
+
+    def open_image(self, image_id: ImageId) -> BinaryIO:
+        """Open an image's raw content to be read; the caller closes it. Errors: Refused with code "no-such-image"."""
 
     def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
         """Make a disk from an image in constant time, grown to ``size_bytes`` when larger.
@@ -162,14 +187,44 @@ class Disks(Protocol):
         watermark).
         """
 
+    def clone_snapshot(self, snapshot_id: SnapshotId, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Make a disk from a snapshot, grown to ``size_bytes`` when larger.
+
+        Errors: Refused with code "no-such-snapshot" or "pool-full".
+        """
+
+    def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Make a disk of zeros. Errors: Refused with code "pool-full"."""
+
+    def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        """Keep a disk's content of one moment, also while it is written to: what a power cut would have left.
+
+        Takes time for each piece the disk lies in. Errors: Refused with code "no-such-disk" or "pool-full".
+        """
+
+    def roll_back(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        """Give a disk that nobody uses the content and size of a snapshot, all or nothing; both stay.
+
+        Errors: Refused with code "no-such-disk" or "no-such-snapshot".
+        """
+
+    def grow(self, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Enlarge a disk by zeros at its end. Errors: Refused with code "no-such-disk" or "disk-shrinks"."""
+
     def delete_disk(self, disk_id: DiskId) -> None:
-        """Remove a disk; nothing to do if it is gone."""
+        """Remove a disk; nothing to do if it is gone. Its snapshots and clones of them stay."""
+
+    def delete_snapshot(self, snapshot_id: SnapshotId) -> None:
+        """Remove a snapshot; nothing to do if it is gone. Clones of it stay."""
 
     def delete_image(self, image_id: ImageId) -> None:
-        """Remove an image and its files; nothing to do if it is gone."""
+        """Remove an image and its files; nothing to do if it is gone. Clones of it stay."""
 
     def has_disk(self, disk_id: DiskId) -> bool:
         """Say whether the disk is there."""
+
+    def usage(self, stored_id: ImageId | DiskId | SnapshotId) -> Usage:
+        """Measure one thing; takes time for each of its pieces. Errors: Refused with code "no-such-thing"."""
 
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Return where the bytes are. Errors: Refused with code "no-such-disk"."""

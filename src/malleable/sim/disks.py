@@ -1,6 +1,7 @@
 """A pool of disks in memory: images are bytes, clones are what was written over them."""
 
 import hashlib
+import io
 import shutil
 import tempfile
 import threading
@@ -8,10 +9,11 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from malleable.domain.errors import Refused
-from malleable.domain.ids import DiskId, ImageId
-from malleable.domain.ports import Capacity, DiskHandle, StoredThings
+from malleable.domain.ids import DiskId, ImageId, SnapshotId
+from malleable.domain.ports import Capacity, DiskHandle, Sealed, StoredThings, Usage
 from malleable.sim.faults import Faults
 
 TOTAL_BYTES = 1 << 40
@@ -21,10 +23,13 @@ BLOCK_BYTES = 4096
 class _Clone:
     """The blocks written since the clone was made; all else is the image, then zeros."""
 
-    def __init__(self, image: bytes, size_bytes: int) -> None:
+    def __init__(self, image: bytes, size_bytes: int, written: Mapping[int, bytes] = {}) -> None:
         self.image = image
         self.size_bytes = size_bytes
-        self.written: dict[int, bytes] = {}
+        self.written = dict(written)
+
+    def copy(self, size_bytes: int = 0) -> "_Clone":
+        return _Clone(self.image, max(size_bytes, self.size_bytes), self.written)
 
     def block(self, number: int) -> bytes:
         mine = self.written.get(number)
@@ -62,6 +67,7 @@ class SimDisks:
         self._images: dict[ImageId, tuple[bytes, str]] = {}
         self._damaged: set[ImageId] = set()
         self._disks: dict[DiskId, _Clone] = {}
+        self._snapshots: dict[SnapshotId, _Clone] = {}
         #: files beside images must be real: they are served by path
         self._files = Path(tempfile.mkdtemp(prefix="malleable-sim-disks-"))
         weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True)
@@ -86,28 +92,45 @@ class SimDisks:
 
     def _free_bytes(self) -> int:
         images = sum(len(content) for content, _ in self._images.values())
-        return self.total_bytes - images - BLOCK_BYTES * sum(len(d.written) for d in self._disks.values())
+        clones = (*self._disks.values(), *self._snapshots.values())
+        return self.total_bytes - images - BLOCK_BYTES * sum(len(clone.written) for clone in clones)
 
     def _want_free(self, size_bytes: int) -> None:
         if self._free_bytes() - size_bytes < self.reserve_bytes:
             raise Refused("The simulated pool is full.", code="pool-full", fix="Delete images or disks.")
 
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str, files: Mapping[str, Path] = {}) -> int:
+    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
         """Do as ``Disks.seal``."""
         with self._call("seal", image_id):
-            if image_id in self._images:
-                return len(self._images[image_id][0])
-            content = source.read_bytes()
-            found = hashlib.sha256(content).hexdigest()
-            if found != sha256:
-                raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Copy it again.")
-            self._want_free(len(content))
-            folder = self._files / str(image_id)
-            folder.mkdir(exist_ok=True)
-            for name, path in files.items():
-                shutil.copyfile(path, folder / name)
-            self._images[image_id] = (content, sha256)
-            return len(content)
+            return self._seal(image_id, source.read_bytes(), sha256, files)
+
+    def _seal(self, image_id: ImageId, content: bytes, sha256: str | None, files: Mapping[str, Path]) -> Sealed:
+        if image_id in self._images:
+            content, before = self._images[image_id]
+            if sha256 not in (None, before):
+                raise Refused(f"Image {image_id} was sealed with SHA-256 {before}, not {sha256}.", code="checksum")
+            return Sealed(size_bytes=len(content), sha256=before)
+        found = hashlib.sha256(content).hexdigest()
+        if sha256 not in (None, found):
+            raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Copy it again.")
+        self._want_free(len(content))
+        folder = self._files / str(image_id)
+        folder.mkdir(exist_ok=True)
+        for name, path in files.items():
+            shutil.copyfile(path, folder / name)
+        self._images[image_id] = (content, found)
+        return Sealed(size_bytes=len(content), sha256=found)
+
+    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+        """Do as ``Disks.promote``."""
+        with self._call("promote", image_id):
+            frozen = self._frozen(snapshot_id)
+            return self._seal(image_id, frozen.read(0, frozen.size_bytes), None, files)
+
+    def open_image(self, image_id: ImageId) -> BinaryIO:
+        """Do as ``Disks.open_image``."""
+        with self._call("open_image", image_id):
+            return io.BytesIO(self._sound(image_id))
 
     def file(self, image_id: ImageId, name: str) -> Path:
         """Do as ``Disks.file``."""
@@ -138,10 +161,65 @@ class SimDisks:
             self._want_free(0)
             self._disks[disk_id] = _Clone(content, max(size_bytes, len(content)))
 
+    def clone_snapshot(self, snapshot_id: SnapshotId, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.clone_snapshot``."""
+        with self._call("clone_snapshot", disk_id):
+            if disk_id in self._disks:
+                return
+            frozen = self._frozen(snapshot_id)
+            self._want_free(0)
+            self._disks[disk_id] = frozen.copy(size_bytes)
+
+    def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.make_blank``."""
+        with self._call("make_blank", disk_id):
+            if disk_id not in self._disks:
+                self._want_free(0)
+                self._disks[disk_id] = _Clone(b"", size_bytes)
+
+    def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        """Do as ``Disks.snapshot``."""
+        with self._call("snapshot", snapshot_id):
+            if snapshot_id not in self._snapshots:
+                disk = self._known(disk_id)
+                self._want_free(0)
+                self._snapshots[snapshot_id] = disk.copy()
+
+    def roll_back(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        """Do as ``Disks.roll_back``."""
+        with self._call("roll_back", disk_id):
+            self._known(disk_id)
+            self._disks[disk_id] = self._frozen(snapshot_id).copy()
+
+    def grow(self, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.grow``."""
+        with self._call("grow", disk_id):
+            disk = self._known(disk_id)
+            if size_bytes < disk.size_bytes:
+                raise Refused(
+                    f"Disk {disk_id} has {disk.size_bytes} bytes already.", code="disk-shrinks", fix="Disks only grow."
+                )
+            disk.size_bytes = size_bytes
+
+    def _known(self, disk_id: DiskId) -> _Clone:
+        if disk_id not in self._disks:
+            raise Refused(f"The pool holds no disk {disk_id}.", code="no-such-disk")
+        return self._disks[disk_id]
+
+    def _frozen(self, snapshot_id: SnapshotId) -> _Clone:
+        if snapshot_id not in self._snapshots:
+            raise Refused(f"The pool holds no snapshot {snapshot_id}.", code="no-such-snapshot")
+        return self._snapshots[snapshot_id]
+
     def delete_disk(self, disk_id: DiskId) -> None:
         """Do as ``Disks.delete_disk``."""
         with self._call("delete_disk", disk_id):
             self._disks.pop(disk_id, None)
+
+    def delete_snapshot(self, snapshot_id: SnapshotId) -> None:
+        """Do as ``Disks.delete_snapshot``."""
+        with self._call("delete_snapshot", snapshot_id):
+            self._snapshots.pop(snapshot_id, None)
 
     def delete_image(self, image_id: ImageId) -> None:
         """Do as ``Disks.delete_image``."""
@@ -155,17 +233,28 @@ class SimDisks:
         with self._call("has_disk", disk_id):
             return disk_id in self._disks
 
+    def usage(self, stored_id: ImageId | DiskId | SnapshotId) -> Usage:
+        """Do as ``Disks.usage``: each block a disk wrote is a piece, and its own also while a snapshot shares it."""
+        with self._call("usage", stored_id):
+            if stored_id in self._images:
+                return Usage(own_bytes=len(self._images[ImageId(stored_id)][0]), pieces=1)
+            clone = self._disks.get(DiskId(stored_id)) or self._snapshots.get(SnapshotId(stored_id))
+            if clone is None:
+                raise Refused(f"The pool holds nothing with the id {stored_id}.", code="no-such-thing")
+            return Usage(own_bytes=BLOCK_BYTES * len(clone.written), pieces=1 + len(clone.written))
+
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Do as ``Disks.handle``; the path only names the disk, no file is there."""
         with self._call("handle", disk_id):
-            if disk_id not in self._disks:
-                raise Refused(f"The pool holds no disk {disk_id}.", code="no-such-disk")
+            self._known(disk_id)
             return DiskHandle(path=f"/sim/disks/{disk_id}")
 
     def list(self) -> StoredThings:
         """Do as ``Disks.list``."""
         with self._call("list"):
-            return StoredThings(images=frozenset(self._images), disks=frozenset(self._disks))
+            return StoredThings(
+                images=frozenset(self._images), disks=frozenset(self._disks), snapshots=frozenset(self._snapshots)
+            )
 
     def read(self, disk_id: DiskId, offset: int, length: int) -> bytes:
         """Read a disk as a node would; shorter at its end. Faults do not touch it."""

@@ -99,7 +99,8 @@ def make_directories(settings: Settings) -> None:
 def real_drivers(settings: Settings) -> Drivers:
     """Make the drivers for real devices; each touches nothing before its first call."""
     from malleable.drivers.power.redfish import RedfishPower
-    from malleable.drivers.storage.reflink import ReflinkDisks, ReflinkSettings
+    from malleable.drivers.storage.folder import ReflinkSettings
+    from malleable.drivers.storage.reflink import ReflinkDisks
     from malleable.drivers.switch.ovs import OvsSwitches
     from malleable.drivers.target.tgt import TgtTargets
 

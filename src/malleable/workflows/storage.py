@@ -120,12 +120,12 @@ def _seal(context: Context) -> Done:
         return Done(evidence={"image": "was sealed"})
     names = [name for name in (image.kernel, image.initrd) if name]
     files = {name: spool / "files" / name for name in names}
-    size_bytes = context.drivers.disks.seal(image_id, spool / "content", sha256=image.sha256, files=files)
+    sealed = context.drivers.disks.seal(image_id, spool / "content", sha256=image.sha256, files=files)
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image_id, state=ImageState.SEALED, size_bytes=size_bytes)
+        tx.images.change(image_id, state=ImageState.SEALED, size_bytes=sealed.size_bytes)
 
-    return Done(evidence={"sha256": image.sha256, "size_bytes": size_bytes}, write=write)
+    return Done(evidence={"sha256": sealed.sha256, "size_bytes": sealed.size_bytes}, write=write)
 
 
 def _unseal(context: Context) -> Done:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from malleable.domain.errors import Busy
-from malleable.domain.ids import DiskId, ImageId, new_id
-from malleable.domain.ports import Disks
+from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
+from malleable.domain.ports import Disks, Sealed
 from malleable.drivers.storage import blocks
-from malleable.drivers.storage.reflink import GIB, ReflinkDisks, ReflinkSettings
+from malleable.drivers.storage.folder import GIB, ReflinkSettings
+from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.sim.disks import SimDisks
 
 MIB = 1 << 20
@@ -43,7 +44,7 @@ class Bench:
         """Seal an image of some content."""
         image_id = ImageId(new_id())
         path, sha256 = self.source(content)
-        assert self.disks.seal(image_id, path, sha256=sha256) == len(content)
+        assert self.disks.seal(image_id, path, sha256=sha256) == Sealed(size_bytes=len(content), sha256=sha256)
         return image_id
 
     def clone(self, image_id: ImageId, size_bytes: int = 0) -> DiskId:
@@ -51,6 +52,22 @@ class Bench:
         disk_id = DiskId(new_id())
         self.disks.clone(image_id, disk_id, size_bytes=size_bytes)
         return disk_id
+
+    def snapshot(self, disk_id: DiskId) -> SnapshotId:
+        """Snapshot a disk."""
+        snapshot_id = SnapshotId(new_id())
+        self.disks.snapshot(disk_id, snapshot_id)
+        return snapshot_id
+
+    def clone_snapshot(self, snapshot_id: SnapshotId, size_bytes: int = 0) -> DiskId:
+        """Clone a snapshot."""
+        disk_id = DiskId(new_id())
+        self.disks.clone_snapshot(snapshot_id, disk_id, size_bytes=size_bytes)
+        return disk_id
+
+    def content(self, disk_id: DiskId) -> bytes:
+        """Read a whole disk."""
+        return self.read(disk_id, 0, self.size_bytes(disk_id))
 
 
 def sim_bench(disks: SimDisks, folder: Path) -> Bench:
@@ -121,6 +138,8 @@ def reflink(own_xfs: ReflinkSettings) -> Iterator[ReflinkDisks]:
         disks.delete_disk(disk_id)
     for image_id in things.images:
         disks.delete_image(image_id)
+    for snapshot_id in things.snapshots:
+        disks.delete_snapshot(snapshot_id)
 
 
 @pytest.fixture(params=["sim", pytest.param("reflink", marks=pytest.mark.room)])

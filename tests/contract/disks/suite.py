@@ -1,5 +1,6 @@
 """What every disk pool must do, as plain functions so that a wrong pool can be shown to fail them."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,10 +9,10 @@ import pytest
 from tests.contract.disks.conftest import CONTENT, MIB, Bench
 
 from malleable.domain.errors import Refused
-from malleable.domain.ids import DiskId, ImageId, new_id
-from malleable.domain.ports import StoredThings
+from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
+from malleable.domain.ports import Sealed, StoredThings
 
-NOTHING = StoredThings(images=frozenset(), disks=frozenset())
+NOTHING = StoredThings()
 
 
 @contextmanager
@@ -80,7 +81,9 @@ def sealing_again_is_the_same_image(bench: Bench) -> None:
     image_id = ImageId(new_id())
     path, sha256 = bench.source()
     for _ in range(2):
-        assert bench.disks.seal(image_id, path, sha256=sha256) == len(CONTENT)
+        assert bench.disks.seal(image_id, path, sha256=sha256).size_bytes == len(CONTENT)
+    with refused("checksum"):
+        bench.disks.seal(image_id, path, sha256="0" * 64)
     assert bench.disks.list().images == {image_id}
 
 
@@ -129,13 +132,22 @@ def a_damaged_image_is_refused(bench: Bench) -> None:
 def a_full_pool_makes_nothing_and_loses_nothing(bench: Bench) -> None:
     image_id = bench.image()
     disk_id = bench.clone(image_id)
+    snapshot_id = bench.snapshot(disk_id)
     full = bench.fill()
     with refused("pool-full"):
         full.clone(image_id, DiskId(new_id()), size_bytes=0)
     path, sha256 = bench.source(b"other" * 4096)
     with refused("pool-full"):
         full.seal(ImageId(new_id()), path, sha256=sha256)
-    assert full.list() == StoredThings(images=frozenset({image_id}), disks=frozenset({disk_id}))
+    with refused("pool-full"):
+        full.clone_snapshot(snapshot_id, DiskId(new_id()), size_bytes=0)
+    with refused("pool-full"):
+        full.make_blank(DiskId(new_id()), size_bytes=MIB)
+    with refused("pool-full"):
+        full.snapshot(disk_id, SnapshotId(new_id()))
+    assert full.list() == StoredThings(
+        images=frozenset({image_id}), disks=frozenset({disk_id}), snapshots=frozenset({snapshot_id})
+    )
     bench.write(disk_id, 0, b"y" * 512)
     assert bench.read(disk_id, 0, 512) == b"y" * 512
 
@@ -167,6 +179,145 @@ def all_that_is_there_is_listed(bench: Bench) -> None:
     disks = {bench.clone(image_id) for image_id in images for _ in range(3)}
     assert bench.disks.list() == StoredThings(images=frozenset(images), disks=frozenset(disks))
     assert len({bench.disks.handle(disk_id).path for disk_id in disks}) == len(disks)
+
+
+def a_source_needs_no_checksum(bench: Bench) -> None:
+    path, sha256 = bench.source()
+    image_id = ImageId(new_id())
+    assert bench.disks.seal(image_id, path, sha256=None) == Sealed(size_bytes=len(CONTENT), sha256=sha256)
+    bench.verify(image_id)
+
+
+def an_image_can_be_read(bench: Bench) -> None:
+    with bench.disks.open_image(bench.image()) as file:
+        assert file.read() == CONTENT
+        assert file.seek(MIB) == MIB
+        assert file.read(512) == CONTENT[MIB : MIB + 512]
+    with refused("no-such-image"):
+        bench.disks.open_image(ImageId(new_id()))
+
+
+def a_snapshot_keeps_one_moment(bench: Bench) -> None:
+    disk_id = bench.clone(bench.image())
+    bench.write(disk_id, 4096, b"first" * 512)
+    kept = bench.content(disk_id)
+    snapshot_id = bench.snapshot(disk_id)
+    bench.write(disk_id, 4096, b"later" * 512)
+    again = bench.clone_snapshot(snapshot_id)
+    assert bench.content(again) == kept
+    bench.write(again, 0, b"other" * 512)
+    assert bench.content(bench.clone_snapshot(snapshot_id)) == kept
+    assert bench.read(disk_id, 4096, 5) == b"later"
+    assert bench.disks.list().snapshots == {snapshot_id}
+
+
+def a_snapshot_taken_again_is_the_first(bench: Bench) -> None:
+    disk_id = bench.clone(bench.image())
+    snapshot_id = bench.snapshot(disk_id)
+    bench.write(disk_id, 0, b"later" * 512)
+    bench.disks.snapshot(disk_id, snapshot_id)
+    assert bench.content(bench.clone_snapshot(snapshot_id)) == CONTENT
+    copy = bench.clone_snapshot(snapshot_id, 8 * MIB)
+    bench.write(copy, 0, b"mine!" * 512)
+    bench.disks.clone_snapshot(snapshot_id, copy, size_bytes=0)
+    assert bench.content(copy) == (b"mine!" * 512 + CONTENT[2560:]).ljust(8 * MIB, b"\0")
+
+
+def a_rolled_back_disk_is_its_snapshot(bench: Bench) -> None:
+    disk_id = bench.clone(bench.image())
+    snapshot_id = bench.snapshot(disk_id)
+    bench.write(disk_id, 0, b"wrong" * 512)
+    bench.disks.grow(disk_id, size_bytes=8 * MIB)
+    for _ in range(2):
+        bench.disks.roll_back(disk_id, snapshot_id)
+        assert bench.content(disk_id) == CONTENT
+    bench.write(disk_id, 0, b"right" * 512)
+    assert bench.content(bench.clone_snapshot(snapshot_id)) == CONTENT
+
+
+def all_outlive_what_they_came_from(bench: Bench) -> None:
+    image_id = bench.image()
+    disk_id = bench.clone(image_id)
+    bench.write(disk_id, 0, b"state" * 512)
+    kept = bench.content(disk_id)
+    snapshot_id = bench.snapshot(disk_id)
+    clone_id = bench.clone_snapshot(snapshot_id)
+    bench.disks.delete_disk(disk_id)
+    bench.disks.delete_image(image_id)
+    assert bench.content(bench.clone_snapshot(snapshot_id)) == kept
+    for _ in range(2):
+        bench.disks.delete_snapshot(snapshot_id)
+    assert bench.content(clone_id) == kept
+    assert not bench.disks.list().snapshots
+
+
+def a_promoted_snapshot_is_an_image(bench: Bench) -> None:
+    disk_id = bench.clone(bench.image())
+    bench.write(disk_id, 8192, b"ready" * 512)
+    kept = bench.content(disk_id)
+    snapshot_id, image_id = bench.snapshot(disk_id), ImageId(new_id())
+    kernel, _ = bench.source(b"kernel")
+    bench.write(disk_id, 0, b"later" * 512)
+    for _ in range(2):
+        sealed = bench.disks.promote(snapshot_id, image_id, files={"vmlinuz": kernel})
+        assert sealed == Sealed(size_bytes=len(CONTENT), sha256=hashlib.sha256(kept).hexdigest())
+    bench.disks.delete_snapshot(snapshot_id)
+    bench.verify(image_id)
+    assert bench.content(bench.clone(image_id)) == kept
+    assert bench.disks.file(image_id, "vmlinuz").read_bytes() == b"kernel"
+
+
+def a_blank_disk_is_zeros(bench: Bench) -> None:
+    disk_id = DiskId(new_id())
+    bench.disks.make_blank(disk_id, size_bytes=4 * MIB)
+    assert bench.content(disk_id) == bytes(4 * MIB)
+    bench.write(disk_id, MIB, b"data" * 128)
+    bench.disks.make_blank(disk_id, size_bytes=8 * MIB)
+    assert bench.size_bytes(disk_id) == 4 * MIB
+    assert bench.read(disk_id, MIB, 512) == b"data" * 128
+
+
+def disks_grow_and_never_shrink(bench: Bench) -> None:
+    disk_id = bench.clone(bench.image())
+    for _ in range(2):
+        bench.disks.grow(disk_id, size_bytes=8 * MIB)
+    assert bench.content(disk_id) == CONTENT.ljust(8 * MIB, b"\0")
+    with refused("disk-shrinks"):
+        bench.disks.grow(disk_id, size_bytes=4 * MIB)
+    assert bench.size_bytes(disk_id) == 8 * MIB
+
+
+def usage_counts_what_was_written(bench: Bench) -> None:
+    image_id = bench.image()
+    disk_id = bench.clone(image_id)
+    before = bench.disks.usage(disk_id)
+    bench.write(disk_id, 0, b"mine" * 4096)
+    after = bench.disks.usage(disk_id)
+    assert before.own_bytes < after.own_bytes <= before.own_bytes + 8 * MIB
+    assert after.pieces >= 1
+    assert bench.disks.usage(bench.snapshot(disk_id)).pieces >= 1
+    assert bench.disks.usage(image_id).pieces >= 1
+    with refused("no-such-thing"):
+        bench.disks.usage(DiskId(new_id()))
+
+
+def what_is_missing_is_refused(bench: Bench) -> None:
+    nothing, no_snapshot = DiskId(new_id()), SnapshotId(new_id())
+    disk_id = bench.clone(bench.image())
+    with refused("no-such-disk"):
+        bench.disks.snapshot(nothing, no_snapshot)
+    with refused("no-such-disk"):
+        bench.disks.grow(nothing, size_bytes=MIB)
+    with refused("no-such-snapshot"):
+        bench.disks.clone_snapshot(no_snapshot, nothing, size_bytes=0)
+    with refused("no-such-snapshot"):
+        bench.disks.promote(no_snapshot, ImageId(new_id()))
+    with refused("no-such-snapshot"):
+        bench.disks.roll_back(disk_id, no_snapshot)
+    with refused("no-such-disk"):
+        bench.disks.roll_back(nothing, bench.snapshot(disk_id))
+    assert bench.disks.list().disks == {disk_id}
+    assert bench.content(disk_id) == CONTENT
 
 
 def many_threads_make_the_same_disk_once(bench: Bench) -> None:
@@ -204,5 +355,16 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     deleting_is_done_once_or_many_times,
     disks_outlive_their_image,
     all_that_is_there_is_listed,
+    a_source_needs_no_checksum,
+    an_image_can_be_read,
+    a_snapshot_keeps_one_moment,
+    a_snapshot_taken_again_is_the_first,
+    a_rolled_back_disk_is_its_snapshot,
+    all_outlive_what_they_came_from,
+    a_promoted_snapshot_is_an_image,
+    a_blank_disk_is_zeros,
+    disks_grow_and_never_shrink,
+    usage_counts_what_was_written,
+    what_is_missing_is_refused,
     many_threads_make_the_same_disk_once,
 )

@@ -9,7 +9,8 @@ from tests.contract.disks import suite
 from tests.contract.disks.conftest import Bench, sim_bench
 
 from malleable.domain.errors import Busy, DriverError, Malformed, Refused, Unreachable
-from malleable.domain.ids import DiskId, ImageId, new_id
+from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
+from malleable.domain.ports import Sealed
 from malleable.sim.disks import SimDisks
 from malleable.sim.faults import FaultKind
 
@@ -41,7 +42,7 @@ class Overwriting(SimDisks):
 class Trusting(SimDisks):
     """Takes any content for the one that was meant."""
 
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str, files: Mapping[str, Path] = {}) -> int:
+    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
         sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
         return super().seal(image_id, source, sha256=sha256, files=files)
 
@@ -68,6 +69,39 @@ class Leaky(SimDisks):
         return
 
 
+class Living(SimDisks):
+    """Its snapshots go on with their disk."""
+
+    def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        super().snapshot(disk_id, snapshot_id)
+        self._snapshots[snapshot_id] = self._disks[disk_id]
+
+
+class Retaking(SimDisks):
+    """Takes a snapshot anew that it has."""
+
+    def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        self._snapshots.pop(snapshot_id, None)
+        super().snapshot(disk_id, snapshot_id)
+
+
+class Stretching(SimDisks):
+    """Rolls the content back but not the size."""
+
+    def roll_back(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        size_bytes = self._disks[disk_id].size_bytes
+        super().roll_back(disk_id, snapshot_id)
+        self._disks[disk_id].size_bytes = size_bytes
+
+
+class Dragging(SimDisks):
+    """Takes a disk's snapshots along when it deletes the disk."""
+
+    def delete_disk(self, disk_id: DiskId) -> None:
+        super().delete_disk(disk_id)
+        self._snapshots.clear()
+
+
 @pytest.mark.parametrize(
     ("wrong", "rule"),
     [
@@ -77,10 +111,14 @@ class Leaky(SimDisks):
         (Blind, suite.a_damaged_image_is_refused),
         (Greedy, suite.a_full_pool_makes_nothing_and_loses_nothing),
         (Leaky, suite.deleting_is_done_once_or_many_times),
+        (Living, suite.a_snapshot_keeps_one_moment),
+        (Retaking, suite.a_snapshot_taken_again_is_the_first),
+        (Stretching, suite.a_rolled_back_disk_is_its_snapshot),
+        (Dragging, suite.all_outlive_what_they_came_from),
     ],
 )
 def test_wrong_pool_breaks_the_rule(wrong: type[SimDisks], rule: Rule, tmp_path: Path) -> None:
-    with pytest.raises((AssertionError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, pytest.fail.Exception, Refused)):
         rule(sim_bench(wrong(), tmp_path))
 
 

@@ -15,7 +15,8 @@ from tests.contract.disks.suite import refused
 from malleable.domain.errors import Busy
 from malleable.domain.ids import DiskId, ImageId, new_id
 from malleable.drivers.storage import blocks, sealing
-from malleable.drivers.storage.reflink import GIB, ReflinkDisks, ReflinkSettings
+from malleable.drivers.storage.folder import GIB, ReflinkSettings
+from malleable.drivers.storage.reflink import ReflinkDisks
 
 pytestmark = pytest.mark.room
 

@@ -18,7 +18,8 @@ from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
 from malleable.domain.ports import DiskHandle
 from malleable.domain.secrets import chap_secret
-from malleable.drivers.storage.reflink import GIB, ReflinkDisks, ReflinkSettings
+from malleable.drivers.storage.folder import GIB, ReflinkSettings
+from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.drivers.storage.sealing import sha256_of
 from malleable.drivers.target.tgt import TgtTargets
 from malleable.drivers.target.tgt_control import ALL_TARGETS, Denied, Mode, Op, TgtControl, parse_targets

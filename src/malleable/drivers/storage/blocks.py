@@ -16,6 +16,10 @@ FS_IOC_SETFLAGS = 0x40086602
 FS_IMMUTABLE_FL = 0x10
 FIEMAP_FLAG_SYNC = 1
 FIEMAP = struct.Struct("=QQIIII")
+FIEMAP_EXTENT = struct.Struct("=QQQQQIIII")
+FIEMAP_EXTENT_LAST = 0x0001
+FIEMAP_EXTENT_SHARED = 0x2000
+EXTENTS_PER_CALL = 1_024
 PROBE_BYTES = 65_536
 
 
@@ -45,6 +49,54 @@ def extent_count(fd: int) -> int:
     """Count the pieces a file lies in; holes are none."""
     everything = FIEMAP.pack(0, 2**64 - 1, FIEMAP_FLAG_SYNC, 0, 0, 0)
     return int(FIEMAP.unpack(fcntl.ioctl(fd, FS_IOC_FIEMAP, everything))[3])
+
+
+def own_bytes(fd: int) -> tuple[int, int]:
+    """Sum the bytes of a file that no other file shares, and count its pieces."""
+    own = pieces = position = 0
+    while True:
+        room = bytearray(FIEMAP.size + EXTENTS_PER_CALL * FIEMAP_EXTENT.size)
+        FIEMAP.pack_into(room, 0, position, 2**64 - 1 - position, FIEMAP_FLAG_SYNC, 0, EXTENTS_PER_CALL, 0)
+        fcntl.ioctl(fd, FS_IOC_FIEMAP, room)
+        found = FIEMAP.unpack_from(room)[3]
+        for index in range(found):
+            extent = FIEMAP_EXTENT.unpack_from(room, FIEMAP.size + index * FIEMAP_EXTENT.size)
+            logical, _, length_bytes, _, _, flags = extent[:6]
+            own += 0 if flags & FIEMAP_EXTENT_SHARED else length_bytes
+            pieces += 1
+            position = logical + length_bytes
+            if flags & FIEMAP_EXTENT_LAST:
+                return own, pieces
+        if not found:
+            return own, pieces
+
+
+def clone_to(
+    source_fd: int | None, target: Path, size_bytes: int | None, *, mode: int = 0o600, is_durable: bool = False
+) -> None:
+    """Make a clone of a file, or an empty file, without a name and name it once it is whole.
+
+    ``size_bytes`` None keeps the source's. If the name is there already, it was made before and stays as it is.
+    """
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fd = os.open(target.parent, os.O_TMPFILE | os.O_RDWR, mode)
+        try:
+            if source_fd is not None:
+                clone(source_fd, fd)
+            if size_bytes is not None:
+                os.truncate(fd, size_bytes)
+            if is_durable:
+                os.fsync(fd)
+            os.link(f"/proc/self/fd/{fd}", target.name, dst_dir_fd=folder, follow_symlinks=True)
+            if is_durable:
+                os.fsync(folder)
+        except FileExistsError:
+            return
+        finally:
+            os.close(fd)
+    finally:
+        os.close(folder)
 
 
 def set_immutable(path: Path, *, on: bool) -> None:

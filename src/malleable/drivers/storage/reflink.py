@@ -1,42 +1,19 @@
-"""A pool of raw files that share blocks: golden images and their clones on XFS or btrfs.
-
-    <root>/images/<image id>/   image.raw  manifest.json  and the files beside the image
-    <root>/disks/<disk id>.raw
-    <root>/work/                what is being made or removed; whatever nobody holds a lock on is rubbish
-
-``<root>`` is the pool's folder where its filesystem can share blocks, otherwise an XFS of our own (xfs_loop) mounted
-in it. That must be mounted before a portal starts if portals have mount namespaces of their own.
-"""
+"""A pool of raw files that share blocks: golden images, their clones and the clones' snapshots, on XFS or btrfs."""
 
 import errno
-import fcntl
 import os
-import shutil
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from malleable.domain.errors import Refused
-from malleable.domain.ids import DiskId, ImageId, parse_id
-from malleable.domain.ports import Capacity, DiskHandle, StoredThings
-from malleable.drivers.storage import blocks, sealing, xfs_loop
+from malleable.domain.ids import DiskId, ImageId, SnapshotId, parse_id
+from malleable.domain.ports import Capacity, DiskHandle, Sealed, StoredThings, Usage
+from malleable.drivers.storage import blocks, sealing
+from malleable.drivers.storage.folder import PoolFolder, ReflinkSettings, mapped
 
-GIB = 1 << 30
-MARKER = ".malleable-pool"
-DISK_SUFFIX = ".raw"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReflinkSettings:
-    """Where the pool is and how full it may get."""
-
-    pool_dir: Path
-    size_bytes: int = 64 * GIB  #: of the sparse file, where we make our own XFS; it takes what is used
-    reserve_bytes: int = GIB  #: no clone or image once less is free: clones in use must be able to grow
-    shared_cache: bool = True  #: on our own XFS: one cache for all clones; False is faster with much memory
+SUFFIX = ".raw"
 
 
 class ReflinkDisks:
@@ -44,118 +21,57 @@ class ReflinkDisks:
 
     def __init__(self, settings: ReflinkSettings) -> None:
         """Do no I/O: the first call mounts or makes the pool."""
-        self._settings = settings
-        self._lock = threading.Lock()
-        self._file = settings.pool_dir / "pool.xfs"
-        self._mount = settings.pool_dir / "pool"
-        self._root: Path | None = None
-
-    def _open(self) -> Path:
-        """Return the pool's root, mounting or making it. The marker tells an unmounted pool from an empty one."""
-        root = self._root
-        if root is not None and (root / MARKER).exists():
-            return root
-        with self._lock, _mapped("open the pool"):
-            self._settings.pool_dir.mkdir(parents=True, exist_ok=True)
-            with _locked(self._settings.pool_dir):
-                self._root = self._prepare()
-            return self._root
-
-    def _prepare(self) -> Path:
-        root = self._settings.pool_dir
-        if self._file.exists() or not blocks.can_clone(root):
-            root = self._mount
-            if not xfs_loop.is_mounted(root):
-                xfs_loop.mount(self._file, root, self._settings.size_bytes)
-        for name in ("images", "disks", "work"):
-            (root / name).mkdir(mode=0o700, exist_ok=True)
-        (root / MARKER).touch()
-        return root
+        self._pool = PoolFolder(settings)
 
     def close(self) -> None:
         """Unmount the pool if it is our own XFS; all stays in its file. Errors: Busy while a disk is exported."""
-        with self._lock:
-            self._root = None
-            xfs_loop.unmount(self._file, self._mount)
+        self._pool.close()
 
     def check(self) -> None:
         """Do as ``Disks.check``."""
-        root = self._open()
-        with _mapped("write to the pool"):
-            if not blocks.can_clone(root / "work"):
-                raise Refused(
-                    f"The pool {root} cannot share blocks.", code="no-reflink", fix="Put it on XFS with reflink=1."
-                )
+        self._pool.check()
 
     def capacity(self) -> Capacity:
-        """Do as ``Disks.capacity``. Our own XFS has no more free than the host under its sparse file."""
-        root = self._open()
-        with _mapped("measure the pool"):
-            mine, host = os.statvfs(root), os.statvfs(self._settings.pool_dir)
-        return Capacity(
-            total_bytes=mine.f_blocks * mine.f_frsize,
-            free_bytes=min(mine.f_bavail * mine.f_frsize, host.f_bavail * host.f_frsize),
-        )
+        """Do as ``Disks.capacity``."""
+        return self._pool.capacity()
 
-    def _want_free(self, size_bytes: int) -> None:
-        free_bytes = self.capacity().free_bytes
-        if free_bytes - size_bytes < self._settings.reserve_bytes:
-            raise Refused(
-                f"The pool has {free_bytes / GIB:.1f} GiB free and keeps"
-                f" {self._settings.reserve_bytes / GIB:.1f} GiB for the disks in use.",
-                code="pool-full",
-                fix="Delete images or disks, or enlarge the pool.",
-            )
-
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str, files: Mapping[str, Path] = {}) -> int:
+    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
         """Do as ``Disks.seal``: minutes for tens of GiB. Holes of 16 MiB and more stay holes."""
         for name in files:
             _refuse_odd_name(name)
         for path in (source, *files.values()):
             if not path.is_file():
                 raise Refused(f"There is no file {path}.", code="no-such-file")
-        final = self._open() / "images" / str(image_id)
-        with _mapped("seal the image"):
+        final = self._folder(image_id)
+        with mapped("seal the image"):
             if final.exists():
-                return self._sealed_before(final, sha256)
-            self._want_free(sum(p.stat().st_blocks * 512 for p in (source, *files.values())))
-            with self._workplace(str(image_id)) as folder:
+                return _sealed_before(final, sha256)
+            self._pool.want_free(sum(p.stat().st_blocks * 512 for p in (source, *files.values())))
+            with self._pool.workplace(str(image_id)) as folder:
                 manifest = sealing.seal(folder, source, sha256, files)
                 try:
                     folder.rename(final)
                 except OSError as e:
                     if e.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                         raise
-                    return self._sealed_before(final, sha256)
+                    return _sealed_before(final, sha256)
             for name in (sealing.IMAGE, *files):
                 blocks.set_immutable(final / name, on=True)
             blocks.sync_folder(final.parent)
-        return manifest.size_bytes
+        return Sealed(size_bytes=manifest.size_bytes, sha256=manifest.sha256)
 
-    def _sealed_before(self, folder: Path, sha256: str) -> int:
-        manifest = sealing.read_manifest(folder)
-        if manifest.sha256 != sha256:
-            raise Refused(
-                f"Image {folder.name} was sealed with SHA-256 {manifest.sha256}, not {sha256}.", code="checksum"
-            )
-        return manifest.size_bytes
+    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+        """Do as ``Disks.promote``. A worn disk lies in many pieces; its copy in few."""
+        source = self._snapshot(snapshot_id)
+        if not source.exists():
+            raise _no_snapshot(snapshot_id)
+        return self.seal(image_id, source, sha256=None, files=files)
 
-    @contextmanager
-    def _workplace(self, name: str) -> Iterator[Path]:
-        """Give a locked folder for work; what is still there at the end, or after a crash, goes."""
-        work = self._open() / "work"
-        with _locked(work):
-            _sweep(work)
-            folder = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=work))
-            fd = _lock_folder(folder)
-        try:
-            yield folder
-        finally:
-            _remove(folder)
-            os.close(fd)
+    def _folder(self, image_id: ImageId) -> Path:
+        return self._pool.root() / "images" / str(image_id)
 
     def _manifest(self, image_id: ImageId) -> tuple[Path, sealing.Manifest]:
-        folder = self._open() / "images" / str(image_id)
+        folder = self._folder(image_id)
         try:
             return folder, sealing.read_manifest(folder)
         except FileNotFoundError as e:
@@ -164,7 +80,7 @@ class ReflinkDisks:
     def file(self, image_id: ImageId, name: str) -> Path:
         """Do as ``Disks.file``."""
         _refuse_odd_name(name)
-        path = self._open() / "images" / str(image_id) / name
+        path = self._folder(image_id) / name
         if not path.is_file():
             raise Refused(f"Image {image_id} has no file {name!a}.", code="no-such-file")
         return path
@@ -173,13 +89,19 @@ class ReflinkDisks:
         """Locate a sealed image's bytes. Errors: Refused with code "no-such-image"."""
         return self._manifest(image_id)[0] / sealing.IMAGE
 
+    def open_image(self, image_id: ImageId) -> BinaryIO:
+        """Do as ``Disks.open_image``."""
+        path = self.image_path(image_id)
+        with mapped("read the image"):
+            return path.open("rb")
+
     def verify(self, image_id: ImageId) -> None:
         """Read an image and its files whole and compare their SHA-256; takes as long as reading them.
 
         Errors: Refused with code "no-such-image" or "image-corrupt".
         """
         folder, manifest = self._manifest(image_id)
-        with _mapped("read the image"):
+        with mapped("read the image"):
             for name, sha256 in {sealing.IMAGE: manifest.sha256, **manifest.files}.items():
                 if not (folder / name).is_file() or sealing.sha256_of(folder / name) != sha256:
                     raise _corrupt(image_id, f"{name} has another SHA-256")
@@ -194,8 +116,8 @@ class ReflinkDisks:
         if disk.exists():
             return
         folder, manifest = self._manifest(image_id)
-        self._want_free(0)
-        with _mapped("clone the image"):
+        self._pool.want_free(0)
+        with mapped("clone the image"):
             try:
                 source = os.open(folder / sealing.IMAGE, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError as e:
@@ -204,62 +126,154 @@ class ReflinkDisks:
                 stat = os.fstat(source)
                 if (stat.st_size, stat.st_mtime_ns) != (manifest.size_bytes, manifest.mtime_ns):
                     raise _corrupt(image_id, "it was written to")
-                _clone_to(source, disk, max(size_bytes, manifest.size_bytes))
+                blocks.clone_to(source, disk, max(size_bytes, manifest.size_bytes))
             finally:
                 os.close(source)
 
+    def clone_snapshot(self, snapshot_id: SnapshotId, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.clone_snapshot``. Not synced, as ``clone``."""
+        disk = self._disk(disk_id)
+        if disk.exists():
+            return
+        self._pool.want_free(0)
+        with mapped("clone the snapshot"), _opened(self._snapshot(snapshot_id), _no_snapshot(snapshot_id)) as source:
+            blocks.clone_to(source, disk, max(size_bytes, os.fstat(source).st_size))
+
+    def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.make_blank``."""
+        disk = self._disk(disk_id)
+        if disk.exists():
+            return
+        self._pool.want_free(0)
+        with mapped("make the disk"):
+            blocks.clone_to(None, disk, size_bytes)
+
+    def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        """Do as ``Disks.snapshot``. Durable on return; writers wait while the pieces are shared."""
+        snapshot = self._snapshot(snapshot_id)
+        if snapshot.exists():
+            return
+        self._pool.want_free(0)
+        with mapped("snapshot the disk"):
+            with _opened(self._disk(disk_id), _no_disk(disk_id)) as source:
+                blocks.clone_to(source, snapshot, None, mode=0o400, is_durable=True)
+            blocks.set_immutable(snapshot, on=True)
+
+    def roll_back(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        """Do as ``Disks.roll_back``: a new clone of the snapshot takes the disk's name."""
+        disk = self._disk(disk_id)
+        if not disk.exists():
+            raise _no_disk(disk_id)
+        with mapped("roll the disk back"):
+            with (
+                self._pool.workplace(str(disk_id)) as work,
+                _opened(self._snapshot(snapshot_id), _no_snapshot(snapshot_id)) as source,
+            ):
+                blocks.clone_to(source, work / "disk", None, is_durable=True)
+                (work / "disk").replace(disk)
+            blocks.sync_folder(disk.parent)
+
+    def grow(self, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.grow``."""
+        disk = self._disk(disk_id)
+        with mapped("grow the disk"):
+            try:
+                now_bytes = disk.stat().st_size
+            except FileNotFoundError as e:
+                raise _no_disk(disk_id) from e
+            if size_bytes < now_bytes:
+                raise Refused(
+                    f"Disk {disk_id} has {now_bytes} bytes already.",
+                    code="disk-shrinks",
+                    fix="Disks only grow: clone a smaller one and copy.",
+                )
+            os.truncate(disk, size_bytes)
+
     def _disk(self, disk_id: DiskId) -> Path:
-        return self._open() / "disks" / f"{disk_id}{DISK_SUFFIX}"
+        return self._pool.root() / "disks" / f"{disk_id}{SUFFIX}"
+
+    def _snapshot(self, snapshot_id: SnapshotId) -> Path:
+        return self._pool.root() / "snapshots" / f"{snapshot_id}{SUFFIX}"
 
     def delete_disk(self, disk_id: DiskId) -> None:
         """Do as ``Disks.delete_disk``."""
-        with _mapped("delete the disk"):
+        with mapped("delete the disk"):
             self._disk(disk_id).unlink(missing_ok=True)
 
+    def delete_snapshot(self, snapshot_id: SnapshotId) -> None:
+        """Do as ``Disks.delete_snapshot``."""
+        snapshot = self._snapshot(snapshot_id)
+        with mapped("delete the snapshot"):
+            blocks.set_immutable(snapshot, on=False)
+            snapshot.unlink(missing_ok=True)
+
     def delete_image(self, image_id: ImageId) -> None:
-        """Do as ``Disks.delete_image``; it vanishes at once, then its bytes go. Clones keep theirs."""
-        folder = self._open() / "images" / str(image_id)
-        with _mapped("delete the image"), self._workplace(str(image_id)) as work, suppress(FileNotFoundError):
+        """Do as ``Disks.delete_image``; it vanishes at once, then its bytes go."""
+        folder = self._folder(image_id)
+        with mapped("delete the image"), self._pool.workplace(str(image_id)) as work, suppress(FileNotFoundError):
             folder.rename(work / "gone")
 
     def has_disk(self, disk_id: DiskId) -> bool:
         """Do as ``Disks.has_disk``."""
         return self._disk(disk_id).exists()
 
+    def usage(self, stored_id: ImageId | DiskId | SnapshotId) -> Usage:
+        """Do as ``Disks.usage``. Bytes of an image or snapshot count as shared as long as one clone has them."""
+        root = self._pool.root()
+        image = root / "images" / str(stored_id) / sealing.IMAGE
+        for path in (root / "disks" / f"{stored_id}{SUFFIX}", root / "snapshots" / f"{stored_id}{SUFFIX}", image):
+            with mapped("measure the pool"), suppress(FileNotFoundError), path.open("rb") as file:
+                own_bytes, pieces = blocks.own_bytes(file.fileno())
+                return Usage(own_bytes=own_bytes, pieces=pieces)
+        raise Refused(f"The pool holds nothing with the id {stored_id}.", code="no-such-thing")
+
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Do as ``Disks.handle``."""
         disk = self._disk(disk_id)
         if not disk.exists():
-            raise Refused(f"The pool holds no disk {disk_id}.", code="no-such-disk")
-        is_ours = self._mount in disk.parents
-        return DiskHandle(path=str(disk), direct=is_ours and self._settings.shared_cache)
+            raise _no_disk(disk_id)
+        return DiskHandle(path=str(disk), direct=self._pool.reads_past_cache())
 
     def list(self) -> StoredThings:
         """Do as ``Disks.list``."""
-        root = self._open()
-        with _mapped("list the pool"):
+        root = self._pool.root()
+        with mapped("list the pool"):
             images = [parse_id(path.name) for path in (root / "images").iterdir()]
             disks = [parse_id(path.stem) for path in (root / "disks").iterdir()]
+            snapshots = [parse_id(path.stem) for path in (root / "snapshots").iterdir()]
         return StoredThings(
-            images=frozenset(ImageId(i) for i in images if i), disks=frozenset(DiskId(d) for d in disks if d)
+            images=frozenset(ImageId(i) for i in images if i),
+            disks=frozenset(DiskId(d) for d in disks if d),
+            snapshots=frozenset(SnapshotId(s) for s in snapshots if s),
         )
 
 
-def _clone_to(source: int, disk: Path, size_bytes: int) -> None:
-    """Make the clone without a name, and name it once it is whole; if the name is there, it was made before."""
-    folder = os.open(disk.parent, os.O_RDONLY | os.O_DIRECTORY)
+@contextmanager
+def _opened(path: Path, absent: Refused) -> Iterator[int]:
+    """Open a file to be cloned. Errors: ``absent`` when it is not there."""
     try:
-        target = os.open(disk.parent, os.O_TMPFILE | os.O_RDWR, 0o600)
-        try:
-            blocks.clone(source, target)
-            os.truncate(target, size_bytes)
-            os.link(f"/proc/self/fd/{target}", disk.name, dst_dir_fd=folder, follow_symlinks=True)
-        except FileExistsError:
-            return
-        finally:
-            os.close(target)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise absent from None
+    try:
+        yield fd
     finally:
-        os.close(folder)
+        os.close(fd)
+
+
+def _sealed_before(folder: Path, sha256: str | None) -> Sealed:
+    manifest = sealing.read_manifest(folder)
+    if sha256 not in (None, manifest.sha256):
+        raise Refused(f"Image {folder.name} was sealed with SHA-256 {manifest.sha256}, not {sha256}.", code="checksum")
+    return Sealed(size_bytes=manifest.size_bytes, sha256=manifest.sha256)
+
+
+def _no_disk(disk_id: DiskId) -> Refused:
+    return Refused(f"The pool holds no disk {disk_id}.", code="no-such-disk")
+
+
+def _no_snapshot(snapshot_id: SnapshotId) -> Refused:
+    return Refused(f"The pool holds no snapshot {snapshot_id}.", code="no-such-snapshot")
 
 
 def _corrupt(image_id: ImageId, why: str) -> Refused:
@@ -273,52 +287,3 @@ def _corrupt(image_id: ImageId, why: str) -> Refused:
 def _refuse_odd_name(name: str) -> None:
     if Path(name).name != name or name.startswith(".") or name in (sealing.IMAGE, sealing.MANIFEST):
         raise Refused(f"{name!a} is no name of a file beside an image.", code="no-such-file")
-
-
-@contextmanager
-def _mapped(what: str) -> Iterator[None]:
-    """Turn what the filesystem says into our words: the one place."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Refused(
-                f"Cannot {what}: the pool is full.", code="pool-full", fix="Delete images or disks, or enlarge it."
-            ) from e
-        raise Refused(f"Cannot {what}: {e.strerror}.", code="pool-broken", details={"path": str(e.filename)}) from e
-
-
-def _lock_folder(folder: Path) -> int:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock against other processes and threads."""
-    fd = _lock_folder(folder)
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-def _sweep(work: Path) -> None:
-    """Remove what crashed work left."""
-    for folder in work.iterdir():
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(fd)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        for path in folder.rglob("*"):
-            blocks.set_immutable(path, on=False)
-        shutil.rmtree(folder)

@@ -110,14 +110,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(reader, "sha256").hexdigest()
 
 
-def seal(folder: Path, source: Path, sha256: str, files: Mapping[str, Path]) -> Manifest:
+def seal(folder: Path, source: Path, sha256: str | None, files: Mapping[str, Path]) -> Manifest:
     """Fill an empty folder with an image, its files and its manifest, all proven and durable.
 
     Errors: Refused with code "checksum" or "pool-fragmented"; OSError.
     """
     image = folder / IMAGE
     found, extents = copy(source, image)
-    if found != sha256:
+    if sha256 not in (None, found):
         raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Copy it again.")
     if extents > EXTENTS_MAX:
         raise Refused(
