@@ -151,6 +151,7 @@ class DiskHandle:
     direct: bool = False  #: open it past the page cache: the pool caches below, once for all clones of an image
     store: Literal["file", "rbd"] = "file"
     config: str = ""  #: of a disk in Ceph: the client's ceph.conf, which also names its keyring
+    user: str = ""  #: of a disk in Ceph: the cephx user, without "client."
 
 
 class Disks(Protocol):
