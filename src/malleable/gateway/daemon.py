@@ -1,5 +1,6 @@
 """One daemon of a network: found again, started, and asked why it died."""
 
+import os
 import signal
 import time
 from collections import deque
@@ -26,10 +27,14 @@ class Daemon:
         argv: Sequence[str],
         pid_file: Path,
         log_file: Path,
-        is_ready: Callable[[ProcessId], bool],
+        is_ready: Callable[[ProcessId, str], bool],
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Say how to start it and how to know that it serves; nothing is started."""
+        """Say how to start it; nothing is started.
+
+        ``is_ready`` is asked again and again with the process and what it has said since it was started; it may raise
+        Unavailable when the process will never serve.
+        """
         self._name = name
         self._argv = tuple(argv)
         self._pid_file = pid_file
@@ -49,10 +54,22 @@ class Daemon:
         running = self.find()
         if running is not None:
             return running
-        self._limit_log()
+        self.limit_log()
+        since = self.log_bytes()
         started = process.spawn(self._argv, pid_file=self._pid_file, log=self._log_file, env=self._env)
-        self._wait_until_ready(started)
+        self.prove(started, lambda: self._is_ready(started, self.said(since)))
         return started
+
+    def prove(self, running: ProcessId, is_so: Callable[[], bool]) -> None:
+        """Wait until ``is_so``, with ``running`` alive; else end it.
+
+        Errors: Unavailable with the daemon's last words, or what ``is_so`` raised.
+        """
+        try:
+            self._wait(running, is_so)
+        except Unavailable:
+            process.kill(running)
+            raise
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the daemon if it runs."""
@@ -67,29 +84,50 @@ class Daemon:
             process.kill(running)
         self._pid_file.unlink(missing_ok=True)
 
+    def log_bytes(self) -> int:
+        """Return how long the daemon's log is."""
+        try:
+            return self._log_file.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def said(self, since: int) -> str:
+        """Read what the daemon's log says from byte ``since`` on."""
+        try:
+            with self._log_file.open("rb") as log:
+                log.seek(since)
+                return log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
     def last_words(self) -> str:
         """Quote the end of the daemon's log."""
-        try:
-            lines = self._log_file.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").splitlines()
-        except FileNotFoundError:
-            return "it said nothing."
+        lines = self.said(max(0, self.log_bytes() - _LOG_TAIL_BYTES)).splitlines()
         return " ".join(deque((line.strip() for line in lines if line.strip()), maxlen=2)) or "it said nothing."
 
-    def _wait_until_ready(self, started: ProcessId) -> None:
+    def limit_log(self) -> None:
+        """Keep the end of the log, as an earlier one, once it has grown large: nodes decide how much is written."""
+        size_bytes = self.log_bytes()
+        if size_bytes > _LOG_LIMIT_BYTES:
+            end = self.said(size_bytes - _LOG_LIMIT_BYTES)
+            self._log_file.with_suffix(".log.1").write_text(end)
+            # The daemon appends, so it goes on at the new end.
+            os.truncate(self._log_file, 0)
+
+    def _wait(self, running: ProcessId, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_DEADLINE_S
-        while not self._is_ready(started):
-            if process.identify(started.pid) != started:
-                process.reap(started.pid)
+        while True:
+            is_proven = is_so()
+            if process.identify(running.pid) != running:
                 raise Unavailable(f"{self._name} ended at once: {self.last_words()}", fix=self._advice())
+            if is_proven:
+                return
             if time.monotonic() > deadline:
-                process.kill(started)
-                raise Unavailable(f"{self._name} did not serve within {START_DEADLINE_S:g} s.", fix=self._advice())
+                words = self.last_words()
+                raise Unavailable(
+                    f"{self._name} did not serve within {START_DEADLINE_S:g} s: {words}", fix=self._advice()
+                )
             time.sleep(_POLL_S)
 
     def _advice(self) -> str:
         return f"Read {self._log_file}."
-
-    def _limit_log(self) -> None:
-        """Keep one earlier log when the present one has grown large."""
-        if self._log_file.exists() and self._log_file.stat().st_size > _LOG_LIMIT_BYTES:
-            self._log_file.replace(self._log_file.with_suffix(".log.1"))

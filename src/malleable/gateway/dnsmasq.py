@@ -5,10 +5,12 @@ it needs (``dhcp-authoritative`` lets it confirm an address it has no memory of)
 Source of the boot options: measured with QEMU's iPXE of 2019, SeaBIOS and OVMF, docs/explain/gateway.md.
 """
 
+import contextlib
 import signal
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from malleable.domain.errors import Unavailable
 from malleable.gateway import namespace, process
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.layout import NetworkLayout, firmware_root
@@ -17,9 +19,11 @@ from malleable.gateway.private_file import replace_file
 
 BIOS_LOADER = "undionly.kpxe"
 UEFI_LOADER = "snponly.efi"
+#: iPXE's first script, by TFTP: dnsmasq outlives the gateway, so there is always somebody who makes iPXE ask again.
+FIRST_SCRIPT = "boot.ipxe"
 #: A running node whose lease ends loses its disk; an address is reserved for a node's whole stay anyway.
 LEASE = "24h"
-_DHCP_PORT = 67
+_PORTS = frozenset({67, 69})  #: DHCP, TFTP
 #: Read by dnsmasq after it gave up root.
 _READABLE = 0o644
 
@@ -58,7 +62,6 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
 
 
 def _boot_options(gateway_address: str, run_dir: Path) -> list[str]:
-    url = f"http://{gateway_address}"
     return [
         "enable-tftp",
         f"tftp-root={firmware_root(run_dir)}",
@@ -69,9 +72,9 @@ def _boot_options(gateway_address: str, run_dir: Path) -> list[str]:
         "dhcp-match=set:efi,option:client-arch,9",
         "dhcp-match=set:efihttp,option:client-arch,16",
         "dhcp-option-force=tag:efihttp,60,HTTPClient",
-        f"dhcp-boot=tag:ipxe,{url}/boot/ipxe?mac=${{netX/mac:hexhyp}}",
+        f"dhcp-boot=tag:ipxe,{FIRST_SCRIPT}",
         # Without tag:!ipxe UEFI iPXE is told to load itself, for ever.
-        f"dhcp-boot=tag:efihttp,tag:!ipxe,{url}/firmware/{UEFI_LOADER}",
+        f"dhcp-boot=tag:efihttp,tag:!ipxe,http://{gateway_address}/firmware/{UEFI_LOADER}",
         f"dhcp-boot=tag:efi,tag:!ipxe,{UEFI_LOADER}",
         f"dhcp-boot=tag:bios,tag:!ipxe,{BIOS_LOADER}",
     ]
@@ -97,7 +100,7 @@ class AddressService:
             ),
             pid_file=layout.pid_file("dnsmasq"),
             log_file=layout.log_file("dnsmasq"),
-            is_ready=_holds_dhcp_port,
+            is_ready=self._is_ready,
         )
 
     def ensure(self, plan: NetworkPlan, interface_index: int) -> None:
@@ -114,8 +117,29 @@ class AddressService:
             self.daemon.ensure()
         elif before != wanted or not self._is_hosts_told:
             replace_file(self._layout.dnsmasq_hosts, wanted, mode=_READABLE)
-            self.daemon.signal(signal.SIGHUP)
+            self._reload()
         self._is_hosts_told = True
+
+    def _reload(self) -> None:
+        """Have the running dnsmasq read its reservations again, and wait until it has."""
+        running = self.daemon.find()
+        if running is not None:  # else its death is found by whoever watches it
+            since = self.daemon.log_bytes()
+            self.daemon.signal(signal.SIGHUP)
+            self.daemon.prove(running, lambda: self._has_read_hosts(running, self.daemon.said(since)))
+
+    def _is_ready(self, daemon: process.ProcessId, said: str) -> bool:
+        # It opens its sockets as root and may fail after that as the user it becomes: only its own word counts.
+        is_started = f"[{daemon.pid}]: started" in said and self._has_read_hosts(daemon, said)
+        return is_started and _bound_ports(daemon) >= _PORTS
+
+    def _has_read_hosts(self, daemon: process.ProcessId, said: str) -> bool:
+        """Say whether it has its reservations. Errors: Unavailable: it runs without."""
+        name, words = self._layout.dnsmasq_hosts, f"[{daemon.pid}]: cannot read {self._layout.dnsmasq_hosts}"
+        if words in said:
+            line = next(line for line in said.splitlines() if words in line)
+            raise Unavailable(line, fix=f"Let the user that dnsmasq runs as pass every directory of {name}.")
+        return f"[{daemon.pid}]: read {name}" in said
 
 
 def _withdraws(before: str, wanted: str) -> bool:
@@ -129,10 +153,11 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _holds_dhcp_port(daemon: process.ProcessId) -> bool:
-    """Say whether some socket in the daemon's namespace is bound to the DHCP server's port."""
-    try:
-        table = Path(f"/proc/{daemon.pid}/net/udp").read_text()
-    except FileNotFoundError:
-        return False
-    return any(line.split()[1].endswith(f":{_DHCP_PORT:04X}") for line in table.splitlines()[1:])
+def _bound_ports(daemon: process.ProcessId) -> set[int]:
+    """Return the IPv4 UDP ports that the daemon's own sockets are bound to."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        proc = Path(f"/proc/{daemon.pid}")
+        sockets = {str(fd.readlink()) for fd in (proc / "fd").iterdir()}
+        rows = [line.split() for line in (proc / "net/udp").read_text().splitlines()[1:]]
+        return {int(row[1].rpartition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets}
+    return set()

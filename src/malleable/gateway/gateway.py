@@ -9,14 +9,15 @@ from http import HTTPStatus
 
 from malleable.domain.errors import Conflict, Unavailable
 from malleable.domain.ports import Clock, Uplink
-from malleable.gateway import preflight
+from malleable.gateway import preflight, scripts
 from malleable.gateway.control_plane import ControlPlane
-from malleable.gateway.dnsmasq import BIOS_LOADER, UEFI_LOADER
+from malleable.gateway.dnsmasq import BIOS_LOADER, FIRST_SCRIPT, UEFI_LOADER
 from malleable.gateway.http_message import refusal
 from malleable.gateway.http_server import HttpServer
 from malleable.gateway.layout import firmware_root, known_networks, passable
 from malleable.gateway.network_service import NetworkService
 from malleable.gateway.preflight import Trouble
+from malleable.gateway.private_file import replace_file
 from malleable.gateway.running import Running
 from malleable.gateway.settings import GatewaySettings
 
@@ -95,3 +96,4 @@ class Gateway:
             shutil.copyfile(self._settings.firmware_dir / loader, piece)
             piece.chmod(0o644)
             piece.replace(root / loader)
+        replace_file(root / FIRST_SCRIPT, scripts.outside(), mode=0o644)

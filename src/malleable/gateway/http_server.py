@@ -1,7 +1,8 @@
 """One HTTP server for all namespaces: one thread accepts, a bounded number answers.
 
 A listening socket knows its network, so a request's network is a fact, not a claim. No network and no node can take
-the workers of the others: a network that has its share waits in its own socket's queue.
+the workers of the others: a network that has its share waits in its own socket's queue, and however many networks have
+theirs, every other one still has a few workers of its own.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from malleable.gateway.http_message import (
 )
 from malleable.gateway.settings import GatewaySettings
 
+_THREADS_MAX = 1 << 14
 #: Answers a request; the second value is called once the answer is sent whole.
 Answer = Callable[[NetworkId, Request], tuple[Response, Callable[[], None] | None]]
 
@@ -52,7 +54,8 @@ class HttpServer:
         self._selector.register(self._woken, selectors.EVENT_READ, None)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._accept_loop, name="http accept", daemon=True)
-        self._workers = ThreadPoolExecutor(settings.http_workers, thread_name_prefix="http")
+        # Threads are made when they are needed; ``_has_room`` is what keeps them few.
+        self._workers = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="http")
 
     def start(self) -> None:
         """Begin to answer."""
@@ -104,14 +107,17 @@ class HttpServer:
         with self._guard:
             total = sum(self._per_network.values())
             for listener in self._listeners.values():
-                has_room = (
-                    total < self._settings.http_workers
-                    and self._per_network[listener.network_id] < self._settings.http_workers_per_network
-                )
+                has_room = self._has_room(total, self._per_network[listener.network_id])
                 if has_room and listener.wire.fileno() not in self._selector.get_map():
                     self._selector.register(listener.wire, selectors.EVENT_READ, listener)
                 elif not has_room:
                     self._unwatch(listener)
+
+    def _has_room(self, total: int, held: int) -> bool:
+        """Say whether a network that holds ``held`` of ``total`` busy workers may have one more."""
+        settings = self._settings
+        is_within_share = total < settings.http_workers and held < settings.http_workers_per_network
+        return is_within_share or held < settings.http_workers_always
 
     def _unwatch(self, listener: _Listener) -> None:
         with contextlib.suppress(KeyError, ValueError):

@@ -47,6 +47,9 @@ class NetworkService:
         """
         for directory in (self._layout.directory.parent, self._layout.directory):
             passable(directory)
+        if is_deep:
+            for daemon in self.daemons.values():
+                daemon.limit_log()
         if is_deep or self._laid != (plan.vid, plan.cidr):
             self._lay(plan)
         self._portal = self._portal or Portal(self._layout, plan.gateway_address)

@@ -41,7 +41,7 @@ class Portal:
             self._layout.portal_socket.unlink(missing_ok=True)
         return self.daemon.ensure().epoch
 
-    def _is_ready(self, daemon: ProcessId) -> bool:
+    def _is_ready(self, daemon: ProcessId, _said: str) -> bool:
         return _listens(daemon) and _answers(self._layout.portal_socket)
 
 

@@ -10,6 +10,21 @@ from malleable.gateway.plan import BootPlan, NetworkPlan
 _RETRY_S = 3
 
 
+def outside() -> str:
+    """Lead iPXE to its first stage, in whatever network it is; ask until the gateway answers, however long that takes.
+
+    Replaced by what it fetches: a script that ends gives the machine back to its firmware, not to this one.
+    """
+    url = "http://${netX/next-server}/boot/ipxe?mac=${netX/mac:hexhyp}"
+    return _script(
+        ":again",
+        f"chain --replace --autofree {url} ||",
+        "echo Malleable: the gateway does not answer, asking again",
+        f"sleep {_RETRY_S}",
+        "goto again",
+    )
+
+
 def first_stage(network: NetworkPlan, mac: str, ticket: str) -> str:
     """Send the node to its second stage; no secret but the ticket, which is good once."""
     return _script(

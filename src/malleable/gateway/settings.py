@@ -20,5 +20,6 @@ class GatewaySettings:
     parallel: int = 4  #: networks brought up at once
     http_workers: int = 64  #: requests answered at once, all networks together
     http_workers_per_network: int = 16
+    http_workers_always: int = 2  #: that a network has even while others hold all the rest
     http_workers_per_source: int = 6
     cache_bytes: int = 2 * GIB  #: kernels and initrds kept; those in use are never dropped

@@ -134,6 +134,20 @@ def test_a_boot_waits_for_a_portal_without_its_target(bench: GatewayBench, image
             made.ready(machine)
 
 
+@pytest.mark.parametrize("kind", [{}, {"is_uefi": True, "has_ipxe_rom": False}], ids=["bios", "uefi-tftp"])
+def test_a_machine_whose_gateway_is_away_asks_until_it_is_back(
+    bench: GatewayBench, image: Json, kind: dict[str, bool]
+) -> None:
+    with lab(bench, image, "kernel") as made:
+        bench.kill()
+        with Machine(fabric=bench.fabric, mac=MAC, vid=101, **kind) as machine:
+            eventually(
+                lambda: machine.console().count("does not answer, asking again") > 1, machine.console, deadline_s=60
+            )
+            bench.start()
+            made.ready(machine)
+
+
 def test_a_machine_without_an_intent_says_so_on_its_console(bench: GatewayBench) -> None:
     bench.serve(network(vid=101, hosts=[host(MAC, ADDRESS)]))
     with Machine(fabric=bench.fabric, mac=MAC, vid=101) as machine:

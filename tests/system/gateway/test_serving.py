@@ -5,6 +5,8 @@ from tests.system.gateway.bench import GatewayBench
 from tests.system.gateway.host import eventually, inside
 from tests.unit.gateway.told import boot, host, network
 
+from malleable.gateway import scripts
+
 pytestmark = pytest.mark.room
 
 MAC_A, MAC_B, STRANGER = "52:54:00:aa:00:01", "52:54:00:bb:00:01", "52:54:00:ff:00:01"
@@ -86,8 +88,8 @@ def test_a_node_without_an_intent_is_told_so_and_runs_nothing(bench: GatewayBenc
         (("-x", "0x5d:0000"), "undionly.kpxe"),
         (("-x", "0x5d:0007"), "snponly.efi"),
         (("-x", "0x5d:0010", "-V", "HTTPClient"), "http://10.0.0.1/firmware/snponly.efi"),
-        (("-x", "0x5d:0000", "-x", "0xaf:010100"), "http://10.0.0.1/boot/ipxe?mac=${netX/mac:hexhyp}"),
-        (("-x", "0x5d:0007", "-x", "0xaf:010100"), "http://10.0.0.1/boot/ipxe?mac=${netX/mac:hexhyp}"),
+        (("-x", "0x5d:0000", "-x", "0xaf:010100"), "boot.ipxe"),
+        (("-x", "0x5d:0007", "-x", "0xaf:010100"), "boot.ipxe"),
         ((), ""),
     ],
     ids=["bios", "uefi", "uefi-http", "ipxe-bios", "ipxe-uefi", "operating-system"],
@@ -101,6 +103,8 @@ def test_the_loaders_come_over_tftp_and_http(bench: GatewayBench) -> None:
     bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)]))
     node = bench.fabric.probe("a", MAC_A, 101)
     node.dhcp()
+    inside(node.namespace, "busybox", "tftp", "-g", "-r", "boot.ipxe", "-l", f"{bench.directory}/first", "10.0.0.1")
+    assert (bench.directory / "first").read_text() == scripts.outside()
     for name in ("undionly.kpxe", "snponly.efi"):
         loader, got = bench.settings.firmware_dir / name, bench.directory / "got"
         inside(node.namespace, "busybox", "tftp", "-g", "-r", name, "-l", str(got), "10.0.0.1")

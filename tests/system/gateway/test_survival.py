@@ -97,6 +97,28 @@ def test_a_killed_dnsmasq_comes_back(bench: GatewayBench) -> None:
     assert bench.fabric.probe("b", OTHER_MAC, 101).dhcp()[0] == "10.0.0.11"
 
 
+def test_a_network_whose_dnsmasq_cannot_serve_is_never_told_as_served(bench: GatewayBench) -> None:
+    bench.directory.chmod(0o700)
+    told = bench.site.want(network(vid=101, hosts=[host(MAC, ADDRESS)]))
+    why = f"TFTP directory {bench.settings.run_dir / 'firmware'} inaccessible: Permission denied"
+    eventually(lambda: why in bench.log(), lambda: f"the trouble is told in dnsmasq's words: {bench.log()}")
+    assert not bench.site.served(told)
+    bench.directory.chmod(0o755)
+    bench.wait_served(told)
+    assert bench.fabric.probe("a", MAC, 101).dhcp()[0] == ADDRESS
+
+
+def test_a_dnsmasq_that_hangs_is_replaced_before_anything_is_told_as_served(bench: GatewayBench) -> None:
+    told, layout, _ = served_node(bench)
+    hanging = daemon(layout, "dnsmasq")
+    os.kill(hanging.pid, signal.SIGSTOP)
+    wider = bench.site.want(told, hosts=[host(MAC, ADDRESS), host(OTHER_MAC, "10.0.0.11")])
+    eventually(lambda: "dnsmasq did not serve" in bench.log(), lambda: bench.log(), deadline_s=30)
+    bench.wait_served(wider)
+    assert recorded(layout.pid_file("dnsmasq")) != hanging
+    assert bench.fabric.probe("b", OTHER_MAC, 101).dhcp()[0] == "10.0.0.11"
+
+
 def test_a_killed_tgtd_comes_back_with_another_epoch_so_that_its_targets_are_restored(bench: GatewayBench) -> None:
     told, layout, _ = served_node(bench)
     epoch = bench.site.served(told)

@@ -18,7 +18,7 @@ from malleable.gateway.settings import GatewaySettings
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the gateway runs on Linux")
 
 
-def daemon(directory: Path, *argv: str, is_ready: Callable[[ProcessId], bool] = lambda _: True) -> Daemon:
+def daemon(directory: Path, *argv: str, is_ready: Callable[[ProcessId, str], bool] = lambda *_: True) -> Daemon:
     return Daemon(name="thing", argv=argv, pid_file=directory / "pid", log_file=directory / "log", is_ready=is_ready)
 
 
@@ -61,7 +61,53 @@ def test_a_killed_daemon_is_started_again_as_another_life(sleeper: Daemon) -> No
 
 def test_a_daemon_that_ends_at_once_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no such colour"):
-        daemon(tmp_path, "sh", "-c", "echo no such colour; exit 1", is_ready=lambda _: False).ensure()
+        daemon(tmp_path, "sh", "-c", "echo no such colour; exit 1", is_ready=lambda *_: False).ensure()
+
+
+def test_a_daemon_is_judged_by_what_it_said_in_this_life(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("ready\n")
+    made = daemon(tmp_path, "sh", "-c", "echo up; exec sleep 60", is_ready=lambda _, said: said == "up\n")
+    made.ensure()
+    made.stop()
+    assert (tmp_path / "log").read_text() == "ready\nup\n"
+
+
+def test_a_daemon_that_dies_after_it_seemed_ready_is_no_success(tmp_path: Path) -> None:
+    def ends(started: ProcessId, said: str) -> bool:
+        if not said:
+            return False
+        process.kill(started)
+        return True
+
+    with pytest.raises(Unavailable, match="going down"):
+        daemon(tmp_path, "sh", "-c", "echo going down; exec sleep 60", is_ready=ends).ensure()
+
+
+def test_a_daemon_that_will_never_serve_is_ended(tmp_path: Path) -> None:
+    def never(_: ProcessId, said: str) -> bool:
+        if "no files" in said:
+            raise Unavailable("no files")
+        return False
+
+    made = daemon(tmp_path, "sh", "-c", "echo no files; exec sleep 60", is_ready=never)
+    with pytest.raises(Unavailable, match="no files"):
+        made.ensure()
+    assert made.find() is None
+
+
+def test_a_log_that_a_node_could_fill_is_cut_while_the_daemon_writes_on(tmp_path: Path) -> None:
+    made = daemon(tmp_path, "sh", "-c", "yes | head -c 3000000; echo end; exec sleep 60", is_ready=_has_ended)
+    made.ensure()
+    made.limit_log()
+    assert made.log_bytes() == 0
+    kept = (tmp_path / "log.log.1").read_text()
+    assert kept.endswith("y\nend\n")
+    assert len(kept) < 2_000_000
+    made.stop()
+
+
+def _has_ended(_: ProcessId, said: str) -> bool:
+    return said.endswith("end\n")
 
 
 def test_a_daemon_starts_only_once_it_is_recorded(tmp_path: Path) -> None:

@@ -19,20 +19,21 @@ OTHER_NETWORK = NetworkId(new_id())
 
 
 class Counter:
-    """A server on two ports whose answers can be held back."""
+    """A server on two ports whose answers can be held back, but for those to /free."""
 
     def __init__(self, directory: Path) -> None:
         self.requests: list[tuple[NetworkId, Request]] = []
         self.sent: list[str] = []
+        self.arrived = threading.Semaphore(0)
         self.gate = threading.Event()
         self.gate.set()
         self.file = directory / "file"
         settings = GatewaySettings(http_workers=4, http_workers_per_network=2, http_workers_per_source=2)
         self.server = HttpServer(settings, self.answer)
-        self.ports = {key: self._listen(key) for key in (NETWORK, OTHER_NETWORK)}
+        self.ports = {key: self.listen(key) for key in (NETWORK, OTHER_NETWORK)}
         self.server.start()
 
-    def _listen(self, network_id: NetworkId) -> int:
+    def listen(self, network_id: NetworkId) -> int:
         wire = socket.create_server(("127.0.0.1", 0))
         port: int = wire.getsockname()[1]
         self.server.add(network_id, wire)
@@ -40,7 +41,9 @@ class Counter:
 
     def answer(self, network_id: NetworkId, request: Request) -> tuple[Response, None]:
         self.requests.append((network_id, request))
-        self.gate.wait(10)
+        self.arrived.release()
+        if request.path != "/free":
+            self.gate.wait(10)
         if request.path == "/file":
             return Response(file=self.file), None
         return text(f"{request.method} {request.path}"), None
@@ -151,6 +154,37 @@ def test_a_network_that_takes_all_it_may_does_not_stop_another(counter: Counter)
         assert read_all(wire).endswith(b"GET /free")
     answers = [read_all(wire) for wire in held]
     assert sum(answer.endswith(b"GET /held") for answer in answers) >= 2
+    for wire in held:
+        wire.close()
+
+
+def test_networks_that_hold_all_workers_together_do_not_stop_another(counter: Counter) -> None:
+    counter.gate.clear()
+    held = [counter.call(network_id) for network_id in (NETWORK, OTHER_NETWORK) for _ in range(2)]
+    for wire in held:
+        wire.sendall(b"GET /held HTTP/1.1\r\n\r\n")
+        assert counter.arrived.acquire(timeout=10)
+    third = NetworkId(new_id())
+    counter.ports[third] = counter.listen(third)
+    assert counter.say(b"GET /free HTTP/1.1\r\n\r\n", third).endswith(b"GET /free")
+    for wire in held:
+        wire.close()
+
+
+def test_a_node_with_too_many_connections_is_turned_away(counter: Counter) -> None:
+    settings = GatewaySettings(http_workers_per_network=8, http_workers_per_source=2)
+    counter.server.stop()
+    counter.server = HttpServer(settings, counter.answer)
+    counter.ports[NETWORK] = counter.listen(NETWORK)
+    counter.server.start()
+    counter.gate.clear()
+    held = [counter.call() for _ in range(2)]
+    for wire in held:
+        wire.sendall(b"GET /held HTTP/1.1\r\n\r\n")
+        assert counter.arrived.acquire(timeout=10)
+    assert counter.say(b"GET /free HTTP/1.1\r\n\r\n") == b""
+    counter.gate.set()
+    assert all(read_all(wire).endswith(b"GET /held") for wire in held)
     for wire in held:
         wire.close()
 

@@ -19,6 +19,7 @@ from malleable.gateway.settings import GatewaySettings
 MAC, ADDRESS = "52:54:00:aa:00:01", "10.0.0.10"
 SCRIPT_WORDS = (
     "set", "sanboot", "sanhook", "kernel", "initrd", "boot", "echo", "sleep", "chain", "imgfree", "sanunhook", "exit",
+    "goto",
 )  # fmt: skip
 
 
@@ -99,6 +100,7 @@ def test_scripts_are_made_of_known_commands(way: str) -> None:
         scripts.first_stage(parsed, MAC, "ticket"),
         scripts.second_stage(parsed, one),
         scripts.nothing_to_run(parsed, MAC, ADDRESS, "because\n${x} || boot"),
+        scripts.outside(),
     ]
     for text in texts:
         first, *lines = text.splitlines()
@@ -126,7 +128,7 @@ def test_dnsmasq_knows_reserved_macs_alone_and_loops_no_firmware() -> None:
     conf = configuration(parsed, NetworkLayout(run_dir=GatewaySettings().run_dir, network_id=parsed.id), 7)
     assert "dhcp-ignore=tag:!known" in conf.splitlines()
     assert "dhcp-range=10.0.0.0,static,255.255.255.0,24h" in conf.splitlines()
-    loaders = [line for line in conf.splitlines() if line.startswith("dhcp-boot=") and "boot/ipxe" not in line]
+    loaders = [line for line in conf.splitlines() if line.startswith("dhcp-boot=") and "tag:ipxe" not in line]
     assert len(loaders) == 3
     assert all("tag:!ipxe" in line for line in loaders)
     assert hosts(parsed) == f"{MAC},{ADDRESS},node,24h\n"
