@@ -4,74 +4,84 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
+
 from benchmarks import boots, disks, moves, provisions, serving, starting, storage
-from benchmarks.figures import Result
+from benchmarks.figures import Machine, Result
+from benchmarks.processes import busy_share
 from benchmarks.table import lines, page, raw
+from malleable.domain.errors import MalleableError
 from malleable.wiring import logs
 
 PAGE = Path("docs/reference/benchmarks.md")
 RAW = Path("build/bench.json")
+LOOK_S = 2.0
 
-BENCHMARKS: Mapping[str, Callable[..., Result]] = {
-    provisions.NAME: provisions.run,
-    serving.NAME: serving.run,
-    storage.NAME: storage.run,
-    disks.NAME: disks.run,
-    moves.NAME: moves.run,
-    starting.NAME: starting.run,
-    boots.NAME: boots.run,
-}
+BENCHMARKS = {module.NAME: module for module in (starting, moves, serving, disks, provisions, storage, boots)}
+#: What a benchmark that cannot be carried through raises; the others are measured all the same.
+FAILURES = (MalleableError, RuntimeError, AssertionError, OSError, subprocess.SubprocessError, httpx.HTTPError)
 
 
-def main() -> None:
-    """Run what is asked for; the page and the raw file are written by a full run only."""
+def main() -> int:
+    """Run what is asked for; the page and the raw file are written by a full run only. Return 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which ones (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller repeats, to see that it runs")
     wish = parser.parse_args()
     logs.configure("error")
-    results = []
+    load_before = os.getloadavg()[0]
+    others: list[float] = []
+    results: list[Result] = []
+    failed: list[str] = []
     for name in wish.names or BENCHMARKS:
-        began_s = time.monotonic()
-        result = BENCHMARKS[name](is_quick=wish.quick)
-        print("\n".join(lines(result)), f"\n   ({time.monotonic() - began_s:.0f} s)", flush=True)
-        results.append(result)
+        others.append(busy_share(LOOK_S))
+        results.append(_measured(name, failed, is_quick=wish.quick))
+    machine = _machine(load_before, others)
+    if machine.is_busy:
+        print(f"The machine was busy: load average {load_before:.1f}, others took {max(others):.0%}.")
     if not wish.names and not wish.quick:
-        _write(results)
+        PAGE.write_text(page(results, machine))
+        RAW.parent.mkdir(exist_ok=True)
+        RAW.write_text(json.dumps(raw(results, machine), indent=1) + "\n")
+    return 1 if failed else 0
 
 
-def _write(results: list[Result]) -> None:
-    machine = _machine()
-    PAGE.write_text(page(results, machine))
-    RAW.parent.mkdir(exist_ok=True)
-    RAW.write_text(json.dumps(raw(results, machine), indent=1) + "\n")
+def _measured(name: str, failed: list[str], *, is_quick: bool) -> Result:
+    """Run one benchmark and tell it; one that fails is told as not measured."""
+    module, began_s = BENCHMARKS[name], time.monotonic()
+    try:
+        result: Result = module.run(is_quick=is_quick)
+    except FAILURES as e:
+        failed.append(name)
+        result = Result(name=name, title=module.TITLE, how=module.HOW, skipped=f"it failed: {_on_one_line(e)}")
+    print("\n".join(lines(result)), f"\n   ({time.monotonic() - began_s:.0f} s)", flush=True)
+    return result
 
 
-def _machine() -> dict[str, object]:
-    """Say what this ran on; nothing that names the machine."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        "unknown",
+def _on_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _machine(load_before: float, others: Sequence[float]) -> Machine:
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    processors = (line.partition(":")[2].strip() for line in cpuinfo if "model name" in line)
+    return Machine(
+        date=time.strftime("%Y-%m-%d"),
+        processor=next(processors, "unknown"),
+        cores=os.cpu_count() or 1,
+        memory_gib=int(Path("/proc/meminfo").read_text().split()[1]) >> 20,
+        kernel=platform.release().partition("-")[0],
+        python=platform.python_version(),
+        load_before=load_before,
+        others=tuple(others),
     )
-    memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": cpu,
-        "cores": os.cpu_count(),
-        "memory GiB": memory_kib >> 20,
-        "kernel": platform.release().partition("-")[0],
-        "Python": platform.python_version(),
-        "load before": round(os.getloadavg()[0], 1),
-    }
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,10 +4,12 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from tests.system.room.site import NETWORK, PROJECT, Site, open_site
+from tests.system.gateway.host import eventually
+from tests.system.room.site import LOOK_S, NETWORK, PROJECT, Site, open_site
 
-from benchmarks.figures import Figure, Result
+from benchmarks.figures import Figure, Published, Result
 from benchmarks.processes import read_bytes
+from benchmarks.published import M2
 from malleable.client import Client
 from malleable.gateway import process as daemons
 from malleable.gateway.layout import NetworkLayout
@@ -19,8 +21,9 @@ TITLE = "Real boots in the virtual machine room"
 HOW = """\
 `m2d serve`, Open vSwitch, a QEMU machine without KVM (BIOS) with its Redfish BMC, tgtd and the gateway, all on this
 host. Every boot is a provision of a new disk through the API; stages are the steps of its operation. "Read" is what
-tgtd read by system calls from the power-on to the proof that the system is up: the disk, from the page cache or not,
-and with it the little that the machine wrote."""
+tgtd read by system calls from the request to the proof that the system is up: of the disk, from the page cache or not.
+Kernel and initrd are on the disk and counted where the firmware reads them there. `make images` builds debian-12 too,
+which is measured where it is there."""
 IMAGES = Path("build/images")
 MIB = 1 << 20
 UP_S = 900.0
@@ -48,23 +51,24 @@ def _boot(site: Site, image: str, number: int) -> tuple[OperationDetail, int]:
     wish = ProvisionRequest(
         project=PROJECT, network=NETWORK, image=image, node=machine.name, disk_name=f"{image}-{number}"
     )
+    tgtd = eventually(lambda: _tgtd(site), "the network's tgtd runs", deadline_s=LOOK_S)
+    before = read_bytes(tgtd)
     begun = site.client.provision(wish)
-    site.await_step(begun, "power-on")
-    before = read_bytes(_tgtd(site))
     ended = site.client.operation_wait(begun.id, timeout_s=UP_S)
     if ended.state != "succeeded":
         raise RuntimeError(f"{image} did not boot: {ended.reason}")
-    read = read_bytes(_tgtd(site)) - before
+    if _tgtd(site) != tgtd:
+        raise RuntimeError("the network's tgtd was started anew meanwhile")
+    read = read_bytes(tgtd) - before
     site.succeeded(site.client.node_release(machine.name))
     return ended, read
 
 
 def _tgtd(site: Site) -> int:
+    """Return the daemon's pid; 0 while it does not run."""
     layout = NetworkLayout(run_dir=site.hall.run_dir / "gateway", network_id=site.network_id())
     found = daemons.recorded(layout.pid_file("tgtd"))
-    if found is None:
-        raise RuntimeError("the network's tgtd does not run")
-    return found.pid
+    return found.pid if found is not None else 0
 
 
 def _figures(client: Client, image: str, boots: list[tuple[OperationDetail, int]]) -> list[Figure]:
@@ -75,7 +79,12 @@ def _figures(client: Client, image: str, boots: list[tuple[OperationDetail, int]
         Figure(name=f"{image}: from the request to up", unit="s", values=tuple(sum(s.values()) for s in stages)),
         *(Figure(name=f"{image}: {stage}", unit="s", values=tuple(s[stage] for s in stages)) for stage in stages[0]),
         Figure(name=f"{image}: read per boot", unit="MiB", values=tuple(read / MIB for read in reads)),
-        Figure(name=f"{image}: read of its {size // MIB} MiB", unit="%", values=tuple(100 * r / size for r in reads)),
+        Figure(
+            name=f"{image}: read of its {size // MIB:,} MiB",
+            unit="%",
+            values=tuple(100 * read / size for read in reads),
+            published=Published(whose=M2, value=2.1) if image != "tiny" else None,
+        ),
     ]
 
 

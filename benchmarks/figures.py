@@ -35,6 +35,14 @@ def at_least(limit: float) -> Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What somebody else's software took for the same, in the figure's unit."""
+
+    whose: str  #: a key of ``published.SOURCES``
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One thing measured several times in one run."""
 
@@ -42,6 +50,7 @@ class Figure:
     unit: str
     values: tuple[float, ...]  #: one per repeat, in the order they were measured; never empty
     bar: Bar | None = None  #: None: told for comparison, nothing to reach
+    published: Published | None = None
 
     def __post_init__(self) -> None:
         if not self.values:
@@ -55,6 +64,14 @@ class Figure:
     def spread(self) -> tuple[float, float]:
         """The smallest and the largest value."""
         return min(self.values), max(self.values)
+
+    @property
+    def times_better(self) -> float | None:
+        """Divide what is published by the median; the other way round where more is better."""
+        if self.published is None or not self.median:
+            return None
+        is_more_better = self.bar is not None and self.bar.side is Side.AT_LEAST
+        return self.median / self.published.value if is_more_better else self.published.value / self.median
 
     @property
     def is_met(self) -> bool | None:
@@ -71,7 +88,30 @@ class Result:
     how: str  #: in words: what was run, and what the figures include
     figures: tuple[Figure, ...] = ()
     facts: dict[str, object] = field(default_factory=dict)  #: raw figures for bench.json
-    skipped: str = ""  #: why it could not be measured here; then there are no figures
+    skipped: str = ""  #: why it could not be measured; then there are no figures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a run was measured on, and how quiet it was; nothing that names it."""
+
+    date: str
+    processor: str
+    cores: int
+    memory_gib: int
+    kernel: str
+    python: str
+    load_before: float  #: the load average over a minute, before the first benchmark
+    others: tuple[float, ...]  #: before each benchmark, while nothing of it ran: the share of all cores in use
+
+    @property
+    def is_busy(self) -> bool:
+        """Say whether others took enough of the machine to make times longer than they are."""
+        return self.load_before > BUSY_LOAD * self.cores or max(self.others, default=0.0) > BUSY_SHARE
+
+
+#: Of a build that ended a minute ago half a core is left in the load; a tenth of all cores taken is felt.
+BUSY_LOAD, BUSY_SHARE = 0.75, 0.1
 
 
 def ratio_of(values: Sequence[float], base: Sequence[float]) -> tuple[float, ...]:

@@ -1,6 +1,8 @@
-"""What processes cost, read from /proc."""
+"""What processes cost and how busy the machine is, read from /proc."""
 
 import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -49,3 +51,25 @@ def family(pid: int) -> tuple[int, ...]:
     for one in found:
         found.extend(children.get(one, ()))
     return tuple(found)
+
+
+def environment(**more: str) -> Mapping[str, str]:
+    """Return ours for a program to measure: what Python compiled stays, as where it is installed."""
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**ours, **more}
+
+
+def busy_share(seconds: float) -> float:
+    """Watch the machine for a moment; return the share of all its cores that was in use or stolen, 0 to 1."""
+    before = _machine_ticks()
+    time.sleep(seconds)
+    used, total = (now - then for now, then in zip(_machine_ticks(), before, strict=True))
+    return used / total if total else 0.0
+
+
+def _machine_ticks() -> tuple[int, int]:
+    """Read the ticks of all cores since the machine started: those not idle, and all."""
+    with Path("/proc/stat").open() as stat:
+        user, nice, system, idle, iowait, *rest = (int(field) for field in stat.readline().split()[1:9])
+    total = user + nice + system + idle + iowait + sum(rest)
+    return total - idle - iowait, total

@@ -88,7 +88,8 @@ def running_postgres(*, is_durable: bool = False) -> Iterator[Postgres]:
     """
     programs = server_programs()
     user = "postgres" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
-    directory = Path(tempfile.mkdtemp(prefix="m2pg-", dir="/tmp"))  # short: a socket's path has 108 characters
+    # Short: a socket's path has 108 characters. Durable: /tmp may be in memory.
+    directory = Path(tempfile.mkdtemp(prefix="m2pg-", dir="/var/tmp" if is_durable else "/tmp"))
     try:
         if user is not None:
             os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
