@@ -38,7 +38,7 @@ NODES = 100
 
 def run(*, is_quick: bool) -> Result:
     """Measure both."""
-    nodes, count, repeats = (24, 50, 2) if is_quick else (NODES, 500, 3)
+    nodes, count, repeats = (24, 50, 2) if is_quick else (NODES, 300, 3)
     with database(SQLITE) as (url, _), simulated_server(nodes, database=url) as server:
         crowd = Crowd(server, nodes)
         targets = tuple(_exports(server, crowd, nodes) for _ in range(repeats + 1))[1:]
