@@ -1,0 +1,324 @@
+"""A pool in Ceph: golden images, their clones and the clones' snapshots are RBD images, made by librbd."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from malleable.domain.errors import Busy, Refused
+from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id, parse_id
+from malleable.domain.ports import Capacity, DiskHandle, Sealed, StoredThings, Usage
+from malleable.drivers.storage import rbd_index, rbd_rubbish, rbd_sealing, rbd_usage, refusals
+from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool, RbdSettings
+from malleable.drivers.storage.rbd_index import DISK, IMAGE, SNAPSHOT, Entry, key
+from malleable.drivers.storage.rbd_library import rbd
+from malleable.drivers.storage.sealing import sha256_of
+
+PROBE_BYTES = 1 << 20
+
+
+class RbdDisks:
+    """``Disks`` on Ceph. Safe from many threads and processes, also of other hosts."""
+
+    def __init__(self, settings: RbdSettings) -> None:
+        """Do no I/O: the first call connects."""
+        self._settings = settings
+        self._cluster = RbdCluster(settings)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._cluster.close()
+
+    def check(self) -> None:
+        """Do as ``Disks.check``: makes, clones and removes an image of 1 MiB."""
+        probe = new_id()
+        with self._cluster.opened("make a disk in the pool") as pool:
+            parent, child = (rbd_rubbish.new_name(DISK, probe) for _ in range(2))
+            rbd().RBD().create(pool.ioctx, parent, PROBE_BYTES, features=FEATURES, old_format=False)
+            with pool.image(parent, is_read_only=False) as image:
+                image.create_snap(rbd_sealing.SNAPSHOT)
+            _clone(pool, parent, rbd_sealing.SNAPSHOT, child)
+            rbd_rubbish.discard(pool, child)
+            rbd_rubbish.drop_snapshot(pool, parent, rbd_sealing.SNAPSHOT)
+            rbd_rubbish.discard(pool, parent)
+            rbd_index.read(pool.ioctx, [key(DISK, probe)])
+
+    def capacity(self) -> Capacity:
+        """Do as ``Disks.capacity``, as far as the manager knows: it measures every few seconds."""
+        return self._cluster.capacity()
+
+    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
+        """Do as ``Disks.seal``: minutes for tens of GiB. Chunks of zeros take no space."""
+        for path in (source, *files.values()):
+            refusals.want_source(path)
+        for name in files:
+            refusals.want_plain_name(name)
+        taken_bytes = source.stat().st_blocks * 512
+        with source.open("rb") as stream:
+            return self._seal(image_id, stream, taken_bytes, sha256=sha256, files=files)
+
+    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+        """Do as ``Disks.promote``."""
+        for name in files:
+            refusals.want_plain_name(name)
+        with self._cluster.opened("read the snapshot") as pool:
+            entry = _found(pool, key(SNAPSHOT, snapshot_id), refusals.no_snapshot(snapshot_id))
+            with rbd_sealing.opened(pool, entry.rbd, entry.snapshot) as stream:
+                return self._seal(image_id, stream, 0, sha256=None, files=files)
+
+    def _seal(
+        self, image_id: ImageId, source: BinaryIO, taken_bytes: int, *, sha256: str | None, files: Mapping[str, Path]
+    ) -> Sealed:
+        name = key(IMAGE, image_id)
+        with self._cluster.opened("seal the image") as pool:
+            known = rbd_index.read(pool.ioctx, [name]).get(name)
+            if known is not None:
+                return _sealed_before(image_id, known, sha256)
+            rbd_rubbish.sweep(pool, self._settings.leftover_age_s)
+            self._cluster.want_free(taken_bytes + sum(path.stat().st_size for path in files.values()))
+            entry = rbd_sealing.seal(pool, image_id, source, sha256=sha256, files=files)
+            if not rbd_index.add(pool.ioctx, name, entry):
+                rbd_rubbish.discard_sealed(pool, entry)
+                return _sealed_before(image_id, _image(pool, image_id), sha256)
+        return Sealed(size_bytes=entry.size_bytes, sha256=entry.sha256)
+
+    def file(self, image_id: ImageId, name: str) -> Path:
+        """Do as ``Disks.file``: the first time on a host it is copied out of the pool, and proven."""
+        refusals.want_plain_name(name)
+        with self._cluster.opened("read the file") as pool:
+            image = rbd_index.read(pool.ioctx, [key(IMAGE, image_id)]).get(key(IMAGE, image_id))
+            if image is None or name not in image.files:
+                raise refusals.no_file(image_id, name)
+            wanted = image.files[name]
+            # By content, so that no copy is ever of something else.
+            path = self._settings.cache_dir / str(image_id) / wanted.sha256 / name
+            if not path.is_file():
+                self._forget_copies(pool)
+                _copy_out(pool, image_id, wanted, path)
+            return path
+
+    def _forget_copies(self, pool: RbdPool) -> None:
+        """Remove local copies of files whose image is gone."""
+        cache_dir = self._settings.cache_dir
+        images = {folder.name for folder in cache_dir.iterdir()} if cache_dir.is_dir() else set()
+        known = rbd_index.read(pool.ioctx, [f"{IMAGE}/{image}" for image in images]) if images else {}
+        for image in images:
+            if f"{IMAGE}/{image}" not in known:
+                shutil.rmtree(cache_dir / image, ignore_errors=True)
+
+    def open_image(self, image_id: ImageId) -> BinaryIO:
+        """Do as ``Disks.open_image``."""
+        with self._cluster.opened("read the image") as pool:
+            entry = _image(pool, image_id)
+            rbd_sealing.want_intact(pool, image_id, entry)
+            return rbd_sealing.opened(pool, entry.rbd, entry.snapshot)
+
+    def verify(self, image_id: ImageId) -> None:
+        """Read an image and its files whole and compare their SHA-256; takes as long as reading them.
+
+        Errors: Refused with code "no-such-image" or "image-corrupt".
+        """
+        with self._cluster.opened("read the image") as pool:
+            rbd_sealing.verify(pool, image_id, _image(pool, image_id))
+
+    def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.clone``."""
+        disk, image = key(DISK, disk_id), key(IMAGE, image_id)
+        with self._cluster.opened("clone the image") as pool:
+            known = rbd_index.read(pool.ioctx, [disk, image])
+            if disk in known:
+                return
+            if image not in known:
+                raise refusals.no_image(image_id)
+            self._cluster.want_free(0)
+            rbd_sealing.want_intact(pool, image_id, known[image])
+            _make_disk(pool, disk_id, known[image], size_bytes if size_bytes > known[image].size_bytes else 0)
+
+    def clone_snapshot(self, snapshot_id: SnapshotId, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.clone_snapshot``."""
+        disk, snapshot = key(DISK, disk_id), key(SNAPSHOT, snapshot_id)
+        with self._cluster.opened("clone the snapshot") as pool:
+            known = rbd_index.read(pool.ioctx, [disk, snapshot])
+            if disk in known:
+                return
+            if snapshot not in known:
+                raise refusals.no_snapshot(snapshot_id)
+            self._cluster.want_free(0)
+            _make_disk(pool, disk_id, known[snapshot], size_bytes)
+
+    def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.make_blank``."""
+        disk = key(DISK, disk_id)
+        with self._cluster.opened("make the disk") as pool:
+            if rbd_index.read(pool.ioctx, [disk]):
+                return
+            self._cluster.want_free(0)
+            name = rbd_rubbish.new_name(DISK, disk_id)
+            rbd().RBD().create(pool.ioctx, name, size_bytes, features=FEATURES, old_format=False)
+            _enter(pool, disk, name)
+
+    def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        """Do as ``Disks.snapshot``: one round of Ceph's monitors, 1 s by default. Who has the disk open flushes it."""
+        disk, snapshot = key(DISK, disk_id), key(SNAPSHOT, snapshot_id)
+        with self._cluster.opened("snapshot the disk") as pool:
+            known = rbd_index.read(pool.ioctx, [disk, snapshot])
+            if snapshot in known:
+                return
+            if disk not in known:
+                raise refusals.no_disk(disk_id)
+            self._cluster.want_free(0)
+            of = known[disk].rbd
+            with pool.image(of, is_read_only=False) as image:
+                if not image.snap_exists(str(snapshot_id)):
+                    image.create_snap(str(snapshot_id))
+            entry = Entry(rbd=of, snapshot=str(snapshot_id), disk=str(disk_id))
+            rbd_index.add(pool.ioctx, snapshot, entry)
+
+    def roll_back(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
+        """Do as ``Disks.roll_back``: a new clone of the snapshot takes the disk's place in the index."""
+        disk, snapshot = key(DISK, disk_id), key(SNAPSHOT, snapshot_id)
+        with self._cluster.opened("roll the disk back") as pool:
+            known = rbd_index.read(pool.ioctx, [disk, snapshot])
+            if disk not in known:
+                raise refusals.no_disk(disk_id)
+            if snapshot not in known:
+                raise refusals.no_snapshot(snapshot_id)
+            name = rbd_rubbish.new_name(DISK, disk_id)
+            _clone(pool, known[snapshot].rbd, known[snapshot].snapshot, name)
+            if not rbd_index.replace(pool.ioctx, disk, known[disk], Entry(rbd=name)):
+                rbd_rubbish.discard(pool, name)
+                raise Busy(f"Disk {disk_id} was changed meanwhile.")
+            rbd_rubbish.discard(pool, known[disk].rbd)
+
+    def grow(self, disk_id: DiskId, *, size_bytes: int) -> None:
+        """Do as ``Disks.grow``."""
+        with self._cluster.opened("grow the disk") as pool:
+            entry = _found(pool, key(DISK, disk_id), refusals.no_disk(disk_id))
+            with pool.image(entry.rbd, is_read_only=False) as image:
+                now_bytes = image.size()
+                if size_bytes < now_bytes:
+                    raise refusals.shrinks(disk_id, now_bytes)
+                if size_bytes > now_bytes:
+                    image.resize(size_bytes)
+
+    def delete_disk(self, disk_id: DiskId) -> None:
+        """Do as ``Disks.delete_disk``: gone at once; its bytes stay while snapshots or clones need them."""
+        disk = key(DISK, disk_id)
+        with self._cluster.opened("delete the disk") as pool:
+            entry = rbd_index.read(pool.ioctx, [disk]).get(disk)
+            if entry is not None:
+                rbd_index.remove(pool.ioctx, disk)
+                rbd_rubbish.discard(pool, entry.rbd)
+
+    def delete_snapshot(self, snapshot_id: SnapshotId) -> None:
+        """Do as ``Disks.delete_snapshot``."""
+        snapshot = key(SNAPSHOT, snapshot_id)
+        with self._cluster.opened("delete the snapshot") as pool:
+            entry = rbd_index.read(pool.ioctx, [snapshot]).get(snapshot)
+            if entry is None:
+                return
+            rbd_index.remove(pool.ioctx, snapshot)
+            rbd_rubbish.drop_snapshot(pool, entry.rbd, entry.snapshot)
+            disk = f"{DISK}/{entry.disk}"
+            owner = rbd_index.read(pool.ioctx, [disk]).get(disk)
+            if owner is None or owner.rbd != entry.rbd:
+                rbd_rubbish.discard(pool, entry.rbd)
+
+    def delete_image(self, image_id: ImageId) -> None:
+        """Do as ``Disks.delete_image``: gone at once; its bytes stay while clones need them."""
+        image = key(IMAGE, image_id)
+        with self._cluster.opened("delete the image") as pool:
+            entry = rbd_index.read(pool.ioctx, [image]).get(image)
+            if entry is not None:
+                rbd_index.remove(pool.ioctx, image)
+                rbd_rubbish.discard_sealed(pool, entry)
+            rbd_rubbish.sweep(pool, self._settings.leftover_age_s)
+        shutil.rmtree(self._settings.cache_dir / str(image_id), ignore_errors=True)
+
+    def has_disk(self, disk_id: DiskId) -> bool:
+        """Do as ``Disks.has_disk``."""
+        with self._cluster.opened("look for the disk") as pool:
+            return bool(rbd_index.read(pool.ioctx, [key(DISK, disk_id)]))
+
+    def usage(self, stored_id: ImageId | DiskId | SnapshotId) -> Usage:
+        """Do as ``Disks.usage``, in whole objects of 4 MiB. What a clone may read counts as shared."""
+        with self._cluster.opened("measure the disk") as pool:
+            known = rbd_index.read(pool.ioctx, [key(kind, stored_id) for kind in (DISK, SNAPSHOT, IMAGE)])
+            if not known:
+                raise refusals.nothing(stored_id)
+            (entry,) = known.values()
+            return rbd_usage.measure(pool, entry)
+
+    def handle(self, disk_id: DiskId) -> DiskHandle:
+        """Do as ``Disks.handle``."""
+        settings = self._settings
+        with self._cluster.opened("look for the disk") as pool:
+            entry = _found(pool, key(DISK, disk_id), refusals.no_disk(disk_id))
+        path = "/".join(part for part in (settings.pool, settings.namespace, entry.rbd) if part)
+        return DiskHandle(path=path, store="rbd", config=str(settings.conf), user=settings.user)
+
+    def list(self) -> StoredThings:
+        """Do as ``Disks.list``."""
+        with self._cluster.opened("list the pool") as pool:
+            found = [name.partition("/") for name in rbd_index.read_all(pool.ioctx)]
+        ids = [(kind, parse_id(text)) for kind, _, text in found]
+        return StoredThings(
+            images=frozenset(ImageId(i) for kind, i in ids if i and kind == IMAGE),
+            disks=frozenset(DiskId(i) for kind, i in ids if i and kind == DISK),
+            snapshots=frozenset(SnapshotId(i) for kind, i in ids if i and kind == SNAPSHOT),
+        )
+
+
+def _found(pool: RbdPool, name: str, absent: Refused) -> Entry:
+    entry = rbd_index.read(pool.ioctx, [name]).get(name)
+    if entry is None:
+        raise absent
+    return entry
+
+
+def _image(pool: RbdPool, image_id: ImageId) -> Entry:
+    return _found(pool, key(IMAGE, image_id), refusals.no_image(image_id))
+
+
+def _clone(pool: RbdPool, parent: str, snapshot: str, name: str) -> None:
+    rbd().RBD().clone(pool.ioctx, parent, snapshot, pool.ioctx, name, features=FEATURES)
+
+
+def _make_disk(pool: RbdPool, disk_id: DiskId, parent: Entry, size_bytes: int) -> None:
+    """Clone a snapshot, grow the clone if ``size_bytes`` is more than it has, and enter it."""
+    name = rbd_rubbish.new_name(DISK, disk_id)
+    _clone(pool, parent.rbd, parent.snapshot, name)
+    if size_bytes:
+        with pool.image(name, is_read_only=False) as image:
+            if size_bytes > image.size():
+                image.resize(size_bytes)
+    _enter(pool, key(DISK, disk_id), name)
+
+
+def _enter(pool: RbdPool, disk: str, name: str) -> None:
+    """Let the disk be there; who comes second leaves the first one's."""
+    if not rbd_index.add(pool.ioctx, disk, Entry(rbd=name)):
+        rbd_rubbish.discard(pool, name)
+
+
+def _sealed_before(image_id: ImageId, entry: Entry, sha256: str | None) -> Sealed:
+    if sha256 not in (None, entry.sha256):
+        raise refusals.other_content(image_id, entry.sha256, str(sha256))
+    return Sealed(size_bytes=entry.size_bytes, sha256=entry.sha256)
+
+
+def _copy_out(pool: RbdPool, image_id: ImageId, wanted: Entry, path: Path) -> None:
+    """Copy a file out of the pool; it gets its name when it is whole and proven. Errors: Refused "image-corrupt"."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, beside = tempfile.mkstemp(prefix=".", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as out, rbd_sealing.opened(pool, wanted.rbd) as stream:
+            shutil.copyfileobj(stream, out, rbd_sealing.CHUNK_BYTES)
+        if sha256_of(Path(beside)) != wanted.sha256:
+            raise refusals.corrupt(image_id, f"{path.name} has another SHA-256")
+        Path(beside).chmod(0o444)
+        Path(beside).rename(path)
+    finally:
+        Path(beside).unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""Names for new RBD images, and the end of those that nobody needs."""
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from malleable.drivers.storage import rbd_index
+from malleable.drivers.storage.rbd_cluster import RbdPool
+from malleable.drivers.storage.rbd_library import rados, rbd
+
+_OURS = re.compile(r"(?:image|file|disk)-[0-9a-f-]{36}-[0-9a-f]{8}")
+#: What no key names is kept in Ceph's trash for so long: were the index lost, all would be rubbish at once.
+TRASH_S = 7 * 24 * 3600
+LOCK = "sweep"
+LOCK_S = 600
+
+
+def new_name(kind: str, thing_id: UUID) -> str:
+    """Make a name that was never used: a second attempt never meets what the first one left."""
+    return f"{kind}-{thing_id}-{secrets.token_hex(4)}"
+
+
+def discard(pool: RbdPool, name: str) -> None:
+    """Remove an RBD image that no key names as a whole; nothing happens while a snapshot of it is kept.
+
+    It goes to Ceph's trash while clones or a dead client hold it.
+    """
+    library = rbd()
+    try:
+        library.RBD().remove(pool.ioctx, name)
+    except library.ImageNotFound:
+        return
+    except (library.ImageHasSnapshots, library.ImageBusy):
+        with suppress(library.ImageNotFound, library.ImageBusy):
+            with pool.image(name) as image:
+                is_kept = any(_kept_snapshots(image))
+            if not is_kept:
+                library.RBD().trash_move(pool.ioctx, name, 0)
+
+
+def _kept_snapshots(image: Any) -> list[str]:
+    """Name the snapshots of an RBD image, without those that are kept for clones only."""
+    user = rbd().RBD_SNAP_NAMESPACE_TYPE_USER
+    return [snapshot["name"] for snapshot in image.list_snaps() if snapshot["namespace"] == user]
+
+
+def drop_snapshot(pool: RbdPool, name: str, snapshot: str) -> None:
+    """Remove a snapshot of an RBD image; while clones of it live Ceph keeps it out of sight."""
+    with suppress(rbd().ImageNotFound), pool.image(name, is_read_only=False) as image:
+        image.remove_snap(snapshot)
+
+
+def discard_sealed(pool: RbdPool, entry: rbd_index.Entry) -> None:
+    """Remove an image and the files beside it."""
+    drop_snapshot(pool, entry.rbd, entry.snapshot)
+    for name in entry.names():
+        discard(pool, name)
+
+
+def sweep(pool: RbdPool, leftover_age_s: float) -> None:
+    """Remove what crashes left, and what was in the trash until its last clone went. One at a time in all the world."""
+    with _alone(pool) as is_alone:
+        if is_alone:
+            _empty_trash(pool)
+            _find_leftovers(pool, leftover_age_s)
+
+
+def _empty_trash(pool: RbdPool) -> None:
+    library = rbd()
+    now = datetime.now(UTC).replace(tzinfo=None)
+    for item in library.RBD().trash_list(pool.ioctx):
+        if _OURS.fullmatch(item["name"]) and item["deferment_end_time"] <= now:
+            with suppress(library.ImageNotFound, library.ImageHasSnapshots, library.ImageBusy, library.PermissionError):
+                with library.Image(pool.ioctx, image_id=item["id"]) as image:
+                    for snapshot in _kept_snapshots(image):
+                        image.remove_snap(snapshot)
+                library.RBD().trash_remove(pool.ioctx, item["id"])
+
+
+def _find_leftovers(pool: RbdPool, leftover_age_s: float) -> None:
+    library = rbd()
+    # The names first: what is made and entered in between is then no leftover.
+    names = {name for name in library.RBD().list(pool.ioctx) if _OURS.fullmatch(name)}
+    for entry in rbd_index.read_all(pool.ioctx).values():
+        names.difference_update(entry.names())
+    for name in names:
+        with suppress(library.ImageNotFound, library.ImageBusy):
+            with pool.image(name) as image:
+                age = datetime.now(UTC).replace(tzinfo=None) - image.create_timestamp()
+            if age.total_seconds() >= leftover_age_s:
+                library.RBD().trash_move(pool.ioctx, name, TRASH_S)
+
+
+@contextmanager
+def _alone(pool: RbdPool) -> Iterator[bool]:
+    """Hold the pool's lock, unless somebody has it; one that a crash left ends by itself."""
+    cookie = secrets.token_hex(8)
+    try:
+        pool.ioctx.lock_exclusive(rbd_index.OBJECT, LOCK, cookie, desc="malleable", duration=LOCK_S)
+    except (rados().ObjectBusy, rados().ObjectExists):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        with suppress(rados().ObjectNotFound):
+            pool.ioctx.unlock(rbd_index.OBJECT, LOCK, cookie)

@@ -1,0 +1,153 @@
+"""Sealed images in Ceph: copied in one pass, proven by SHA-256, kept by a snapshot, read again as files."""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+from uuid import UUID
+
+from malleable.domain.errors import Refused
+from malleable.domain.ids import ImageId
+from malleable.drivers.storage import rbd_rubbish, refusals
+from malleable.drivers.storage.rbd_cluster import FEATURES, RbdPool
+from malleable.drivers.storage.rbd_index import Entry
+from malleable.drivers.storage.rbd_library import mapped, rados, rbd
+
+#: an RBD object: a chunk of zeros is one that is never made
+CHUNK_BYTES = 4 << 20
+SNAPSHOT = "sealed"
+_ZEROS = bytes(CHUNK_BYTES)
+
+
+def seal(pool: RbdPool, image_id: ImageId, source: BinaryIO, *, sha256: str | None, files: Mapping[str, Path]) -> Entry:
+    """Copy an image and its files into RBD images of their own; nothing is left of them if it fails.
+
+    Errors: Refused with code "checksum"; the libraries'.
+    """
+    made: list[str] = []
+    try:
+        image = _copy(pool, image_id, "image", source, made)
+        if sha256 not in (None, image.sha256):
+            raise Refused(
+                f"The source's SHA-256 is {image.sha256}, not {sha256}.", code="checksum", fix="Copy it again."
+            )
+        beside = {}
+        for name, path in files.items():
+            with path.open("rb") as file:
+                beside[name] = _copy(pool, image_id, "file", file, made)
+    except BaseException:
+        # What cannot be removed now, the next sweep finds.
+        with suppress(rados().Error, rbd().Error):
+            for name in made:
+                rbd_rubbish.drop_snapshot(pool, name, SNAPSHOT)
+                rbd_rubbish.discard(pool, name)
+        raise
+    return Entry(
+        rbd=image.rbd,
+        snapshot=SNAPSHOT,
+        snapshot_number=image.snapshot_number,
+        size_bytes=image.size_bytes,
+        sha256=image.sha256,
+        files=beside,
+    )
+
+
+def _copy(pool: RbdPool, image_id: UUID, kind: str, source: BinaryIO, made: list[str]) -> Entry:
+    """Copy a stream into a new RBD image and snapshot it if it shall be cloned; its name is added to ``made`` first."""
+    size_bytes = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    name = rbd_rubbish.new_name(kind, image_id)
+    made.append(name)
+    rbd().RBD().create(pool.ioctx, name, size_bytes, features=FEATURES, old_format=False)
+    digest = hashlib.sha256()
+    number = position = 0
+    with pool.image(name, is_read_only=False) as image:
+        while position < size_bytes:
+            chunk = source.read(min(CHUNK_BYTES, size_bytes - position))
+            if not chunk:
+                raise Refused("The source became shorter while it was read.", code="checksum", fix="Copy it again.")
+            digest.update(chunk)
+            if chunk != _ZEROS[: len(chunk)]:
+                image.write(chunk, position)
+            position += len(chunk)
+        image.flush()
+        if kind == "image":
+            image.create_snap(SNAPSHOT)
+            number = image.snap_get_id(SNAPSHOT)
+    return Entry(rbd=name, size_bytes=size_bytes, sha256=digest.hexdigest(), snapshot_number=number)
+
+
+def want_intact(pool: RbdPool, image_id: ImageId, entry: Entry) -> None:
+    """Prove in constant time that an image's snapshot is the one that was sealed. Errors: Refused "image-corrupt"."""
+    try:
+        with pool.image(entry.rbd, entry.snapshot) as image:
+            found = (image.snap_get_id(entry.snapshot), image.size())
+    except rbd().ImageNotFound as e:
+        raise refusals.corrupt(image_id, "its snapshot is gone") from e
+    if found != (entry.snapshot_number, entry.size_bytes):
+        raise refusals.corrupt(image_id, "its snapshot is another")
+
+
+class RbdFile(io.RawIOBase):
+    """An RBD image as a file to be read."""
+
+    def __init__(self, pool: RbdPool, name: str, snapshot: str | None) -> None:
+        """Open it. Errors: rbd.ImageNotFound."""
+        super().__init__()
+        self._image = pool.image(name, snapshot)
+        self._size_bytes = int(self._image.size())
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Do as ``io.RawIOBase``."""
+        return True
+
+    def seekable(self) -> bool:
+        """Do as ``io.RawIOBase``."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Do as ``io.RawIOBase``."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size_bytes}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Do as ``io.RawIOBase``."""
+        return self._position
+
+    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]  # the stub's Buffer has no len()
+        """Do as ``io.RawIOBase``. Errors: the driver's."""
+        length = max(0, min(len(buffer), self._size_bytes - self._position))
+        if length:
+            with mapped("read the image"):
+                buffer[:length] = self._image.read(self._position, length)
+            self._position += length
+        return length
+
+    def close(self) -> None:
+        """Do as ``io.RawIOBase``."""
+        if not self.closed:
+            self._image.close()
+        super().close()
+
+
+def opened(pool: RbdPool, name: str, snapshot: str | None = None) -> BinaryIO:
+    """Open an RBD image as a buffered file. Errors: rbd.ImageNotFound."""
+    return io.BufferedReader(RbdFile(pool, name, snapshot), CHUNK_BYTES)
+
+
+def verify(pool: RbdPool, image_id: ImageId, entry: Entry) -> None:
+    """Read an image and its files whole. Errors: Refused with code "image-corrupt"."""
+    want_intact(pool, image_id, entry)
+    for name, one, snapshot in (("", entry, entry.snapshot), *((n, e, None) for n, e in entry.files.items())):
+        try:
+            with opened(pool, one.rbd, snapshot) as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        except rbd().ImageNotFound as e:
+            raise refusals.corrupt(image_id, f"{name or 'it'} is gone") from e
+        if found != one.sha256:
+            raise refusals.corrupt(image_id, f"{name or 'it'} has another SHA-256")
