@@ -25,6 +25,7 @@ from malleable.api import (
     switches,
     users,
 )
+from malleable.api.audience import Audience
 from malleable.api.calls import Edge
 from malleable.api.edge import BodyLimit, Observed
 from malleable.api.fanout import Fanout
@@ -112,7 +113,9 @@ def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
 
 def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MalleableError)
-    return problem.reply(problem.of_error(error), request.scope.get("malleable.request_id", ""))
+    call = request.scope.get("malleable.call")
+    audience = call.audience if call is not None else Audience.TENANT
+    return problem.reply(problem.of_error(error, audience), request.scope.get("malleable.request_id", ""), audience)
 
 
 def _on_http(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from malleable.api.audience import Audience, audience_of, written
 from malleable.api.fanout import Fanout
 from malleable.domain.errors import TooMany, Unauthenticated
 from malleable.domain.ids import UserId
@@ -88,6 +89,10 @@ class Call:
     caller: Caller
     services: Services
 
+    @property
+    def audience(self) -> Audience:
+        return audience_of(self.caller)
+
 
 def call_of(request: Request) -> Call:
     """Return who calls; routes without authentication have no call."""
@@ -121,14 +126,15 @@ def page_of(after: UUID | None, limit: int) -> Page:
     return Page(after=after, limit=limit)
 
 
-def ok(view: BaseModel, status: int = 200) -> Response:
-    """Answer with a view; straight to bytes."""
-    return Response(view.__pydantic_serializer__.to_json(view), status_code=status, media_type="application/json")
+def ok(view: BaseModel, call: Call | None = None, *, status: int = 200) -> Response:
+    """Answer with what the caller may read of a view; without a call, with what everybody may."""
+    body = written(view, call.audience if call is not None else Audience.TENANT)
+    return Response(body, status_code=status, media_type="application/json")
 
 
-def created(view: BaseModel) -> Response:
+def created(view: BaseModel, call: Call | None = None) -> Response:
     """Answer that something new is there."""
-    return ok(view, 201)
+    return ok(view, call, status=201)
 
 
 def nothing() -> Response:
@@ -136,8 +142,8 @@ def nothing() -> Response:
     return Response(status_code=204)
 
 
-def accepted(view: BaseModel, operation: Operation) -> Response:
+def accepted(view: BaseModel, call: Call, operation: Operation) -> Response:
     """Answer that an operation has begun."""
-    response = ok(view, 202)
+    response = ok(view, call, status=202)
     response.headers["Location"] = f"/v1/operations/{operation.id}"
     return response

@@ -85,7 +85,7 @@ def disk_list(request: Request, after: After = None, limit: Limit = 100, project
     call = call_of(request)
     page = call.services.disks.disk_list(call.caller, page_of(after, limit), project=project)
     items = tuple(disk_view(disk) for disk in page.items)
-    return ok(Listing[DiskView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[DiskView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.post("/disks", status_code=202, response_model=OperationView)
@@ -102,7 +102,7 @@ def disk_create(request: Request, body: DiskRequest) -> Response:
 def disk_get(request: Request, disk: str, project: RefQuery = None) -> Response:
     """Read a disk."""
     call = call_of(request)
-    return ok(disk_view(call.services.disks.disk_get(call.caller, disk, project=project)))
+    return ok(disk_view(call.services.disks.disk_get(call.caller, disk, project=project)), call)
 
 
 @routes.delete("/disks/{disk}", status_code=202, response_model=OperationView)
@@ -135,4 +135,4 @@ def target_list(
     call = call_of(request)
     page = call.services.disks.target_list(call.caller, page_of(after, limit), node=node, disk=disk, project=project)
     items = tuple(target_view(Shown(value=target, names=page.names)) for target in page.items)
-    return ok(Listing[TargetView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[TargetView](items=items, next=str(page.next) if page.next else None), call)

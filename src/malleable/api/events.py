@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from malleable.api.audience import Audience, audience_of, written
 from malleable.api.calls import After, Edge, Limit, RefQuery, bearer, call_of, edge_of, ok, page_of
 from malleable.api.routing import GuardedRoute
 from malleable.domain.errors import MalleableError
@@ -27,9 +28,11 @@ routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["events"])
 
 #: Shorter than the idle timeouts of proxies, and how soon an expired token ends its stream.
 HEARTBEAT_S = 15.0
-#: A look reads the last seconds again, and a hundred nodes at once tell hundreds of events: the longer it took, the
-#: longer it rests.
-REST_PER_LOOK = 4.0
+#: Between a look that found something and the next: every look reads the last seconds again, and a hundred nodes at
+#: once tell hundreds of events.
+GATHER_S = 0.05
+#: After one that found nothing, in lengths of that look; at most ``GATHER_S``.
+REST_PER_LOOK = 10.0
 EVENT_STREAM = "text/event-stream"
 
 
@@ -44,6 +47,8 @@ def event_view(event: Event) -> EventView:
         node_id=event.node_id,
         operation_id=event.operation_id,
         data=dict(event.data),
+        detail=dict(event.detail),
+        detail_hash=event.detail_hash,
     )
 
 
@@ -56,19 +61,24 @@ async def event_list(
     project: RefQuery = None,
     kind: RefQuery = None,
 ) -> Response:
-    """List events; with ``Accept: text/event-stream`` follow them live, from now on or after ``Last-Event-ID``."""
+    """List events; with ``Accept: text/event-stream`` follow them live, from now on or after ``Last-Event-ID``.
+
+    A stream that goes on after an event tells the two seconds before it again: events commit in another order than
+    they get their ids, so one of them may be new. Whoever follows drops the ids it has.
+    """
     call = call_of(request)
     events = call.services.events
     only = await run_in_threadpool(events.event_filter, call.caller, node=node, project=project, kind=kind)
     if EVENT_STREAM in request.headers.get("accept", ""):
-        begin = parse_id(request.headers.get("last-event-id", "")) or after or events.event_start()
+        last = parse_id(request.headers.get("last-event-id", "")) or after
+        begin = look_back(last) if last is not None else events.event_start()
         edge = edge_of(request)
         edge.check_streams(call.caller.user_id)
         stream = _counted(edge, call.caller.user_id, _follow(edge, bearer(request), only, begin))
         return StreamingResponse(stream, media_type=EVENT_STREAM)
     page = await run_in_threadpool(events.event_list, call.caller, page_of(after, limit), only)
     items = tuple(event_view(event) for event in page.items)
-    return ok(Listing[EventView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[EventView](items=items, next=str(page.next) if page.next else None), call)
 
 
 async def _counted(edge: Edge, user_id: UserId, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -86,22 +96,24 @@ async def _follow(edge: Edge, token: str, only: EventFilter, begin: UUID) -> Asy
     while not edge.events.is_closed:
         seen, began_s = edge.events.count(), monotonic()
         try:
-            events = await run_in_threadpool(_read, edge, token, only, follower.ask_after())
+            events, audience = await run_in_threadpool(_read, edge, token, only, follower.ask_after())
         except MalleableError as e:
             yield f"event: end\ndata: {e.code}\n\n".encode()
             return
-        for event in follower.fresh(events):
-            yield b"id: %s\ndata: %s\n\n" % (str(event.id).encode(), event_view(event).model_dump_json().encode())
+        fresh = follower.fresh(events)
+        for event in fresh:
+            yield b"id: %s\ndata: %s\n\n" % (str(event.id).encode(), written(event_view(event), audience))
         if len(events) < PAGE_MAX:
-            await asyncio.sleep(REST_PER_LOOK * (monotonic() - began_s))
+            await asyncio.sleep(GATHER_S if fresh else min(REST_PER_LOOK * (monotonic() - began_s), GATHER_S))
             if not await edge.events.wait(seen, HEARTBEAT_S):
                 yield b": still here\n\n"
 
 
-def _read(edge: Edge, token: str, only: EventFilter, after: UUID) -> tuple[Event, ...]:
+def _read(edge: Edge, token: str, only: EventFilter, after: UUID) -> tuple[tuple[Event, ...], Audience]:
     """Read what is new with the rights the token has now."""
     caller = edge.services.authentication.caller_of(token)
-    return edge.services.events.event_list(caller, Page(after=after, limit=PAGE_MAX), only).items
+    page = edge.services.events.event_list(caller, Page(after=after, limit=PAGE_MAX), only)
+    return page.items, audience_of(caller)
 
 
 class _Follower:
@@ -146,4 +158,4 @@ def chain_get(
         for link, event in links
     )
     following = str(items[-1].position) if len(items) >= limit else None
-    return ok(Listing[LinkView](items=items, next=following))
+    return ok(Listing[LinkView](items=items, next=following), call)

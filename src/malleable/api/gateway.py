@@ -45,7 +45,7 @@ async def gateway_desired(
         desired = await run_in_threadpool(call.services.gateways.gateway_desired, call.caller, after)
         left_s = end_s - monotonic()
         if desired or left_s <= 0 or not await fanout.wait(seen, left_s):
-            return ok(_desired_view(desired, after))
+            return ok(_desired_view(desired, after), call)
 
 
 @routes.post("/reports", status_code=204)

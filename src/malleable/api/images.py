@@ -61,7 +61,7 @@ def image_list(request: Request, after: After = None, limit: Limit = 100, projec
     call = call_of(request)
     page = call.services.images.image_list(call.caller, page_of(after, limit), project=project)
     items = tuple(image_view(Shown(value=image, names=page.names)) for image in page.items)
-    return ok(Listing[ImageView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[ImageView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.post("", status_code=201, response_model=ImageView)
@@ -83,14 +83,14 @@ def image_create(request: Request, body: ImageRequest) -> Response:
         cmdline=body.cmdline,
         default_user=body.default_user,
     )
-    return created(image_view(call.services.images.image_create(call.caller, wish)))
+    return created(image_view(call.services.images.image_create(call.caller, wish)), call)
 
 
 @routes.get("/{image}", response_model=ImageView)
 def image_get(request: Request, image: str, project: RefQuery = None) -> Response:
     """Read an image."""
     call = call_of(request)
-    return ok(image_view(call.services.images.image_get(call.caller, image, project=project)))
+    return ok(image_view(call.services.images.image_get(call.caller, image, project=project)), call)
 
 
 @routes.delete("/{image}", status_code=202, response_model=OperationView)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, ok, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import GuardedRoute
-from malleable.domain.networks import Network, gateway_address
+from malleable.domain.networks import Channel, Network, gateway_address
 from malleable.services.attachments import PlacedAttachment
 from malleable.services.networks import NetworkWish
 from malleable.services.parts import Shown
@@ -56,6 +56,7 @@ def attachment_view(placed: PlacedAttachment) -> AttachmentView:
         channel=attachment.channel,
         state=attachment.state,
         address=attachment.address,
+        vlan=placed.vid if attachment.channel is Channel.TAGGED else None,
         created_at=attachment.created_at,
     )
 
@@ -66,7 +67,7 @@ def network_list(request: Request, after: After = None, limit: Limit = 100, proj
     call = call_of(request)
     page = call.services.networks.network_list(call.caller, page_of(after, limit), project=project)
     items = tuple(network_view(Shown(value=network, names=page.names)) for network in page.items)
-    return ok(Listing[NetworkView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[NetworkView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.post("/networks", status_code=201, response_model=NetworkView)
@@ -74,14 +75,14 @@ def network_create(request: Request, body: NetworkRequest) -> Response:
     """Make a network on a VLAN of its own."""
     call = call_of(request)
     wish = NetworkWish(name=body.name, project=body.project, cidr=body.cidr, fabric=body.fabric, kind=body.kind)
-    return created(network_view(call.services.networks.network_create(call.caller, wish)))
+    return created(network_view(call.services.networks.network_create(call.caller, wish)), call)
 
 
 @routes.get("/networks/{network}", response_model=NetworkView)
 def network_get(request: Request, network: str, project: RefQuery = None) -> Response:
     """Read a network."""
     call = call_of(request)
-    return ok(network_view(call.services.networks.network_get(call.caller, network, project=project)))
+    return ok(network_view(call.services.networks.network_get(call.caller, network, project=project)), call)
 
 
 @routes.delete("/networks/{network}", status_code=202, response_model=OperationView)
@@ -106,7 +107,7 @@ def attachment_list(
         call.caller, page_of(after, limit), node=node, network=network, project=project
     )
     items = tuple(attachment_view(attachment) for attachment in page.items)
-    return ok(Listing[AttachmentView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[AttachmentView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.post("/attachments", status_code=202, response_model=OperationView)

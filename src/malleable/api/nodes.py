@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from malleable.api.audience import Audience
 from malleable.api.calls import After, Call, Limit, RefQuery, call_of, edge_of, nothing, ok, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import GuardedRoute
@@ -38,11 +39,22 @@ _read_bmc = attrgetter("power_driver", "bmc_address", "bmc_username", "bmc_syste
 routes = APIRouter(prefix="/v1/nodes", route_class=GuardedRoute, tags=["nodes"])
 
 
-def node_view(node: Node, project: str | None, *, shows_bmc: bool) -> NodeView:
-    """Show a node; its BMC to operators and admins only, its BMC's password to nobody."""
+#: What tenants read where the provider reads why a node is as it is.
+_PUBLIC_REASONS = {
+    NodeState.ALLOCATED: "A change of its network could not be proven; the provider must look at it.",
+    NodeState.QUARANTINED: "Something about it could not be proven; the provider must look at it.",
+}
+
+
+def node_view(node: Node, project: str | None, audience: Audience) -> NodeView:
+    """Show a node; its BMC's password to nobody."""
     fields: dict[str, object] = dict(zip(_PLAIN, _read_plain(node), strict=True))
     fields["project"] = project
-    fields["bmc"] = trusted(BmcView, dict(zip(_BMC, _read_bmc(node), strict=True))) if shows_bmc else None
+    fields["bmc"] = None
+    if audience is Audience.PROVIDER:
+        fields["bmc"] = trusted(BmcView, dict(zip(_BMC, _read_bmc(node), strict=True)))
+    elif node.state_reason:
+        fields["state_reason"] = _PUBLIC_REASONS.get(node.state, "")
     return trusted(NodeView, fields)
 
 
@@ -63,7 +75,7 @@ def nic_view(wired: WiredNic) -> NicView:
 def _node(call: Call, shown: Shown[Node]) -> Response:
     node = shown.value
     project = shown.names.get(node.project_id) if node.project_id else None
-    return ok(node_view(node, project, shows_bmc=call.caller.is_operator))
+    return ok(node_view(node, project, call.audience), call)
 
 
 @routes.get("", response_model=Listing[NodeView])
@@ -78,12 +90,11 @@ def node_list(
     """List nodes: those of one's projects and the free ones; operators and admins all."""
     call = call_of(request)
     page = call.services.nodes.node_list(call.caller, page_of(after, limit), state=state, project=project, name=name)
-    names, shows_bmc = page.names, call.caller.is_operator
+    names, audience = page.names, call.audience
     items = tuple(
-        node_view(node, names.get(node.project_id) if node.project_id else None, shows_bmc=shows_bmc)
-        for node in page.items
+        node_view(node, names.get(node.project_id) if node.project_id else None, audience) for node in page.items
     )
-    return ok(Listing[NodeView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[NodeView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.get("/{node}", response_model=NodeView)
@@ -123,14 +134,14 @@ def nic_list(request: Request, node: str, after: After = None, limit: Limit = 10
     call = call_of(request)
     page = call.services.nics.nic_list(call.caller, node, page_of(after, limit))
     items = tuple(nic_view(nic) for nic in page.items)
-    return ok(Listing[NicView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[NicView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.put("/{node}/nics/{nic}/port", response_model=NicView)
 def nic_wire(request: Request, node: str, nic: str, body: WireRequest) -> Response:
     """Note the switch port that a NIC's cable ends in."""
     call = call_of(request)
-    return ok(nic_view(call.services.nics.nic_wire(call.caller, node, nic, switch=body.switch, port=body.port)))
+    return ok(nic_view(call.services.nics.nic_wire(call.caller, node, nic, switch=body.switch, port=body.port)), call)
 
 
 @routes.delete("/{node}/nics/{nic}/port", status_code=204)
@@ -197,4 +208,6 @@ async def node_console(
     """Read the serial console's last lines."""
     call = call_of(request)
     nodes = call.services.nodes
-    return ok(ConsoleView(text=await edge_of(request).on_device(lambda: nodes.node_console(call.caller, node, lines))))
+    return ok(
+        ConsoleView(text=await edge_of(request).on_device(lambda: nodes.node_console(call.caller, node, lines))), call
+    )

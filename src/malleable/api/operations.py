@@ -1,5 +1,6 @@
 """Operations."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from malleable.api.audience import Audience
 from malleable.api.calls import After, Call, Limit, RefQuery, accepted, call_of, ok, page_of
 from malleable.api.routing import GuardedRoute
 from malleable.domain.operations import Operation, OperationState, StepRecord
@@ -17,18 +19,19 @@ from malleable.wire.shapes import Listing
 routes = APIRouter(prefix="/v1/operations", route_class=GuardedRoute, tags=["operations"])
 
 
-def operation_view(shown: Shown[Operation]) -> OperationView:
+def operation_view(shown: Shown[Operation], audience: Audience) -> OperationView:
     """Show an operation."""
-    return OperationView(**_fields(shown))
+    return OperationView(**_fields(shown, audience))
 
 
-def operation_detail(shown: Shown[Operation], steps: tuple[StepRecord, ...]) -> OperationDetail:
+def operation_detail(shown: Shown[Operation], steps: tuple[StepRecord, ...], audience: Audience) -> OperationDetail:
     """Show an operation with its timeline."""
-    return OperationDetail(**_fields(shown), steps=tuple(step_view(step) for step in steps))
+    return OperationDetail(**_fields(shown, audience), steps=tuple(step_view(step, audience) for step in steps))
 
 
-def _fields(shown: Shown[Operation]) -> dict[str, Any]:
+def _fields(shown: Shown[Operation], audience: Audience) -> dict[str, Any]:
     operation, names = shown.value, shown.names
+    is_tenant = audience is Audience.TENANT
     return {
         "id": operation.id,
         "kind": operation.kind,
@@ -43,8 +46,9 @@ def _fields(shown: Shown[Operation]) -> dict[str, Any]:
         "step": operation.step,
         "attempt": operation.attempt,
         "is_cancel_requested": operation.is_cancel_requested,
-        "reason": operation.reason,
-        "error": operation.error,
+        "reason": operation.public_reason if is_tenant else operation.reason,
+        "public_reason": operation.public_reason,
+        "error": _public_error(operation.error) if is_tenant else operation.error,
         "result": operation.result,
         "next_due_at": operation.next_due_at,
         "step_deadline_at": operation.step_deadline_at,
@@ -54,7 +58,15 @@ def _fields(shown: Shown[Operation]) -> dict[str, Any]:
     }
 
 
-def step_view(step: StepRecord) -> StepView:
+def _public_error(error: Mapping[str, object] | None) -> dict[str, object] | None:
+    """Put the words for tenants in the place of the provider's."""
+    if error is None:
+        return None
+    public = error.get("public")
+    return {**error, "message": "", "fix": "", **(public if isinstance(public, Mapping) else {})}
+
+
+def step_view(step: StepRecord, audience: Audience) -> StepView:
     """Show one line of a timeline."""
     return StepView(
         ordinal=step.ordinal,
@@ -64,13 +76,14 @@ def step_view(step: StepRecord) -> StepView:
         started_at=step.started_at,
         finished_at=step.finished_at,
         evidence=dict(step.evidence),
-        error=step.error,
+        error=step.public_error if audience is Audience.TENANT else step.error,
     )
 
 
 def begun(call: Call, operation: Operation) -> Response:
     """Answer 202 with an operation that has just begun."""
-    return accepted(operation_view(call.services.operations.operation_shown(operation)), operation)
+    shown = call.services.operations.operation_shown(operation)
+    return accepted(operation_view(shown, call.audience), call, operation)
 
 
 @routes.get("", response_model=Listing[OperationView])
@@ -88,7 +101,7 @@ def operation_list(
     page = call.services.operations.operation_list(
         call.caller, page_of(after, limit), node=node, project=project, state=state, kind=kind
     )
-    items = tuple(operation_view(Shown(value=operation, names=page.names)) for operation in page.items)
+    items = tuple(operation_view(Shown(value=operation, names=page.names), call.audience) for operation in page.items)
     return ok(Listing[OperationView](items=items, next=str(page.next) if page.next else None))
 
 
@@ -96,7 +109,8 @@ def operation_list(
 def operation_get(request: Request, operation: UUID) -> Response:
     """Read an operation with its timeline."""
     call = call_of(request)
-    return ok(operation_detail(*call.services.operations.operation_get(call.caller, operation)))
+    shown, steps = call.services.operations.operation_get(call.caller, operation)
+    return ok(operation_detail(shown, steps, call.audience), call)
 
 
 @routes.post("/{operation}/cancel", status_code=202, response_model=OperationView)

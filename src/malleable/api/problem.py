@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from malleable.api.audience import Audience, written
 from malleable.domain.errors import (
     Busy,
     Conflict,
@@ -15,6 +16,7 @@ from malleable.domain.errors import (
     Malformed,
     MalleableError,
     NotFound,
+    Public,
     Refused,
     TooMany,
     Unauthenticated,
@@ -56,10 +58,11 @@ _TITLES = {
 }
 
 
-def of_error(error: MalleableError) -> Problem:
+def of_error(error: MalleableError, audience: Audience) -> Problem:
     """Tell one of our own errors; one without a row in the table is ours to repair, and a 500."""
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
-    return make(status, error.message, code=error.code, fix=error.fix, details=error.details)
+    said = error.public() if audience is Audience.TENANT else Public(error.message, error.fix)
+    return make(status, said.message, code=error.code, fix=said.fix, details=error.details)
 
 
 def of_status(status: int, detail: str) -> Problem:
@@ -92,7 +95,7 @@ def make(status: int, detail: str, *, code: str, fix: str = "", details: Mapping
     return Problem(title=_title(status), status=status, detail=detail, code=code, fix=fix, details=dict(details))
 
 
-def reply(problem: Problem, request_id: str = "") -> Response:
+def reply(problem: Problem, request_id: str = "", audience: Audience = Audience.TENANT) -> Response:
     """Make the HTTP answer; ``request_id`` finds it in the log."""
     told = problem.model_copy(update={"instance": f"urn:uuid:{request_id}"}) if request_id else problem
     headers = {}
@@ -100,7 +103,7 @@ def reply(problem: Problem, request_id: str = "") -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="malleable"'
     if problem.status in (429, 503):
         headers["Retry-After"] = str(problem.details.get("retry_after_s", 1))
-    body = told.model_dump_json(exclude_none=True)
+    body = written(told, audience, exclude_none=True)
     return Response(body, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 

@@ -24,21 +24,21 @@ def project_list(request: Request, after: After = None, limit: Limit = 100) -> R
     call = call_of(request)
     page = call.services.projects.project_list(call.caller, page_of(after, limit))
     items = tuple(project_view(project) for project in page.items)
-    return ok(Listing[ProjectView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[ProjectView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.post("", status_code=201, response_model=ProjectView)
 def project_create(request: Request, body: ProjectRequest) -> Response:
     """Add a project."""
     call = call_of(request)
-    return created(project_view(call.services.projects.project_create(call.caller, body.name)))
+    return created(project_view(call.services.projects.project_create(call.caller, body.name)), call)
 
 
 @routes.get("/{project}", response_model=ProjectView)
 def project_get(request: Request, project: str) -> Response:
     """Read a project."""
     call = call_of(request)
-    return ok(project_view(call.services.projects.project_get(call.caller, project)))
+    return ok(project_view(call.services.projects.project_get(call.caller, project)), call)
 
 
 @routes.delete("/{project}", status_code=204)
@@ -55,7 +55,7 @@ def member_list(request: Request, project: str, after: After = None, limit: Limi
     call = call_of(request)
     page = call.services.projects.member_list(call.caller, project, page_of(after, limit))
     items = tuple(MemberView(user_id=m.user_id, user=page.names[m.user_id], role=m.role) for m in page.items)
-    return ok(Listing[MemberView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[MemberView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.put("/{project}/members/{user}", response_model=MemberView)
@@ -63,7 +63,7 @@ def member_set(request: Request, project: str, user: str, body: MemberRequest) -
     """Give a user a role in a project, or change it."""
     call = call_of(request)
     member, name = call.services.projects.member_set(call.caller, project, user, body.role)
-    return ok(MemberView(user_id=member.user_id, user=name, role=member.role))
+    return ok(MemberView(user_id=member.user_id, user=name, role=member.role), call)
 
 
 @routes.delete("/{project}/members/{user}", status_code=204)

@@ -24,7 +24,7 @@ def health_get(request: Request) -> Response:
     """Tell whether the parts an API server needs work."""
     failing = edge_of(request).services.health.health_get()
     if failing:
-        return ok(HealthView(status="failing", failing=dict(failing)), 503)
+        return ok(HealthView(status="failing", failing=dict(failing)), status=503)
     return ok(HealthView(status="ok"))
 
 

@@ -74,14 +74,14 @@ def fabric_list(request: Request) -> Response:
     """List all fabrics with their VLANs, counted; in one page."""
     call = call_of(request)
     fabrics = call.services.fabrics.fabric_list(call.caller)
-    return ok(Listing[FabricView](items=tuple(fabric_view(fabric) for fabric in fabrics)))
+    return ok(Listing[FabricView](items=tuple(fabric_view(fabric) for fabric in fabrics)), call)
 
 
 @routes.put("/fabrics/{fabric}/vlans", response_model=FabricView)
 def fabric_set_vlans(request: Request, fabric: str, body: VlansRequest) -> Response:
     """Make these the VLANs of a fabric."""
     call = call_of(request)
-    return ok(fabric_view(call.services.fabrics.fabric_set_vlans(call.caller, fabric, body.ranges)))
+    return ok(fabric_view(call.services.fabrics.fabric_set_vlans(call.caller, fabric, body.ranges)), call)
 
 
 @routes.get("/switches", response_model=Listing[SwitchView])
@@ -90,7 +90,7 @@ def switch_list(request: Request, after: After = None, limit: Limit = 100) -> Re
     call = call_of(request)
     page = call.services.switches.switch_list(call.caller, page_of(after, limit))
     items = tuple(switch_view(switch) for switch in page.items)
-    return ok(Listing[SwitchView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[SwitchView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.post("/switches", status_code=201, response_model=SwitchView)
@@ -107,14 +107,16 @@ async def switch_create(request: Request, body: SwitchRequest) -> Response:
         password=Secret(body.password),
     )
     switches = call.services.switches
-    return created(switch_view(await edge_of(request).on_device(lambda: switches.switch_create(call.caller, wish))))
+    return created(
+        switch_view(await edge_of(request).on_device(lambda: switches.switch_create(call.caller, wish))), call
+    )
 
 
 @routes.get("/switches/{switch}", response_model=SwitchView)
 def switch_get(request: Request, switch: str) -> Response:
     """Read a switch."""
     call = call_of(request)
-    return ok(switch_view(call.services.switches.switch_get(call.caller, switch)))
+    return ok(switch_view(call.services.switches.switch_get(call.caller, switch)), call)
 
 
 @routes.delete("/switches/{switch}", status_code=204)
@@ -131,7 +133,7 @@ def port_list(request: Request, switch: str, after: After = None, limit: Limit =
     call = call_of(request)
     page = call.services.switches.port_list(call.caller, switch, page_of(after, limit))
     items = tuple(port_view(port) for port in page.items)
-    return ok(Listing[PortView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[PortView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.post("/switches/{switch}/ports", status_code=201, response_model=Listing[PortView])
@@ -140,14 +142,14 @@ async def port_create(request: Request, switch: str, body: PortsRequest) -> Resp
     call = call_of(request)
     switches = call.services.switches
     page = await edge_of(request).on_device(lambda: switches.port_create(call.caller, switch, body.names))
-    return created(Listing[PortView](items=tuple(port_view(port) for port in page.items)))
+    return created(Listing[PortView](items=tuple(port_view(port) for port in page.items)), call)
 
 
 @routes.get("/switches/{switch}/ports/{port:path}", response_model=PortView)
 def port_get(request: Request, switch: str, port: str) -> Response:
     """Read a port."""
     call = call_of(request)
-    return ok(port_view(call.services.switches.port_get(call.caller, switch, port)))
+    return ok(port_view(call.services.switches.port_get(call.caller, switch, port)), call)
 
 
 @routes.delete("/switches/{switch}/ports/{port:path}", status_code=204)

@@ -78,7 +78,7 @@ def whoami(request: Request) -> Response:
         for project_id, role in call.caller.memberships.items()
     )
     role = call.caller.site_role
-    return ok(WhoamiView(user=user_view(user), site_role=role, memberships=memberships, token=token_view(shown)))
+    return ok(WhoamiView(user=user_view(user), site_role=role, memberships=memberships, token=token_view(shown)), call)
 
 
 @routes.get("/tokens", response_model=Listing[TokenView])
@@ -87,7 +87,7 @@ def token_list(request: Request, after: After = None, limit: Limit = 100, user: 
     call = call_of(request)
     page = call.services.tokens.token_list(call.caller, page_of(after, limit), user=user)
     items = tuple(token_view(Shown(value=token, names=page.names)) for token in page.items)
-    return ok(Listing[TokenView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[TokenView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.post("/tokens", status_code=201, response_model=TokenIssued)
@@ -111,7 +111,7 @@ def user_list(request: Request, after: After = None, limit: Limit = 100) -> Resp
     call = call_of(request)
     page = call.services.users.user_list(call.caller, page_of(after, limit))
     items = tuple(user_view(user) for user in page.items)
-    return ok(Listing[UserView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[UserView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.post("/users", status_code=201, response_model=UserView)
@@ -122,14 +122,14 @@ async def user_create(request: Request, body: UserRequest) -> Response:
     user = await edge_of(request).hashing(
         lambda: users.user_create(call.caller, name=body.name, password=body.password, site_role=body.site_role)
     )
-    return created(user_view(user))
+    return created(user_view(user), call)
 
 
 @routes.get("/users/{user}", response_model=UserView)
 def user_get(request: Request, user: str) -> Response:
     """Read a user."""
     call = call_of(request)
-    return ok(user_view(call.services.users.user_get(call.caller, user)))
+    return ok(user_view(call.services.users.user_get(call.caller, user)), call)
 
 
 @routes.delete("/users/{user}", status_code=204)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: How many parts of a list one line shows.
 LISTED = 3
+#: So many events, in two seconds, are told apart from those that were told already.
+KNOWN_MAX = 1000
 
 KindOption = Annotated[str | None, typer.Option(metavar="KIND", help="E.g. node.allocated.")]
 
@@ -55,7 +57,14 @@ def when(event: "EventView") -> str:
 
 def facts(event: "EventView") -> str:
     """Write an event's facts on one line: without ids and checksums, which --json has."""
-    told = {key: _fact(value) for key, value in event.data.items() if not key.endswith(("_id", "sha256"))}
+    every = {**event.data, **event.detail}
+    if "reason" in every:
+        every.pop("public_reason", None)  # the same for tenants
+    told = {
+        key.removeprefix("public_"): _fact(value)
+        for key, value in every.items()
+        if not key.endswith(("_id", "sha256", "salt"))
+    }
     return " ".join(f"{key}={fact}" for key, fact in told.items() if fact)
 
 
@@ -78,12 +87,11 @@ def event_tail(
     """Show the latest events, one per line; --json prints one object per line."""
     names = Names(session)
     earlier = session.m2.event_list(node=node, project=session.project, kind=kind, after=since("7d"))
-    seen: UUID | None = None
-    for event in deque(earlier, maxlen=max(last, 1)):
-        seen = event.id
-        if last:
-            _print(session, event, names)
+    known = deque(earlier, maxlen=max(last, KNOWN_MAX))
+    for event in list(known)[-last:] if last else ():
+        _print(session, event, names)
     if follow:
+        seen = deque((event.id for event in known), maxlen=KNOWN_MAX)
         try:
             for event in _live(session, node, kind, seen):
                 _print(session, event, names)
@@ -91,14 +99,19 @@ def event_tail(
             return
 
 
-def _live(session: Session, node: str | None, kind: str | None, seen: UUID | None) -> Iterator["EventView"]:
-    """Follow the stream; when the connection breaks, go on after the last event seen."""
+def _live(session: Session, node: str | None, kind: str | None, seen: deque[UUID]) -> Iterator["EventView"]:
+    """Follow the stream; when the connection breaks, go on after the last of the events ``seen``.
+
+    The server then tells the last seconds again, for what committed late: what was seen is dropped.
+    """
     while True:
+        last = max(seen, default=None)
         try:
-            with session.m2.event_stream(node=node, project=session.project, kind=kind, after=seen) as stream:
+            with session.m2.event_stream(node=node, project=session.project, kind=kind, after=last) as stream:
                 for event in stream:
-                    seen = event.id
-                    yield event
+                    if event.id not in seen:
+                        seen.append(event.id)
+                        yield event
         except Unavailable as e:
             if e.code != "lost-reply":
                 raise

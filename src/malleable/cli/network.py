@@ -13,7 +13,7 @@ from malleable.cli.session import Session
 from malleable.domain.networks import NetworkKind
 
 if TYPE_CHECKING:
-    from malleable.wire.networks import NetworkView
+    from malleable.wire.networks import AttachmentView, NetworkView
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def network_list(session: Session) -> None:
         Column(title="state", cell=lambda network: network.state),
         Column(title="served", cell=served),
         Column(title="subnet", cell=lambda network: network.cidr),
-        Column(title="vlan", cell=lambda network: str(network.vid), is_number=True),
+        Column(title="vlan", cell=lambda network: str(network.vid or "-"), is_number=True, is_minor=True),
         Column(title="fabric", cell=lambda network: network.fabric, is_minor=True),
         Column(title="age", cell=lambda network: age(network.created_at, now), is_number=True, is_minor=True),
     ]
@@ -59,12 +59,18 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "state": found.state,
         "served": served(found),
         "subnet": f"{found.cidr}, gateway {found.gateway_address}",
-        "vlan": f"{found.vid} of fabric {found.fabric}",
+        "vlan": str(found.vid or ""),
+        "fabric": found.fabric,
         "age": age(found.created_at, session.now()),
         "id": str(found.id),
     }
     show_facts(session, facts)
-    show_facts(session, {f"{a.node} {a.nic}": f"{a.address}  {a.mac}  {a.channel}  {a.state}" for a in attachments})
+    show_facts(session, {f"{a.node} {a.nic}": _place(a) for a in attachments})
+
+
+def _place(attachment: "AttachmentView") -> str:
+    channel = attachment.channel if attachment.vlan is None else f"{attachment.channel} {attachment.vlan}"
+    return f"{attachment.address}  {attachment.mac}  {channel}  {attachment.state}"
 
 
 def network_create(
@@ -81,7 +87,7 @@ def network_create(
 
     request = NetworkRequest(name=name, project=session.project, cidr=cidr, fabric=fabric, kind=kind)
     network = session.m2.network_create(request)
-    done(session, network, f"Network {network.name} is there: {network.cidr} on VLAN {network.vid}.")
+    done(session, network, f"Network {network.name} is there: {network.cidr}.")
 
 
 def network_delete(session: Session, network: NetworkArgument, watch: Watch = True) -> None:

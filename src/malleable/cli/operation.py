@@ -90,8 +90,10 @@ def _facts(session: Session, operation: "OperationDetail") -> dict[str, str]:
         "project": operation.project or "",
         "state": operation.state,
         "reason": operation.reason,
+        "tenants read": operation.public_reason if operation.public_reason != operation.reason else "",
         "error": str(problem.get("message") or problem.get("detail") or ""),
         "fix": str(problem.get("fix") or ""),
+        "explanation": str(problem.get("explanation") or ""),
         "began": ago(operation.created_at, now),
         "took" if operation.finished_at else "takes": span(total_seconds(operation, now))
         + (f", {slow}" if slow else ""),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from malleable.domain.events import GENESIS, Event, link_hash
+from malleable.domain.events import GENESIS, Event, detail_hash, link_hash
 from malleable.domain.ids import EventId, NodeId, OperationId, ProjectId, UserId
 from malleable.wire.events import EventView, LinkView
 
@@ -39,6 +39,8 @@ def _problem(chain: str, link: LinkView, expected_position: int, previous: str) 
         return f"position {expected_position} is missing"
     if link.previous_hash != previous:
         return "it does not follow the event before it"
+    if link.event is not None and link.event.detail and detail_hash(link.event.detail) != link.event.detail_hash:
+        return f"the detail of the event {link.event.kind} is not what was written"
     if link.event is not None and link_hash(_event(link.event), chain, link.position, previous) != link.hash:
         return f"the event {link.event.kind} is not what was written"
     return ""
@@ -54,4 +56,6 @@ def _event(view: EventView) -> Event:
         node_id=None if view.node_id is None else NodeId(view.node_id),
         operation_id=None if view.operation_id is None else OperationId(view.operation_id),
         data=view.data,
+        detail=view.detail,
+        detail_hash=view.detail_hash,
     )

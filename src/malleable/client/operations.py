@@ -123,6 +123,7 @@ class OperationCalls(Connection):
     ) -> Iterator[Iterator[EventView]]:
         """Open the live stream of events; ``after`` (the last one seen) resumes it without a gap.
 
+        It then begins two seconds earlier, for events that committed late: drop those you have.
         Errors: Unavailable when the connection breaks; open it again with the last event's id.
         """
         headers = {"Accept": "text/event-stream"}

@@ -1,13 +1,14 @@
 """Every error the product raises on purpose.
 
 MalleableError            code, message, fix: all a person needs
-├── Invalid               the request itself is wrong                      422
-├── Unauthenticated       no token, or an expired or revoked one           401
-├── Forbidden             known caller, not allowed                        403
-├── NotFound              no such object, or not yours to see              404
-├── Conflict              the state of things forbids it now               409
-├── Exhausted             a pool has nothing left                          409
-├── TooMany               too many tries in too little time                429
+├── RequestError          speaks to whoever asked, and of nothing else
+│   ├── Invalid           the request itself is wrong                      422
+│   ├── Unauthenticated   no token, or an expired or revoked one           401
+│   ├── Forbidden         known caller, not allowed                        403
+│   ├── NotFound          no such object, or not yours to see              404
+│   ├── Conflict          the state of things forbids it now               409
+│   ├── Exhausted         a pool has nothing left                          409
+│   └── TooMany           too many tries in too little time                429
 ├── Unavailable           a part of the service is down                    503
 ├── FenceLost             another worker took the operation over           (internal)
 └── DriverError           a device or daemon
@@ -15,67 +16,118 @@ MalleableError            code, message, fix: all a person needs
     ├── Busy              not done; wait and repeat
     ├── Refused           repeating is pointless
     └── Malformed         the device broke its protocol
+
+Message and fix are the provider's: they name addresses, ports and paths. Tenants read ``public``, which names nothing
+of the room: what the error was given, or its code's or its class's sentence. Only a RequestError's own message is
+public, so it never says what its reader does not know. See ``docs/explain/trust.md``.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+SOME_DEVICE = "A device of the provider"
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """What a tenant is told of an error."""
+
+    message: str
+    fix: str = "Try again later. If it fails again, ask the provider and quote the id of the operation or the request."
+
+
+#: What drivers find wrong that is a tenant's to know, by the code they give it; "{device}" is the step's.
+_BY_CODE: Mapping[str, Public] = {
+    "checksum": Public("The upload is not what was announced: its SHA-256 is another.", "Upload the file again."),
+    "disk-shrinks": Public("A disk cannot become smaller.", "Make one of at least its size."),
+    "image-corrupt": Public("The image is damaged.", "Delete it and import it again; its disks are not affected."),
+    "pool-full": Public("The disk storage is full.", "Delete disks or images of yours, or ask the provider for room."),
+    "read-back": Public("{device} does not keep what it is told."),
+}
 
 
 class MalleableError(Exception):
     """Something went wrong."""
 
     code = "error"
+    #: What a tenant reads of it; None: message and fix themselves.
+    for_tenants: Public | None = Public("Something went wrong on the provider's side.")
 
     def __init__(
-        self, message: str | None = None, *, fix: str = "", code: str | None = None, details: Mapping[str, object] = {}
+        self,
+        message: str | None = None,
+        *,
+        fix: str = "",
+        code: str | None = None,
+        details: Mapping[str, object] = {},
+        public: Public | None = None,
     ) -> None:
-        """Say what is wrong (``message``, one sentence), what to do (``fix``), and give facts (``details``, JSON)."""
+        """Say what is wrong (``message``, one sentence), what to do (``fix``), and give facts (``details``, JSON).
+
+        ``public``: what a tenant reads instead.
+        """
         self.message = message or (type(self).__doc__ or "").strip()
         self.fix = fix
         self.code = code or type(self).code
         self.details = dict(details)
+        self._public = public
         super().__init__(self.message)
+
+    def public(self, device: str = SOME_DEVICE) -> Public:
+        """Say it to a tenant; ``device`` names what was asked in words that give nothing away."""
+        if self._public is not None:
+            return self._public
+        said = _BY_CODE.get(self.code, self.for_tenants)
+        return Public(said.message.format(device=device), said.fix) if said else Public(self.message, self.fix)
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}".strip()
 
 
-class Invalid(MalleableError):
+class RequestError(MalleableError):
+    """The request cannot be granted."""
+
+    code = "refused-request"
+    for_tenants = None
+
+
+class Invalid(RequestError):
     """The request is not valid."""
 
     code = "invalid"
 
 
-class Unauthenticated(MalleableError):
+class Unauthenticated(RequestError):
     """This needs a valid token."""
 
     code = "unauthenticated"
 
 
-class Forbidden(MalleableError):
+class Forbidden(RequestError):
     """You may not do this."""
 
     code = "forbidden"
 
 
-class NotFound(MalleableError):
+class NotFound(RequestError):
     """There is no such object, or you may not see it."""
 
     code = "not-found"
 
 
-class Conflict(MalleableError):
+class Conflict(RequestError):
     """The present state does not allow this."""
 
     code = "conflict"
 
 
-class Exhausted(MalleableError):
+class Exhausted(RequestError):
     """Nothing is left in the pool."""
 
     code = "exhausted"
 
 
-class TooMany(MalleableError):
+class TooMany(RequestError):
     """This was tried too often in too little time."""
 
     code = "too-many"
@@ -85,6 +137,7 @@ class Unavailable(MalleableError):
     """A part of the service is not running."""
 
     code = "unavailable"
+    for_tenants = Public("A part of the service is not running.", "Try again later.")
 
 
 class FenceLost(MalleableError):
@@ -97,27 +150,32 @@ class DriverError(MalleableError):
     """A device did not do what was asked."""
 
     code = "driver"
+    for_tenants = Public("{device} did not do what was asked.")
 
 
 class Unreachable(DriverError):
     """The device did not answer; whether it acted is not known."""
 
     code = "unreachable"
+    for_tenants = Public("{device} does not answer.")
 
 
 class Busy(DriverError):
     """The device is busy; nothing was done."""
 
     code = "busy"
+    for_tenants = Public("{device} is busy.", "Try again later.")
 
 
 class Refused(DriverError):
     """The device refused; repeating is pointless."""
 
     code = "refused"
+    for_tenants = Public("{device} refused what was asked.")
 
 
 class Malformed(DriverError):
     """The device broke its protocol."""
 
     code = "malformed"
+    for_tenants = Public("{device} answered in a way that cannot be trusted.")

@@ -2,13 +2,35 @@
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from malleable.domain.ids import EventId, NodeId, OperationId, ProjectId, UserId
 
 GENESIS = "0" * 64
+#: What tenants read of an event's facts; any other goes into ``Event.detail``. Their values name nothing of the room.
+PUBLIC_FACTS = frozenset(
+    {
+        "action",
+        "alias",
+        "cidr",
+        "disk",
+        "disk_id",
+        "image_id",
+        "name",
+        "network_id",
+        "phoned_home_at",
+        "public_reason",
+        "role",
+        "session",
+        "sha256",
+        "state",
+        "user",
+        "user_id",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +44,9 @@ class Event:
     project_id: ProjectId | None
     node_id: NodeId | None
     operation_id: OperationId | None
-    data: Mapping[str, object]  #: JSON, no secrets
+    data: Mapping[str, object]  #: JSON, no secrets; for tenants too
+    detail: Mapping[str, object] = field(default_factory=dict)  #: JSON, no secrets; the provider's alone
+    detail_hash: str = ""  #: of ``detail``, so that whoever may not read it can still verify the chain; "": none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +58,25 @@ class Link:
     event_id: EventId
     previous_hash: str
     hash: str
+
+
+def split_facts(facts: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Part an event's facts into those for tenants and those of the provider.
+
+    The latter get a salt: few facts are so rich that their hash alone could not be guessed.
+    """
+    data = {key: value for key, value in facts.items() if key in PUBLIC_FACTS}
+    detail = {key: value for key, value in facts.items() if key not in PUBLIC_FACTS}
+    return data, {**detail, "salt": secrets.token_hex(16)} if detail else {}
+
+
+def detail_hash(detail: Mapping[str, object]) -> str:
+    """Hash the provider's part of an event (SHA-256 over canonical JSON); "" when there is none."""
+    return hashlib.sha256(_canonical(detail)).hexdigest() if detail else ""
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def chains_of(event: Event) -> tuple[str, ...]:
@@ -60,5 +103,6 @@ def link_hash(event: Event, chain: str, position: int, previous_hash: str) -> st
         "node": str(event.node_id or ""),
         "operation": str(event.operation_id or ""),
         "data": event.data,
+        "detail": event.detail_hash,
     }
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_canonical(body)).hexdigest()

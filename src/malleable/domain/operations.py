@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from malleable.domain.errors import Public
 from malleable.domain.ids import NodeId, OperationId, ProjectId, UserId
 
 
@@ -55,7 +56,8 @@ class Operation:
     step: str = ""  #: the step at hand, by name; "" before the first
     attempt: int = 0  #: of the step at hand; counts claims and retries
     is_cancel_requested: bool = False
-    reason: str = ""  #: why it waits, failed or parked, in plain words
+    reason: str = ""  #: why it waits, failed or parked, in plain words; the provider's to read
+    public_reason: str = ""  #: the same for tenants
     error: Mapping[str, object] | None = None  #: problem details of the failure that began the undoing
     result: Mapping[str, object] = field(default_factory=dict)
     resource: str = ""  #: the concurrency token it holds or waits for, e.g. "switch:<id>"
@@ -85,7 +87,8 @@ class StepRecord:
     started_at: datetime
     finished_at: datetime | None = None
     evidence: Mapping[str, object] = field(default_factory=dict)  #: what proves it, JSON, no secrets
-    error: str = ""  #: the last failure, plain words
+    error: str = ""  #: the last failure, plain words; the provider's to read
+    public_error: str = ""  #: the same for tenants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +104,17 @@ class Retry:
         return float(min(self.first_delay_s * 2 ** max(attempt - 1, 0), self.max_delay_s))
 
 
+NOT_YET = Public("It is not ready yet.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
     """A step's answer: not yet; look again in ``seconds`` (or when woken)."""
 
     seconds: float
     reason: str
+    #: The same for tenants, and what they can do when the step's deadline passes.
+    public: Public = NOT_YET
+    fix: str = "Find out why, and remove the cause; then try again."  #: for the provider, at the deadline
     memory: Mapping[str, object] = field(default_factory=dict)  #: kept in the step's evidence for the next look
     resource: str = ""  #: what wakes it before its time, e.g. "operation:<id>" or "network:<id>"

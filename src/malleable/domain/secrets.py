@@ -1,7 +1,14 @@
 """A secret value that cannot leak by being printed: redaction by type, not by name."""
 
+import re
 import secrets as _random
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+_STARS = "********"
+#: What a node is handed to boot with, where its firmware and its kernel print it: the ticket in the URL that iPXE
+#: fetches, the token on the kernel's command line, an iSCSI initiator's password.
+_PRINTED = re.compile(r"(/boot/(?!ipxe\b)|malleable\.token=|password(?:_in)?=|set password )[^\s?&'\"]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -15,7 +22,7 @@ class Secret:
         return self._value
 
     def __repr__(self) -> str:
-        return "Secret(********)"
+        return f"Secret({_STARS})"
 
     __str__ = __repr__
 
@@ -31,3 +38,11 @@ def random_secret(bytes_of_entropy: int = 16) -> Secret:
 def chap_secret() -> Secret:
     """Make a CHAP secret of 16 characters: RFC 3720 asks for at least 12 octets, some initiators take at most 16."""
     return Secret(_random.token_hex(8))
+
+
+def without_secrets(text: str, known: Iterable[Secret]) -> str:
+    """Put stars where a console's text shows one of these secrets, or what looks like one that a node boots with."""
+    for secret in known:
+        if secret.reveal():
+            text = text.replace(secret.reveal(), _STARS)
+    return _PRINTED.sub(rf"\1{_STARS}", text)

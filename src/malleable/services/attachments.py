@@ -26,6 +26,7 @@ class PlacedAttachment:
     nic: Nic
     node: str
     network: str  #: "" when the reader may not see the network
+    vid: int
 
     @property
     def id(self) -> AttachmentId:
@@ -115,9 +116,14 @@ def _placed(tx: Transaction, caller: Caller, found: Sequence[Attachment]) -> tup
     nodes = names_of(tx.nodes, (nic.node_id for nic in nics.values()))
     networks = tx.networks.list(id={a.network_id for a in found})
     names = {n.id: n.name for n in networks if may(caller, "network_get", project_id=n.project_id)}
+    vids = {n.id: n.vid for n in networks}
     return tuple(
         PlacedAttachment(
-            attachment=a, nic=nics[a.nic_id], node=nodes[nics[a.nic_id].node_id], network=names.get(a.network_id, "")
+            attachment=a,
+            nic=nics[a.nic_id],
+            node=nodes[nics[a.nic_id].node_id],
+            network=names.get(a.network_id, ""),
+            vid=vids[a.network_id],
         )
         for a in found
     )

@@ -7,7 +7,7 @@ from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import NicId, NodeId, new_id
 from malleable.domain.nodes import BootState, Nic, Node, NodeState, PowerState
 from malleable.domain.operations import ACTIVE_STATES, Operation
-from malleable.domain.secrets import Secret
+from malleable.domain.secrets import Secret, without_secrets
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import PortState
 from malleable.services.authorization import require
@@ -24,7 +24,8 @@ from malleable.services.finding import (
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.switches import find_port
 from malleable.workflows import enrol, power, release
-from malleable.workflows.powering import bmc_of
+from malleable.workflows.booting import boot_secrets
+from malleable.workflows.powering import NO_DRIVER, bmc_of
 from malleable.workflows.requests import move_node, record
 from malleable.workflows.switching import ports_of_node
 
@@ -214,12 +215,13 @@ class Nodes:
         """
         with self._parts.store.reading() as tx:
             node = find_node(tx, caller, "node_console", ref)
+            secrets = boot_secrets(tx, node.id)
         if not caller.is_operator and not _has_run(node):
             return ""
         driver = self._parts.drivers.power.get(node.power_driver)
         if driver is None:
-            raise Conflict(f"There is no power driver {node.power_driver} here.", code="no-driver")
-        return driver.console_tail(bmc_of(node), min(lines, CONSOLE_LINES_MAX))
+            raise Conflict(f"There is no power driver {node.power_driver} here.", code="no-driver", public=NO_DRIVER)
+        return without_secrets(driver.console_tail(bmc_of(node), min(lines, CONSOLE_LINES_MAX)), secrets)
 
 
 def _has_run(node: Node) -> bool:

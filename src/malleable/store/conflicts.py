@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Index, Select, Table, UniqueConstraint, and_, bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 
-from malleable.domain.errors import Conflict
+from malleable.domain.errors import Conflict, Public
 from malleable.domain.operations import ACTIVE_STATES
 from malleable.store import schema as s
 from malleable.store.records import Record
@@ -29,12 +29,14 @@ class Taken:
     held: str  #: when the holder was found
     holder: Select[Any]  #: reads facts of the holder; parameters are fields of the refused value
     fix: str = ""
+    public: Public | None = None  #: for tenants, where the words are about the room
 
 
 def _given(column: Any, name: str) -> Any:
     return column == bindparam(name, type_=column.type)
 
 
+_NO_NETWORK = Public("The network could not be made.", "Try again.")
 _NIC_AND_NODE = (
     select(s.nics.c.id.label("nic_id"), s.nics.c.name.label("nic"), s.nodes.c.id.label("node_id"))
     .add_columns(s.nodes.c.name.label("node"))
@@ -108,6 +110,7 @@ _TAKEN = {
             _given(s.networks.c.fabric, "fabric"), _given(s.networks.c.vid, "vid")
         ),
         fix="Use another VLAN.",
+        public=_NO_NETWORK,
     ),
     "uq_vlans_network_id": Taken(
         plain="The network has a VLAN already.",
@@ -115,6 +118,7 @@ _TAKEN = {
         holder=select(s.vlans.c.vid.label("held_vid"), s.vlans.c.fabric.label("held_fabric")).where(
             _given(s.vlans.c.network_id, "network_id")
         ),
+        public=_NO_NETWORK,
     ),
 }
 
@@ -177,7 +181,8 @@ def _tell(session: Session, taken: Taken, values: Facts, constraint: str) -> Con
     found = session.after_death(taken.holder, wanted)
     facts = dict(found[0]) if found else {}
     words = (taken.held if found else taken.plain).format(**{**values, **facts})
-    return Conflict(words, fix=taken.fix, details={"constraint": constraint, **_plain(facts)})
+    details = {"constraint": constraint, **_plain(facts)}
+    return Conflict(words, fix=taken.fix, details=details, public=taken.public)
 
 
 def _tell_generic(session: Session, table: Table, constraint: str, values: Facts) -> Conflict:

@@ -69,7 +69,8 @@ class EventTable:
         """Add an event to its chains; chains never fork, however many writers."""
         self._session.require_writable()
         # As it will be read back, so that its hash can be computed again: instants in UTC, tuples as lists.
-        self._pending.append(replace(event, at=in_utc(event.at), data=json.loads(json.dumps(dict(event.data)))))
+        data, detail = (json.loads(json.dumps(dict(part))) for part in (event.data, event.detail))
+        self._pending.append(replace(event, at=in_utc(event.at), data=data, detail=detail))
 
     def list(self, page: Page, **equal: object) -> tuple[Event, ...]:
         """Read events in order of id; filters as in Rows."""

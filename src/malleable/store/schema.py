@@ -367,6 +367,7 @@ operations = Table(
     Column("attempt", Integer, nullable=False),
     Column("is_cancel_requested", Boolean, nullable=False),
     _text("reason"),
+    _text("public_reason"),
     Column("error", JsonObject),
     Column("result", JsonObject, nullable=False),
     _text("resource"),
@@ -412,6 +413,7 @@ steps = Table(
     Column("finished_at", Instant),
     Column("evidence", JsonObject, nullable=False),
     _text("error"),
+    _text("public_error"),
     PrimaryKeyConstraint("operation_id", "ordinal"),
     info={"noun": "step"},
 )
@@ -437,6 +439,8 @@ events = Table(
     Column("node_id", Id),
     Column("operation_id", Id),
     Column("data", VerbatimJson, nullable=False),
+    Column("detail", VerbatimJson, nullable=False),
+    _text("detail_hash"),
     info={"noun": "event"},
 )
 _pages(events, "kind project_id node_id operation_id")

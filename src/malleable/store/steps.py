@@ -31,6 +31,7 @@ def _begin(insert: Any) -> Any:
         "started_at": bindparam("now", type_=steps.c.started_at.type),
         "evidence": {},
         "error": "",
+        "public_error": "",
     }
     return (
         insert(steps)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from malleable.domain.disks import DiskState, TargetState
 from malleable.wire.nodes import BootOptions
-from malleable.wire.shapes import MAX_BYTES, Answer, Name, Ref, Request
+from malleable.wire.shapes import MAX_BYTES, Answer, Name, Open, Ref, Request
 
 
 class DiskRequest(Request):
@@ -30,30 +30,30 @@ class DiskMoveRequest(BootOptions):
 class DiskView(Answer):
     """A disk; ``node`` is where it runs."""
 
-    id: UUID
-    name: str
-    project_id: UUID
-    project: str
-    image_id: UUID
-    image: str
-    state: DiskState
-    size_bytes: int
-    node_id: UUID | None
-    node: str | None
-    created_at: datetime
+    id: Open[UUID]
+    name: Open[str]
+    project_id: Open[UUID]
+    project: Open[str]
+    image_id: Open[UUID]
+    image: Open[str]
+    state: Open[DiskState]
+    size_bytes: Open[int]
+    node_id: Open[UUID | None]
+    node: Open[str | None]
+    created_at: Open[datetime]
 
 
 class TargetView(Answer):
     """A disk presented to a node; never its CHAP secret."""
 
-    id: UUID
-    disk_id: UUID
-    disk: str
-    node_id: UUID
-    node: str
-    network_id: UUID
-    network: str
-    state: TargetState
-    iqn: str
-    initiator_address: str
-    created_at: datetime
+    id: Open[UUID]
+    disk_id: Open[UUID]
+    disk: Open[str]
+    node_id: Open[UUID]
+    node: Open[str]
+    network_id: Open[UUID]
+    network: Open[str]
+    state: Open[TargetState]
+    iqn: Open[str]
+    initiator_address: Open[str]
+    created_at: Open[datetime]

@@ -3,26 +3,28 @@
 from datetime import datetime
 from uuid import UUID
 
-from malleable.wire.shapes import Answer
+from malleable.wire.shapes import Answer, Open
 
 
 class EventView(Answer):
     """Something that happened; null ``actor_id`` is the service itself."""
 
-    id: UUID
-    kind: str
-    at: datetime
-    actor_id: UUID | None
-    project_id: UUID | None
-    node_id: UUID | None
-    operation_id: UUID | None
-    data: dict[str, object]
+    id: Open[UUID]
+    kind: Open[str]
+    at: Open[datetime]
+    actor_id: Open[UUID | None]
+    project_id: Open[UUID | None]
+    node_id: Open[UUID | None]
+    operation_id: Open[UUID | None]
+    data: Open[dict[str, object]]
+    detail: dict[str, object] = {}  #: what more the provider knows of it
+    detail_hash: Open[str] = ""  #: of ``detail``: who cannot read it can still verify the chain
 
 
 class LinkView(Answer):
     """An event's place in a chain; ``domain.events.link_hash`` over it gives ``hash``."""
 
-    position: int
-    previous_hash: str
-    hash: str
-    event: EventView | None  #: null when it is not the caller's to see (an earlier holder of a node)
+    position: Open[int]
+    previous_hash: Open[str]
+    hash: Open[str]
+    event: Open[EventView | None]  #: null when it is not the caller's to see (an earlier holder of a node)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from malleable.domain.images import BootWay, ImageState, UpProof
 from malleable.domain.nodes import Firmware
-from malleable.wire.shapes import MAX_BYTES, Answer, FileName, Line, Name, Ref, Request, Sha256
+from malleable.wire.shapes import MAX_BYTES, Answer, FileName, Line, Name, Open, Ref, Request, Sha256
 
 
 class ImageRequest(Request):
@@ -32,20 +32,20 @@ class ImageRequest(Request):
 class ImageView(Answer):
     """An image."""
 
-    id: UUID
-    name: str
-    project_id: UUID | None
-    project: str | None
-    state: ImageState
-    size_bytes: int
-    sha256: str
-    os: str
-    architecture: str
-    firmwares: tuple[Firmware, ...]
-    boot_ways: tuple[BootWay, ...]
-    up_proof: UpProof
-    kernel: str
-    initrd: str
-    cmdline: str
-    default_user: str
-    created_at: datetime
+    id: Open[UUID]
+    name: Open[str]
+    project_id: Open[UUID | None]
+    project: Open[str | None]
+    state: Open[ImageState]
+    size_bytes: Open[int]
+    sha256: Open[str]
+    os: Open[str]
+    architecture: Open[str]
+    firmwares: Open[tuple[Firmware, ...]]
+    boot_ways: Open[tuple[BootWay, ...]]
+    up_proof: Open[UpProof]
+    kernel: Open[str]
+    initrd: Open[str]
+    cmdline: Open[str]
+    default_user: Open[str]
+    created_at: Open[datetime]

@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from malleable.domain.networks import AttachmentState, Channel, NetworkKind, NetworkState
-from malleable.wire.shapes import Answer, Cidr, Name, Ref, Request
+from malleable.wire.shapes import Answer, Cidr, Name, Open, Ref, Request
 
 
 class NetworkRequest(Request):
@@ -18,22 +18,25 @@ class NetworkRequest(Request):
 
 
 class NetworkView(Answer):
-    """A network; ``is_served`` says whether the gateway has put its present form in force."""
+    """A network; ``is_served`` says whether the gateway has put its present form in force.
 
-    id: UUID
-    name: str
-    project_id: UUID | None
-    project: str | None
-    kind: NetworkKind
-    fabric: str
-    vid: int
-    cidr: str
-    gateway_address: str
-    state: NetworkState
-    generation: int
-    served_generation: int
-    is_served: bool
-    created_at: datetime
+    ``vid`` is the provider's; tenants read the VLAN of a tagged attachment there.
+    """
+
+    id: Open[UUID]
+    name: Open[str]
+    project_id: Open[UUID | None]
+    project: Open[str | None]
+    kind: Open[NetworkKind]
+    fabric: Open[str]
+    vid: int | None = None
+    cidr: Open[str]
+    gateway_address: Open[str]
+    state: Open[NetworkState]
+    generation: Open[int]
+    served_generation: Open[int]
+    is_served: Open[bool]
+    created_at: Open[datetime]
 
 
 class AttachmentRequest(Request):
@@ -46,17 +49,21 @@ class AttachmentRequest(Request):
 
 
 class AttachmentView(Answer):
-    """A NIC on a network."""
+    """A NIC on a network.
 
-    id: UUID
-    node_id: UUID
-    node: str
-    nic_id: UUID
-    nic: str
-    mac: str
-    network_id: UUID
-    network: str
-    channel: Channel
-    state: AttachmentState
-    address: str
-    created_at: datetime
+    A tagged one tells its VLAN to tenants too: their system cannot use it without.
+    """
+
+    id: Open[UUID]
+    node_id: Open[UUID]
+    node: Open[str]
+    nic_id: Open[UUID]
+    nic: Open[str]
+    mac: Open[str]
+    network_id: Open[UUID]
+    network: Open[str]
+    channel: Open[Channel]
+    state: Open[AttachmentState]
+    address: Open[str]
+    vlan: Open[int | None]  #: the tag the node's system uses; null on the native channel, which has none
+    created_at: Open[datetime]

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 from malleable.domain.errors import Invalid
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
-from malleable.wire.shapes import MAX_BYTES, Answer, Hostname, Line, Mac, Name, Ref, Request, Text, checked
+from malleable.wire.shapes import MAX_BYTES, Answer, Hostname, Line, Mac, Name, Open, Ref, Request, Text, checked
 from malleable.wire.switches import PortName
 
 SshKey = Annotated[str, StringConstraints(max_length=16 * 1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -71,37 +71,37 @@ class BmcView(Answer):
 class NodeView(Answer):
     """A node. ``project`` is its holder; ``bmc`` is null for all but operators and admins."""
 
-    id: UUID
-    name: str
-    state: NodeState
-    state_reason: str
-    state_since: datetime
-    project_id: UUID | None
-    project: str | None
-    boot: BootState
-    power: PowerState
-    power_seen_at: datetime | None
-    firmware: Firmware | None
-    system_uuid: str
-    vendor: str
-    model: str
-    serial: str
-    cpu_count: int | None
-    memory_mib: int | None
-    created_at: datetime
-    bmc: BmcView | None
+    id: Open[UUID]
+    name: Open[str]
+    state: Open[NodeState]
+    state_reason: Open[str]
+    state_since: Open[datetime]
+    project_id: Open[UUID | None]
+    project: Open[str | None]
+    boot: Open[BootState]
+    power: Open[PowerState]
+    power_seen_at: Open[datetime | None]
+    firmware: Open[Firmware | None]
+    system_uuid: str = ""
+    vendor: Open[str]
+    model: Open[str]
+    serial: str = ""
+    cpu_count: Open[int | None]
+    memory_mib: Open[int | None]
+    created_at: Open[datetime]
+    bmc: BmcView | None = None
 
 
 class NicView(Answer):
     """A NIC and the switch port it is wired to; operators and admins alone see the wiring."""
 
-    id: UUID
-    node_id: UUID
-    name: str
-    mac: str
-    switch_port_id: UUID | None
-    switch: str | None
-    port: str | None
+    id: Open[UUID]
+    node_id: Open[UUID]
+    name: Open[str]
+    mac: Open[str]
+    switch_port_id: UUID | None = None
+    switch: str | None = None
+    port: str | None = None
 
 
 class PowerAction(StrEnum):
@@ -127,7 +127,7 @@ class MaintenanceRequest(Request):
 class ConsoleView(Answer):
     """The serial console's last lines since power-on."""
 
-    text: str
+    text: Open[str]
 
 
 class BootOptions(Request):

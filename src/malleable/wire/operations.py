@@ -1,52 +1,82 @@
 """Operations and their timelines."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from malleable.domain.operations import Direction, OperationState
-from malleable.wire.shapes import Answer
+from malleable.wire.shapes import Answer, ForTenants, Open
 
 
 class StepView(Answer):
     """One line of a timeline."""
 
-    ordinal: int
-    name: str
-    direction: Direction
-    attempts: int
-    started_at: datetime
-    finished_at: datetime | None
-    evidence: dict[str, object]
-    error: str
+    ordinal: Open[int]
+    name: Open[str]
+    direction: Open[Direction]
+    attempts: Open[int]
+    started_at: Open[datetime]
+    finished_at: Open[datetime | None]
+    evidence: Annotated[
+        dict[str, object],
+        ForTenants(
+            "after",
+            "alias",
+            "boot",
+            "boot_intent",
+            "disk",
+            "generation",
+            "image",
+            "initiator_address",
+            "iqn",
+            "network",
+            "phoned_home_at",
+            "ports_shut",
+            "power",
+            "revoked",
+            "session",
+            "sessions_left",
+            "sha256",
+            "size_bytes",
+            "targets",
+            "upload",
+            "virtual_media",
+        ),
+    ] = {}
+    error: Open[str]
 
 
 class OperationView(Answer):
     """Something that takes time."""
 
-    id: UUID
-    kind: str
-    node_id: UUID | None
-    node: str | None
-    project_id: UUID | None
-    project: str | None
-    actor_id: UUID | None
-    arguments: dict[str, object]
-    state: OperationState
-    direction: Direction
-    step: str
-    attempt: int
-    is_cancel_requested: bool
-    reason: str
-    error: dict[str, object] | None
-    result: dict[str, object]
-    next_due_at: datetime
-    step_deadline_at: datetime | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    id: Open[UUID]
+    kind: Open[str]
+    node_id: Open[UUID | None]
+    node: Open[str | None]
+    project_id: Open[UUID | None]
+    project: Open[str | None]
+    actor_id: Open[UUID | None]
+    arguments: Annotated[
+        dict[str, object],
+        ForTenants("action", "after", "attachment_id", "disk_id", "image_id", "makes_disk", "name", "network_id"),
+    ] = {}
+    state: Open[OperationState]
+    direction: Open[Direction]
+    step: Open[str]
+    attempt: Open[int]
+    is_cancel_requested: Open[bool]
+    reason: Open[str]
+    public_reason: str = ""  #: ``reason`` as tenants read it
+    error: Annotated[dict[str, object] | None, ForTenants("code", "explanation", "fix", "message", "step")]
+    result: Annotated[dict[str, object], ForTenants("disk_id")] = {}
+    next_due_at: Open[datetime]
+    step_deadline_at: Open[datetime | None]
+    created_at: Open[datetime]
+    started_at: Open[datetime | None]
+    finished_at: Open[datetime | None]
 
 
 class OperationDetail(OperationView):
     """An operation with its timeline, in order of beginning."""
 
-    steps: tuple[StepView, ...]
+    steps: Open[tuple[StepView, ...]]

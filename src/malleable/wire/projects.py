@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from malleable.domain.projects import Role
-from malleable.wire.shapes import Answer, Name, Request
+from malleable.wire.shapes import Answer, Name, Open, Request
 
 
 class ProjectRequest(Request):
@@ -16,9 +16,9 @@ class ProjectRequest(Request):
 class ProjectView(Answer):
     """A project."""
 
-    id: UUID
-    name: str
-    created_at: datetime
+    id: Open[UUID]
+    name: Open[str]
+    created_at: Open[datetime]
 
 
 class MemberRequest(Request):
@@ -30,6 +30,6 @@ class MemberRequest(Request):
 class MemberView(Answer):
     """A member of a project."""
 
-    user_id: UUID
-    user: str
-    role: Role
+    user_id: Open[UUID]
+    user: Open[str]
+    role: Open[Role]

@@ -15,6 +15,22 @@ from malleable.domain.nodes import parse_mac
 T = TypeVar("T")
 
 
+class ForTenants:
+    """Marks a field that tenants are sent, and in a field that is a JSON object the keys; see ``api/audience.py``.
+
+    What is not marked is the provider's alone, and needs a default: a tenant's client reads answers without it.
+    """
+
+    __slots__ = ("keys",)
+
+    def __init__(self, *keys: str) -> None:
+        """Show the whole field, or only ``keys`` of it."""
+        self.keys = keys
+
+
+Open = Annotated[T, ForTenants()]
+
+
 class Request(BaseModel):
     """A body a client sends: a field we do not know is a mistake, and is told."""
 
@@ -30,21 +46,26 @@ class Answer(BaseModel):
 class Listing(Answer, Generic[T]):
     """One page of a list, in order of id; ``next`` goes into ``?after=`` and is null on the last page."""
 
-    items: tuple[T, ...]
-    next: str | None = None
+    items: Open[tuple[T, ...]]
+    next: Open[str | None] = None
 
 
 class Problem(Answer):
     """An error (RFC 9457): what is wrong, what to do, and facts for programs."""
 
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    code: str
-    fix: str = ""
-    details: dict[str, object] = {}
-    instance: str | None = None  #: the request's id, to find it in the server's log
+    type: Open[str] = "about:blank"
+    title: Open[str]
+    status: Open[int]
+    detail: Open[str]
+    code: Open[str]
+    fix: Open[str] = ""
+    details: Annotated[
+        dict[str, object],
+        ForTenants(
+            "disks", "fields", "ids", "images", "networks", "node", "nodes", "projects", "retry_after_s", "state"
+        ),
+    ] = {}
+    instance: Open[str | None] = None  #: the request's id, to find it in the server's log
 
 
 def checked(parse: Callable[[str], str]) -> AfterValidator:

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from malleable.domain.projects import Role
-from malleable.wire.shapes import Answer, Line, Name, Ref, Request
+from malleable.wire.shapes import Answer, Line, Name, Open, Ref, Request
 
 PASSWORD_MIN_CHARS = 10
 TOKEN_DEFAULT_TTL_S = 12 * 3600
@@ -22,10 +22,10 @@ Ttl = Annotated[int, Field(ge=1, le=TOKEN_MAX_TTL_S)]
 class UserView(Answer):
     """A local account; never its password's hash."""
 
-    id: UUID
-    name: str
-    site_role: Role | None
-    created_at: datetime
+    id: Open[UUID]
+    name: Open[str]
+    site_role: Open[Role | None]
+    created_at: Open[datetime]
 
 
 class LoginRequest(Request):
@@ -51,42 +51,42 @@ class TokenRequest(Request):
 class TokenView(Answer):
     """A token without its secret."""
 
-    id: UUID
-    user_id: UUID
-    user: str
-    name: str
-    project_id: UUID | None
-    project: str | None
-    is_read_only: bool
-    expires_at: datetime
-    revoked_at: datetime | None
-    created_at: datetime
+    id: Open[UUID]
+    user_id: Open[UUID]
+    user: Open[str]
+    name: Open[str]
+    project_id: Open[UUID | None]
+    project: Open[str | None]
+    is_read_only: Open[bool]
+    expires_at: Open[datetime]
+    revoked_at: Open[datetime | None]
+    created_at: Open[datetime]
 
 
 class TokenIssued(Answer):
     """A new token; this is the only time its secret is shown."""
 
-    id: UUID
-    token: str = Field(repr=False)
-    expires_at: datetime
-    user: UserView
+    id: Open[UUID]
+    token: Open[str] = Field(repr=False)
+    expires_at: Open[datetime]
+    user: Open[UserView]
 
 
 class MembershipView(Answer):
     """One of the caller's memberships."""
 
-    project_id: UUID
-    project: str
-    role: Role
+    project_id: Open[UUID]
+    project: Open[str]
+    role: Open[Role]
 
 
 class WhoamiView(Answer):
     """Who the token belongs to and what it may do."""
 
-    user: UserView
-    site_role: Role | None
-    memberships: tuple[MembershipView, ...]
-    token: TokenView
+    user: Open[UserView]
+    site_role: Open[Role | None]
+    memberships: Open[tuple[MembershipView, ...]]
+    token: Open[TokenView]
 
 
 class UserRequest(Request):

@@ -19,7 +19,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SwitchPort
 from malleable.workflows import switching
-from malleable.workflows.requests import begin, record
+from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ending, Workflow
 
 
@@ -137,7 +137,7 @@ def _holder(node: Node) -> ProjectId:
 
 def _recorded(kind: str) -> Ending:
     def end(tx: Transaction, operation: Operation, now: datetime) -> None:
-        data = {"network_id": operation.arguments.get("network_id"), "reason": operation.reason}
+        data = {"network_id": operation.arguments.get("network_id"), **reasons(operation)}
         record(tx, now, kind, operation=operation, data=data)
 
     return end
@@ -146,7 +146,7 @@ def _recorded(kind: str) -> Ending:
 def _undone(tx: Transaction, operation: Operation, now: datetime) -> None:
     attachment_id = UUID(str(operation.arguments["attachment_id"]))
     tx.attachments.remove(attachment_id, expect={"state": AttachmentState.ATTACHING})
-    record(tx, now, "network.attach-undone", operation=operation, data={"reason": operation.reason})
+    record(tx, now, "network.attach-undone", operation=operation, data=reasons(operation))
 
 
 def _doubt(tx: Transaction, operation: Operation, now: datetime) -> None:
@@ -155,7 +155,7 @@ def _doubt(tx: Transaction, operation: Operation, now: datetime) -> None:
         switching.doubt_ports(tx, operation.node_id)
         reason = f"a port is in an unknown state after {operation.kind}: {operation.reason}"
         tx.nodes.change(operation.node_id, state_reason=reason)
-    record(tx, now, "port.unknown", operation=operation, data={"reason": operation.reason})
+    record(tx, now, "port.unknown", operation=operation, data=reasons(operation))
 
 
 ATTACH = Workflow(

@@ -1,16 +1,17 @@
 """Steps that tell the gateway what a node shall run, and that prove it runs."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from malleable.domain.boots import BOOT_STAGES, Boot
-from malleable.domain.errors import Conflict
+from malleable.domain.errors import Conflict, Public
 from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, OperationId
 from malleable.domain.images import UpProof
 from malleable.domain.nodes import BootState
 from malleable.domain.operations import OperationState, Wait
-from malleable.domain.secrets import random_secret
+from malleable.domain.secrets import Secret, random_secret, without_secrets
 from malleable.domain.store import Transaction
 from malleable.workflows.powering import bmc_of, node_of, power_of
 from malleable.workflows.requests import record
@@ -21,6 +22,14 @@ UP_LOOK_S = 0.5
 #: Real firmware needs minutes for its self-test alone.
 UP_DEADLINE_S = timedelta(minutes=20).total_seconds()
 CONSOLE_LINES = 20
+GATEWAY_FIX = (
+    "Start `m2d gateway` or read its log; `m2 network show` tells whether it serves the network. Then try again."
+)
+_SEE_CONSOLE = Public(
+    "",
+    "Read the console's last lines (`m2 operation show`): does the image boot on such a node, and does its system do"
+    " what the image declares? If the node never asked for its boot script, ask the provider.",
+)
 
 
 def _node_id(context: Context) -> NodeId:
@@ -35,11 +44,22 @@ def await_predecessor(context: Context) -> Done | Wait:
     with context.store.reading() as tx:
         first = tx.operations.get(first_id)
     if first.is_active:
+        fix = f"See what the {first.kind} waits for: `m2 operation show {first.id}`. Then try again."
         return Wait(
-            seconds=2.0, reason=f"waits for the end of {first.kind} {first.id}", resource=f"operation:{first.id}"
+            seconds=2.0,
+            reason=f"waits for the end of {first.kind} {first.id}",
+            public=Public(f"It waits for the end of the {first.kind} before it.", fix),
+            fix=fix,
+            resource=f"operation:{first.id}",
         )
     if first.state is not OperationState.SUCCEEDED:
-        raise Conflict(f"The {first.kind} before it {first.state}: {first.reason}", code="predecessor-failed")
+        fix = f"See why: `m2 operation show {first.id}`. Then try again."
+        raise Conflict(
+            f"The {first.kind} before it {first.state}: {first.reason}",
+            code="predecessor-failed",
+            fix=fix,
+            public=Public(f"The {first.kind} before it {first.state}.", fix),
+        )
     return Done(evidence={"after": str(first_id)})
 
 
@@ -51,6 +71,8 @@ def arm(context: Context) -> Done | Wait:
     return Ask(
         seconds=GATEWAY_LOOK_S,
         reason="the gateway takes the boot intent over",
+        public=Public("The gateway takes over what the node shall boot."),
+        fix=GATEWAY_FIX,
         resource=f"network:{_network_id(context)}",
         write=lambda tx: {"generation": _write_intent(context, tx)},
     )
@@ -72,6 +94,8 @@ def _served(context: Context, generation: int, what: str) -> Done | Wait:
     return Ask(
         seconds=GATEWAY_LOOK_S,
         reason=f"the gateway has not yet taken the {what} over (is `m2d gateway` running?)",
+        public=Public(f"The gateway has not yet taken the {what} over."),
+        fix=GATEWAY_FIX,
         memory={"generation": generation},
         resource=f"network:{network_id}",
         write=look_again,
@@ -117,6 +141,8 @@ def disarm(context: Context) -> Done | Wait:
     return Ask(
         seconds=GATEWAY_LOOK_S,
         reason="the gateway forgets the boot intent",
+        public=Public("The gateway forgets what the node booted."),
+        fix=GATEWAY_FIX,
         resource=f"network:{gone.network_id}",
         write=forget,
     )
@@ -137,7 +163,7 @@ def await_up(context: Context) -> Done | Wait:
 
 def _phoned_home(context: Context, boot: Boot) -> Done | Wait:
     if boot.phoned_home_at is None:
-        return Wait(seconds=5.0, reason=_progress(boot, "to phone home"), resource=f"boot:{boot.node_id}")
+        return _not_yet(boot, 5.0, "to phone home")
     return _up(context, boot, {"phoned_home_at": boot.phoned_home_at.isoformat()})
 
 
@@ -156,7 +182,19 @@ def _logged_in(context: Context, boot: Boot) -> Done | Wait:
     systems = [s for s in sessions if s.alias or boot.metadata_fetched_at is not None]
     if systems:
         return _up(context, boot, {"session": systems[-1].number, "alias": systems[-1].alias})
-    return Wait(seconds=UP_LOOK_S, reason=_progress(boot, "to log in to its disk"), resource=f"boot:{boot.node_id}")
+    return _not_yet(boot, UP_LOOK_S, "to log in to its disk")
+
+
+def _not_yet(boot: Boot, seconds: float, goal: str) -> Wait:
+    reason = _progress(boot, goal)
+    return Wait(
+        seconds=seconds,
+        reason=reason,
+        public=replace(_SEE_CONSOLE, message=f"{reason[0].upper()}{reason[1:]}."),
+        fix="Read the console's last lines (`m2 operation show`): without an answer to DHCP look at the cable, the"
+        " port's VLAN and `m2d gateway`; after it, at the image. Then try again.",
+        resource=f"boot:{boot.node_id}",
+    )
 
 
 def _up(context: Context, boot: Boot, evidence: dict[str, object]) -> Done:
@@ -187,7 +225,16 @@ def explain_boot(context: Context) -> str:
     """Quote the console's last lines."""
     node = node_of(context)
     tail = power_of(context, node).console_tail(bmc_of(node), CONSOLE_LINES)
-    return f"The console's last lines:\n{tail}" if tail else "The BMC keeps no console log."
+    with context.store.reading() as tx:
+        tail = without_secrets(tail, boot_secrets(tx, node.id))
+    return f"The console's last lines:\n{tail}" if tail else "There is no log of the node's console."
+
+
+def boot_secrets(tx: Transaction, node_id: NodeId) -> tuple[Secret, ...]:
+    """List what a node was given to boot with, which its firmware or kernel may print on its console."""
+    boot = tx.boots.find(node_id=node_id)
+    targets = tx.targets.list(node_id=node_id)
+    return (*(target.chap_password for target in targets), *((boot.token,) if boot else ()))
 
 
 AWAIT_PREDECESSOR = Step(
@@ -197,12 +244,15 @@ AWAIT_PREDECESSOR = Step(
     deadline_s=timedelta(minutes=30).total_seconds(),
     needed=lambda operation: bool(operation.arguments.get("after")),
 )
-ARM_BOOT = Step(name="arm-boot", do=arm, undo=disarm, deadline_s=timedelta(minutes=5).total_seconds())
+ARM_BOOT = Step(
+    name="arm-boot", do=arm, undo=disarm, deadline_s=timedelta(minutes=5).total_seconds(), device="The gateway"
+)
 DISARM_BOOT = Step(
     name="disarm-boot",
     do=disarm,
     # No undo: without an intent the node gets nothing that runs.
     deadline_s=timedelta(minutes=10).total_seconds(),
+    device="The gateway",
 )
 AWAIT_UP = Step(
     name="await-up",
@@ -211,4 +261,5 @@ AWAIT_UP = Step(
     deadline_s=UP_DEADLINE_S,
     sla_s=60.0,
     explain=explain_boot,
+    device="The server of the node's disk",
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from malleable.domain.errors import Busy, FenceLost, MalleableError, Unavailable
+from malleable.domain.errors import Busy, FenceLost, MalleableError, Public, Unavailable
 from malleable.domain.operations import Direction, Operation, OperationState, StepRecord, Wait
 from malleable.domain.store import WORK, Transaction
 from malleable.workflows import plan
@@ -19,7 +19,13 @@ T = TypeVar("T")
 RESOURCE_RECHECK_S = 10.0
 #: So often may workers die at one step, beyond its tries, before somebody has to look at it.
 DEATHS_MAX = 5
-CANCELLED: Mapping[str, object] = {"code": "cancelled", "message": "Cancelled on request.", "fix": ""}
+CANCELLED: Mapping[str, object] = {
+    "code": "cancelled",
+    "message": "Cancelled on request.",
+    "fix": "",
+    "public": {"message": "Cancelled on request.", "fix": ""},
+}
+TAKES_ITS_TURN = Public("It waits for its turn.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +108,7 @@ class Boundary:
     def wait(self, place: Place, wait: Wait) -> None:
         """Give the lease back until the wait is over, or until the step's deadline. Errors: Unwritten."""
         # A wait is not a failed try: the count of tries starts again at the next look.
-        self._let_go(self._until(wait.seconds), wait.reason, attempt=0, resource=wait.resource)
+        self._let_go(self._until(wait.seconds), wait.reason, wait.public, attempt=0, resource=wait.resource)
         memory = dict(wait.memory)
         if isinstance(wait, Ask):
             memory |= self._written(wait.write)
@@ -111,26 +117,29 @@ class Boundary:
 
     def retry(self, place: Place, error: Exception) -> None:
         """Give the lease back until the step's next try."""
-        self._let_go(self._until(place.step.retry.delay_s(self.operation.attempt)), f"will try again: {error}")
-        self._end_step(place, error=str(error))
+        public = public_of(error, place)
+        due_at = self._until(place.step.retry.delay_s(self.operation.attempt))
+        self._let_go(due_at, f"will try again: {error}", Public(f"{public.message} It is tried again."))
+        self._end_step(place, error=str(error), public_error=public.message)
 
     def fail(self, place: Place, problem: Mapping[str, object]) -> Begun | None:
         """Turn back after a step's failure; end or park the operation when it cannot."""
-        message = str(problem["message"])
+        message, public = str(problem["message"]), public_message(problem)
+        errors = {"error": message, "public_error": public}
         if self._can_turn_back:
             back = plan.unwinding(self._workflow, self.operation)
             self._write(**self._turned(problem, back))
-            self._end_step(place, finished_at=self._now, error=message)
+            self._end_step(place, finished_at=self._now, **errors)
             return self._enter(back, is_written=True)
         self._write(error=dict(self.operation.error or problem))
-        reason = f"{place.step.name}: {message}"
+        reason, public = f"{place.step.name}: {message}", f"{place.step.name}: {public}"
         if self._workflow.on_stuck is None:
             # The line stays open: when the operation is resumed, the step knows that it was tried before.
-            self._end_step(place, error=message)
-            park(self._tx, self.operation, reason, self._now)
+            self._end_step(place, **errors)
+            park(self._tx, self.operation, reason, public, self._now)
         else:
-            self._end_step(place, finished_at=self._now, error=message)
-            self._close(OperationState.FAILED, reason)
+            self._end_step(place, finished_at=self._now, **errors)
+            self._close(OperationState.FAILED, reason, public)
             self._workflow.on_stuck(self._tx, self.operation, self._now)
         return None
 
@@ -164,6 +173,7 @@ class Boundary:
             "step_deadline_at": deadline_at if self._has_new_deadline else operation.step_deadline_at,
             "resource": step.resource(operation) if step.resource else "",
             "reason": "",
+            "public_reason": "",
         }
 
     def _enter(self, place: Place | None, *, is_written: bool = False) -> Begun | None:
@@ -175,21 +185,22 @@ class Boundary:
             self._write(**self._entering(place))
         resource = self.operation.resource
         if self._is_stopping:
-            self._give_way(0.0, "its worker stops", "")
+            self._give_way(0.0, "its worker stops", Public("It goes on in a moment."), "")
             self._tx.notify(WORK)
             return None
         if not self._has_token(resource):
-            self._give_way(RESOURCE_RECHECK_S, f"waits for its turn at {resource}", resource)
+            self._give_way(RESOURCE_RECHECK_S, f"waits for its turn at {resource}", TAKES_ITS_TURN, resource)
             return None
         record = self._tx.operations.begin_step(self.operation.id, place.step.name, place.direction, self._now)
         return Begun(operation=self.operation, place=place, record=record)
 
-    def _give_way(self, delay_s: float, reason: str, resource: str) -> None:
+    def _give_way(self, delay_s: float, reason: str, public: Public, resource: str) -> None:
         """Leave a step that is entered but not begun: that was no try, and its time has not begun to run."""
         deadline_at = None if self._has_new_deadline else self.operation.step_deadline_at
         self._let_go(
             self._now + timedelta(seconds=delay_s),
             reason,
+            public,
             attempt=self.operation.attempt - 1,
             step_deadline_at=deadline_at,
             resource=resource,
@@ -200,18 +211,18 @@ class Boundary:
     def _end(self) -> None:
         workflow, problem = self._workflow, self.operation.error or {}
         if self.operation.direction is Direction.DO:
-            self._close(OperationState.SUCCEEDED, "")
+            self._close(OperationState.SUCCEEDED, "", "")
             workflow.on_done(self._tx, self.operation, self._now)
             return
         is_cancelled = problem.get("code") == CANCELLED["code"]
-        self._close(
-            OperationState.CANCELLED if is_cancelled else OperationState.FAILED, str(problem.get("message", ""))
-        )
+        state = OperationState.CANCELLED if is_cancelled else OperationState.FAILED
+        self._close(state, str(problem.get("message", "")), public_message(problem))
         if workflow.on_undone is not None:
             workflow.on_undone(self._tx, self.operation, self._now)
 
-    def _close(self, state: OperationState, reason: str) -> None:
-        self._write(state=state, reason=reason, finished_at=self._now, worker="", lease_expires_at=None, resource="")
+    def _close(self, state: OperationState, reason: str, public_reason: str) -> None:
+        ended = {"finished_at": self._now, "worker": "", "lease_expires_at": None, "resource": ""}
+        self._write(state=state, reason=reason, public_reason=public_reason, **ended)
         self._release()
         # Who waits for this operation as its predecessor waits for this resource.
         if self._tx.operations.wake_all(now=self._now, resource=f"operation:{self.operation.id}"):
@@ -237,7 +248,7 @@ class Boundary:
     def _end_step(self, place: Place, **changes: object) -> None:
         self._tx.operations.end_step(self.operation.id, place.step.name, place.direction, **changes)
 
-    def _let_go(self, due_at: datetime, reason: str, *, resource: str = "", **changes: Any) -> None:
+    def _let_go(self, due_at: datetime, reason: str, public: Public, *, resource: str = "", **changes: Any) -> None:
         """Give the lease and the token back until later."""
         is_doing = self.operation.direction is Direction.DO
         is_cancelled = self._write(
@@ -245,6 +256,7 @@ class Boundary:
             state=OperationState.WAITING if is_doing else OperationState.UNDOING,
             resource=resource,
             reason=reason,
+            public_reason=public.message,
             worker="",
             lease_expires_at=None,
             next_due_at=due_at,
@@ -279,13 +291,26 @@ class Boundary:
         _wake_one(self._tx, resource, self._now)
 
 
-def park(tx: Transaction, operation: Operation, reason: str, now: datetime) -> None:
+def public_of(error: Exception, place: Place) -> Public:
+    """Say to a tenant what went wrong at a step."""
+    known = error if isinstance(error, MalleableError) else MalleableError()
+    return known.public(place.step.device)
+
+
+def public_message(problem: Mapping[str, object]) -> str:
+    """Read what tenants are told out of problem details; "" when there is nothing."""
+    public = problem.get("public")
+    return str(public.get("message", "")) if isinstance(public, Mapping) else ""
+
+
+def park(tx: Transaction, operation: Operation, reason: str, public_reason: str, now: datetime) -> None:
     """Stop visibly where only a person can decide. Errors: FenceLost."""
     tx.operations.write(
         operation.id,
         operation.fence,
         state=OperationState.NEEDS_OPERATOR,
         reason=reason,
+        public_reason=public_reason,
         worker="",
         lease_expires_at=None,
         resource="",

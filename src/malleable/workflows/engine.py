@@ -8,15 +8,16 @@ before acting again) or the step ended with everything it wrote.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
 
-from malleable.domain.errors import Busy, FenceLost, Malformed, MalleableError, Unavailable, Unreachable
+from malleable.domain.errors import Busy, FenceLost, Malformed, MalleableError, Public, Unavailable, Unreachable
 from malleable.domain.operations import Operation, Wait
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import WORK, Store
-from malleable.workflows.boundary import Begun, Boundary, Unwritten, park
+from malleable.workflows.boundary import Begun, Boundary, Unwritten, park, public_of
 from malleable.workflows.plan import Place
 from malleable.workflows.steps import Context, Done, Observer, Probe, Workflow
 
@@ -177,12 +178,16 @@ class Engine:
         if not isinstance(error, MalleableError):
             log.error("step failed by a defect", operation=str(context.operation.id), exc_info=error)
             error = _defect(error)
+        public = public_of(error, place)
         problem: dict[str, object] = {"code": error.code, "message": error.message, "fix": error.fix}
         problem |= {"details": error.details, "step": place.step.name}
+        problem["public"] = asdict(public)
         if place.step.explain is not None:
             more = _asked(place.step.explain, context)
             if isinstance(more, Exception):
-                more = f"(no more is known: {more if isinstance(more, MalleableError) else _defect(more)})"
+                why = more if isinstance(more, MalleableError) else _defect(more)
+                problem["details"] = {**error.details, "unexplained": str(why)}
+                more = f"No more is known: {public_of(why, place).message}"
             problem["explanation"] = more
         return problem
 
@@ -196,7 +201,7 @@ class Engine:
             exc_info=error,
         )
         with self.store.transaction() as tx:
-            park(tx, operation, str(known), self.clock.now())
+            park(tx, operation, str(known), known.public().message, self.clock.now())
 
     def _at(self, point: str, operation: Operation) -> None:
         if self._probe is not None:
@@ -225,5 +230,9 @@ def _deadline(place: Place, wait: Wait) -> MalleableError:
     return MalleableError(
         f"The step {place.step.name} was not finished within {place.step.deadline_s:.0f} s: {wait.reason}.",
         code="deadline",
-        fix="See the explanation; repair the cause, then try again.",
+        fix=wait.fix,
+        public=Public(
+            f"The step {place.step.name} was not finished within {place.step.deadline_s:.0f} s. {wait.public.message}",
+            wait.public.fix,
+        ),
     )

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from malleable.domain.errors import Conflict
+from malleable.domain.errors import Conflict, Public
 from malleable.domain.ids import NetworkId, UserId
 from malleable.domain.networks import Network, NetworkState
 from malleable.domain.operations import Operation, Wait
@@ -44,6 +44,8 @@ def _await_gone(context: Context) -> Done | Wait:
         return Wait(
             seconds=2.0,
             reason="the gateway takes the network down (is `m2d gateway` running?)",
+            public=Public("The gateway takes the network down."),
+            fix="Start `m2d gateway`, or read its log. Then resume the operation.",
             resource=f"network:{network_id}",
         )
     reusable_at = context.now() + timedelta(seconds=VLAN_REST_S)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from malleable.domain.errors import Conflict
+from malleable.domain.errors import Conflict, Public
 from malleable.domain.ids import NodeId
 from malleable.domain.nodes import BootState, Node, PowerState
 from malleable.domain.operations import Operation, Retry, Wait
@@ -14,6 +14,8 @@ from malleable.workflows.steps import Context, Done, Step, Write
 POWER_LOOK_S = 0.5
 #: Some BMCs accept a request and forget it: ask again every 20 seconds.
 LOOKS_PER_ASK = 40
+CONTROLLER = "The node's management controller"
+NO_DRIVER = Public("This node cannot be managed at the moment.")
 BMC_RETRY = Retry(attempts=6, first_delay_s=1.0, max_delay_s=20.0)
 
 
@@ -39,6 +41,7 @@ def power_of(context: Context, node: Node) -> Power:
             f"There is no power driver {node.power_driver!r} here.",
             code="no-driver",
             fix=f"Known: {', '.join(sorted(context.drivers.power))}.",
+            public=NO_DRIVER,
         )
     return driver
 
@@ -60,6 +63,9 @@ def _bring(context: Context, want: PowerState) -> Done | Wait:
         return Wait(
             seconds=POWER_LOOK_S,
             reason=f"the BMC still reports the power as {seen} after it was asked for {want}",
+            public=Public(f"{CONTROLLER} still reports the power as {seen} after it was asked for {want}."),
+            fix="Look at the node through its BMC: it takes the request and does not act on it. Restarting the BMC"
+            " helps some. Then try again.",
             memory={"looks": looks + 1},
         )
     return Done(evidence={"power": seen.value}, write=_note_power(node.id, seen, context))
@@ -108,6 +114,7 @@ POWER_OFF = Step(
     deadline_s=180.0,
     retry=BMC_RETRY,
     resource=bmc_resource,
+    device=CONTROLLER,
 )
 RESET_BOOT = Step(
     name="reset-boot",
@@ -115,8 +122,22 @@ RESET_BOOT = Step(
     # No undo: the override that was there belonged to whoever leaves.
     retry=BMC_RETRY,
     resource=bmc_resource,
+    device=CONTROLLER,
 )
 BOOT_FROM_NETWORK = Step(
-    name="boot-from-network", do=boot_from_network, undo=reset_boot, retry=BMC_RETRY, resource=bmc_resource
+    name="boot-from-network",
+    do=boot_from_network,
+    undo=reset_boot,
+    retry=BMC_RETRY,
+    resource=bmc_resource,
+    device=CONTROLLER,
 )
-POWER_ON = Step(name="power-on", do=turn_on, undo=turn_off, deadline_s=180.0, retry=BMC_RETRY, resource=bmc_resource)
+POWER_ON = Step(
+    name="power-on",
+    do=turn_on,
+    undo=turn_off,
+    deadline_s=180.0,
+    retry=BMC_RETRY,
+    resource=bmc_resource,
+    device=CONTROLLER,
+)

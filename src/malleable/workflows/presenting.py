@@ -4,7 +4,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, Target, TargetState, initiator_iqn, new_iqn
-from malleable.domain.errors import Conflict
+from malleable.domain.errors import Conflict, Public
 from malleable.domain.ids import AttachmentId, DiskId, NetworkId, NodeId, TargetId, new_id
 from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.ports import Export
@@ -14,6 +14,8 @@ from malleable.workflows.steps import Context, Done, Step
 
 TARGET_RETRY = Retry(attempts=8, first_delay_s=0.5, max_delay_s=10.0)
 PORTAL_LOOK_S = 1.0
+POOL = "The disk storage"
+TARGETS = "The server of the network's disks"
 
 
 def disk_of(context: Context) -> Disk:
@@ -59,6 +61,8 @@ def export(context: Context) -> Done | Wait:
         return Wait(
             seconds=PORTAL_LOOK_S,
             reason=f"no gateway serves network {network.name} yet",
+            public=Public(f"No gateway serves network {network.name} yet."),
+            fix="Start `m2d gateway`, or read its log. Then try again.",
             resource=f"network:{network.id}",
         )
     if target is None:
@@ -168,6 +172,7 @@ CLONE_DISK = Step(
     undo=discard,
     resource=pool_resource,
     needed=lambda operation: bool(operation.arguments.get("makes_disk")),
+    device=POOL,
 )
 EXPORT_TARGET = Step(
     name="export-target",
@@ -176,6 +181,7 @@ EXPORT_TARGET = Step(
     deadline_s=timedelta(minutes=3).total_seconds(),
     retry=TARGET_RETRY,
     resource=network_resource,
+    device=TARGETS,
 )
 REVOKE_TARGETS = Step(
     name="revoke-targets",
@@ -184,4 +190,5 @@ REVOKE_TARGETS = Step(
     deadline_s=timedelta(minutes=5).total_seconds(),
     retry=TARGET_RETRY,
     resource=network_resource,
+    device=TARGETS,
 )

@@ -16,7 +16,7 @@ from malleable.domain.secrets import Secret, random_secret
 from malleable.domain.store import Transaction
 from malleable.workflows import booting, powering, presenting, switching
 from malleable.workflows.attach import check_connection, reserve_attachment
-from malleable.workflows.requests import begin, move_node, record
+from malleable.workflows.requests import begin, move_node, reasons, record
 from malleable.workflows.steps import Workflow
 
 
@@ -163,7 +163,7 @@ def _undone(tx: Transaction, operation: Operation, now: datetime) -> None:
     else:
         state, reason, kind = NodeState.FREE, "", "freed"
     tx.nodes.change(node.id, state=state, state_reason=reason, state_since=now, project_id=None, boot=BootState.NONE)
-    record(tx, now, f"node.{kind}", node=node, operation=operation, data={"reason": operation.reason})
+    record(tx, now, f"node.{kind}", node=node, operation=operation, data=reasons(operation))
 
 
 def _forget_boot(tx: Transaction, operation: Operation) -> None:
@@ -196,7 +196,8 @@ def quarantine(tx: Transaction, operation: Operation, now: datetime) -> None:
     node = tx.nodes.get(operation.node_id)
     reason = f"{operation.kind} could not be completed or undone: {operation.reason}"
     tx.nodes.change(node.id, state=NodeState.QUARANTINED, state_reason=reason, state_since=now, boot=BootState.NONE)
-    record(tx, now, "node.quarantined", node=node, operation=operation, data={"reason": reason})
+    data = {**reasons(operation), "reason": reason}
+    record(tx, now, "node.quarantined", node=node, operation=operation, data=data)
 
 
 _START = (

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from malleable.domain.errors import Conflict
-from malleable.domain.events import Event
+from malleable.domain.events import Event, detail_hash, split_facts
 from malleable.domain.ids import EventId, NodeId, OperationId, ProjectId, UserId, new_id
 from malleable.domain.nodes import TRANSITIONS, Node, NodeState
 from malleable.domain.operations import Direction, Operation, OperationState
@@ -82,7 +82,13 @@ def resume(tx: Transaction, now: datetime, operation: Operation) -> Operation:
         raise Conflict(f"The operation is not parked: it is {operation.state}.", code="not-parked")
     state = OperationState.WAITING if operation.direction is Direction.DO else OperationState.UNDOING
     tx.operations.change(
-        operation.id, state=state, next_due_at=now, attempt=0, step_deadline_at=now + timedelta(minutes=10), reason=""
+        operation.id,
+        state=state,
+        next_due_at=now,
+        attempt=0,
+        step_deadline_at=now + timedelta(minutes=10),
+        reason="",
+        public_reason="",
     )
     tx.notify(WORK)
     return tx.operations.get(operation.id)
@@ -99,8 +105,12 @@ def record(
     actor_id: UserId | None = None,
     data: Mapping[str, object] = {},
 ) -> None:
-    """Append an event to the chains of its node and its project."""
+    """Append an event to the chains of its node and its project.
+
+    Of ``data`` tenants read what ``PUBLIC_FACTS`` names.
+    """
     owner = project_id or (operation.project_id if operation else None) or (node.project_id if node else None)
+    public, detail = split_facts(data)
     tx.events.append(
         Event(
             id=EventId(new_id()),
@@ -110,10 +120,17 @@ def record(
             project_id=owner,
             node_id=node.id if node else (operation.node_id if operation else None),
             operation_id=operation.id if operation else None,
-            data=dict(data),
+            data=public,
+            detail=detail,
+            detail_hash=detail_hash(detail),
         )
     )
     tx.notify(EVENTS)
+
+
+def reasons(operation: Operation) -> dict[str, object]:
+    """Tell an event why its operation ended: in full, and for tenants."""
+    return {"reason": operation.reason, "public_reason": operation.public_reason}
 
 
 def move_node(
@@ -134,12 +151,11 @@ def move_node(
 
 def _in_the_way(tx: Transaction, node: Node, wanted: NodeState) -> Conflict:
     latest = tx.nodes.get(node.id)
-    holder = f" by project {latest.project_id}" if latest.project_id else ""
     details: dict[str, object] = {"node": latest.name, "state": latest.state.value}
     if latest.project_id:
-        details["held_by"] = str(latest.project_id)
+        details["held_by"] = str(latest.project_id)  # whom is not said aloud: it may be another tenant
     return Conflict(
-        f"Node {latest.name} is {latest.state}{holder}; it cannot become {wanted}.",
+        f"Node {latest.name} is {latest.state}; it cannot become {wanted}.",
         code="node-not-available",
         fix="Choose another node, or wait for its release.",
         details=details,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
 
-from malleable.domain.errors import Conflict
+from malleable.domain.errors import SOME_DEVICE, Conflict
 from malleable.domain.operations import Direction, Operation, Retry, Wait
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import Store, Transaction
@@ -87,7 +87,9 @@ class Step:
     retry: Retry = field(default_factory=Retry)
     resource: Callable[[Operation], str] | None = None  #: the concurrency token, "kind:id"
     needed: Callable[[Operation], bool] = _always  #: decided by the arguments alone
-    explain: Callable[[Context], str] | None = None  #: more words for a failure, e.g. the console's last lines
+    #: More words for a failure, which tenants read too, e.g. the console's last lines.
+    explain: Callable[[Context], str] | None = None
+    device: str = SOME_DEVICE  #: what it asks, as tenants are told
 
 
 #: Runs in the transaction that ends the operation.

@@ -13,7 +13,7 @@ from malleable.domain.images import Image, ImageState
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
 from malleable.domain.store import Transaction
 from malleable.workflows import presenting
-from malleable.workflows.requests import begin, record
+from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
 
 
@@ -157,7 +157,7 @@ def _ended(kind: str) -> Ending:
     def end(tx: Transaction, operation: Operation, now: datetime) -> None:
         keys = ("name", "disk_id", "image_id", "network_id")
         data = {key: operation.arguments[key] for key in keys if key in operation.arguments}
-        record(tx, now, kind, operation=operation, data={**data, "reason": operation.reason})
+        record(tx, now, kind, operation=operation, data={**data, **reasons(operation)})
 
     return end
 
@@ -186,7 +186,7 @@ CREATE_DISK = Workflow(
 DELETE_DISK = Workflow(
     name="delete-disk",
     # No undo: bytes do not come back.
-    steps=(Step(name="delete-disk", do=_delete_disk, resource=presenting.pool_resource),),
+    steps=(Step(name="delete-disk", do=_delete_disk, resource=presenting.pool_resource, device=presenting.POOL),),
     on_done=_ended("disk.deleted"),
     on_undone=None,
 )
@@ -201,6 +201,7 @@ IMPORT_IMAGE = Workflow(
             sla_s=120.0,
             retry=Retry(attempts=2),
             resource=presenting.pool_resource,
+            device=presenting.POOL,
         ),
         # No undo: the upload is of no use once it is sealed; that of a failed image goes when it is deleted.
         DROP_UPLOAD,
@@ -211,7 +212,10 @@ IMPORT_IMAGE = Workflow(
 DELETE_IMAGE = Workflow(
     name="delete-image",
     # No undo: bytes do not come back.
-    steps=(Step(name="delete-image", do=_unseal, resource=presenting.pool_resource), DROP_UPLOAD),
+    steps=(
+        Step(name="delete-image", do=_unseal, resource=presenting.pool_resource, device=presenting.POOL),
+        DROP_UPLOAD,
+    ),
     on_done=_ended("image.deleted"),
     on_undone=None,
 )

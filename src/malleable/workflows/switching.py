@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Malformed
+from malleable.domain.errors import Conflict, Malformed, Public
 from malleable.domain.ids import AttachmentId, NicId, NodeId
 from malleable.domain.networks import Attachment, AttachmentState, Channel
 from malleable.domain.operations import Operation, Retry
@@ -17,6 +17,7 @@ from malleable.domain.store import Transaction
 from malleable.domain.switches import PortConfig, PortState, Switch, SwitchPort
 from malleable.workflows.steps import Context, Done, Step, Write
 
+SWITCH = "The network switch"
 SWITCH_RETRY = Retry(attempts=6, first_delay_s=0.5, max_delay_s=20.0)
 
 
@@ -49,6 +50,7 @@ def switches_of(context: Context, switch: Switch) -> Switches:
             f"There is no switch driver {switch.driver!r} here.",
             code="no-driver",
             fix=f"Known: {', '.join(sorted(context.drivers.switches))}.",
+            public=Public("The network switch cannot be managed at the moment."),
         )
     return driver
 
@@ -211,7 +213,7 @@ def shut_all(context: Context) -> Done:
     with context.store.reading() as tx:
         ports = ports_of_node(tx, node_id)
     proven = settle(context, ports)
-    evidence = {"ports": {port.name: _tell(proven[port.id]) for port in ports}}
+    evidence = {"ports": {port.name: _tell(proven[port.id]) for port in ports}, "ports_shut": len(ports)}
     return Done(evidence=evidence, write=settled(ports, proven, context.now()))
 
 
@@ -243,7 +245,13 @@ def switch_resource(operation: Operation) -> str:
 
 
 CONNECT = Step(
-    name="connect-port", do=connect, undo=disconnect, retry=SWITCH_RETRY, resource=switch_resource, deadline_s=180.0
+    name="connect-port",
+    do=connect,
+    undo=disconnect,
+    retry=SWITCH_RETRY,
+    resource=switch_resource,
+    deadline_s=180.0,
+    device=SWITCH,
 )
 DISCONNECT = Step(
     name="disconnect-port",
@@ -252,6 +260,7 @@ DISCONNECT = Step(
     retry=SWITCH_RETRY,
     resource=switch_resource,
     deadline_s=180.0,
+    device=SWITCH,
 )
 SHUT_PORTS = Step(
     name="shut-ports",
@@ -260,4 +269,5 @@ SHUT_PORTS = Step(
     retry=SWITCH_RETRY,
     resource=switch_resource,
     deadline_s=300.0,
+    device=SWITCH,
 )

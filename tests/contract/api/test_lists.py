@@ -70,8 +70,8 @@ def test_filters_narrow(site: Site) -> None:
 
 def test_tenants_see_no_bmc_and_no_wiring(site: Site) -> None:
     for node in ("held", "free"):
-        assert site.get("member", f"/v1/nodes/{node}").json()["bmc"] is None
-        assert [nic["port"] for nic in items(site.get("member", f"/v1/nodes/{node}/nics"))] == [None]
+        assert "bmc" not in site.get("member", f"/v1/nodes/{node}").json()
+        assert ["port" in nic for nic in items(site.get("member", f"/v1/nodes/{node}/nics"))] == [False]
     assert site.get("operator", "/v1/nodes/held").json()["bmc"]["address"] == "sim://held"
     assert [nic["port"] for nic in items(site.get("operator", "/v1/nodes/held/nics"))] == ["p3"]
 
@@ -125,4 +125,4 @@ def test_views_made_without_validation_are_valid(small_site: Site) -> None:
     validated = Listing[NodeView].model_validate_json(response.content)
     assert validated.model_dump(mode="json") == response.json()
     one = small_site.get("member", "/v1/nodes/held")
-    assert NodeView.model_validate_json(one.content).model_dump(mode="json") == one.json()
+    assert NodeView.model_validate_json(one.content).model_dump(mode="json").items() >= one.json().items()

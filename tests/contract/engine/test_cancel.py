@@ -1,6 +1,7 @@
 """Cancelling and failing: the undos run in reverse, can be resumed themselves, and never end half-way unseen."""
 
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -100,6 +101,7 @@ def test_a_failure_undoes_in_reverse_and_keeps_its_reason(shop: Shop) -> None:
         "fix": "Add it.",
         "details": {},
         "step": "c",
+        "public": asdict(Refused().public()),
     }
 
 

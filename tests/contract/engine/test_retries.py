@@ -146,7 +146,9 @@ def test_a_failing_explanation_hides_nothing(shop: Shop, trouble: Exception) -> 
     operation = shop.run(shop.begin("make"))
     assert (operation.state, operation.reason) == ("failed", "The disk is full.")
     assert operation.error is not None
-    assert "no more is known" in str(operation.error["explanation"])
+    assert "No more is known" in str(operation.error["explanation"])
+    assert "console" not in str(operation.error["explanation"])
+    assert "unexplained" in str(operation.error["details"])
 
 
 def test_a_wait_remembers(shop: Shop) -> None:

@@ -92,7 +92,7 @@ def test_a_broken_chain_is_told_with_its_place_and_fails(told: Desk) -> None:
 
 
 def test_following_goes_on_after_a_broken_stream(told: Desk) -> None:
-    streams = [[91, 92], [93]]
+    streams = [[91, 92], [91, 92, 93]]
     resumed: list[str | None] = []
 
     def serve(request: httpx.Request) -> object:

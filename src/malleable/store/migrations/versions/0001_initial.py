@@ -343,6 +343,7 @@ operations = Table(
     Column("attempt", Integer, nullable=False),
     Column("is_cancel_requested", Boolean, nullable=False),
     _text("reason"),
+    _text("public_reason"),
     Column("error", OBJECT),
     Column("result", OBJECT, nullable=False),
     _text("resource"),
@@ -386,6 +387,7 @@ steps = Table(
     Column("finished_at", INSTANT),
     Column("evidence", OBJECT, nullable=False),
     _text("error"),
+    _text("public_error"),
     PrimaryKeyConstraint("operation_id", "ordinal"),
 )
 _unique_where("uq_steps_open", steps, "operation_id name direction", "finished_at IS NULL")
@@ -409,6 +411,8 @@ events = Table(
     Column("node_id", ID),
     Column("operation_id", ID),
     Column("data", JSON, nullable=False),
+    Column("detail", JSON, nullable=False),
+    _text("detail_hash"),
 )
 _pages(events, "kind project_id node_id operation_id")
 
