@@ -169,10 +169,10 @@ def explain_remove(session: Session, table: Table, id: UUID) -> Conflict:
     )
 
 
-def explain_commit(e: IntegrityError) -> Conflict:
+def explain_commit(reason: object) -> Conflict:
     """Say why a commit was refused: only the reference of a VLAN to its network is checked that late."""
     return Conflict(
-        "A VLAN was taken for a network that does not exist.", fix="Try again.", details={"reason": str(e.orig)}
+        "A VLAN was taken for a network that does not exist.", fix="Try again.", details={"reason": str(reason)}
     )
 
 

@@ -29,13 +29,14 @@ def upgrade(url: str) -> None:
     """
     database = open_database(url, make_file=True)
     try:
-        with database.writing() as connection:
+        with database.writing() as turn:
+            connection = turn.connection
             found = _lock_and_read(connection)
             if found is None:
                 create(connection)
             elif found != HEAD:
                 run_scripts(connection)
-            connection.commit()
+            turn.commit()
     except DBAPIError as e:
         raise meaning_of(e) or e from e
     finally:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Executable, RowMapping, text
+from sqlalchemy import CursorResult, Executable, RowMapping, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from malleable.domain.errors import Busy, Invalid, MalleableError, Unavailable
 from malleable.store.sealing import Seal
+from malleable.store.turns import Turn
 
 Params = Mapping[str, Any] | list[dict[str, Any]]
 
@@ -28,10 +29,11 @@ class Session:
     caller goes on with half of its work on one database and with none of it on the other.
     """
 
-    __slots__ = ("_connection", "_is_dead", "_is_writable", "channels", "has_row_locks", "seal")
+    __slots__ = ("_connection", "_is_dead", "_is_writable", "_turn", "channels", "has_row_locks", "seal")
 
-    def __init__(self, connection: Connection, seal: Seal, *, is_writable: bool) -> None:
-        self._connection = connection
+    def __init__(self, turn: Turn, seal: Seal, *, is_writable: bool) -> None:
+        self._turn = turn
+        self._connection = connection = turn.connection
         self._is_writable = is_writable
         self._is_dead = False
         self.seal = seal
@@ -75,13 +77,12 @@ class Session:
     def roll_back(self) -> None:
         """Give up all changes, and with them every lock."""
         self._is_dead = True
-        if not self._connection.invalidated:
-            self._connection.rollback()
+        self._turn.roll_back()
 
     def after_death(self, statement: Executable, params: Params) -> Sequence[RowMapping]:
         """Read what stood in the way of a transaction that was rolled back; sees what others have committed."""
         rows = self._connection.execute(statement, params).mappings().all()
-        self._connection.rollback()
+        self._turn.roll_back()
         return rows
 
 

@@ -1,5 +1,6 @@
 """The store: ``domain.store.Store`` on SQLite or PostgreSQL."""
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +32,7 @@ from malleable.store.revisions import check_revision
 from malleable.store.rows import TableRows
 from malleable.store.sealing import Seal
 from malleable.store.session import Session, meaning_of
+from malleable.store.turns import OwnTurn, Turn
 from malleable.store.vlans import VlanTable
 
 _EVENTS = Record(Event, schema.events)
@@ -106,10 +108,12 @@ class SqlTransaction:
         self._session.channels.add(channel)
 
     def flush(self) -> None:
-        """Write what is kept back until the commit."""
-        events = self.__dict__.get("events")
-        if events is not None:
-            events.flush()
+        """Write what is kept back until the commit, and check what a commit that is shared must not fail at."""
+        used = self.__dict__
+        if "events" in used:
+            used["events"].flush()
+        if "vlans" in used:
+            used["vlans"].check()
 
 
 class SqlStore:
@@ -122,16 +126,16 @@ class SqlStore:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Begin a read-write transaction. Errors: Busy, Unavailable; RuntimeError when an error in it was swallowed."""
-        with _mapped(), self.database.writing() as connection:
-            session = Session(connection, self._seal, is_writable=True)
+        with _mapped(), self.database.writing() as turn:
+            session = Session(turn, self._seal, is_writable=True)
             transaction = SqlTransaction(session)
             yield transaction
             if session.is_dead:
                 raise RuntimeError("an error rolled this transaction back, and it was left as if all were well")
             transaction.flush()
             if session.channels:
-                self.database.notify_in(connection, session.channels)
-            _commit(connection)
+                self.database.notify_in(turn.connection, session.channels)
+            _commit(turn)
         if session.channels:
             self.database.notify_after(session.channels)
 
@@ -139,7 +143,7 @@ class SqlStore:
     def reading(self) -> Iterator[Transaction]:
         """Begin a read-only transaction on one state of the database; writing in it is a programming error."""
         with _mapped(), self.database.reading() as connection:
-            yield SqlTransaction(Session(connection, self._seal, is_writable=False))
+            yield SqlTransaction(Session(OwnTurn(connection), self._seal, is_writable=False))
             connection.commit()  # a rollback would make psycopg forget its prepared statements
 
     def wait(self, channel: str, seconds: float, seen: int) -> int:
@@ -160,12 +164,11 @@ class SqlStore:
         self.database.close()
 
 
-def _commit(connection: Connection) -> None:
+def _commit(turn: Turn) -> None:
     try:
-        connection.commit()
-    except DBAPIError as e:
-        connection.invalidate()  # SQLite leaves the transaction open, others may have lost the connection
-        raise (explain_commit(e) if isinstance(e, IntegrityError) else e) from e
+        turn.commit()
+    except IntegrityError as e:
+        raise explain_commit(e.orig) from e
 
 
 @contextmanager
@@ -173,7 +176,7 @@ def _mapped() -> Iterator[None]:
     """Map errors of connecting, beginning and committing."""
     try:
         yield
-    except (DBAPIError, PoolTimeout) as e:
+    except (DBAPIError, PoolTimeout, sqlite3.Error) as e:
         error = meaning_of(e)
         if error is None:
             raise
@@ -192,9 +195,9 @@ def open_store(url: str, key: bytes) -> SqlStore:
         with _mapped():
             with database.reading() as connection:
                 check_revision(connection)
-            with database.writing() as connection:
-                _check_key(connection, seal)
-                connection.commit()
+            with database.writing() as turn:
+                _check_key(turn.connection, seal)
+                turn.commit()
     except BaseException:
         database.close()
         raise

@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from malleable.domain.errors import Exhausted
 from malleable.domain.ids import NetworkId
 from malleable.domain.networks import Vlan
-from malleable.store.conflicts import explain_write
+from malleable.store.conflicts import explain_commit, explain_write
 from malleable.store.rows import TableRows
-from malleable.store.schema import vlans
+from malleable.store.schema import networks, vlans
 from malleable.store.types import Instant
 
 _HOLDERS_MAX = 20
@@ -41,6 +41,9 @@ _HOLDERS = (
     .order_by(vlans.c.vid)
     .limit(_HOLDERS_MAX)
 )
+_WITHOUT_NETWORK = select(vlans.c.vid).where(
+    vlans.c.network_id.is_not(None), ~select(networks.c.id).where(networks.c.id == vlans.c.network_id).exists()
+)
 
 
 class VlanTable(TableRows[Vlan]):
@@ -66,6 +69,17 @@ class VlanTable(TableRows[Vlan]):
     def give_back(self, network_id: NetworkId, reusable_at: datetime) -> None:
         """Free a network's VLAN; it rests until ``reusable_at``."""
         self._session.write(_GIVE_BACK, {"of_network_id": network_id, "rests_until": reusable_at})
+
+    def check(self) -> None:
+        """See before the commit that no VLAN is held by a network that is not there. Errors: Conflict.
+
+        PostgreSQL sees to it at the commit, and so does SQLite: but there a commit is shared, and must not fail others.
+        """
+        if self._session.has_row_locks:
+            return
+        broken = self._session.read(_WITHOUT_NETWORK).scalars().all()
+        if broken:
+            raise explain_commit(f"VLAN {broken[0]}")
 
     def _exhausted(self, fabric: str) -> Exhausted:
         params = {"fabric": fabric}

@@ -103,9 +103,9 @@ def test_a_chain_is_read_in_pieces(store: SqlStore) -> None:
 def test_a_changed_event_no_longer_verifies(store: SqlStore) -> None:
     with store.transaction() as tx:
         tx.events.append(values.event())
-    with store.database.writing() as connection:
-        connection.execute(text("UPDATE events SET kind = 'node.released'"))
-        connection.commit()
+    with store.database.writing() as turn:
+        turn.connection.execute(text("UPDATE events SET kind = 'node.released'"))
+        turn.commit()
     with pytest.raises(AssertionError):
         verify(store, "site")
 

@@ -37,10 +37,10 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def execute(url: str, statement: str) -> list[tuple[object, ...]]:
     database = open_database(url, make_file=True)
     try:
-        with database.writing() as connection:
-            result = connection.execute(text(statement))
+        with database.writing() as turn:
+            result = turn.connection.execute(text(statement))
             rows = [tuple(row) for row in result] if result.returns_rows else []
-            connection.commit()
+            turn.commit()
             return rows
     finally:
         database.close()
@@ -57,9 +57,9 @@ def tables(url: str) -> set[object]:
 def run_scripts(url: str) -> None:
     """Make the schema by the migrations; ``upgrade`` makes that of an empty database without them."""
     database = open_database(url, make_file=True)
-    with database.writing() as connection:
-        migrate.run_scripts(connection)
-        connection.commit()
+    with database.writing() as turn:
+        migrate.run_scripts(turn.connection)
+        turn.commit()
     database.close()
 
 

@@ -54,9 +54,9 @@ def test_secrets_are_not_readable_in_a_dump(postgres_store: SqlStore, postgres_u
 def test_sealed_bytes_moved_elsewhere_do_not_open(store: SqlStore) -> None:
     with store.transaction() as tx:
         site = Site(tx)
-    with store.database.writing() as connection:
-        connection.execute(text("UPDATE boots SET token = user_data"))
-        connection.commit()
+    with store.database.writing() as turn:
+        turn.connection.execute(text("UPDATE boots SET token = user_data"))
+        turn.commit()
     with store.reading() as tx, pytest.raises(Unavailable, match=r"boots\.token do not open"):
         tx.boots.get(site.boot.id)
 
