@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from tests.sweep.verbs import VERBS, Verb
+from tests.sweep.verb import Verb
+from tests.sweep.verbs import VERBS
 from tests.sweep.world import Act, CrashAt, World
 
 from malleable.domain.ids import NodeId, OperationId

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 import pytest
-from tests.sweep.verbs import VERBS, Verb
+from tests.sweep.verb import Verb
+from tests.sweep.verbs import VERBS
 from tests.sweep.world import SWITCH, World
 
 from malleable.domain.nodes import NodeState

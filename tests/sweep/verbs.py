@@ -1,44 +1,15 @@
 """The workflows that are swept, each with its beginning and what must hold at its end."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
+from tests.sweep.verb import Verb
 from tests.sweep.world import SWITCH, World
 
 from malleable.domain.disks import DiskState
-from malleable.domain.errors import Conflict
 from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.networks import Channel
 from malleable.domain.nodes import NodeState, PowerState
 from malleable.domain.switches import PortConfig
 from malleable.workflows import attach, move, networks, power, release, storage
-from malleable.workflows.requests import cancel as request_cancel
 from malleable.workflows.watch import Watch
-
-Begin = Callable[[World], tuple[NodeId, OperationId]]
-Check = Callable[[World, NodeId], None]
-
-
-@dataclass(frozen=True)
-class Verb:
-    name: str
-    begin: Begin
-    check: Check
-    steps: int
-    check_undone: Check = lambda _world, _node_id: None
-    can_cancel: bool = False
-    last_step: str = ""
-    has_devices: bool = True
-
-    def cancel(self, world: World, operation_id: OperationId) -> str:
-        """Ask for a cancel; say what came of it."""
-        try:
-            with world.store.transaction() as tx:
-                request_cancel(tx, world.clock.now(), tx.operations.get(operation_id))
-        except Conflict as e:
-            return e.code
-        return "accepted"
-
 
 def _enrol(world: World) -> tuple[NodeId, OperationId]:
     return world.rack()

@@ -22,6 +22,7 @@ from malleable.api import (
     problem,
     projects,
     service,
+    snapshots,
     switches,
     users,
 )
@@ -45,6 +46,7 @@ _ROUTERS = (
     networks.routes,
     images.routes,
     disks.routes,
+    snapshots.routes,
     operations.routes,
     events.routes,
     gateway.routes,

@@ -8,10 +8,10 @@ from malleable.api.calls import After, Limit, RefQuery, call_of, ok, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import GuardedRoute
 from malleable.domain.disks import Target
-from malleable.services.disks import PlacedDisk
+from malleable.services.disks import DiskWish, PlacedDisk
 from malleable.services.parts import Shown
 from malleable.services.provisions import BootWish, ProvisionWish
-from malleable.wire.disks import DiskMoveRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.disks import DiskNameRequest, DiskMoveRequest, DiskRequest, DiskView, TargetView
 from malleable.wire.nodes import BootOptions, ProvisionRequest
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
@@ -29,6 +29,8 @@ def disk_view(placed: PlacedDisk) -> DiskView:
         project=placed.project,
         image_id=disk.image_id,
         image=placed.image,
+        snapshot_id=disk.snapshot_id,
+        snapshot=placed.snapshot,
         state=disk.state,
         size_bytes=disk.size_bytes,
         node_id=placed.node_id,
@@ -90,12 +92,12 @@ def disk_list(request: Request, after: After = None, limit: Limit = 100, project
 
 @routes.post("/disks", status_code=202, response_model=OperationView)
 def disk_create(request: Request, body: DiskRequest) -> Response:
-    """Clone a disk from an image."""
+    """Clone a disk from an image or from a snapshot."""
     call = call_of(request)
-    operation = call.services.disks.disk_create(
-        call.caller, name=body.name, project=body.project, image=body.image, size_bytes=body.size_bytes
+    wish = DiskWish(
+        name=body.name, project=body.project, image=body.image, snapshot=body.snapshot, size_bytes=body.size_bytes
     )
-    return begun(call, operation)
+    return begun(call, call.services.disks.disk_create(call.caller, wish))
 
 
 @routes.get("/disks/{disk}", response_model=DiskView)
@@ -103,6 +105,13 @@ def disk_get(request: Request, disk: str, project: RefQuery = None) -> Response:
     """Read a disk."""
     call = call_of(request)
     return ok(disk_view(call.services.disks.disk_get(call.caller, disk, project=project)), call)
+
+
+@routes.put("/disks/{disk}/name", response_model=DiskView)
+def disk_rename(request: Request, disk: str, body: DiskNameRequest, project: RefQuery = None) -> Response:
+    """Rename a disk."""
+    call = call_of(request)
+    return ok(disk_view(call.services.disks.disk_rename(call.caller, disk, name=body.name, project=project)), call)
 
 
 @routes.delete("/disks/{disk}", status_code=202, response_model=OperationView)

@@ -8,7 +8,7 @@ from malleable.cli import completion
 from malleable.cli.attachment import NicOption
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
-from malleable.cli.options import DiskArgument, NewName, Watch, Yes
+from malleable.cli.options import DiskArgument, NewName, SnapshotArgument, Watch, Yes
 from malleable.cli.output import Column, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.provision import HostnameOption, KeyOption, UserDataOption, WayOption, boot_options, tell_where
@@ -28,6 +28,9 @@ def add_to(app: typer.Typer) -> None:
             "show": disk_show,
             "create": disk_create,
             "move": disk_move,
+            "rename": disk_rename,
+            "grow": disk_grow,
+            "roll-back": disk_roll_back,
             "delete": disk_delete,
         },
     )
@@ -41,7 +44,7 @@ def disk_list(session: Session) -> None:
         Column(title="project", cell=lambda disk: disk.project, is_minor=True),
         Column(title="state", cell=lambda disk: disk.state),
         Column(title="runs on", cell=lambda disk: disk.node or "-"),
-        Column(title="image", cell=lambda disk: disk.image, is_minor=True),
+        Column(title="from", cell=lambda disk: disk.snapshot or disk.image, is_minor=True),
         Column(title="size", cell=lambda disk: size(disk.size_bytes), is_number=True),
         Column(title="age", cell=lambda disk: age(disk.created_at, now), is_number=True, is_minor=True),
     ]
@@ -58,6 +61,7 @@ def disk_show(session: Session, disk: DiskArgument) -> None:
         "state": found.state,
         "runs on": found.node or "no node",
         "image": found.image,
+        "snapshot": found.snapshot or "",
         "size": size(found.size_bytes),
         "age": age(found.created_at, session.now()),
         "id": str(found.id),
@@ -68,17 +72,24 @@ def disk_show(session: Session, disk: DiskArgument) -> None:
 def disk_create(
     session: Session,
     name: NewName,
-    image: Annotated[str, typer.Option(metavar="IMAGE", autocompletion=completion.images, help="What to clone.")],
+    *,
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", autocompletion=completion.images, help="What to clone.")
+    ] = None,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(metavar="SNAPSHOT", autocompletion=completion.snapshots, help="What to clone instead."),
+    ] = None,
     capacity: Annotated[
-        str | None, typer.Option("--size", metavar="SIZE", help="Larger than the image, e.g. 20G.")
+        str | None, typer.Option("--size", metavar="SIZE", help="Larger than what is cloned, e.g. 20G.")
     ] = None,
     watch: Watch = True,
 ) -> None:
-    """Clone a disk from an image; the time it takes does not depend on the size."""
+    """Clone a disk from an image or a snapshot; the time it takes does not depend on the size."""
     from malleable.wire.disks import DiskRequest
 
     size_bytes = parse_size(capacity) if capacity else None
-    request = DiskRequest(name=name, project=session.project, image=image, size_bytes=size_bytes)
+    request = DiskRequest(name=name, project=session.project, image=image, snapshot=snapshot, size_bytes=size_bytes)
     finish(session, session.m2.disk_create(request), is_watching=watch, what=f"create disk {name}")
 
 
@@ -110,6 +121,32 @@ def disk_move(
         tell_where(session, ended)
         if left and left != ended.node:
             session.hint(f"{left} is switched off and still yours. Give it back: `m2 node release {left}`.")
+
+
+def disk_rename(session: Session, disk: DiskArgument, name: NewName) -> None:
+    """Give a disk another name; whatever runs it goes on."""
+    found = session.m2.disk_rename(disk, name, project=session.project)
+    show_one(session, found, {"name": found.name, "was": disk})
+
+
+def disk_grow(
+    session: Session,
+    disk: DiskArgument,
+    capacity: Annotated[str, typer.Argument(metavar="SIZE", help="The new size, e.g. 40G.", show_default=False)],
+    watch: Watch = True,
+) -> None:
+    """Enlarge a disk that runs nowhere; its partitions and filesystems stay as they are."""
+    operation = session.m2.disk_grow(disk, parse_size(capacity), project=session.project)
+    finish(session, operation, is_watching=watch, what=f"grow disk {disk}")
+
+
+def disk_roll_back(
+    session: Session, disk: DiskArgument, snapshot: SnapshotArgument, yes: Yes = False, watch: Watch = True
+) -> None:
+    """Make a disk that runs nowhere what one of its snapshots is; what it was since is lost."""
+    session.confirm(f"Lose everything that changed on disk {disk} since snapshot {snapshot}?", is_sure=yes)
+    operation = session.m2.disk_roll_back(disk, snapshot, project=session.project)
+    finish(session, operation, is_watching=watch, what=f"roll back disk {disk}")
 
 
 def disk_delete(session: Session, disk: DiskArgument, yes: Yes = False, watch: Watch = True) -> None:

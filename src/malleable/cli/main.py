@@ -17,6 +17,7 @@ from malleable.cli import (
     operation,
     project,
     provision,
+    snapshot,
     switch,
     target,
     token,
@@ -54,7 +55,7 @@ def everywhere(
     """Take the options of every command before the command, too; each command reads them from here."""
 
 
-for noun in (provision, node, disk, network, attachment, image, target, operation, event):
+for noun in (provision, node, disk, snapshot, network, attachment, image, target, operation, event):
     noun.add_to(app)
 for noun in (login, token, user, project, fabric, switch, aliases):
     noun.add_to(app)

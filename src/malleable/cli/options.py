@@ -27,6 +27,9 @@ NetworkArgument = Annotated[
 ]
 ImageArgument = Annotated[str, typer.Argument(metavar="IMAGE", autocompletion=completion.images, show_default=False)]
 DiskArgument = Annotated[str, typer.Argument(metavar="DISK", autocompletion=completion.disks, show_default=False)]
+SnapshotArgument = Annotated[
+    str, typer.Argument(metavar="SNAPSHOT", autocompletion=completion.snapshots, show_default=False)
+]
 ProjectArgument = Annotated[
     str, typer.Argument(metavar="PROJECT", autocompletion=completion.projects, show_default=False)
 ]

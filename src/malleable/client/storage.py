@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
-from malleable.wire.disks import DiskMoveRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.disks import DiskNameRequest, DiskMoveRequest, DiskRequest, DiskView, TargetView
 from malleable.wire.images import ImageRequest, ImageView
 from malleable.wire.operations import OperationView
+from malleable.wire.snapshots import GrowRequest, PromoteRequest, RollBackRequest, SnapshotRequest, SnapshotView
 
 
 class StorageCalls(Connection):
@@ -52,6 +53,20 @@ class StorageCalls(Connection):
         """Begin to clone a disk from an image; ``result.disk_id`` names it."""
         return self.post("/v1/disks", OperationView, request)
 
+    def disk_rename(self, disk: str, name: str, *, project: str | None = None) -> DiskView:
+        """Give a disk another name."""
+        return self.put(v1("disks", disk, "name"), DiskView, DiskNameRequest(name=name), {"project": project})
+
+    def disk_grow(self, disk: str, size_bytes: int, *, project: str | None = None) -> OperationView:
+        """Begin to enlarge a disk. Errors: Conflict while it runs."""
+        request = GrowRequest(size_bytes=size_bytes)
+        return self.post(v1("disks", disk, "grow"), OperationView, request, {"project": project})
+
+    def disk_roll_back(self, disk: str, snapshot: str, *, project: str | None = None) -> OperationView:
+        """Begin to make a disk what its snapshot is. Errors: Conflict while it runs."""
+        request = RollBackRequest(snapshot=snapshot)
+        return self.post(v1("disks", disk, "roll-back"), OperationView, request, {"project": project})
+
     def disk_delete(self, disk: str, *, project: str | None = None) -> OperationView:
         """Begin to destroy a disk and what is on it. Errors: Conflict while it runs."""
         return self.delete_slow(v1("disks", disk), OperationView, {"project": project})
@@ -59,6 +74,26 @@ class StorageCalls(Connection):
     def disk_move(self, disk: str, request: DiskMoveRequest, *, project: str | None = None) -> OperationView:
         """Begin to stop the node that runs a disk and to boot the disk on another."""
         return self.post(v1("disks", disk, "move"), OperationView, request, {"project": project})
+
+    def snapshot_list(self, *, disk: str | None = None, project: str | None = None) -> Iterator[SnapshotView]:
+        """List snapshots."""
+        return self.items("/v1/snapshots", SnapshotView, {"disk": disk, "project": project})
+
+    def snapshot_get(self, snapshot: str, *, project: str | None = None) -> SnapshotView:
+        """Read a snapshot."""
+        return self.get(v1("snapshots", snapshot), SnapshotView, {"project": project})
+
+    def snapshot_create(self, request: SnapshotRequest) -> OperationView:
+        """Begin to snapshot a disk, running or not; ``result.snapshot_id`` names it."""
+        return self.post("/v1/snapshots", OperationView, request)
+
+    def snapshot_delete(self, snapshot: str, *, project: str | None = None) -> OperationView:
+        """Begin to remove a snapshot; its clones stay."""
+        return self.delete_slow(v1("snapshots", snapshot), OperationView, {"project": project})
+
+    def snapshot_promote(self, snapshot: str, request: PromoteRequest, *, project: str | None = None) -> OperationView:
+        """Begin to make an image of a snapshot; ``result.image_id`` names it."""
+        return self.post(v1("snapshots", snapshot, "promote"), OperationView, request, {"project": project})
 
     def target_list(
         self, *, node: str | None = None, disk: str | None = None, project: str | None = None

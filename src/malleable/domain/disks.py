@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from secrets import token_hex
 
-from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, ProjectId, TargetId
+from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, ProjectId, SnapshotId, TargetId
 from malleable.domain.secrets import Secret
 
 
@@ -14,6 +14,8 @@ class DiskState(StrEnum):
 
     CREATING = "creating"
     READY = "ready"
+    ROLLING_BACK = "rolling-back"
+    GROWING = "growing"
     DELETING = "deleting"
 
 
@@ -24,8 +26,31 @@ class Disk:
     id: DiskId
     name: str
     project_id: ProjectId
-    image_id: ImageId
+    image_id: ImageId  #: what it boots as, also when it was cloned from a snapshot
+    snapshot_id: SnapshotId | None = None  #: what it was cloned from, if not from the image; None when that is gone
     state: DiskState
+    size_bytes: int
+    created_at: datetime
+
+
+class SnapshotState(StrEnum):
+    """A snapshot is usable only when ready."""
+
+    CREATING = "creating"
+    READY = "ready"
+    DELETING = "deleting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A disk's content of one moment. It outlives its disk."""
+
+    id: SnapshotId
+    name: str
+    project_id: ProjectId
+    disk_id: DiskId | None  #: None when the disk is gone
+    image_id: ImageId  #: what its disk boots as
+    state: SnapshotState
     size_bytes: int
     created_at: datetime
 

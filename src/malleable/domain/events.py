@@ -26,6 +26,7 @@ PUBLIC_FACTS = frozenset(
         "role",
         "session",
         "sha256",
+        "snapshot_id",
         "state",
         "user",
         "user_id",

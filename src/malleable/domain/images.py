@@ -49,4 +49,5 @@ class Image:
     initrd: str = ""
     cmdline: str = ""
     default_user: str = ""
+    parent_id: ImageId | None = None  #: the image whose disk it was promoted from; None also when that is gone
     created_at: datetime

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from malleable.domain.boots import Boot
-from malleable.domain.disks import Disk, Target
+from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event, Link
 from malleable.domain.ids import NetworkId, NodeId, OperationId, UserId
 from malleable.domain.images import Image
@@ -181,6 +181,7 @@ class Transaction(Protocol):
     attachments: Rows[Attachment]
     images: Rows[Image]
     disks: Rows[Disk]
+    snapshots: Rows[Snapshot]
     targets: Rows[Target]
     boots: Rows[Boot]
     operations: OperationRows

@@ -19,6 +19,7 @@ from malleable.services.parts import Parts
 from malleable.services.passwords import Passwords
 from malleable.services.projects import Projects
 from malleable.services.provisions import Provisions
+from malleable.services.snapshots import Snapshots
 from malleable.services.switches import SwitchService
 from malleable.services.tokens import Tokens
 from malleable.services.users import Users
@@ -43,6 +44,7 @@ class Services:
     attachments: Attachments
     images: Images
     disks: Disks
+    snapshots: Snapshots
     operations: Operations
     events: Events
     gateways: Gateways
@@ -69,6 +71,7 @@ def make_services(parts: Parts) -> Services:
         attachments=Attachments(parts),
         images=Images(parts),
         disks=Disks(parts),
+        snapshots=Snapshots(parts),
         operations=Operations(parts),
         events=Events(parts),
         gateways=Gateways(parts),

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, Target
+from malleable.domain.errors import Invalid
 from malleable.domain.ids import DiskId, NodeId, new_id
 from malleable.domain.operations import Operation
 from malleable.domain.store import Page, Transaction
-from malleable.services.authorization import require
+from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_node, find_owned, find_project, listed, names_of, project_for
+from malleable.services.finding import find_node, find_owned, find_project, listed, names_of, project_for, shown
 from malleable.services.parts import Listed, Parts
 from malleable.services.provisions import grown
 from malleable.workflows import storage
+from malleable.workflows.requests import record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +25,24 @@ class PlacedDisk:
     disk: Disk
     project: str
     image: str
+    snapshot: str | None
     node_id: NodeId | None
     node: str | None
 
     @property
     def id(self) -> DiskId:
         return self.disk.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskWish:
+    """A disk to be cloned: from an image or from a snapshot."""
+
+    name: str
+    project: str | None
+    image: str | None
+    snapshot: str | None
+    size_bytes: int | None
 
 
 class Disks:
@@ -56,24 +70,42 @@ class Disks:
             disk = find_owned(tx, tx.disks, caller, "disk_get", ref, project)
             return _placed(tx, [disk])[0]
 
-    def disk_create(
-        self, caller: Caller, *, name: str, project: str | None, image: str, size_bytes: int | None
-    ) -> Operation:
-        """Begin to clone a disk from an image. Errors: Invalid, NotFound, Forbidden, Conflict."""
+    def disk_create(self, caller: Caller, wish: DiskWish) -> Operation:
+        """Begin to clone a disk from an image or a snapshot. Errors: Invalid, NotFound, Forbidden, Conflict."""
+        if (wish.image is None) == (wish.snapshot is None):
+            raise Invalid("Name either an image or a snapshot.", fix="Give image= or snapshot=, what to clone.")
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
-            project_id = project_for(tx, caller, project, "disk_create")
-            golden = find_owned(tx, tx.images, caller, "image_get", image, str(project_id))
+            project_id = project_for(tx, caller, wish.project, "disk_create")
+            snapshot = None
+            if wish.snapshot is not None:
+                snapshot = find_owned(tx, tx.snapshots, caller, "snapshot_get", wish.snapshot, str(project_id))
+                if snapshot.project_id != project_id:
+                    raise not_found(f"snapshot {shown(wish.snapshot)}")
+                image = tx.images.get(snapshot.image_id)
+            else:
+                image = find_owned(tx, tx.images, caller, "image_get", wish.image or "", str(project_id))
             disk = Disk(
                 id=DiskId(new_id()),
-                name=name,
+                name=wish.name,
                 project_id=project_id,
-                image_id=golden.id,
+                image_id=image.id,
+                snapshot_id=snapshot.id if snapshot else None,
                 state=DiskState.CREATING,
-                size_bytes=grown(golden, size_bytes),
+                size_bytes=grown(snapshot or image, wish.size_bytes),
                 created_at=now,
             )
             return storage.request_create(tx, now, disk=disk, actor_id=caller.user_id)
+
+    def disk_rename(self, caller: Caller, ref: str, *, name: str, project: str | None = None) -> PlacedDisk:
+        """Give a disk another name; whatever runs it goes on. Errors: NotFound, Forbidden, Conflict."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            disk = find_owned(tx, tx.disks, caller, "disk_change", ref, project)
+            tx.disks.change(disk.id, name=name)
+            data = {"disk_id": str(disk.id), "disk": disk.name, "name": name}
+            record(tx, now, "disk.renamed", project_id=disk.project_id, actor_id=caller.user_id, data=data)
+            return _placed(tx, [tx.disks.get(disk.id)])[0]
 
     def disk_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to delete a disk that runs nowhere. Errors: NotFound, Forbidden, Conflict."""
@@ -106,17 +138,19 @@ class Disks:
 
 
 def _placed(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ...]:
-    """Join disks with their names and nodes; four queries however many disks."""
+    """Join disks with their names and nodes; five queries however many disks."""
     ids = [disk.id for disk in disks]
     node_ids = {t.disk_id: t.node_id for t in tx.targets.list(disk_id=ids)} if ids else {}
     nodes = names_of(tx.nodes, node_ids.values())
     projects = names_of(tx.projects, (d.project_id for d in disks))
     images = names_of(tx.images, (d.image_id for d in disks))
+    snapshots = names_of(tx.snapshots, (d.snapshot_id for d in disks))
     return tuple(
         PlacedDisk(
             disk=disk,
             project=projects[disk.project_id],
             image=images[disk.image_id],
+            snapshot=snapshots.get(disk.snapshot_id) if disk.snapshot_id else None,
             node_id=node_id,
             node=nodes[node_id] if node_id else None,
         )

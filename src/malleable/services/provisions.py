@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from malleable.domain.disks import Disk, DiskState
+from malleable.domain.disks import Disk, DiskState, Snapshot
 from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import DiskId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageState
@@ -160,15 +160,15 @@ def _new_disk(wish: ProvisionWish, project_id: ProjectId, image: Image, node: No
     )
 
 
-def grown(image: Image, size_bytes: int | None) -> int:
-    """Decide a disk's size. Errors: Invalid when it is smaller than its image."""
+def grown(origin: Image | Snapshot, size_bytes: int | None) -> int:
+    """Decide a disk's size. Errors: Invalid when it is smaller than what it is cloned from."""
     if size_bytes is None:
-        return image.size_bytes
-    if size_bytes < image.size_bytes:
+        return origin.size_bytes
+    if size_bytes < origin.size_bytes:
         raise Invalid(
-            f"A disk of {size_bytes} bytes is smaller than image {image.name} ({image.size_bytes} bytes).",
+            f"A disk of {size_bytes} bytes is smaller than {origin.name}, which has {origin.size_bytes}.",
             code="disk-too-small",
-            fix="Leave the size out to take the image's.",
+            fix="Leave the size out to take the same.",
         )
     return size_bytes
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-from malleable.domain.disks import DiskState, TargetState
+from malleable.domain.disks import DiskState, SnapshotState, TargetState
 from malleable.domain.images import BootWay, ImageState, UpProof
 from malleable.domain.networks import AttachmentState, Channel, NetworkKind, NetworkState
 from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
@@ -288,6 +288,7 @@ images = Table(
     _text("initrd"),
     _text("cmdline"),
     _text("default_user"),
+    Column("parent_id", Id),  # outlived: no foreign key
     _created(),
     UniqueConstraint("project_id", "name"),
     info={"noun": "image"},
@@ -301,11 +302,27 @@ disks = Table(
     _text("name"),
     _to("project_id", "projects", is_indexed=False),
     _to("image_id", "images"),
+    Column("snapshot_id", Id),  # outlived: no foreign key
     Column("state", EnumText(DiskState), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     _created(),
     UniqueConstraint("project_id", "name"),
     info={"noun": "disk"},
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    _id(),
+    _text("name"),
+    _to("project_id", "projects", is_indexed=False),
+    Column("disk_id", Id, ForeignKey("disks.id", ondelete="SET NULL"), index=True),
+    _to("image_id", "images"),
+    Column("state", EnumText(SnapshotState), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    _created(),
+    UniqueConstraint("project_id", "name"),
+    info={"noun": "snapshot"},
 )
 
 targets = Table(

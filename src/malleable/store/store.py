@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from malleable.domain.boots import Boot
-from malleable.domain.disks import Disk, Target
+from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, Vlan
@@ -59,6 +59,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "attachments": _plain(Attachment, schema.attachments),
     "images": _plain(Image, schema.images),
     "disks": _plain(Disk, schema.disks),
+    "snapshots": _plain(Snapshot, schema.snapshots),
     "targets": _plain(Target, schema.targets),
     "boots": _plain(Boot, schema.boots),
     "operations": partial(OperationTable, _OPERATIONS, _STEPS),
@@ -86,6 +87,7 @@ class SqlTransaction:
     attachments: Rows[Attachment]
     images: Rows[Image]
     disks: Rows[Disk]
+    snapshots: Rows[Snapshot]
     targets: Rows[Target]
     boots: Rows[Boot]
     operations: OperationRows

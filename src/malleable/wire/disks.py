@@ -12,11 +12,12 @@ from malleable.wire.shapes import MAX_BYTES, Answer, Name, Open, Ref, Request
 
 
 class DiskRequest(Request):
-    """A new disk, cloned from an image; grown when ``size_bytes`` is larger than the image."""
+    """A new disk, cloned from an image or from a snapshot; grown when ``size_bytes`` is larger than that."""
 
     name: Name
     project: Ref | None = None
-    image: Ref
+    image: Ref | None = None
+    snapshot: Ref | None = None
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
 
 
@@ -27,8 +28,14 @@ class DiskMoveRequest(BootOptions):
     network: Ref | None = None  #: null: the network it runs on now
 
 
+class DiskNameRequest(Request):
+    """A disk's new name."""
+
+    name: Name
+
+
 class DiskView(Answer):
-    """A disk; ``node`` is where it runs."""
+    """A disk; ``node`` is where it runs, ``snapshot`` what it was cloned from if that is still there."""
 
     id: Open[UUID]
     name: Open[str]
@@ -36,6 +43,8 @@ class DiskView(Answer):
     project: Open[str]
     image_id: Open[UUID]
     image: Open[str]
+    snapshot_id: Open[UUID | None] = None
+    snapshot: Open[str | None] = None
     state: Open[DiskState]
     size_bytes: Open[int]
     node_id: Open[UUID | None]

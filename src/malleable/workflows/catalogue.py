@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from malleable.workflows import attach, booting, enrol, networks, power, provision, release, repair, storage
+from malleable.workflows import attach, booting, enrol, networks, power, provision, release, repair, snapshots, storage
 from malleable.workflows.steps import Step, Workflow
 
 _ALL = (
@@ -20,6 +20,11 @@ _ALL = (
     storage.IMPORT_IMAGE,
     storage.DELETE_IMAGE,
     storage.RESTORE_TARGETS,
+    snapshots.SNAPSHOT_DISK,
+    snapshots.DELETE_SNAPSHOT,
+    snapshots.ROLL_BACK_DISK,
+    snapshots.GROW_DISK,
+    snapshots.PROMOTE_SNAPSHOT,
     repair.REPAIR_PORTS,
     networks.REMOVE_NETWORK,
 )

@@ -107,6 +107,8 @@ def _check_disk(tx: Transaction, wish: Wish) -> None:
     if wish.disk.state is DiskState.CREATING and not wish.makes_disk:
         # Another operation makes it, and takes it back should it fail: from under whoever runs it by then.
         raise Conflict(f"Disk {wish.disk.name} is still being made.", code="disk-creating", fix="Wait for its end.")
+    if wish.disk.state in (DiskState.ROLLING_BACK, DiskState.GROWING):
+        raise Conflict(f"Disk {wish.disk.name} is {wish.disk.state}.", code="disk-state", fix="Wait for its end.")
     target = tx.targets.find(disk_id=wish.disk.id)
     if target is not None and wish.after is None:
         holder = tx.nodes.get(target.node_id).name

@@ -22,6 +22,7 @@ FORWARD_ONLY = frozenset(
         "restore-targets",
         "repair-ports",
         "delete-disk",
+        "delete-snapshot",
         "delete-image",
     }
 )

@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
-from malleable.domain.disks import Disk, DiskState, TargetState
+from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, TargetState
 from malleable.domain.errors import Conflict
-from malleable.domain.ids import DiskId, ImageId, NetworkId, UserId
+from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
 from malleable.domain.images import Image, ImageState
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
 from malleable.domain.store import Transaction
@@ -18,34 +18,53 @@ from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
 
 
 def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
-    """Add the disk and begin to clone it. Errors: Conflict when the name is taken or the image is not sealed."""
+    """Add the disk and begin to clone it. Errors: Conflict when the name is taken or its origin is not ready."""
     image = tx.images.get(disk.image_id)
     if image.state is not ImageState.SEALED:
         raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+    arguments: dict[str, object] = {"name": disk.name, "disk_id": str(disk.id), "makes_disk": True}
+    if disk.snapshot_id is not None:
+        want_ready(tx, tx.snapshots.get(disk.snapshot_id))
+        arguments["snapshot_id"] = str(disk.snapshot_id)
     tx.disks.add(disk)
-    arguments = {"name": disk.name, "disk_id": str(disk.id), "makes_disk": True}
     return begin(tx, now, "create-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
 
 
+def want_ready(tx: Transaction, snapshot: Snapshot) -> None:
+    """Lock a snapshot: who deletes it at this moment is seen, or sees what is begun on it. Errors: Conflict."""
+    if not tx.snapshots.change(snapshot.id, expect={"state": SnapshotState.READY}):
+        raise Conflict(f"Snapshot {snapshot.name} is {snapshot.state}.", code="snapshot-state")
+
+
 def request_delete(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
-    """Begin to delete a disk that no node uses or is about to use. Errors: Conflict."""
+    """Begin to delete a disk that no node uses or is about to use; its snapshots stay. Errors: Conflict."""
+    take_idle(tx, disk, DiskState.DELETING)
+    arguments = {"name": disk.name, "disk_id": str(disk.id)}
+    return begin(tx, now, "delete-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def take_idle(tx: Transaction, disk: Disk, state: DiskState) -> None:
+    """Put a ready disk that no node uses or is about to use into another state. Errors: Conflict."""
     # First of all, so that the row is locked: a node that takes the disk at this moment is seen below, or sees this.
-    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}, state=DiskState.DELETING):
+    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}, state=state):
         raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
     target = tx.targets.find(disk_id=disk.id)
     if target is not None:
         holder = tx.nodes.get(target.node_id).name
         fix = f"Run `m2 node stop {holder}` or `m2 node release {holder}` first."
         raise Conflict(f"Disk {disk.name} is in use by node {holder}.", code="disk-in-use", fix=fix)
-    user = _active_on(tx, {"disk_id": str(disk.id)}, project_id=disk.project_id)
+    want_unused(tx, f"disk {disk.name}", {"disk_id": str(disk.id)}, project_id=disk.project_id)
+
+
+def want_unused(tx: Transaction, what: str, arguments: Mapping[str, object], *, project_id: ProjectId) -> None:
+    """Be sure that no active operation has these arguments. Errors: Conflict with the code "<noun>-in-use"."""
+    user = _active_on(tx, arguments, project_id=project_id)
     if user is not None:
         raise Conflict(
-            f"Disk {disk.name} is about to be used by {user.kind} {user.id}.",
-            code="disk-in-use",
+            f"{what.capitalize()} is about to be used by {user.kind} {user.id}.",
+            code=f"{what.partition(' ')[0]}-in-use",
             fix="Wait for its end, or cancel it.",
         )
-    arguments = {"name": disk.name, "disk_id": str(disk.id)}
-    return begin(tx, now, "delete-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
 
 
 def _active_on(tx: Transaction, arguments: Mapping[str, object], **equal: object) -> Operation | None:
@@ -85,6 +104,10 @@ def request_delete_image(
         raise Conflict(
             f"{children} disk(s) depend on image {image.name}.", code="image-in-use", fix="Delete these disks first."
         )
+    snapshots = tx.snapshots.count(image_id=image.id)
+    if snapshots:
+        fix = "Delete these snapshots first."
+        raise Conflict(f"{snapshots} snapshot(s) depend on image {image.name}.", code="image-in-use", fix=fix)
     check_unsealing(tx, image)
     tx.images.remove(image.id)
     arguments = {"name": image.name, "image_id": str(image.id), "spool": str(spool)}

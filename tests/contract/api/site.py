@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
 
 from malleable.api.app import close_streams, create_app
-from malleable.domain.disks import Disk, DiskState, Target, TargetState, new_iqn
+from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState, new_iqn
 from malleable.domain.ids import (
     AttachmentId,
     DiskId,
@@ -23,6 +23,7 @@ from malleable.domain.ids import (
     NicId,
     NodeId,
     ProjectId,
+    SnapshotId,
     SwitchId,
     SwitchPortId,
     TargetId,
@@ -287,6 +288,22 @@ class Site:
         for name in ("content", "files/vmlinuz", "files/initrd"):
             (place / name).write_bytes(GOLDEN)
 
+    def _snapshot(self, tx: Transaction, project: str, disk: Disk) -> None:
+        """Add a disk that runs nowhere, and its snapshot."""
+        spare = replace(disk, id=DiskId(self._new(f"spare:{project}")), name="spare")
+        tx.disks.add(spare)
+        snapshot = Snapshot(
+            id=SnapshotId(self._new(f"snapshot:{project}")),
+            name="kept",
+            project_id=disk.project_id,
+            disk_id=spare.id,
+            image_id=disk.image_id,
+            state=SnapshotState.READY,
+            size_bytes=disk.size_bytes,
+            created_at=START,
+        )
+        tx.snapshots.add(snapshot)
+
     def _tenant(self, tx: Transaction, project: str, node: str, vid: int) -> None:
         """Give a project a network, an image, a disk, and a node that has the disk."""
         held = self.node(tx, node, NodeState.ALLOCATED, port=3 if project == "alpha" else 4, project=project)
@@ -318,7 +335,7 @@ class Site:
             created_at=START,
         )
         tx.disks.add(disk)
-        tx.disks.add(replace(disk, id=DiskId(self._new(f"spare:{project}")), name="spare"))
+        self._snapshot(tx, project, disk)
         attachment = Attachment(
             id=AttachmentId(self._new(f"attachment:{project}")),
             nic_id=NicId(self.ids[f"nic:{node}"]),

@@ -187,7 +187,7 @@ def test_roles_stay_in_their_place(store: SqlStore, site: Site) -> None:
 
 #: What still needs each row of the site.
 USED_BY = {
-    "projects": {"membership": 1, "token": 1, "disk": 1},
+    "projects": {"membership": 1, "token": 1, "disk": 1, "snapshot": 1},
     "users": {"membership": 1, "token": 1},
     "nodes": {"NIC": 1, "target": 1, "boot intent": 1},
     "switches": {"switch port": 1},
@@ -195,7 +195,7 @@ USED_BY = {
     "nics": {"attachment": 1},
     "networks": {"VLAN": 1, "attachment": 1, "target": 1, "boot intent": 1},
     "attachments": {"boot intent": 1},
-    "images": {"disk": 1},
+    "images": {"disk": 1, "snapshot": 1},
     "disks": {"target": 1},
     "targets": {"boot intent": 1},
 }

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from malleable.domain.boots import Boot
-from malleable.domain.disks import Disk, DiskState, Target, TargetState, new_iqn
+from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState, new_iqn
 from malleable.domain.events import Event
 from malleable.domain.ids import (
     AttachmentId,
@@ -20,6 +20,7 @@ from malleable.domain.ids import (
     NodeId,
     OperationId,
     ProjectId,
+    SnapshotId,
     SwitchId,
     SwitchPortId,
     TargetId,
@@ -197,6 +198,20 @@ def disk(project: Project, image: Image, **changes: Any) -> Disk:
     return replace(made, **changes)
 
 
+def snapshot(disk: Disk, **changes: Any) -> Snapshot:
+    made = Snapshot(
+        id=SnapshotId(new_id()),
+        name=f"snapshot-{next(_numbers)}",
+        project_id=disk.project_id,
+        disk_id=disk.id,
+        image_id=disk.image_id,
+        state=SnapshotState.READY,
+        size_bytes=disk.size_bytes,
+        created_at=NOW,
+    )
+    return replace(made, **changes)
+
+
 def target(disk: Disk, node: Node, network: Network, **changes: Any) -> Target:
     made = Target(
         id=TargetId(new_id()),
@@ -273,6 +288,7 @@ class Site:
         self.vlan = vlan(self.network.vid, network_id=self.network.id)
         self.attachment = attachment(self.nic, self.network)
         self.disk = disk(self.project, self.image)
+        self.snapshot = snapshot(self.disk)
         self.target = target(self.disk, self.node, self.network)
         self.boot = boot(self.attachment, self.target)
         self.operation = operation(node_id=self.node.id, project_id=self.project.id, actor_id=self.user.id)
@@ -295,6 +311,7 @@ TABLES = {
     "attachments": "attachment",
     "images": "image",
     "disks": "disk",
+    "snapshots": "snapshot",
     "targets": "target",
     "boots": "boot",
     "operations": "operation",

@@ -268,6 +268,7 @@ images = Table(
     _text("initrd"),
     _text("cmdline"),
     _text("default_user"),
+    Column("parent_id", ID),
     _created(),
     UniqueConstraint("project_id", "name"),
 )
@@ -280,7 +281,22 @@ disks = Table(
     _text("name"),
     _to("project_id", "projects", is_indexed=False),
     _to("image_id", "images"),
+    Column("snapshot_id", ID),
     Column("state", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    _created(),
+    UniqueConstraint("project_id", "name"),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    _id(),
+    _text("name"),
+    _to("project_id", "projects", is_indexed=False),
+    Column("disk_id", ID, ForeignKey("disks.id", ondelete="SET NULL"), index=True),
+    _to("image_id", "images"),
+    _text("state"),
     Column("size_bytes", BigInteger, nullable=False),
     _created(),
     UniqueConstraint("project_id", "name"),

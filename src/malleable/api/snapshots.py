@@ -1,0 +1,94 @@
+"""Snapshots of disks, and what is made of them."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from malleable.api.calls import After, Limit, RefQuery, call_of, ok, page_of
+from malleable.api.operations import begun
+from malleable.api.routing import GuardedRoute
+from malleable.domain.disks import Snapshot
+from malleable.services.parts import Shown
+from malleable.services.snapshots import PromoteWish
+from malleable.wire.operations import OperationView
+from malleable.wire.shapes import Listing
+from malleable.wire.snapshots import GrowRequest, PromoteRequest, RollBackRequest, SnapshotRequest, SnapshotView
+
+routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["disks"])
+
+
+def snapshot_view(shown: Shown[Snapshot]) -> SnapshotView:
+    """Show a snapshot."""
+    snapshot, names = shown.value, shown.names
+    return SnapshotView(
+        id=snapshot.id,
+        name=snapshot.name,
+        project_id=snapshot.project_id,
+        project=names[snapshot.project_id],
+        disk_id=snapshot.disk_id,
+        disk=names[snapshot.disk_id] if snapshot.disk_id else None,
+        image_id=snapshot.image_id,
+        image=names[snapshot.image_id],
+        state=snapshot.state,
+        size_bytes=snapshot.size_bytes,
+        created_at=snapshot.created_at,
+    )
+
+
+@routes.get("/snapshots", response_model=Listing[SnapshotView])
+def snapshot_list(
+    request: Request, after: After = None, limit: Limit = 100, disk: RefQuery = None, project: RefQuery = None
+) -> Response:
+    """List the snapshots of one's projects, or of one disk; admins all."""
+    call = call_of(request)
+    page = call.services.snapshots.snapshot_list(call.caller, page_of(after, limit), disk=disk, project=project)
+    items = tuple(snapshot_view(Shown(value=found, names=page.names)) for found in page.items)
+    return ok(Listing[SnapshotView](items=items, next=str(page.next) if page.next else None), call)
+
+
+@routes.post("/snapshots", status_code=202, response_model=OperationView)
+def snapshot_create(request: Request, body: SnapshotRequest) -> Response:
+    """Keep what a disk is at this moment, as a power cut would leave it; the disk may be running."""
+    call = call_of(request)
+    operation = call.services.snapshots.snapshot_create(
+        call.caller, name=body.name, disk=body.disk, project=body.project
+    )
+    return begun(call, operation)
+
+
+@routes.get("/snapshots/{snapshot}", response_model=SnapshotView)
+def snapshot_get(request: Request, snapshot: str, project: RefQuery = None) -> Response:
+    """Read a snapshot."""
+    call = call_of(request)
+    return ok(snapshot_view(call.services.snapshots.snapshot_get(call.caller, snapshot, project=project)), call)
+
+
+@routes.delete("/snapshots/{snapshot}", status_code=202, response_model=OperationView)
+def snapshot_delete(request: Request, snapshot: str, project: RefQuery = None) -> Response:
+    """Delete a snapshot; what was cloned from it stays."""
+    call = call_of(request)
+    return begun(call, call.services.snapshots.snapshot_delete(call.caller, snapshot, project=project))
+
+
+@routes.post("/snapshots/{snapshot}/promote", status_code=202, response_model=OperationView)
+def snapshot_promote(request: Request, snapshot: str, body: PromoteRequest, project: RefQuery = None) -> Response:
+    """Make an image of a snapshot: a full copy, in the background."""
+    call = call_of(request)
+    wish = PromoteWish(name=body.name, is_golden=body.golden)
+    return begun(call, call.services.snapshots.snapshot_promote(call.caller, snapshot, wish, project=project))
+
+
+@routes.post("/disks/{disk}/roll-back", status_code=202, response_model=OperationView)
+def disk_roll_back(request: Request, disk: str, body: RollBackRequest, project: RefQuery = None) -> Response:
+    """Make a disk that runs nowhere what one of its snapshots is; what it was since is lost."""
+    call = call_of(request)
+    operation = call.services.snapshots.disk_roll_back(call.caller, disk, snapshot=body.snapshot, project=project)
+    return begun(call, operation)
+
+
+@routes.post("/disks/{disk}/grow", status_code=202, response_model=OperationView)
+def disk_grow(request: Request, disk: str, body: GrowRequest, project: RefQuery = None) -> Response:
+    """Enlarge a disk that runs nowhere."""
+    call = call_of(request)
+    operation = call.services.snapshots.disk_grow(call.caller, disk, size_bytes=body.size_bytes, project=project)
+    return begun(call, operation)

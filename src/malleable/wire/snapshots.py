@@ -1,0 +1,53 @@
+"""Snapshots of disks."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from malleable.domain.disks import SnapshotState
+from malleable.wire.shapes import MAX_BYTES, Answer, Name, Open, Ref, Request
+
+
+class SnapshotRequest(Request):
+    """A snapshot to take."""
+
+    name: Name
+    disk: Ref
+    project: Ref | None = None  #: where to look for the disk's name
+
+
+class PromoteRequest(Request):
+    """An image to make of a snapshot; it boots as the snapshot's disk did."""
+
+    name: Name
+    golden: bool = False  #: for everybody instead of the project; admins only
+
+
+class RollBackRequest(Request):
+    """Which of its snapshots a disk shall be again."""
+
+    snapshot: Ref
+
+
+class GrowRequest(Request):
+    """How large a disk shall become."""
+
+    size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
+
+
+class SnapshotView(Answer):
+    """A snapshot; ``disk`` is null when its disk is gone."""
+
+    id: Open[UUID]
+    name: Open[str]
+    project_id: Open[UUID]
+    project: Open[str]
+    disk_id: Open[UUID | None]
+    disk: Open[str | None]
+    image_id: Open[UUID]
+    image: Open[str]
+    state: Open[SnapshotState]
+    size_bytes: Open[int]
+    created_at: Open[datetime]

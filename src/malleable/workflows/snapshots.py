@@ -1,0 +1,243 @@
+"""A disk's history: snapshots, rolling back, promotion to an image, growth."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.ids import DiskId, ImageId, SnapshotId, UserId
+from malleable.domain.images import Image, ImageState
+from malleable.domain.operations import Operation, Retry
+from malleable.domain.store import Transaction
+from malleable.workflows import presenting, storage
+from malleable.workflows.requests import begin, reasons, record
+from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
+
+#: A snapshot takes time for each piece of its disk: seconds for a badly worn one.
+SNAPSHOT_SLA_S = 30.0
+
+
+def request_snapshot(
+    tx: Transaction, now: datetime, *, snapshot: Snapshot, disk: Disk, actor_id: UserId | None
+) -> Operation:
+    """Add the snapshot and begin to take it; the disk may be running. Errors: Conflict."""
+    # Locked, so that somebody who deletes or rolls back the disk at this moment is seen, or sees the snapshot.
+    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}):
+        raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
+    tx.snapshots.add(snapshot)
+    arguments = {"name": snapshot.name, "disk_id": str(disk.id), "snapshot_id": str(snapshot.id)}
+    return begin(tx, now, "snapshot-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def request_delete(tx: Transaction, now: datetime, *, snapshot: Snapshot, actor_id: UserId | None) -> Operation:
+    """Begin to delete a snapshot that nobody is using at this moment. Errors: Conflict."""
+    if not tx.snapshots.change(snapshot.id, expect={"state": SnapshotState.READY}, state=SnapshotState.DELETING):
+        raise Conflict(f"Snapshot {snapshot.name} is {snapshot.state}.", code="snapshot-state")
+    wanted = {"snapshot_id": str(snapshot.id)}
+    storage.want_unused(tx, f"snapshot {snapshot.name}", wanted, project_id=snapshot.project_id)
+    arguments = {"name": snapshot.name, "snapshot_id": str(snapshot.id)}
+    return begin(tx, now, "delete-snapshot", project_id=snapshot.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def request_roll_back(
+    tx: Transaction, now: datetime, *, disk: Disk, snapshot: Snapshot, actor_id: UserId | None
+) -> Operation:
+    """Begin to give a disk that runs nowhere the content of one of its snapshots. Errors: Conflict, Invalid."""
+    storage.want_ready(tx, snapshot)
+    if snapshot.disk_id != disk.id:
+        raise Invalid(
+            f"Snapshot {snapshot.name} is not one of disk {disk.name}.",
+            code="other-disk",
+            fix=f"Clone it instead: `m2 disk create NAME --snapshot {snapshot.name}`.",
+        )
+    storage.take_idle(tx, disk, DiskState.ROLLING_BACK)
+    arguments = {"name": disk.name, "disk_id": str(disk.id), "snapshot_id": str(snapshot.id)}
+    return begin(tx, now, "roll-back-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def request_promote(
+    tx: Transaction, now: datetime, *, snapshot: Snapshot, image: Image, actor_id: UserId | None
+) -> Operation:
+    """Add an image and begin to fill it from a snapshot. Errors: Conflict."""
+    storage.want_ready(tx, snapshot)
+    tx.images.add(image)
+    arguments = {"name": image.name, "image_id": str(image.id), "snapshot_id": str(snapshot.id)}
+    return begin(tx, now, "promote-snapshot", project_id=snapshot.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def request_grow(tx: Transaction, now: datetime, *, disk: Disk, size_bytes: int, actor_id: UserId | None) -> Operation:
+    """Begin to enlarge a disk that runs nowhere. Errors: Conflict, Invalid."""
+    if size_bytes <= disk.size_bytes:
+        raise Invalid(
+            f"Disk {disk.name} has {disk.size_bytes} bytes already.", code="disk-shrinks", fix="Disks only grow."
+        )
+    storage.take_idle(tx, disk, DiskState.GROWING)
+    arguments = {"name": disk.name, "disk_id": str(disk.id), "size_bytes": size_bytes}
+    return begin(tx, now, "grow-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def _disk_id(context: Context) -> DiskId:
+    return DiskId(UUID(context.argument("disk_id")))
+
+
+def _snapshot_id(context: Context) -> SnapshotId:
+    return SnapshotId(UUID(context.argument("snapshot_id")))
+
+
+def _image_id(context: Context) -> ImageId:
+    return ImageId(UUID(context.argument("image_id")))
+
+
+def _take(context: Context) -> Done:
+    """Keep the disk's content of this moment."""
+    snapshot_id = _snapshot_id(context)
+    context.drivers.disks.snapshot(_disk_id(context), snapshot_id)
+    return Done(
+        evidence={"consistency": "crash"},
+        write=lambda tx: _is_ready(tx, snapshot_id),
+        result={"snapshot_id": str(snapshot_id)},
+    )
+
+
+def _is_ready(tx: Transaction, snapshot_id: SnapshotId) -> None:
+    tx.snapshots.change(snapshot_id, state=SnapshotState.READY)
+
+
+def _drop(context: Context) -> Done:
+    snapshot_id = _snapshot_id(context)
+    context.drivers.disks.delete_snapshot(snapshot_id)
+    return Done(evidence={"snapshot": "removed"}, write=lambda tx: _forget(tx, snapshot_id))
+
+
+def _forget(tx: Transaction, snapshot_id: SnapshotId) -> None:
+    tx.snapshots.remove(snapshot_id)
+
+
+def _roll_back(context: Context) -> Done:
+    disk_id, snapshot_id = _disk_id(context), _snapshot_id(context)
+    with context.store.reading() as tx:
+        size_bytes = tx.snapshots.get(snapshot_id).size_bytes
+    context.drivers.disks.roll_back(disk_id, snapshot_id)
+
+    def write(tx: Transaction) -> None:
+        tx.disks.change(disk_id, state=DiskState.READY, size_bytes=size_bytes)
+
+    return Done(evidence={"disk": "rolled back"}, write=write)
+
+
+def _grow(context: Context) -> Done:
+    disk_id, size_bytes = _disk_id(context), int(str(context.operation.arguments["size_bytes"]))
+    context.drivers.disks.grow(disk_id, size_bytes=size_bytes)
+
+    def write(tx: Transaction) -> None:
+        tx.disks.change(disk_id, state=DiskState.READY, size_bytes=size_bytes)
+
+    return Done(evidence={"size_bytes": size_bytes}, write=write)
+
+
+def _promote(context: Context) -> Done:
+    """Copy the snapshot into an image of its own, with its parent's kernel and initrd."""
+    image_id, snapshot_id = _image_id(context), _snapshot_id(context)
+    with context.store.reading() as tx:
+        image = tx.images.get(image_id)
+        parent_id = tx.snapshots.get(snapshot_id).image_id
+    disks = context.drivers.disks
+    files = {name: disks.file(parent_id, name) for name in (image.kernel, image.initrd) if name}
+    sealed = disks.promote(snapshot_id, image_id, files=files)
+
+    def write(tx: Transaction) -> None:
+        tx.images.change(image_id, state=ImageState.SEALED, size_bytes=sealed.size_bytes, sha256=sealed.sha256)
+
+    evidence = {"sha256": sealed.sha256, "size_bytes": sealed.size_bytes}
+    return Done(evidence=evidence, write=write, result={"image_id": str(image_id)})
+
+
+def _unpromote(context: Context) -> Done:
+    image_id = _image_id(context)
+    # First the row: nobody begins to clone from bytes on their way out.
+    context.write(lambda tx: tx.images.remove(image_id))
+    context.drivers.disks.delete_image(image_id)
+    return Done(evidence={"image": "removed"})
+
+
+def _ended(kind: str, *changes: Callable[[Transaction, Operation], object]) -> Ending:
+    """Record the end, after ``changes`` to the rows."""
+
+    def end(tx: Transaction, operation: Operation, now: datetime) -> None:
+        for change in changes:
+            change(tx, operation)
+        keys = ("name", "disk_id", "snapshot_id", "image_id")
+        data = {key: operation.arguments[key] for key in keys if key in operation.arguments}
+        record(tx, now, kind, operation=operation, data={**data, **reasons(operation)})
+
+    return end
+
+
+def _never_taken(tx: Transaction, operation: Operation) -> None:
+    """Drop the row of a snapshot whose taking never began; the undo has dropped any other."""
+    snapshot_id = UUID(str(operation.arguments["snapshot_id"]))
+    tx.snapshots.remove(snapshot_id, expect={"state": SnapshotState.CREATING})
+
+
+def _never_promoted(tx: Transaction, operation: Operation) -> None:
+    tx.images.remove(UUID(str(operation.arguments["image_id"])), expect={"state": ImageState.IMPORTING})
+
+
+def _idle_again(tx: Transaction, operation: Operation) -> None:
+    tx.disks.change(UUID(str(operation.arguments["disk_id"])), state=DiskState.READY)
+
+
+SNAPSHOT_DISK = Workflow(
+    name="snapshot-disk",
+    steps=(
+        Step(
+            name="snapshot-disk",
+            do=_take,
+            undo=_drop,
+            sla_s=SNAPSHOT_SLA_S,
+            resource=presenting.pool_resource,
+            device=presenting.POOL,
+        ),
+    ),
+    on_done=_ended("snapshot.created"),
+    on_undone=_ended("snapshot.create-failed", _never_taken),
+)
+DELETE_SNAPSHOT = Workflow(
+    name="delete-snapshot",
+    # No undo: bytes do not come back.
+    steps=(Step(name="delete-snapshot", do=_drop, resource=presenting.pool_resource, device=presenting.POOL),),
+    on_done=_ended("snapshot.deleted"),
+    on_undone=None,
+)
+ROLL_BACK_DISK = Workflow(
+    name="roll-back-disk",
+    # No undo: the pool does all of it or nothing; either way the disk is whole.
+    steps=(Step(name="roll-back-disk", do=_roll_back, resource=presenting.pool_resource, device=presenting.POOL),),
+    on_done=_ended("disk.rolled-back"),
+    on_undone=_ended("disk.roll-back-failed", _idle_again),
+)
+GROW_DISK = Workflow(
+    name="grow-disk",
+    # No undo: bytes past the disk's recorded size are of no harm.
+    steps=(Step(name="grow-disk", do=_grow, resource=presenting.pool_resource, device=presenting.POOL),),
+    on_done=_ended("disk.grown"),
+    on_undone=_ended("disk.grow-failed", _idle_again),
+)
+PROMOTE_SNAPSHOT = Workflow(
+    name="promote-snapshot",
+    steps=(
+        Step(
+            name="promote",
+            do=_promote,
+            undo=_unpromote,
+            deadline_s=storage.SEAL_DEADLINE_S,
+            sla_s=120.0,
+            retry=Retry(attempts=2),
+            resource=presenting.pool_resource,
+            device=presenting.POOL,
+        ),
+    ),
+    on_done=_ended("image.promoted"),
+    on_undone=_ended("image.promote-failed", _never_promoted),
+)

@@ -1,0 +1,224 @@
+"""The swept workflows of images, disks and snapshots; no node has a part in them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+
+from tests.sweep.verb import Check, Verb
+from tests.sweep.world import World
+
+from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState
+from malleable.domain.ids import DiskId, ImageId, NodeId, OperationId, SnapshotId, new_id
+from malleable.domain.images import ImageState
+from malleable.domain.operations import Operation
+from malleable.domain.store import Transaction
+from malleable.workflows import snapshots, storage
+
+NOBODY = NodeId(new_id())
+WRITTEN = b"kept" * 128
+LATER = b"lost" * 128
+
+
+def disk_of(world: World, *, snapshot: Snapshot | None = None, state: DiskState = DiskState.CREATING) -> Disk:
+    return Disk(
+        id=DiskId(new_id()),
+        name="root",
+        project_id=world.project_id,
+        image_id=world.image_id,
+        snapshot_id=snapshot.id if snapshot else None,
+        state=state,
+        size_bytes=world.size_bytes,
+        created_at=world.clock.now(),
+    )
+
+
+def ready_disk(world: World) -> Disk:
+    """Make a disk on which something was written."""
+    disk = disk_of(world, state=DiskState.READY)
+    world.disks.clone(world.image_id, disk.id, size_bytes=0)
+    world.disks.write(disk.id, 0, WRITTEN)
+    with world.store.transaction() as tx:
+        tx.disks.add(disk)
+    return disk
+
+
+def new_snapshot(world: World, disk: Disk, state: SnapshotState = SnapshotState.CREATING) -> Snapshot:
+    return Snapshot(
+        id=SnapshotId(new_id()),
+        name="before",
+        project_id=disk.project_id,
+        disk_id=disk.id,
+        image_id=disk.image_id,
+        state=state,
+        size_bytes=disk.size_bytes,
+        created_at=world.clock.now(),
+    )
+
+
+def ready_snapshot(world: World) -> tuple[Disk, Snapshot]:
+    """Make a disk with a snapshot and write to it once more."""
+    disk = ready_disk(world)
+    snapshot = new_snapshot(world, disk, SnapshotState.READY)
+    world.disks.snapshot(disk.id, snapshot.id)
+    world.disks.write(disk.id, 0, LATER)
+    with world.store.transaction() as tx:
+        tx.snapshots.add(snapshot)
+    return disk, snapshot
+
+
+def begun(world: World, request: Callable[[Transaction], Operation]) -> tuple[NodeId, OperationId]:
+    with world.store.transaction() as tx:
+        return NOBODY, request(tx).id
+
+
+def content(world: World, disk_id: DiskId) -> bytes:
+    return world.disks.read(disk_id, 0, len(WRITTEN))
+
+
+def only_disk(world: World) -> Disk:
+    """Return the only disk, which the pool has as well and nothing is going on with."""
+    with world.store.reading() as tx:
+        (disk,) = tx.disks.list()
+    assert world.disks.list().disks == {disk.id}
+    assert disk.state is DiskState.READY
+    assert world.disks.size_bytes(disk.id) == disk.size_bytes
+    return disk
+
+
+def _create(world: World) -> tuple[NodeId, OperationId]:
+    disk = disk_of(world)
+    return begun(world, lambda tx: storage.request_create(tx, world.clock.now(), disk=disk, actor_id=None))
+
+
+def _created(world: World, _: NodeId) -> None:
+    only_disk(world)
+
+
+def _no_disk(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        assert tx.disks.count() == 0
+    assert world.disks.list().disks == frozenset()
+
+
+def _create_from_snapshot(world: World) -> tuple[NodeId, OperationId]:
+    old, snapshot = ready_snapshot(world)
+    disk = replace(disk_of(world, snapshot=snapshot), name="again")
+    with world.store.transaction() as tx:
+        tx.disks.remove(old.id)
+    world.disks.delete_disk(old.id)
+    return begun(world, lambda tx: storage.request_create(tx, world.clock.now(), disk=disk, actor_id=None))
+
+
+def _created_from_snapshot(world: World, _: NodeId) -> None:
+    assert content(world, only_disk(world).id) == WRITTEN
+
+
+def _snapshot(world: World) -> tuple[NodeId, OperationId]:
+    disk = ready_disk(world)
+    snapshot = new_snapshot(world, disk)
+    now = world.clock.now()
+    return begun(world, lambda tx: snapshots.request_snapshot(tx, now, snapshot=snapshot, disk=disk, actor_id=None))
+
+
+def _snapshot_taken(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        (snapshot,) = tx.snapshots.list()
+    assert snapshot.state is SnapshotState.READY
+    assert world.disks.list().snapshots == {snapshot.id}
+    only_disk(world)
+
+
+def _no_snapshot(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        assert tx.snapshots.count() == 0
+    assert world.disks.list().snapshots == frozenset()
+    only_disk(world)
+
+
+def _delete_snapshot(world: World) -> tuple[NodeId, OperationId]:
+    _, snapshot = ready_snapshot(world)
+    now = world.clock.now()
+    return begun(world, lambda tx: snapshots.request_delete(tx, now, snapshot=snapshot, actor_id=None))
+
+
+def _roll_back(world: World) -> tuple[NodeId, OperationId]:
+    disk, snapshot = ready_snapshot(world)
+    now = world.clock.now()
+    return begun(world, lambda tx: snapshots.request_roll_back(tx, now, disk=disk, snapshot=snapshot, actor_id=None))
+
+
+def _rolled_back(world: World, _: NodeId) -> None:
+    assert content(world, only_disk(world).id) == WRITTEN
+
+
+def _whole(world: World, _: NodeId) -> None:
+    """Cancelled: the pool did all of it or nothing."""
+    assert content(world, only_disk(world).id) in (WRITTEN, LATER)
+
+
+def _grow(world: World) -> tuple[NodeId, OperationId]:
+    disk, now = ready_disk(world), world.clock.now()
+    size_bytes = 2 * disk.size_bytes
+    return begun(world, lambda tx: snapshots.request_grow(tx, now, disk=disk, size_bytes=size_bytes, actor_id=None))
+
+
+def _grown(world: World, _: NodeId) -> None:
+    disk = only_disk(world)
+    assert disk.size_bytes == 2 * world.size_bytes
+    assert content(world, disk.id) == WRITTEN
+
+
+def _not_grown(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        (disk,) = tx.disks.list()
+    assert disk.state is DiskState.READY
+    # Asked to grow before the cancel, it stays as large: that is of no harm.
+    assert world.size_bytes <= disk.size_bytes <= world.disks.size_bytes(disk.id)
+    assert content(world, disk.id) == WRITTEN
+
+
+def _promote(world: World) -> tuple[NodeId, OperationId]:
+    _, snapshot = ready_snapshot(world)
+    now = world.clock.now()
+    with world.store.reading() as tx:
+        parent = tx.images.get(world.image_id)
+    image = replace(
+        parent, id=ImageId(new_id()), name="mine", project_id=world.project_id, state=ImageState.IMPORTING, sha256=""
+    )
+    return begun(world, lambda tx: snapshots.request_promote(tx, now, snapshot=snapshot, image=image, actor_id=None))
+
+
+def _promoted(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        image = tx.images.find(name="mine")
+    assert image is not None
+    assert image.state is ImageState.SEALED
+    with world.disks.open_image(image.id) as file:
+        kept = file.read()
+    assert kept.startswith(WRITTEN)
+    assert (image.sha256, image.size_bytes) == (sha256(kept).hexdigest(), len(kept))
+
+
+def _not_promoted(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        assert tx.images.count() == 1
+    assert world.disks.list().images == {world.image_id}
+
+
+def _verb(
+    name: str, begin: Callable[[World], tuple[NodeId, OperationId]], check: Check, undone: Check | None, step: str
+) -> Verb:
+    if undone is None:
+        return Verb(name=name, begin=begin, check=check, steps=1)
+    return Verb(name=name, begin=begin, check=check, check_undone=undone, steps=1, can_cancel=True, last_step=step)
+
+
+STORAGE_VERBS = (
+    _verb("create-disk", _create, _created, _no_disk, "clone-disk"),
+    _verb("create-disk-from-snapshot", _create_from_snapshot, _created_from_snapshot, _no_disk, "clone-disk"),
+    _verb("snapshot-disk", _snapshot, _snapshot_taken, _no_snapshot, "snapshot-disk"),
+    _verb("delete-snapshot", _delete_snapshot, _no_snapshot, None, ""),
+    _verb("roll-back-disk", _roll_back, _rolled_back, _whole, "roll-back-disk"),
+    _verb("grow-disk", _grow, _grown, _not_grown, "grow-disk"),
+    _verb("promote-snapshot", _promote, _promoted, _not_promoted, "promote"),
+)

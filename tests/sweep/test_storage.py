@@ -1,0 +1,49 @@
+"""The sweep of everything that is done to images, disks and snapshots."""
+
+from collections.abc import Callable
+
+import pytest
+from tests.sweep import test_crash, test_faults
+from tests.sweep.storage_verbs import NOBODY, STORAGE_VERBS
+from tests.sweep.verb import Verb
+from tests.sweep.world import World
+
+from malleable.sim.faults import FaultKind
+
+EVERY_VERB = pytest.mark.parametrize("verb", STORAGE_VERBS, ids=lambda verb: verb.name)
+NewWorld = Callable[[], World]
+
+
+@EVERY_VERB
+def test_a_crash_at_any_boundary_changes_nothing_of_the_end(new_world: NewWorld, verb: Verb) -> None:
+    test_crash.test_a_crash_at_any_boundary_changes_nothing_of_the_end(new_world, verb)
+
+
+@EVERY_VERB
+def test_a_cancel_at_any_boundary_is_clean_or_refused(new_world: NewWorld, verb: Verb) -> None:
+    test_crash.test_a_cancel_at_any_boundary_is_clean_or_refused(new_world, verb)
+
+
+@EVERY_VERB
+def test_a_crash_while_undoing_still_ends_clean(new_world: NewWorld, verb: Verb) -> None:
+    test_crash.test_a_crash_while_undoing_still_ends_clean(new_world, verb)
+
+
+@EVERY_VERB
+@pytest.mark.parametrize("kind", test_faults.PASSING)
+def test_one_passing_fault_anywhere_is_got_over(new_world: NewWorld, verb: Verb, kind: FaultKind) -> None:
+    test_faults.test_one_passing_fault_anywhere_is_got_over(new_world, verb, kind)
+
+
+@EVERY_VERB
+def test_a_pool_that_refuses_leaves_nothing_half_made(new_world: NewWorld, verb: Verb) -> None:
+    world = new_world()
+    _, operation_id = verb.begin(world)
+    world.faults.add(None, FaultKind.REFUSED, times=1)
+    ended = world.run(operation_id)
+    if verb.can_cancel:
+        assert ended.state == "failed", ended
+        verb.check_undone(world, NOBODY)
+    else:
+        assert ended.state == "needs-operator", ended
+    assert ended.reason
