@@ -17,6 +17,8 @@ WAIT_S = 10.0
 #: Wrong passwords for one user name, per minute, before further tries are refused unread.
 TRIES = 10
 WINDOW_S = 60.0
+#: In the place of a hash: no password opens this account, as a gateway's, which has a token.
+NO_PASSWORD = Secret("!")
 NAMES_MAX = 10_000
 
 
@@ -42,10 +44,12 @@ class Passwords:
     def check(self, username: str, stored: Secret | None, password: str) -> bool:
         """Say whether ``password`` is right for ``username``; ``stored`` None is a user who does not exist.
 
-        Takes the same time whether the user exists or not. Errors: TooMany after 10 failures within a minute.
+        Takes the same time whether the user exists or not, and for one who has none.
+        Errors: TooMany after 10 failures within a minute.
         """
         self._check_tries(username)
-        is_right = self._verify(stored.reveal() if stored else self._decoy_hash(), password) and stored is not None
+        known = None if stored == NO_PASSWORD else stored
+        is_right = self._verify(known.reveal() if known else self._decoy_hash(), password) and known is not None
         with self._lock:
             if is_right:
                 self._failures.pop(username, None)

@@ -9,7 +9,7 @@ from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_named, listed, shown
 from malleable.services.parts import Listed, Parts
-from malleable.services.passwords import Passwords
+from malleable.services.passwords import NO_PASSWORD, Passwords
 from malleable.workflows.requests import record
 
 
@@ -40,19 +40,21 @@ class Users:
             self._record(tx, "user.created", caller, user)
         return user
 
-    def make(self, *, name: str, password: str, site_role: Role | None) -> User:
-        """Make a user's value; hashes the password, which takes tens of milliseconds. Errors: Conflict, Invalid."""
+    def make(self, *, name: str, password: str | None, site_role: Role | None) -> User:
+        """Make a user's value; hashing the password takes tens of milliseconds; None opens to none.
+
+        Errors: Conflict, Invalid.
+        """
         if site_role in (Role.MEMBER, Role.READER):
             raise Conflict(
                 f"{site_role} is a role in a project, not in the site.",
                 code="not-a-site-role",
                 fix="Make the user first, then add it to a project.",
             )
-        password_hash = self._passwords.hash(password)
         return User(
             id=UserId(new_id()),
             name=name,
-            password_hash=password_hash,
+            password_hash=NO_PASSWORD if password is None else self._passwords.hash(password),
             site_role=site_role,
             created_at=self._parts.now(),
         )

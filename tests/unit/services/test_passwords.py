@@ -3,7 +3,7 @@
 import pytest
 
 from malleable.domain.errors import Invalid, TooMany
-from malleable.services.passwords import TRIES, WINDOW_S, Passwords
+from malleable.services.passwords import NO_PASSWORD, TRIES, WINDOW_S, Passwords
 from malleable.sim.clock import ManualClock
 
 
@@ -28,9 +28,13 @@ def test_a_user_who_does_not_exist_is_never_right(passwords: Passwords) -> None:
     assert not passwords.check("bob", None, "anything")
 
 
+def test_an_account_without_a_password_opens_to_none(passwords: Passwords) -> None:
+    assert not passwords.check("gateway", NO_PASSWORD, NO_PASSWORD.reveal())
+
+
 def test_something_else_than_a_hash_opens_to_nothing(passwords: Passwords) -> None:
     stored = passwords.hash("long enough")
-    assert not passwords.check("ann", type(stored)("!"), "!")
+    assert not passwords.check("ann", type(stored)("?"), "?")
 
 
 @pytest.mark.parametrize("bad", ["", "short", "x" * 1001])
