@@ -24,9 +24,11 @@ from malleable.cli import (
     user,
 )
 from malleable.cli.command import CaCert, Json, Project, Url
+from malleable.cli.usage import PlainGroup
 
 app = typer.Typer(
     name="m2",
+    cls=PlainGroup,
     help="Malleable: hand any physical machine to any tenant in under a minute, and take it back.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -124,12 +124,6 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
     return replace(GatewaySettings(), run_dir=settings.run_dir / "gateway", state_dir=settings.state_dir / "gateway")
 
 
-def require_root(what: str) -> None:
-    """Refuse early and clearly what only root can do. Errors: Unavailable."""
-    if os.geteuid() != 0:
-        raise Unavailable(f"{what} needs root.", fix="Run it with sudo, or try `m2d demo`, which needs none.")
-
-
 def serve_file(run_dir: Path) -> Path:
     """Name the file in which a running server says where it answers."""
     return run_dir / "serve.json"

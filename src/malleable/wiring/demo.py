@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from malleable.client import Client
+from malleable.client.operations import ENDED
 from malleable.config import ListenSettings, Settings, WorkerSettings
 from malleable.domain.errors import MalleableError
 from malleable.domain.projects import Role
@@ -106,12 +107,14 @@ def furnish(assembly: Assembly, url: str, site: SimulatedSite) -> Secret:
         for name in site.switch_names:
             client.switch_create(SwitchRequest(name=name, driver="sim", address=f"sim://{name}"))
             client.port_create(name)
+        for number in range(len(site.machines)):
+            client.node_enrol(_enrolment(site, number))
         _add_image(client)
         for project in PROJECTS:
             _add_project(client, project)
-        enrolments = [client.node_enrol(_enrolment(site, number)) for number in range(len(site.machines))]
-        for enrolment in enrolments:
-            client.operation_wait(enrolment.id, timeout_s=ENROL_S)
+        for enrolment in client.operation_list(kind="enrol"):
+            if enrolment.state not in ENDED:
+                client.operation_wait(enrolment.id, timeout_s=ENROL_S)
     return token
 
 

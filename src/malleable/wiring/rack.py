@@ -4,12 +4,10 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from malleable.domain.errors import NotFound
 from malleable.sim import rack
-from malleable.wiring.assembly import require_root
+from malleable.wiring.root import require_root
 
 app = typer.Typer(no_args_is_help=True, help="The virtual machine room: QEMU nodes, Redfish BMCs, an Open vSwitch.")
 Name = Annotated[str, typer.Argument(help="The room's name.")]
@@ -76,6 +74,9 @@ def _room_of(node: str) -> str:
 
 
 def _show(description: rack.RackDescription) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=f"Room {description.name}", box=None, header_style="bold")
     for heading in ("node", "firmware", "BMC", "NIC", "switch port"):
         table.add_column(heading)

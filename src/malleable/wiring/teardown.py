@@ -6,8 +6,9 @@ from malleable.domain.errors import Invalid
 from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.gateway.gateway import Gateway
 from malleable.gateway.layout import known_networks
-from malleable.wiring.assembly import gateway_settings, real_drivers, require_root
+from malleable.wiring.assembly import gateway_settings, real_drivers
 from malleable.wiring.clock import SystemClock
+from malleable.wiring.root import require_root
 from malleable.wiring.serve import uplink
 
 

@@ -2,9 +2,9 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -14,18 +14,17 @@ import pytest
 from tests.postgres import Postgres
 from tests.system.gateway.host import eventually
 from tests.system.serve import program
+from tests.system.serve.bmc import PASSWORD, SYSTEM_UUID, WAIT_S, bmc
 from tests.system.serve.conftest import Place
 from tests.system.serve.program import Running
 
 from malleable.client import Client
-from malleable.domain.ports import Drivers, InspectedNic
+from malleable.domain.ports import Drivers
 from malleable.domain.secrets import Secret
 from malleable.services.all import make_services
 from malleable.services.bootstrap import FirstAdmin, bootstrap_admin, bootstrap_gateway
 from malleable.services.parts import Parts
-from malleable.sim.bmcs import SimBmcs, SimMachine
 from malleable.sim.disks import SimDisks
-from malleable.sim.redfish import Reply, SimRedfish
 from malleable.sim.targets import SimTargets
 from malleable.store import open_store
 from malleable.wire.nodes import BmcRequest, NodeRequest
@@ -33,9 +32,6 @@ from malleable.wire.projects import ProjectRequest
 from malleable.wire.users import LoginRequest
 from malleable.wiring.clock import SystemClock
 
-PASSWORD = Secret("a password of a BMC")
-SYSTEM_UUID = "4c4c4544-0000-0000-0000-000000000001"
-WAIT_S = 120.0
 STARTERS = 6
 
 
@@ -98,31 +94,6 @@ def test_what_one_api_is_told_the_other_shows_at_once(plant: Plant) -> None:
     with psycopg.connect(plant.database) as connection:
         admins = connection.execute("SELECT count(*) FROM users WHERE site_role = 'admin'").fetchone()
     assert admins == (1,)
-
-
-class HesitantRedfish(SimRedfish):
-    """A BMC that answers nothing before it is allowed to."""
-
-    def __init__(self, bmcs: SimBmcs, address: str) -> None:
-        super().__init__(bmcs, address)
-        self.asked, self.may_answer = threading.Event(), threading.Event()
-
-    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Reply | None:
-        self.asked.set()
-        self.may_answer.wait(WAIT_S)
-        return super().answer(method, target, headers, body)
-
-
-@contextmanager
-def bmc() -> Iterator[HesitantRedfish]:
-    bmcs = SimBmcs()
-    machine = SimMachine(name="m1", system_uuid=SYSTEM_UUID, nics=(InspectedNic(name="eth0", mac="52:54:00:aa:bb:01"),))
-    bmcs.add("sim://m1", machine, username="root", password=PASSWORD)
-    with HesitantRedfish(bmcs, "sim://m1") as face:
-        try:
-            yield face
-        finally:
-            face.may_answer.set()
 
 
 def test_a_worker_killed_in_mid_operation_is_replaced_by_the_other(plant: Plant) -> None:

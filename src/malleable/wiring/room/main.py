@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from malleable.domain.errors import Invalid, MalleableError, Unavailable
-from malleable.wiring.assembly import require_root
 from malleable.wiring.room.hall import Hall
 from malleable.wiring.room.story import RoomStory
+from malleable.wiring.root import require_root
 from malleable.wiring.story import Story
 
 NODES = 4
