@@ -1,16 +1,38 @@
-"""The suite on a real Ceph, and what only Ceph can show."""
+"""The suites on a real Ceph, and what only Ceph can show. In one file, so that one cluster serves all."""
 
+import contextlib
+import dataclasses
+import os
+import signal
+import statistics
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.ceph import Ceph, missing_for_ceph, running_ceph
 from tests.contract.disks import suite
-from tests.contract.disks.conftest import Bench
-from tests.contract.disks.rbd_bench import empty, rbd_bench, settings_of
+from tests.contract.disks.conftest import MIB, Bench
+from tests.contract.disks.rbd_bench import empty, rbd_bench, rbd_names, settings_of
+from tests.contract.disks.suite import refused
+from tests.contract.targets import conftest as targets
+from tests.contract.targets import suite as target_suite
+from tests.contract.targets.initiator import IoFailed
+from tests.contract.targets.room import TgtRoom, missing_for_room
 
+from malleable.domain.errors import Refused, Unreachable
+from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
+from malleable.domain.ports import DiskHandle
+from malleable.drivers.storage import rbd_index, rbd_rubbish
+from malleable.drivers.storage.folder import GIB
 from malleable.drivers.storage.rbd import RbdDisks
-from malleable.drivers.storage.rbd_cluster import RbdSettings
+from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool, RbdSettings
+from malleable.drivers.storage.rbd_library import rbd
+from malleable.drivers.target.tgt import TgtTargets
+from malleable.drivers.target.tgt_control import Denied, Mode, Op, TgtControl
+from malleable.sim import ceph as sim_ceph
 
 pytestmark = [pytest.mark.room, pytest.mark.slow]
 
@@ -53,3 +75,350 @@ def bench(disks: RbdDisks, settings: RbdSettings, tmp_path: Path) -> Iterator[Be
 @pytest.mark.parametrize("rule", suite.RULES, ids=lambda rule: rule.__name__)
 def test_pool_in_ceph_keeps_the_rule(rule: Callable[[Bench], None], bench: Bench) -> None:
     rule(bench)
+
+
+@pytest.fixture(scope="module")
+def tgt_room(ceph: Ceph) -> Iterator[TgtRoom]:
+    """A real tgtd in a namespace with a way to Ceph."""
+    if reason := missing_for_room():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="mtgt") as folder, contextlib.closing(TgtRoom(Path(folder))) as room:
+        ceph.join(room.namespace)
+        yield room
+        ceph.part()
+
+
+@pytest.fixture
+def nodes(tgt_room: TgtRoom, tmp_path: Path) -> Iterator[targets.RealNodes]:
+    nodes = targets.RealNodes(room=tgt_room, folder=tmp_path)
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def tgt(tgt_room: TgtRoom, nodes: targets.RealNodes, disks: RbdDisks) -> Iterator[targets.Bench]:
+    """The real daemon on disks in Ceph, emptied after the test."""
+
+    def new_disk() -> DiskHandle:
+        disk_id = DiskId(new_id())
+        disks.make_blank(disk_id, size_bytes=targets.DISK_BYTES)
+        return disks.handle(disk_id)
+
+    driver = TgtTargets(tgt_room.socket_of, shut_out=disks.shut_out)
+    network_id = NetworkId(new_id())
+    yield targets.Bench(
+        targets=driver,
+        network_id=network_id,
+        new_disk=new_disk,
+        open=nodes.open,
+        stop=tgt_room.stop,
+        start=tgt_room.start,
+    )
+    if tgt_room.process is None:
+        tgt_room.start()
+    for iqn in driver.list(network_id):
+        driver.revoke(network_id, iqn)
+
+
+@pytest.mark.parametrize("rule", target_suite.RULES, ids=lambda rule: rule.__name__)
+def test_target_of_disks_in_ceph_keeps_the_rule(rule: Callable[[targets.Bench], None], tgt: targets.Bench) -> None:
+    rule(tgt)
+
+
+def test_flushed_bytes_survive_the_kill_of_the_daemon(tgt: targets.Bench, tgt_room: TgtRoom) -> None:
+    export = tgt.export()
+    login = tgt.login(export)
+    for number in range(64):
+        login.write(number * 8192, bytes([number]) * 512)
+    login.flush()
+    tgt_room.stop()
+    tgt_room.start()
+    tgt.targets.export(export)
+    again = tgt.login(export)
+    assert all(again.read(number * 8192, 512) == bytes([number]) * 512 for number in range(64))
+    # The killed daemon still has the disk as far as Ceph knows; nobody may wait for it.
+    begun = time.monotonic()
+    again.write(0, b"n" * 512)
+    again.flush()
+    assert time.monotonic() - begun < 4
+
+
+def test_a_disk_of_a_killed_daemon_is_deleted_at_once(tgt: targets.Bench, tgt_room: TgtRoom, disks: RbdDisks) -> None:
+    disk_id = DiskId(new_id())
+    disks.make_blank(disk_id, size_bytes=MIB)
+    login = tgt.login(tgt.export(disks.handle(disk_id)))
+    login.write(0, b"x" * 512)
+    tgt_room.stop()
+    begun = time.monotonic()
+    disks.delete_disk(disk_id)
+    assert time.monotonic() - begun < 10
+    assert not disks.list().disks
+
+
+def test_a_daemon_that_lost_its_disk_writes_no_more(
+    tgt: targets.Bench, disks: RbdDisks, nodes: targets.RealNodes
+) -> None:
+    export = tgt.export()
+    lost = tgt.login(export)
+    lost.write(0, b"old" * 512)
+    lost.flush()
+    disks.shut_out(export.handle)
+
+    def write_on() -> None:
+        lost.write(0, b"new" * 512)
+        lost.flush()
+
+    with pytest.raises(IoFailed):
+        write_on()
+    tgt.targets.revoke(tgt.network_id, export.iqn)
+    assert tgt.login(tgt.export(export.handle)).read(0, 1536) == b"old" * 512
+
+
+def test_a_disk_in_use_is_snapshotted_and_grown(tgt: targets.Bench, disks: RbdDisks, bench: Bench) -> None:
+    disk_id = DiskId(new_id())
+    disks.make_blank(disk_id, size_bytes=4 * MIB)
+    login = tgt.login(tgt.export(disks.handle(disk_id)))
+    login.write(0, b"first" * 512)
+    snapshot_id = bench.snapshot(disk_id)
+    login.write(0, b"later" * 512)
+    disks.grow(disk_id, size_bytes=8 * MIB)
+    login.flush()
+    assert bench.read(bench.clone_snapshot(snapshot_id), 0, 5) == b"first"
+    assert (bench.read(disk_id, 0, 5), bench.size_bytes(disk_id)) == (b"later", 8 * MIB)
+
+
+def test_what_cannot_be_opened_is_refused_and_what_is_away_is_unreachable(tgt: targets.Bench, tmp_path: Path) -> None:
+    handle = tgt.new_disk()
+    with refused("no-such-disk"):
+        tgt.export(dataclasses.replace(handle, path="malleable/none"))
+    with refused("bad-export"):
+        tgt.export(dataclasses.replace(handle, path="malleable/namespace/none"))
+    (tmp_path / "empty.conf").touch()
+    empty_conf = str(tmp_path / "empty.conf")
+    for wrong in (dataclasses.replace(handle, user="nobody"), dataclasses.replace(handle, config=empty_conf)):
+        with pytest.raises(Unreachable):
+            tgt.export(wrong)
+    assert not tgt.targets.list(tgt.network_id)
+
+
+def test_a_key_is_in_no_argument_and_no_log(tgt: targets.Bench, tgt_room: TgtRoom, ceph: Ceph) -> None:
+    tgt.login(tgt.export())
+    key = ceph.layout.keyring.read_text().split("key = ")[1].split()[0]
+    said = (tgt_room.folder / "log").read_text() + Path(f"/proc/{tgt_room.pid}/cmdline").read_text()
+    assert "bs_rbd_init" in said
+    assert key not in said
+
+
+def test_tgtd_knows_no_namespace(tgt_room: TgtRoom, ceph: Ceph, settings: RbdSettings, tmp_path: Path) -> None:
+    with namespaced(ceph, tmp_path) as disks:
+        disk_id = DiskId(new_id())
+        disks.make_blank(disk_id, size_bytes=MIB)
+        handle = disks.handle(disk_id)
+        assert handle.path.count("/") == 2
+        control = TgtControl(tgt_room.socket)
+        control.call(Mode.TARGET, Op.NEW, tid=9, parameters="targetname=iqn.namespaced")
+        backing = f"path={handle.path},bstype=rbd,bsopts=conf={handle.config};id={handle.user}"
+        with pytest.raises(Denied):
+            control.call(Mode.DEVICE, Op.NEW, tid=9, lun=1, parameters=backing)
+        control.call(Mode.TARGET, Op.DELETE, tid=9)
+
+
+@contextlib.contextmanager
+def namespaced(ceph: Ceph, folder: Path) -> Iterator[RbdDisks]:
+    """Use a namespace of the pool, as the administrator."""
+    layout = ceph.layout
+    settings = dataclasses.replace(settings_of(ceph, folder), conf=layout.cluster_conf, user="admin")
+    with RbdCluster(settings).opened("make a namespace") as pool:
+        rbd().RBD().namespace_create(pool.ioctx, "apart")
+    disks = RbdDisks(dataclasses.replace(settings, namespace="apart"))
+    yield disks
+    empty(disks)
+    with RbdCluster(settings).opened("remove a namespace") as pool:
+        rbd().RBD().namespace_remove(pool.ioctx, "apart")
+    disks.close()
+
+
+def test_a_namespace_is_a_pool_of_its_own(ceph: Ceph, disks: RbdDisks, bench: Bench, tmp_path: Path) -> None:
+    image_id = bench.image()
+    with namespaced(ceph, tmp_path) as apart:
+        assert not apart.list().images
+        other = ImageId(new_id())
+        apart.seal(other, bench.source()[0], sha256=None)
+        apart.clone(other, DiskId(new_id()), size_bytes=0)
+        assert disks.list().images == {image_id}
+
+
+@pytest.fixture
+def pool(settings: RbdSettings) -> Iterator[RbdPool]:
+    cluster = RbdCluster(settings)
+    with cluster.opened("test") as pool:
+        yield pool
+    cluster.close()
+
+
+def leftover(pool: RbdPool) -> str:
+    """Leave what a crash amid a clone leaves."""
+    name = rbd_rubbish.new_name("disk", new_id())
+    rbd().RBD().create(pool.ioctx, name, MIB, features=FEATURES, old_format=False)
+    return name
+
+
+def test_rubbish_of_a_crash_is_never_seen_and_swept_once_it_is_old(
+    pool: RbdPool, disks: RbdDisks, settings: RbdSettings
+) -> None:
+    name = leftover(pool)
+    assert not disks.list().disks
+    rbd_rubbish.sweep(pool, 3600)
+    assert rbd_names(settings)[0] == {name}
+    rbd_rubbish.sweep(pool, 0)
+    assert rbd_names(settings) == (set(), {name})
+    (item,) = rbd().RBD().trash_list(pool.ioctx)
+    assert (item["deferment_end_time"] - item["deletion_time"]).days == 7
+    rbd().RBD().trash_remove(pool.ioctx, item["id"], force=True)
+
+
+def test_what_is_being_written_or_swept_by_another_is_left_alone(pool: RbdPool, settings: RbdSettings) -> None:
+    name = leftover(pool)
+    with pool.image(name, is_read_only=False) as image:
+        image.write(b"x" * 512, 0)
+        rbd_rubbish.sweep(pool, 0)
+    pool.ioctx.lock_exclusive(rbd_index.OBJECT, rbd_rubbish.LOCK, "another", duration=60)
+    rbd_rubbish.sweep(pool, 0)
+    pool.ioctx.unlock(rbd_index.OBJECT, rbd_rubbish.LOCK, "another")
+    assert rbd_names(settings) == ({name}, set())
+    rbd().RBD().remove(pool.ioctx, name)
+
+
+def test_a_deleted_image_goes_for_good_with_its_last_clone(
+    pool: RbdPool, disks: RbdDisks, bench: Bench, settings: RbdSettings
+) -> None:
+    image_id = bench.image()
+    first, last = bench.clone(image_id), bench.clone(image_id)
+    disks.delete_image(image_id)
+    here, trash = rbd_names(settings)
+    assert (len(here), len(trash)) == (2, 1)
+    disks.delete_disk(first)
+    rbd_rubbish.sweep(pool, 3600)
+    assert rbd_names(settings)[1] == trash
+    disks.delete_disk(last)
+    rbd_rubbish.sweep(pool, 3600)
+    assert rbd_names(settings) == (set(), set())
+
+
+def test_rolled_back_and_deleted_disks_leave_nothing_once_their_snapshots_go(
+    pool: RbdPool, disks: RbdDisks, bench: Bench, settings: RbdSettings
+) -> None:
+    disk_id = DiskId(new_id())
+    disks.make_blank(disk_id, size_bytes=MIB)
+    first, second = bench.snapshot(disk_id), bench.snapshot(disk_id)
+    disks.roll_back(disk_id, first)
+    for snapshot_id in (first, second):
+        assert bench.content(bench.clone_snapshot(snapshot_id)) == bytes(MIB)
+        disks.delete_snapshot(snapshot_id)
+    for disk in disks.list().disks:
+        disks.delete_disk(disk)
+    rbd_rubbish.sweep(pool, 3600)
+    assert rbd_names(settings) == (set(), set())
+
+
+def test_a_check_leaves_nothing(disks: RbdDisks, settings: RbdSettings) -> None:
+    disks.check()
+    assert rbd_names(settings) == (set(), set())
+
+
+def test_local_copies_of_files_go_with_their_image(
+    disks: RbdDisks, bench: Bench, settings: RbdSettings, ceph: Ceph, tmp_path: Path
+) -> None:
+    elsewhere = RbdDisks(settings_of(ceph, tmp_path / "elsewhere"))
+    path, _ = bench.source(b"kernel")
+    images = [ImageId(new_id()) for _ in range(2)]
+    for image_id in images:
+        disks.seal(image_id, path, sha256=None, files={"vmlinuz": path})
+    copy = elsewhere.file(images[0], "vmlinuz")
+    assert copy == elsewhere.file(images[0], "vmlinuz")
+    disks.delete_image(images[0])
+    elsewhere.file(images[1], "vmlinuz")
+    assert not copy.exists()
+    with refused("no-such-file"):
+        elsewhere.file(images[0], "vmlinuz")
+    elsewhere.close()
+
+
+def daemon_pid(ceph: Ceph, daemon: str) -> int:
+    status = sim_ceph.status(ceph.layout.spec.directory)
+    assert status is not None
+    pid = status.daemons[daemon]
+    assert pid is not None
+    return pid
+
+
+def test_a_ceph_that_does_not_answer_is_unreachable_in_time(
+    ceph: Ceph, disks: RbdDisks, bench: Bench, settings: RbdSettings
+) -> None:
+    image_id = bench.image()
+    impatient = RbdDisks(dataclasses.replace(settings, timeout_s=2))
+    impatient.clone(image_id, DiskId(new_id()), size_bytes=0)
+    pid = daemon_pid(ceph, "osd")
+    os.kill(pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    try:
+        for call in (impatient.list, lambda: impatient.clone(image_id, DiskId(new_id()), size_bytes=0)):
+            with pytest.raises(Unreachable):
+                call()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert time.monotonic() - begun < 20
+    disk_id = DiskId(new_id())
+    impatient.clone(image_id, disk_id, size_bytes=0)
+    assert disks.has_disk(disk_id)
+    impatient.close()
+
+
+def test_a_client_that_was_shut_out_comes_back(disks: RbdDisks, settings: RbdSettings, ceph: Ceph) -> None:
+    mine = RbdDisks(settings)
+    mine.list()
+    cluster: RbdCluster = mine._cluster
+    with cluster.opened("test") as pool:
+        address = pool.client.get_addrs().rpartition("/")
+    with RbdCluster(dataclasses.replace(settings, conf=ceph.layout.cluster_conf, user="admin")).opened("test") as admin:
+        admin.client.blocklist_add(f"{address[0].removeprefix('v2:')}/{address[2]}")
+        admin.client.wait_for_latest_osdmap()
+        pool.client.wait_for_latest_osdmap()
+    with pytest.raises(Unreachable):
+        mine.list()
+    assert mine.list() == suite.NOTHING
+    mine.close()
+
+
+def asked(settings: RbdSettings, **changes: Any) -> str:
+    """Tell with what code a pool is refused."""
+    with pytest.raises(Refused) as caught:
+        RbdDisks(dataclasses.replace(settings, **changes)).check()
+    assert caught.value.fix
+    return caught.value.code
+
+
+def test_what_is_set_wrong_is_said(settings: RbdSettings, tmp_path: Path) -> None:
+    keyless = tmp_path / "keyless.conf"
+    keyless.write_text(settings.conf.read_text().replace("keyring = ", "keyring = /nowhere"))
+    assert asked(settings, conf=tmp_path / "none.conf") == "no-ceph-conf"
+    assert asked(settings, conf=keyless) == "pool-credentials"
+    assert asked(settings, user="nobody") == "pool-credentials"
+    assert asked(settings, pool="none") == "no-such-pool"
+    assert asked(settings, pool="device_health_metrics") == "pool-credentials"
+
+
+def test_clone_takes_a_time_that_does_not_grow_with_the_size(disks: RbdDisks, bench: Bench) -> None:
+    snapshots, times_ms = [], ([], [])  # type: ignore[var-annotated]
+    for size_bytes in (2 * GIB, 20 * GIB):
+        disk_id = DiskId(new_id())
+        disks.make_blank(disk_id, size_bytes=size_bytes)
+        bench.write(disk_id, 0, b"x" * 32 * MIB)
+        snapshots.append(bench.snapshot(disk_id))
+    for _ in range(15):
+        for snapshot_id, found in zip(snapshots, times_ms, strict=True):
+            begun = time.perf_counter()
+            bench.clone_snapshot(snapshot_id)
+            found.append(1e3 * (time.perf_counter() - begun))
+    small_ms, large_ms = (statistics.median(found) for found in times_ms)
+    assert large_ms < 2 * small_ms, f"2 GiB {small_ms:.1f} ms, 20 GiB {large_ms:.1f} ms"

@@ -259,6 +259,17 @@ class RbdDisks:
         path = "/".join(part for part in (settings.pool, settings.namespace, entry.rbd) if part)
         return DiskHandle(path=path, store="rbd", config=str(settings.conf), user=settings.user)
 
+    def shut_out(self, handle: DiskHandle) -> None:
+        """Take a disk from every daemon that still has it open, dead or alive, before another one opens it.
+
+        Errors: Refused with code "no-such-disk"; Unreachable while Ceph does not answer: then do not let a daemon try.
+        """
+        with self._cluster.opened("take the disk from its last user") as pool:
+            try:
+                rbd_rubbish.shut_out(pool, handle.path.rpartition("/")[2])
+            except rbd().ImageNotFound as e:
+                raise Refused(f"The pool holds no {handle.path}.", code="no-such-disk") from e
+
     def list(self) -> StoredThings:
         """Do as ``Disks.list``."""
         with self._cluster.opened("list the pool") as pool:

@@ -31,6 +31,7 @@ def discard(pool: RbdPool, name: str) -> None:
     """
     library = rbd()
     try:
+        shut_out(pool, name)
         library.RBD().remove(pool.ioctx, name)
     except library.ImageNotFound:
         return
@@ -40,6 +41,25 @@ def discard(pool: RbdPool, name: str) -> None:
                 is_kept = any(_kept_snapshots(image))
             if not is_kept:
                 library.RBD().trash_move(pool.ioctx, name, 0)
+
+
+def shut_out(pool: RbdPool, name: str) -> None:
+    """Take an RBD image from whoever else has it open to write: Ceph takes nothing from those clients any more.
+
+    A daemon that was killed has its images open for 30 s more as far as Ceph knows, and whatever is done to one
+    meanwhile waits for its answer. Errors: rbd.ImageNotFound.
+    """
+    me = int(pool.client.get_instance_id())
+    with pool.image(name) as image:
+        others = {watcher["addr"] for watcher in image.watchers_list() if watcher["id"] != me}
+        found = image.list_lockers()
+        locks = [lock for lock in found["lockers"] if lock[0] != f"client.{me}"] if found else []
+        for address in others.union(address for _, _, address in locks):
+            pool.client.blocklist_add(address)
+        if others or locks:
+            pool.client.wait_for_latest_osdmap()
+        for client, cookie, _ in locks:
+            image.break_lock(client, cookie)
 
 
 def _kept_snapshots(image: Any) -> list[str]:
@@ -91,7 +111,8 @@ def _find_leftovers(pool: RbdPool, leftover_age_s: float) -> None:
         with suppress(library.ImageNotFound, library.ImageBusy):
             with pool.image(name) as image:
                 age = datetime.now(UTC).replace(tzinfo=None) - image.create_timestamp()
-            if age.total_seconds() >= leftover_age_s:
+                is_written_to = next(iter(image.watchers_list()), None) is not None
+            if age.total_seconds() >= leftover_age_s and not is_written_to:
                 library.RBD().trash_move(pool.ioctx, name, TRASH_S)
 
 

@@ -22,12 +22,12 @@ import ipaddress
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from malleable.domain.errors import Busy, Refused, Unreachable
+from malleable.domain.errors import Busy, DriverError, Refused, Unreachable
 from malleable.domain.ids import NetworkId
-from malleable.domain.ports import Export, Session
+from malleable.domain.ports import DiskHandle, Export, Session
 from malleable.drivers.target import tgt_process
 from malleable.drivers.target.tgt_control import Denial, Denied, Mode, Op, TgtControl, TgtTarget
 
@@ -53,6 +53,11 @@ _IQN = re.compile(r"iqn\.[A-Za-z0-9.:-]{1,219}", re.ASCII)
 #: parameters are comma-joined: a comma in a value would be one more parameter
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,36}", re.ASCII)
 _PATH = re.compile(r"/[A-Za-z0-9._:/@+~=-]{1,1000}", re.ASCII)
+_RBD = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}", re.ASCII)
+
+
+class _NoCeph(Unreachable):
+    """tgtd has no connection to Ceph: nothing was made."""
 
 
 class TgtTargets:
@@ -63,11 +68,16 @@ class TgtTargets:
         socket_of: Callable[[NetworkId], Path],
         *,
         timeout_s: float = 5.0,
+        shut_out: Callable[[DiskHandle], object] = lambda _: None,
         monotonic_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Find each network's control socket by ``socket_of``; wait ``timeout_s`` for one answer."""
+        """Find each network's control socket by ``socket_of``; wait ``timeout_s`` for one answer.
+
+        ``shut_out`` takes a disk in Ceph from whoever had it last, before tgtd opens it.
+        """
         self._socket_of = socket_of
+        self._shut_out = shut_out
         self._timeout_s = timeout_s
         self._monotonic_s = monotonic_s
         self._sleep = sleep
@@ -106,6 +116,7 @@ class TgtTargets:
             if e.number == Denial.TARGET_EXISTS:
                 return False
             raise
+        self._take(control, tid, export.handle)
         try:
             for parameter in LOGIN_PARAMETERS:
                 control.call(Mode.TARGET, Op.UPDATE, tid=tid, parameters=parameter)
@@ -113,10 +124,19 @@ class TgtTargets:
             _add_account(control, export)
             control.call(Mode.ACCOUNT, Op.BIND, tid=tid, parameters=f"user={export.chap_username}")
             control.call(Mode.TARGET, Op.BIND, tid=tid, parameters=f"initiator-address={export.initiator_address}")
-        except Refused:
+        except (Refused, _NoCeph):
             _call(control, Mode.TARGET, Op.DELETE, tid=tid, unless={Denial.NO_TARGET})
             raise
         return True
+
+    def _take(self, control: TgtControl, tid: int, handle: DiskHandle) -> None:
+        """Take a disk in Ceph from its last user. While Ceph is away tgtd must not try: it would serve nobody."""
+        if handle.store == "rbd":
+            try:
+                self._shut_out(handle)
+            except DriverError:
+                _call(control, Mode.TARGET, Op.DELETE, tid=tid, unless={Denial.NO_TARGET})
+                raise
 
     def revoke(self, network_id: NetworkId, iqn: str) -> None:
         """Do as ``Targets.revoke``.
@@ -178,8 +198,7 @@ def _tid(export: Export, attempt: int) -> int:
         export.iqn,
         export.lun,
         export.serial,
-        export.handle.path,
-        export.handle.direct,
+        export.handle,
         export.chap_username,
         export.chap_password.reveal(),
         export.initiator_address,
@@ -195,16 +214,32 @@ def _is_complete(target: TgtTarget, export: Export) -> bool:
 
 
 def _add_lun(control: TgtControl, tid: int, export: Export) -> None:
-    # Never bstype=aio: it acknowledges SYNCHRONIZE CACHE without a flush (strace; unchanged in 1.0.97).
-    backing = f"path={export.handle.path},bstype=rdwr" + (",bsoflags=direct" if export.handle.direct else "")
     try:
-        control.call(Mode.DEVICE, Op.NEW, tid=tid, lun=export.lun, parameters=backing)
+        control.call(Mode.DEVICE, Op.NEW, tid=tid, lun=export.lun, parameters=_backing(export.handle))
     except Denied as e:
-        raise Refused(f"tgtd cannot open {export.handle.path}.", code="no-such-disk", fix="Read tgtd's log.") from e
+        raise _cannot_open(export.handle, e) from e
     # The initiator's best identifier (128-bit NAA) is made of scsi_id's hexadecimal digits.
     identity = f"vendor_id={VENDOR},product_id={PRODUCT},scsi_sn={export.serial}"
     identity += f",scsi_id={export.serial.replace('-', '')},thin_provisioning=1"
     control.call(Mode.DEVICE, Op.UPDATE, tid=tid, lun=export.lun, parameters=identity)
+
+
+def _backing(handle: DiskHandle) -> str:
+    """Say what a disk's bytes are to tgtd. A cephx key never goes this way: tgtd writes these options into its log."""
+    if handle.store == "rbd":
+        return f"path={handle.path},bstype=rbd,bsopts=conf={handle.config};id={handle.user}"
+    # Never bstype=aio: it acknowledges SYNCHRONIZE CACHE without a flush (strace; unchanged in 1.0.97).
+    return f"path={handle.path},bstype=rdwr" + (",bsoflags=direct" if handle.direct else "")
+
+
+def _cannot_open(handle: DiskHandle, error: Denied) -> DriverError:
+    """Tell a disk that is not there from a Ceph that is not: only the latter may come back."""
+    if handle.store == "rbd" and error.number == Denial.UNKNOWN:
+        return _NoCeph(
+            f"tgtd cannot connect to Ceph as {handle.config} says.",
+            fix="Install tgt-rbd, and let the network's namespace reach Ceph.",
+        )
+    return Refused(f"tgtd cannot open {handle.path}.", code="no-such-disk", fix="Read tgtd's log.")
 
 
 def _add_account(control: TgtControl, export: Export) -> None:
@@ -277,10 +312,21 @@ def _refuse_nonsense(export: Export) -> None:
         "iqn": bool(_IQN.fullmatch(export.iqn)),
         "lun": export.lun > 0,
         "serial": bool(_PLAIN.fullmatch(export.serial)),
-        "path": bool(_PATH.fullmatch(export.handle.path)),
+        **_plain_handle(export.handle),
         "CHAP user name": bool(_PLAIN.fullmatch(export.chap_username)),
         "CHAP secret": bool(_PLAIN.fullmatch(export.chap_password.reveal())),
     }
     for what, is_plain in plain.items():
         if not is_plain:
             raise Refused(f"The {what} has characters that tgtd cannot take.", code="bad-export")
+
+
+def _plain_handle(handle: DiskHandle) -> Mapping[str, bool]:
+    if handle.store == "file":
+        return {"path": bool(_PATH.fullmatch(handle.path))}
+    return {
+        # tgt-rbd takes what follows the first slash for the image's name: it knows no namespaces.
+        "name in Ceph": bool(_RBD.fullmatch(handle.path)),
+        "path of Ceph's configuration": bool(_PATH.fullmatch(handle.config)),
+        "Ceph user": bool(_PLAIN.fullmatch(handle.user)),
+    }

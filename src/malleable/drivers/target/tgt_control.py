@@ -46,6 +46,7 @@ class Mode(IntEnum):
 class Denial(IntEnum):
     """Why tgtd says no (enum tgtadm_errno); only those that we tell apart."""
 
+    UNKNOWN = 1
     NO_MEMORY = 2
     NO_TARGET = 4
     NO_SESSION = 6
