@@ -34,11 +34,15 @@ class ListenSettings(_Part):
 
 
 class PoolSettings(_Part):
-    """The disk pool of the file-backed driver."""
+    """The disk pool."""
 
+    driver: Literal["reflink", "rbd"] = "reflink"  #: files that share blocks on this host, or a pool in Ceph
     size_gib: int = Field(default=64, ge=1)  #: of the sparse file, where the host's filesystem has no reflink
     reserve_gib: int = Field(default=1, ge=0)  #: no new clone once less is free
-    cache: Literal["shared", "private"] = "shared"  #: one page cache for all clones, or one for each
+    cache: Literal["shared", "private"] = "shared"  #: of files: one page cache for all clones, or one for each
+    ceph_conf: Path = Path("/etc/ceph/ceph.conf")  #: must name the user's keyring
+    ceph_user: str = "malleable"  #: without "client."
+    ceph_pool: str = "malleable"
 
 
 class UplinkSettings(_Part):

@@ -23,7 +23,6 @@ UNDOCUMENTED = {
     "src/malleable/cli/names.py:Names.project",
     "src/malleable/cli/names.py:Names.user",
     "src/malleable/gateway/layout.py:NetworkLayout.log_file",
-    "src/malleable/gateway/layout.py:NetworkLayout.pid_file",
     "src/malleable/sim/rack/layout.py:Layout.daemon_log",
     "src/malleable/sim/rack/layout.py:Layout.daemon_pid",
     "src/malleable/store/session.py:Session.require_writable",

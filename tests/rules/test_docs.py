@@ -13,6 +13,7 @@ from tests.rules.tree import ROOT, SRC, documents, functions, name_of, parsed, p
 
 from malleable.cli.main import app as m2
 from malleable.config import Settings
+from malleable.wiring.ceph import app as ceph
 from malleable.wiring.main import app as m2d
 from malleable.wiring.rack import app as rack
 
@@ -61,7 +62,7 @@ def wrong_in(words: list[str], command: Any) -> str:
 
 def test_commands_exist() -> None:
     programs = {"m2": program(m2), "m2d": program(m2d)}
-    programs["m2d"].commands["rack"] = program(rack)
+    programs["m2d"].commands |= {"rack": program(rack), "ceph": program(ceph)}
     wrong = [
         f"{where}: {name} {' '.join(words)}: no {what}"
         for where, line in quoted()

@@ -23,8 +23,9 @@ EC2_ADDRESS = "169.254.169.254/32"
 class NetworkService:
     """One network's namespace, uplink, addresses, daemons and listener. Used by one thread at a time."""
 
-    def __init__(self, layout: NetworkLayout, uplink: Uplink, server: HttpServer) -> None:
+    def __init__(self, layout: NetworkLayout, uplink: Uplink, server: HttpServer, portal_threads: int = 1) -> None:
         """Prepare; nothing is made."""
+        self._portal_threads = portal_threads
         self._layout = layout
         self._uplink = uplink
         self._server = server
@@ -52,7 +53,7 @@ class NetworkService:
                 daemon.limit_log()
         if is_deep or self._laid != (plan.vid, plan.cidr):
             self._lay(plan)
-        self._portal = self._portal or Portal(self._layout, plan.gateway_address)
+        self._portal = self._portal or Portal(self._layout, plan.gateway_address, self._portal_threads)
         epoch = self._portal.ensure()
         self._addresses.ensure(plan, self._index)
         if not self._server.has(plan.id):

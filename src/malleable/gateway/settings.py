@@ -22,4 +22,5 @@ class GatewaySettings:
     http_workers_per_network: int = 16
     http_workers_always: int = 2  #: that a network has even while others hold all the rest
     http_workers_per_source: int = 6
+    portal_threads: int = 1  #: of tgtd for each disk; more than 1 are for stores that answer late
     cache_bytes: int = 2 * GIB  #: kernels and initrds kept; those in use are never dropped

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from malleable.config import GIB, Settings
+from malleable.config import Settings
 from malleable.domain.errors import Unavailable
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import Store
@@ -22,6 +22,7 @@ from malleable.store.migrate import upgrade
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
+from malleable.wiring.pools import make_pool, portal_threads
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.engine import Engine
 from malleable.workflows.watch import Watch
@@ -99,29 +100,26 @@ def make_directories(settings: Settings) -> None:
 def real_drivers(settings: Settings) -> Drivers:
     """Make the drivers for real devices; each touches nothing before its first call."""
     from malleable.drivers.power.redfish import RedfishPower
-    from malleable.drivers.storage.folder import ReflinkSettings
-    from malleable.drivers.storage.reflink import ReflinkDisks
     from malleable.drivers.switch.ovs import OvsSwitches
-    from malleable.drivers.target.tgt import TgtTargets
 
-    pool = ReflinkSettings(
-        pool_dir=settings.state_dir / "pool",
-        size_bytes=settings.pool.size_gib * GIB,
-        reserve_bytes=settings.pool.reserve_gib * GIB,
-        shared_cache=settings.pool.cache == "shared",
-    )
     gateway_run_dir = gateway_settings(settings).run_dir
+    disks, targets = make_pool(settings, lambda network_id: portal_socket(gateway_run_dir, network_id))
     return Drivers(
         power={"redfish": RedfishPower(verify=settings.redfish_verify_tls)},
         switches={"ovs": OvsSwitches()},
-        disks=ReflinkDisks(pool),
-        targets=TgtTargets(lambda network_id: portal_socket(gateway_run_dir, network_id)),
+        disks=disks,
+        targets=targets,
     )
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:
     """Say where this host's gateway keeps its things."""
-    return replace(GatewaySettings(), run_dir=settings.run_dir / "gateway", state_dir=settings.state_dir / "gateway")
+    return replace(
+        GatewaySettings(),
+        run_dir=settings.run_dir / "gateway",
+        state_dir=settings.state_dir / "gateway",
+        portal_threads=portal_threads(settings),
+    )
 
 
 def serve_file(run_dir: Path) -> Path:

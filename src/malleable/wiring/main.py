@@ -201,10 +201,12 @@ def room_demo_down(name: Annotated[str, typer.Option(help="The room's name.")] =
     raise typer.Exit(1 if troubles else 0)
 
 
-def _add_rack() -> None:
+def _add_sims() -> None:
+    from malleable.wiring.ceph import app as ceph_app
     from malleable.wiring.rack import app as rack_app
 
     app.add_typer(rack_app, name="rack")
+    app.add_typer(ceph_app, name="ceph")
 
 
 def run() -> None:
@@ -212,7 +214,7 @@ def run() -> None:
     # Hundreds of thousands of objects are made now and stay: collections that find nothing take a tenth of a start, and
     # by the usual thresholds a third of the time of a list of 1,000 nodes (measured).
     gc.set_threshold(20_000, 20, 50)
-    _add_rack()
+    _add_sims()
     code = _run()
     if threading.active_count() > 1:
         # A device that hangs holds a thread, and the interpreter would wait for it. All that matters has ended by now.

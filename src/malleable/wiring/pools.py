@@ -1,0 +1,47 @@
+"""Which disk pool this host uses, and the target driver that opens its disks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from malleable.config import GIB, Settings
+from malleable.domain.ids import NetworkId
+from malleable.domain.ports import Disks, Targets
+
+#: librbd answers late and one at a time: measured, 16 threads write five times as much as 4 to a new clone
+RBD_PORTAL_THREADS = 16
+
+
+def make_pool(settings: Settings, socket_of: Callable[[NetworkId], Path]) -> tuple[Disks, Targets]:
+    """Make the drivers of the pool and of the target daemons; each touches nothing before its first call."""
+    from malleable.drivers.target.tgt import TgtTargets
+
+    if settings.pool.driver == "rbd":
+        from malleable.drivers.storage.rbd import RbdDisks
+        from malleable.drivers.storage.rbd_cluster import RbdSettings
+
+        ceph = RbdDisks(
+            RbdSettings(
+                conf=settings.pool.ceph_conf,
+                user=settings.pool.ceph_user,
+                pool=settings.pool.ceph_pool,
+                reserve_bytes=settings.pool.reserve_gib * GIB,
+                cache_dir=settings.state_dir / "pool-files",
+            )
+        )
+        return ceph, TgtTargets(socket_of, shut_out=ceph.shut_out)
+
+    from malleable.drivers.storage.folder import ReflinkSettings
+    from malleable.drivers.storage.reflink import ReflinkDisks
+
+    files = ReflinkSettings(
+        pool_dir=settings.state_dir / "pool",
+        size_bytes=settings.pool.size_gib * GIB,
+        reserve_bytes=settings.pool.reserve_gib * GIB,
+        shared_cache=settings.pool.cache == "shared",
+    )
+    return ReflinkDisks(files), TgtTargets(socket_of)
+
+
+def portal_threads(settings: Settings) -> int:
+    """Say how many threads tgtd needs for each disk of the pool."""
+    return RBD_PORTAL_THREADS if settings.pool.driver == "rbd" else 1
