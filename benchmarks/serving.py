@@ -71,7 +71,9 @@ def _figures(nodes: int, one: list[Cost], many: list[Cost], idle: tuple[float, f
         Figure(
             name=f"{nodes:,} idle nodes, power polled every 60 s", unit="% of a core", values=idle[:1], bar=at_most(10)
         ),
-        Figure(name=f"resident memory with {nodes:,} simulated nodes inside", unit="MB", values=idle[1:]),
+        Figure(
+            name=f"resident memory with {nodes:,} simulated nodes inside", unit="MB", values=idle[1:], bar=at_most(150)
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 import json
 
 from benchmarks.figures import Figure, Machine, Published, Result, at_least, at_most
-from benchmarks.published import HIL, IRONIC, M2
+from benchmarks.published import IRONIC, M2
 from benchmarks.table import lines, page, raw
 
 QUIET = Machine(
@@ -74,7 +74,6 @@ def test_the_sources_of_what_is_shown_are_named_and_no_others() -> None:
     sources = page([SERVING], QUIET).partition("## Figures of others")[2]
     assert f"- {IRONIC}: " in sources
     assert f"- {M2}: " not in sources
-    assert f"- {HIL}: " not in sources
 
 
 def test_lines_for_a_terminal() -> None:
