@@ -9,7 +9,9 @@ from malleable.domain.networks import Channel
 from malleable.domain.nodes import NodeState, PowerState
 from malleable.domain.switches import PortConfig
 from malleable.workflows import attach, move, networks, power, release, storage
+from malleable.workflows.catalogue import workflows
 from malleable.workflows.watch import Watch
+
 
 def _enrol(world: World) -> tuple[NodeId, OperationId]:
     return world.rack()
@@ -24,6 +26,18 @@ def _enrol_undone(world: World, node_id: NodeId) -> None:
 def _provision(world: World) -> tuple[NodeId, OperationId]:
     node_id = world.free_node()
     return node_id, world.provision(node_id)
+
+
+def _provision_deaf(world: World) -> tuple[NodeId, OperationId]:
+    """The firmware gets no answer when it asks, and gives up: the machine is started once more."""
+    world.workflows = workflows(up_deadline_s=16.0)
+    world.deaf.add("n1")
+    return _provision(world)
+
+
+def _restarted(world: World, node_id: NodeId) -> None:
+    world.assert_up(node_id)
+    assert world.room.bmcs.view("n1").power_ons >= 2
 
 
 def _provision_undone(world: World, node_id: NodeId) -> None:
@@ -165,11 +179,11 @@ def _still_held(world: World, node_id: NodeId) -> None:
 
 
 def _retire(world: World) -> tuple[NodeId, OperationId]:
-    """The BMC of a running node dies; its release ends in quarantine."""
+    """The BMC of a running node dies; it cannot be stopped, and ends in quarantine with its port open."""
     node_id, _ = world.running_node()
     world.room.bmcs.silence("sim://n1")
     with world.store.transaction() as tx:
-        operation = release.request(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
+        operation = release.request_stop(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
     assert world.run(operation.id).state == "failed"
     with world.store.transaction() as tx:
         retiring = release.request_retire(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
@@ -223,6 +237,15 @@ VERBS = (
         name="provision",
         begin=_provision,
         check=lambda world, node_id: world.assert_up(node_id),
+        check_undone=_provision_undone,
+        steps=8,
+        can_cancel=True,
+        last_step="await-up",
+    ),
+    Verb(
+        name="provision-deaf",
+        begin=_provision_deaf,
+        check=_restarted,
         check_undone=_provision_undone,
         steps=8,
         can_cancel=True,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from malleable.workflows.catalogue import WORKFLOWS
 from malleable.workflows.engine import Engine
 from malleable.workflows.provision import Wish
 from malleable.workflows.provision import request as request_provision
+from malleable.workflows.steps import Probe
 
 SWITCH = "sim://switch"
 LEASE_S = 2.0
@@ -90,13 +92,18 @@ class World:
         self.targets = SimTargets(faults=self.faults)
         self.disks = SimDisks(faults=self.faults)
         self.room = SimRoom(
-            switches=self.switches, targets=self.targets, later=lambda _s, call: call(), on_sign=self._sign
+            switches=self.switches, targets=self.targets, later=lambda _s, call: call(), on_sign=self.sign
         )
         self.power = SimPower(self.room.bmcs, faults=self.faults)
         self.drivers = Drivers(
-            power={"sim": self.power}, switches={"sim": self.switches}, disks=self.disks, targets=self.targets
+            power={"sim": self.power},
+            switches={"sim": self.switches},
+            disks=self.disks,
+            targets=self.targets,
         )
         self.is_gateway_up = True
+        self.workflows = dict(WORKFLOWS)
+        self.deaf: set[str] = set()  #: machines that get no answer from the gateway the first time they ask
         self._signs: list[tuple[object, str]] = []
         self.project_id = ProjectId(new_id())
         self.image_id, self.network_id, self.switch_id = ImageId(new_id()), NetworkId(new_id()), SwitchId(new_id())
@@ -234,20 +241,20 @@ class World:
 
     # -- time --------------------------------------------------------------------------------------------------------
 
-    def engine(self, probe: CrashAt | Act | None = None) -> Engine:
+    def engine(self, probe: Probe | None = None) -> Engine:
         """Start one more worker."""
         self.workers += 1
         return Engine(
             store=self.store,
             clock=self.clock,
             drivers=self.drivers,
-            workflows=WORKFLOWS,
+            workflows=self.workflows,
             worker=f"worker-{self.workers}",
             lease_s=LEASE_S,
             probe=probe,
         )
 
-    def run(self, operation_id: OperationId, probe: CrashAt | Act | None = None) -> Operation:
+    def run(self, operation_id: OperationId, probe: Probe | None = None) -> Operation:
         """Work, with time passing as needed, until the operation rests; a crashed worker is replaced by another."""
         engine = self.engine(probe)
         for _ in range(2000):
@@ -264,6 +271,16 @@ class World:
             if due is not None:
                 self.clock.advance_to(due)
         raise AssertionError(f"never rests: {self.operation(operation_id)}")
+
+    def work_for(self, seconds: float, probe: Probe | None = None) -> None:
+        """Work on whatever is due until so much time has passed."""
+        engine, end = self.engine(probe), self.clock.now() + timedelta(seconds=seconds)
+        while self.clock.now() < end:
+            engine.run_due()
+            self.serve()
+            with self.store.reading() as tx:
+                due = tx.operations.next_due()
+            self.clock.advance_to(min(due or end, end))
 
     def serve(self) -> None:
         """Be the gateway: put what the database wants in force, report it, pass the signs of life on."""
@@ -282,7 +299,10 @@ class World:
         if network.state is NetworkState.REMOVING:
             self.room.withdraw(network.id)
         else:
-            self.room.serve(network.vid, network.id, dict(self._intents(tx, network)))
+            if any(self.room.bmcs.view(name).power_ons == 0 for name in self.deaf):
+                self.room.withdraw(network.id)
+            else:
+                self.room.serve(network.vid, network.id, dict(self._intents(tx, network)))
             self.targets.start(network.id) if not network.portal_epoch else None
         tx.networks.change(network.id, served_generation=network.generation, portal_epoch="first")
 
@@ -303,8 +323,13 @@ class World:
                 ),
             )
 
-    def _sign(self, boot_id: object, stage: str) -> None:
+    def sign(self, boot_id: object, stage: str) -> None:
+        """Take in a sign of life, to be told with the gateway's next report."""
         self._signs.append((boot_id, stage))
+
+    def forget_signs(self) -> None:
+        """Lose the signs of life that are not told yet."""
+        self._signs.clear()
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
@@ -328,6 +353,20 @@ class World:
         with self.store.reading() as tx:
             nics = [nic.id for nic in tx.nics.list(node_id=node_id)]
             assert tx.attachments.list(nic_id=nics) == ()
+            assert tx.targets.list(node_id=node_id) == ()
+            assert tx.boots.list(node_id=node_id) == ()
+
+    def assert_isolated(self, node_id: NodeId) -> None:
+        """Nothing but its power ties the node to its last holder, and it says what is not proven."""
+        node = self.node(node_id)
+        assert node.state is NodeState.QUARANTINED
+        assert "could not be proven off; its ports are shut" in node.state_reason, node.state_reason
+        carried = self.switches.carried(SWITCH, "p1")
+        assert carried is not None
+        assert carried.is_shut
+        assert self.targets.list(self.network_id) == frozenset()
+        with self.store.reading() as tx:
+            assert [port.state for port in tx.switch_ports.list()] == ["settled"]
             assert tx.targets.list(node_id=node_id) == ()
             assert tx.boots.list(node_id=node_id) == ()
 

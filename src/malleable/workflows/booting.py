@@ -1,23 +1,27 @@
 """Steps that tell the gateway what a node shall run, and that prove it runs."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from malleable.domain.boots import BOOT_STAGES, Boot
 from malleable.domain.errors import Conflict, Public
-from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, OperationId
+from malleable.domain.ids import BootId, DiskId, ImageId, NetworkId, NodeId, OperationId, new_id
 from malleable.domain.images import UpProof
 from malleable.domain.nodes import BootState
 from malleable.domain.operations import OperationState, Wait
 from malleable.domain.secrets import Secret, random_secret, without_secrets
 from malleable.domain.store import Transaction
-from malleable.workflows.powering import bmc_of, node_of, power_of
+from malleable.workflows.powering import BMC_RETRY, bmc_of, boot_from_network, node_of, power_of, turn_off, turn_on
 from malleable.workflows.requests import record
 from malleable.workflows.steps import Ask, Context, Done, Step
 
 GATEWAY_LOOK_S = 1.0
+#: A gateway that is well answers in a fraction of this; only after it there is something to wonder about.
+GATEWAY_PATIENCE_S = 5.0
 UP_LOOK_S = 0.5
 #: Real firmware needs minutes for its self-test alone.
 UP_DEADLINE_S = timedelta(minutes=20).total_seconds()
@@ -67,15 +71,28 @@ def arm(context: Context) -> Done | Wait:
     """Write the boot intent with a fresh token, and wait until the gateway has it in force."""
     wanted = context.memory.get("generation")
     if wanted is not None:
-        return _served(context, int(str(wanted)), "boot intent")
+        return _served(context, int(str(wanted)), "takes the boot intent over")
+    network_id = _network_id(context)
+    return _ask_gateway(context, network_id, "takes the boot intent over", lambda tx: _write_intent(context, tx))
+
+
+def _ask_gateway(context: Context, network_id: NetworkId, what: str, write: Callable[[Transaction], int]) -> Ask:
+    """Ask for what ``write`` writes; it returns the generation that the gateway is to serve."""
+    asked_at = context.now().isoformat()
     return Ask(
         seconds=GATEWAY_LOOK_S,
-        reason="the gateway takes the boot intent over",
-        public=Public("The gateway takes over what the node shall boot."),
+        reason=f"the gateway {what}",
+        public=Public(f"The gateway {what}."),
         fix=GATEWAY_FIX,
-        resource=f"network:{_network_id(context)}",
-        write=lambda tx: {"generation": _write_intent(context, tx)},
+        resource=f"network:{network_id}",
+        write=lambda tx: {"generation": write(tx), "asked_at": asked_at},
     )
+
+
+def gateway_wait(what: str, waited: timedelta) -> str:
+    """Say that the gateway is waited for; doubt it only once it should have answered."""
+    is_late = waited.total_seconds() > GATEWAY_PATIENCE_S
+    return f"the gateway {what}" + (", but has not done so yet (is `m2d gateway` running?)" if is_late else "")
 
 
 def _served(context: Context, generation: int, what: str) -> Done | Wait:
@@ -83,6 +100,7 @@ def _served(context: Context, generation: int, what: str) -> Done | Wait:
     with context.store.reading() as tx:
         if _is_served(tx, network_id, generation):
             return Done(evidence={"generation": generation})
+    asked_at = datetime.fromisoformat(str(context.memory.get("asked_at", context.now().isoformat())))
 
     def look_again(tx: Transaction) -> dict[str, object]:
         # With its row locked a report is seen now, or it finds us waiting.
@@ -93,10 +111,10 @@ def _served(context: Context, generation: int, what: str) -> Done | Wait:
 
     return Ask(
         seconds=GATEWAY_LOOK_S,
-        reason=f"the gateway has not yet taken the {what} over (is `m2d gateway` running?)",
-        public=Public(f"The gateway has not yet taken the {what} over."),
+        reason=gateway_wait(what, context.now() - asked_at),
+        public=Public(f"The gateway {what}."),
         fix=GATEWAY_FIX,
-        memory={"generation": generation},
+        memory={"generation": generation, "asked_at": asked_at.isoformat()},
         resource=f"network:{network_id}",
         write=look_again,
     )
@@ -118,7 +136,10 @@ def _write_intent(context: Context, tx: Transaction) -> int:
     if boot is None or target is None or target.node_id != node_id:
         raise Conflict("The node's boot intent or its target is gone.", code="no-boot-intent")
     stages: dict[str, Any] = dict.fromkeys(BOOT_STAGES)
-    tx.boots.change(boot.id, target_id=target.id, token=random_secret(), armed_at=context.now(), **stages)
+    # A new id for every arming: a sign of life of the one before that is still under way finds no boot to count for.
+    fresh = replace(boot, id=BootId(new_id()), token=random_secret(), **stages)
+    tx.boots.remove(boot.id)
+    tx.boots.add(replace(fresh, target_id=target.id, armed_at=context.now()))
     tx.nodes.change(node_id, boot=BootState.BOOTING)
     return tx.networks.touch(boot.network_id)
 
@@ -127,38 +148,76 @@ def disarm(context: Context) -> Done | Wait:
     """Take the boot intent away, and wait until the gateway has forgotten it."""
     wanted = context.memory.get("generation")
     if wanted is not None:
-        return _served(context, int(str(wanted)), "end of the boot intent")
+        return _served(context, int(str(wanted)), "forgets the boot intent")
     with context.store.reading() as tx:
         boot = tx.boots.find(node_id=_node_id(context))
     if boot is None:
         return Done(evidence={"boot_intent": "none"})
     gone = boot
 
-    def forget(tx: Transaction) -> dict[str, object]:
+    def forget(tx: Transaction) -> int:
         tx.boots.remove(gone.id)
-        return {"generation": tx.networks.touch(gone.network_id)}
+        return tx.networks.touch(gone.network_id)
 
-    return Ask(
-        seconds=GATEWAY_LOOK_S,
-        reason="the gateway forgets the boot intent",
-        public=Public("The gateway forgets what the node booted."),
-        fix=GATEWAY_FIX,
-        resource=f"network:{gone.network_id}",
-        write=forget,
-    )
+    return _ask_gateway(context, gone.network_id, "forgets the boot intent", forget)
 
 
-def await_up(context: Context) -> Done | Wait:
-    """Wait for the proof that the operating system runs: what its image declares, never a timer."""
-    node_id = _node_id(context)
+def await_up(context: Context, *, patience_s: float) -> Done | Wait:
+    """Wait for the proof that the operating system runs: what its image declares, never a timer.
+
+    A machine of which nothing is heard for ``patience_s`` is started once more: firmware that got no answer when it
+    asked (a switch port that was not forwarding yet, say) may never ask again.
+    """
+    phase = str(context.memory.get("restart", ""))
+    if phase in (_GOES_OFF, _GOES_ON):
+        return _restart(context, phase)
     with context.store.reading() as tx:
-        boot = tx.boots.find(node_id=node_id)
+        boot = tx.boots.find(node_id=_node_id(context))
         proof = tx.images.get(ImageId(UUID(context.argument("image_id")))).up_proof
     if boot is None:
         raise Conflict("The node's boot intent is gone.", code="no-boot-intent")
-    if proof is UpProof.PHONE_HOME:
-        return _phoned_home(context, boot)
-    return _logged_in(context, boot)
+    came = _phoned_home(context, boot) if proof is UpProof.PHONE_HOME else _logged_in(context, boot)
+    if isinstance(came, Done):
+        return replace(came, evidence={**came.evidence, "started_again": True}) if phase else came
+    if phase:
+        return replace(came, reason=f"{came.reason} (it was started once more)")
+    if boot.armed_at is not None and (context.now() - boot.armed_at).total_seconds() >= patience_s:
+        return came if _is_heard(context, boot) else _then(_GOES_OFF)
+    return came
+
+
+_GOES_OFF, _GOES_ON, _RESTARTED = "goes off", "goes on", "done"
+
+
+def _then(phase: str) -> Wait:
+    return Wait(
+        seconds=0.0,
+        reason="nothing was heard of the machine: it is started once more",
+        public=Public("Nothing was heard of the node: it is started once more."),
+        memory={"restart": phase},
+    )
+
+
+def _restart(context: Context, phase: str) -> Wait:
+    """Bring the machine on to the next phase of being started once more."""
+    if phase == _GOES_OFF:
+        came, following = turn_off(context), _GOES_ON
+    else:
+        if "looks" not in context.memory:
+            boot_from_network(context)  # the override of the first start may be used up
+        came, following = turn_on(context), _RESTARTED
+    if isinstance(came, Done):
+        return _then(following)
+    return replace(came, memory={**came.memory, "restart": phase})
+
+
+def _is_heard(context: Context, boot: Boot) -> bool:
+    """Say whether the machine got anywhere. Signs of life wait while the API is away; sessions are seen at once."""
+    if any(getattr(boot, stage) is not None for stage in BOOT_STAGES):
+        return True
+    with context.store.reading() as tx:
+        target = tx.targets.find(id=boot.target_id)
+    return target is not None and bool(context.drivers.targets.sessions(target.network_id, target.iqn))
 
 
 def _phoned_home(context: Context, boot: Boot) -> Done | Wait:
@@ -254,12 +313,21 @@ DISARM_BOOT = Step(
     deadline_s=timedelta(minutes=10).total_seconds(),
     device="The gateway",
 )
-AWAIT_UP = Step(
-    name="await-up",
-    do=await_up,
-    # No undo: looking changes nothing; power-on's undo takes the system away.
-    deadline_s=UP_DEADLINE_S,
-    sla_s=60.0,
-    explain=explain_boot,
-    device="The server of the node's disk",
+
+
+def up_within(step: Step, deadline_s: float) -> Step:
+    """Give an ``await-up`` its time; the machine is started once more when half of it has passed in silence."""
+    return replace(step, deadline_s=deadline_s, do=partial(await_up, patience_s=deadline_s / 2))
+
+
+AWAIT_UP = up_within(
+    Step(
+        name="await-up",
+        do=partial(await_up, patience_s=UP_DEADLINE_S / 2),
+        # No undo: looking changes nothing; power-on's undo takes the system away.
+        retry=BMC_RETRY,
+        sla_s=60.0,
+        explain=explain_boot,
+    ),
+    UP_DEADLINE_S,
 )

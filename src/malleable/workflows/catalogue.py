@@ -35,7 +35,7 @@ def workflows(*, up_deadline_s: float) -> dict[str, Workflow]:
     """Return every workflow; machines get ``up_deadline_s`` from power-on to the proof that their system runs."""
 
     def timed(step: Step) -> Step:
-        return replace(step, deadline_s=up_deadline_s) if step.name == booting.AWAIT_UP.name else step
+        return booting.up_within(step, up_deadline_s) if step.name == booting.AWAIT_UP.name else step
 
     return {
         name: replace(workflow, steps=tuple(timed(step) for step in workflow.steps))

@@ -8,6 +8,7 @@ from malleable.domain.ids import NetworkId, UserId
 from malleable.domain.networks import Network, NetworkState
 from malleable.domain.operations import Operation, Wait
 from malleable.domain.store import Transaction
+from malleable.workflows.booting import gateway_wait
 from malleable.workflows.requests import begin, record
 from malleable.workflows.steps import Context, Done, Step, Workflow
 
@@ -39,11 +40,13 @@ def _await_gone(context: Context) -> Done | Wait:
         network = tx.networks.find(id=network_id)
     if network is None:
         return Done(evidence={"network": "gone"})
-    # A network no gateway ever served leaves nothing to take down.
-    if network.served_generation and network.served_generation < network.generation:
+    # Also when none was ever reported as served: a gateway may be building it, or its report be under way. One that has
+    # nothing of it says so as soon as it hears of the removal.
+    if network.served_generation < network.generation:
+        waited = context.now() - context.operation.created_at
         return Wait(
             seconds=2.0,
-            reason="the gateway takes the network down (is `m2d gateway` running?)",
+            reason=gateway_wait("takes the network down", waited),
             public=Public("The gateway takes the network down."),
             fix="Start `m2d gateway`, or read its log. Then resume the operation.",
             resource=f"network:{network_id}",

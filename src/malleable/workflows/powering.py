@@ -1,8 +1,10 @@
 """Steps that turn a node on and off, and prove it."""
 
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from malleable.domain.errors import Conflict, Public
+from malleable.domain.errors import Conflict, DriverError, Public, Refused
 from malleable.domain.ids import NodeId
 from malleable.domain.nodes import BootState, Node, PowerState
 from malleable.domain.operations import Operation, Retry, Wait
@@ -17,6 +19,9 @@ LOOKS_PER_ASK = 40
 CONTROLLER = "The node's management controller"
 NO_DRIVER = Public("This node cannot be managed at the moment.")
 BMC_RETRY = Retry(attempts=6, first_delay_s=1.0, max_delay_s=20.0)
+#: So long a machine's isolation may wait for its BMC; one that is well takes a few seconds.
+OFF_PATIENCE_S = 20.0
+OFF_PAUSE_S = 2.0
 
 
 def node_of(context: Context) -> Node:
@@ -91,6 +96,33 @@ def turn_off(context: Context) -> Done | Wait:
 def turn_on(context: Context) -> Done | Wait:
     """Give power and read it back."""
     return _bring(context, PowerState.ON)
+
+
+def turn_off_or_doubt(context: Context) -> Done | Wait:
+    """Take the power away; when the BMC does not obey in time go on without proof.
+
+    For workflows that then cut the machine off, and prove the power last (``prove_off_and_reset``).
+    """
+    began_at = datetime.fromisoformat(str(context.memory.get("began_at", context.now().isoformat())))
+    is_over = (context.now() - began_at).total_seconds() >= OFF_PATIENCE_S
+    try:
+        came = turn_off(context)
+    except (DriverError, Conflict) as e:
+        is_over = is_over or isinstance(e, Refused | Conflict)
+        came = Wait(seconds=OFF_PAUSE_S, reason=str(e), public=e.public(CONTROLLER), memory=context.memory)
+    if isinstance(came, Done):
+        return came
+    if is_over:
+        return Done(evidence={"power": "not proven", "reason": came.public.message})
+    return replace(came, memory={**came.memory, "began_at": began_at.isoformat()})
+
+
+def prove_off_and_reset(context: Context) -> Done | Wait:
+    """Prove that the power is off, whatever became of it before; then reset the boot."""
+    came = turn_off(context)
+    if isinstance(came, Wait):
+        return came
+    return replace(came, evidence={**came.evidence, **reset_boot(context).evidence})
 
 
 def boot_from_network(context: Context) -> Done:

@@ -190,13 +190,13 @@ def _boot_undone(tx: Transaction, operation: Operation, now: datetime) -> None:
         tx.nodes.change(operation.node_id, boot=BootState.FAILED)
 
 
-def quarantine(tx: Transaction, operation: Operation, now: datetime) -> None:
+def quarantine(tx: Transaction, operation: Operation, now: datetime, *, reason: str = "") -> None:
     """Keep a node that could not be proven clean away from everybody."""
     if operation.node_id is None:
         return
     switching.doubt_ports(tx, operation.node_id)
     node = tx.nodes.get(operation.node_id)
-    reason = f"{operation.kind} could not be completed or undone: {operation.reason}"
+    reason = reason or f"{operation.kind} could not be completed or undone: {operation.reason}"
     tx.nodes.change(node.id, state=NodeState.QUARANTINED, state_reason=reason, state_since=now, boot=BootState.NONE)
     data = {**reasons(operation), "reason": reason}
     record(tx, now, "node.quarantined", node=node, operation=operation, data=data)

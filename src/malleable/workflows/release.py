@@ -1,10 +1,11 @@
 """Release: take a node back without trusting it. Every step is proven; what cannot be proven ends in quarantine."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import UserId
-from malleable.domain.nodes import BootState, Node, NodeState
+from malleable.domain.nodes import BootState, Node, NodeState, PowerState
 from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortState
@@ -59,6 +60,16 @@ def _freed(tx: Transaction, operation: Operation, now: datetime) -> None:
     record(tx, now, "node.freed", node=node, operation=operation)
 
 
+def _unproven(tx: Transaction, operation: Operation, now: datetime) -> None:
+    """Keep a node that a release could not prove clean; say what is proven, and what is not."""
+    if operation.node_id is None:
+        return
+    node = tx.nodes.get(operation.node_id)
+    power = "It is off" if node.power is PowerState.OFF else "Its power could not be proven off"
+    rest = _left_over(tx, node) or "its ports are shut, no disk is presented to it, it has no boot intent"
+    quarantine(tx, operation, now, reason=f"release could not prove it clean: {operation.reason} {power}; {rest}.")
+
+
 def _left_over(tx: Transaction, node: Node) -> str:
     """Name what still ties a node to its last holder; "" when nothing does."""
     if tx.targets.count(node_id=node.id):
@@ -108,16 +119,17 @@ def _retired(tx: Transaction, operation: Operation, now: datetime) -> None:
 RELEASE = Workflow(
     name="release",
     steps=(
-        powering.POWER_OFF,
+        # A BMC that does not obey keeps no port open and no disk presented: the rest goes on, the proof comes last.
+        replace(powering.POWER_OFF, do=powering.turn_off_or_doubt),
         switching.SHUT_PORTS,
         presenting.REVOKE_TARGETS,
         booting.DISARM_BOOT,
-        powering.RESET_BOOT,
+        replace(powering.RESET_BOOT, do=powering.prove_off_and_reset, deadline_s=powering.POWER_OFF.deadline_s),
     ),
     on_done=_freed,
     # Only forward: half a release given back to its tenant would be neither safe nor what was asked for.
     on_undone=None,
-    on_stuck=quarantine,
+    on_stuck=_unproven,
 )
 STOP = Workflow(
     name="stop",

@@ -1,73 +1,173 @@
 """Repair: put switch ports that drifted back to what is wanted, and keep what was found as events."""
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from malleable.domain.errors import Busy, Malformed
+from malleable.domain.errors import Busy, DriverError, Malformed, Public, Refused, Unreachable
 from malleable.domain.ids import SwitchId
-from malleable.domain.operations import Operation, Retry
+from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortConfig, PortState, Switch, SwitchPort
 from malleable.workflows import switching
-from malleable.workflows.requests import record
-from malleable.workflows.steps import Context, Done, Step, Workflow
+from malleable.workflows.requests import reasons, record
+from malleable.workflows.steps import Ask, Context, Done, Step, Workflow
+
+#: A port that does not obey is tried ever more seldom, in the end every ten minutes, by one operation that waits.
+REPAIR_PAUSE = Retry(first_delay_s=0.5, max_delay_s=600.0)
+#: A switch that is away may come back with every port open.
+AWAY_PAUSE = Retry(first_delay_s=0.5, max_delay_s=15.0)
+#: After so many tries (seven seconds) it is told as an event.
+TRIES_UNTOLD = 4
+DEADLINE_S = timedelta(days=1).total_seconds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What a try found and what it left."""
+
+    drifted: Sequence[SwitchPort] = ()
+    found: Mapping[str, PortConfig]
+    after: Mapping[str, PortConfig]
+
+    @property
+    def repaired(self) -> Sequence[SwitchPort]:
+        return [port for port in self.drifted if self.after.get(port.name) == port.wanted]
+
+    @property
+    def stubborn(self) -> Sequence[SwitchPort]:
+        return [port for port in self.drifted if self.after.get(port.name) != port.wanted]
 
 
 def read_ports(driver: Switches, switch: Switch, ports: Iterable[SwitchPort]) -> Mapping[str, PortConfig]:
-    """Read ports back; one that is in no state that can be told is left out and does not hide the others."""
+    """Read ports back; one that is gone, or in no state that can be told, is left out and does not hide the others."""
     names = [port.name for port in ports]
     try:
         return driver.read(switch, names)
-    except Malformed:
+    except (Malformed, Refused) as e:
+        if not _is_about_a_port(e):
+            raise
         return {name: config for name in names for config in _read_one(driver, switch, name)}
 
 
 def _read_one(driver: Switches, switch: Switch, name: str) -> tuple[PortConfig, ...]:
     try:
         return tuple(driver.read(switch, [name]).values())
-    except Malformed:
+    except (Malformed, Refused) as e:
+        if not _is_about_a_port(e):
+            raise
         return ()
 
 
-def _repair(context: Context) -> Done:
+def _is_about_a_port(error: DriverError) -> bool:
+    return isinstance(error, Malformed) or error.code == "no-such-port"
+
+
+def ports_of(repair: Operation) -> frozenset[str]:
+    """Name the ports that a repair is about."""
+    names = repair.arguments.get("ports")
+    return frozenset(map(str, names)) if isinstance(names, list | tuple) else frozenset()
+
+
+def _repair(context: Context) -> Done | Wait:
     switch_id = SwitchId(UUID(context.argument("switch_id")))
+    names = ports_of(context.operation)
     with context.store.reading() as tx:
         switch = tx.switches.get(switch_id)
-        ports = tx.switch_ports.list(switch_id=switch_id, state=PortState.SETTLED)
+        settled = tx.switch_ports.list(switch_id=switch_id, state=PortState.SETTLED)
+    ports = [port for port in settled if port.name in names]
     driver = switching.switches_of(context, switch)
-    seen = read_ports(driver, switch, ports)
-    drifted = [port for port in ports if seen.get(port.name) != port.wanted]
+    try:
+        outcome = _put_back(driver, switch, ports)
+    except DriverError as e:
+        pause = AWAY_PAUSE if isinstance(e, Unreachable | Busy) else REPAIR_PAUSE
+        return _try_later(context, switch, _Outcome(drifted=ports, found={}, after={}), e.message, pause)
+    _check_intent(context, switch, outcome.drifted)
+    if outcome.stubborn:
+        told = ", ".join(port.name for port in outcome.stubborn)
+        return _try_later(
+            context, switch, outcome, f"Port {told} of switch {switch.name} does not keep what it is told."
+        )
+    evidence = {port.name: _facts(outcome, port) for port in outcome.repaired}
+    return Done(evidence={"ports": evidence}, write=lambda tx: _record(context, tx, switch, outcome))
+
+
+def _put_back(driver: Switches, switch: Switch, ports: Sequence[SwitchPort]) -> _Outcome:
+    found = read_ports(driver, switch, ports)
+    drifted = [port for port in ports if found.get(port.name) != port.wanted]
     if not drifted:
-        return Done(evidence={"ports": {}})
-    driver.apply(switch, {port.name: port.wanted for port in drifted})
-    after = read_ports(driver, switch, drifted)
-    _check(context, switch, drifted, after)
-    found = {port.name: {"found": _shape(seen.get(port.name)), "wanted": _shape(port.wanted)} for port in drifted}
-
-    def write(tx: Transaction) -> None:
-        for port in drifted:
-            nic = tx.nics.find(switch_port_id=port.id)
-            node = tx.nodes.get(nic.node_id) if nic else None
-            data = {"switch": switch.name, "port": port.name, **found[port.name]}
-            record(tx, context.now(), "port.repaired", node=node, operation=context.operation, data=data)
-
-    return Done(evidence={"ports": found}, write=write)
+        return _Outcome(found=found, after=found)
+    wanted = {port.name: port.wanted for port in drifted}
+    try:
+        driver.apply(switch, wanted)
+    except (Malformed, Refused):
+        _apply_singly(driver, switch, wanted)
+    return _Outcome(drifted=drifted, found=found, after=read_ports(driver, switch, drifted))
 
 
-def _check(context: Context, switch: Switch, drifted: list[SwitchPort], after: Mapping[str, PortConfig]) -> None:
-    """Be sure that the repair holds, and that no intent changed under it: then the new one is applied at once."""
+def _apply_singly(driver: Switches, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
+    """Put back whatever can be: a port that the switch refuses keeps no other one open."""
+    refused = None
+    for name, config in wanted.items():
+        try:
+            driver.apply(switch, {name: config})
+        except (Malformed, Refused) as e:
+            refused = e
+    if refused is not None and len(wanted) == 1:
+        raise refused
+
+
+def _try_later(context: Context, switch: Switch, outcome: _Outcome, why: str, pause: Retry = REPAIR_PAUSE) -> Ask:
+    """Wait, longer each time, and keep nothing but the ports that do not obey: another drift is another operation."""
+    tries = int(str(context.memory.get("tries", 0))) + 1
+    stubborn = outcome.stubborn
+
+    def write(tx: Transaction) -> dict[str, object]:
+        _record(context, tx, switch, outcome)
+        arguments = {**context.operation.arguments, "ports": [port.name for port in stubborn]}
+        tx.operations.change(context.operation.id, arguments=arguments)
+        if tries == TRIES_UNTOLD:
+            data = {"switch": switch.name, "ports": arguments["ports"], "reason": why}
+            record(tx, context.now(), "port.repair-failed", operation=context.operation, data=data)
+        return {"tries": tries}
+
+    return Ask(
+        seconds=pause.delay_s(tries),
+        reason=f"{why} Tries so far: {tries}; it is tried again, ever more seldom.",
+        public=Public(f"{switching.SWITCH} does not keep what it is told."),
+        fix="Look at the switch: something else changes the port, or the switch drops changes.",
+        write=write,
+    )
+
+
+def _record(context: Context, tx: Transaction, switch: Switch, outcome: _Outcome) -> None:
+    """Keep what was found on the ports that were put back."""
+    if not outcome.repaired:
+        return
+    nics = {nic.switch_port_id: nic for nic in tx.nics.list(switch_port_id=[port.id for port in outcome.repaired])}
+    nodes = {node.id: node for node in tx.nodes.list(id={nic.node_id for nic in nics.values()})} if nics else {}
+    for port in outcome.repaired:
+        nic = nics.get(port.id)
+        node = nodes[nic.node_id] if nic else None
+        data = {"switch": switch.name, "port": port.name, **_facts(outcome, port)}
+        record(tx, context.now(), "port.repaired", node=node, operation=context.operation, data=data)
+
+
+def _check_intent(context: Context, switch: Switch, drifted: Sequence[SwitchPort]) -> None:
+    """Be sure that no intent changed under the repair: else the new one is applied at once. Errors: Busy."""
     with context.store.reading() as tx:
-        latest = {port.id: port for port in tx.switch_ports.list(id=[port.id for port in drifted])}
+        latest = {port.id: port for port in tx.switch_ports.list(id=[port.id for port in drifted])} if drifted else {}
     moved = [latest[p.id] for p in drifted if p.id in latest and latest[p.id].wanted != p.wanted]
     if moved:
         # A node on several switches holds the token of one: its change may have crossed this repair on another.
         switching.switches_of(context, switch).apply(switch, {port.name: port.wanted for port in moved})
         raise Busy(f"Ports of switch {switch.name} were changed during the repair.")
-    for port in drifted:
-        if after.get(port.name) != port.wanted:
-            raise Malformed(f"Port {port.name} of switch {switch.name} does not keep what it is told.")
+
+
+def _facts(outcome: _Outcome, port: SwitchPort) -> dict[str, object]:
+    return {"found": _shape(outcome.found.get(port.name)), "wanted": _shape(port.wanted)}
 
 
 def _shape(config: PortConfig | None) -> object:
@@ -82,14 +182,23 @@ def _ended(tx: Transaction, operation: Operation, now: datetime) -> None:
 
 def _beaten(tx: Transaction, operation: Operation, now: datetime) -> None:
     """Say that a switch does not obey; the next scan tries again."""
-    data = {"switch_id": operation.arguments["switch_id"], "reason": operation.reason}
+    data = {"switch_id": operation.arguments["switch_id"], **reasons(operation)}
     record(tx, now, "port.repair-failed", operation=operation, data=data)
 
 
 REPAIR_PORTS = Workflow(
     name="repair-ports",
-    # No undo: drift is never restored.
-    steps=(Step(name="repair-ports", do=_repair, retry=Retry(attempts=4), resource=switching.switch_resource),),
+    steps=(
+        Step(
+            name="repair-ports",
+            do=_repair,
+            # No undo: drift is never restored.
+            deadline_s=DEADLINE_S,
+            retry=Retry(attempts=4),
+            resource=switching.switch_resource,
+            device=switching.SWITCH,
+        ),
+    ),
     on_done=_ended,
     on_undone=None,
     on_stuck=_beaten,

@@ -16,7 +16,7 @@ from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import Page, Store, Transaction
 from malleable.domain.switches import PortState, Switch, SwitchPort
 from malleable.workflows.powering import bmc_of
-from malleable.workflows.repair import read_ports
+from malleable.workflows.repair import ports_of, read_ports
 from malleable.workflows.requests import begin, record
 
 log = structlog.get_logger()
@@ -102,10 +102,13 @@ class Watch:
         return len(drifted)
 
     def _order_repair(self, switch: Switch, drifted: Sequence[SwitchPort]) -> None:
-        """Begin a repair unless one is under way; it looks again, in its turn at the switch."""
-        log.warning("switch ports have drifted", switch=switch.name, ports=[port.name for port in drifted])
+        """Begin to repair the ports that no operation is about; it looks again, in its turn at the switch."""
         with self._store.transaction() as tx:
-            for running in tx.operations.list(kind="repair-ports", state=list(ACTIVE_STATES)):
-                if running.arguments.get("switch_id") == str(switch.id):
-                    return
-            begin(tx, self._clock.now(), "repair-ports", arguments={"name": switch.name, "switch_id": str(switch.id)})
+            active = tx.operations.list(kind="repair-ports", state=list(ACTIVE_STATES))
+            here = [ports_of(repair) for repair in active if repair.arguments.get("switch_id") == str(switch.id)]
+            names = sorted({port.name for port in drifted}.difference(*here))
+            if not names:
+                return
+            log.warning("switch ports have drifted", switch=switch.name, ports=names)
+            arguments = {"name": switch.name, "switch_id": str(switch.id), "ports": names}
+            begin(tx, self._clock.now(), "repair-ports", arguments=arguments)

@@ -187,6 +187,21 @@ def test_nothing_is_left_of_a_removed_network(bench: GatewayBench) -> None:
     assert bench.site.served(other)
 
 
+@pytest.mark.parametrize("is_built", [False, True], ids=["never-heard-of", "while-it-is-built"])
+def test_a_network_that_goes_before_it_was_served_is_reported_as_removed_all_the_same(
+    bench: GatewayBench, is_built: bool
+) -> None:
+    told = network(vid=101, hosts=[host(MAC, ADDRESS)])
+    layout = bench.layout(told)
+    if is_built:
+        bench.site.want(told)
+        eventually(lambda: Path(f"/run/netns/{layout.namespace}").exists(), "it is being built")
+    bench.site.want(told, state="removing", boots=[], hosts=[])
+    eventually(lambda: bench.site.removed(told.id), "the removal is reported")
+    assert not Path(f"/run/netns/{layout.namespace}").exists()
+    assert not layout.directory.exists()
+
+
 def test_a_restored_control_plane_does_not_take_running_networks_down(bench: GatewayBench) -> None:
     told, layout, node = served_node(bench)
     later = bench.serve(network(vid=102, name="later"))

@@ -99,13 +99,17 @@ def neglected(site: Site) -> OperationView:
     return site.client.node_release(machine.name)
 
 
-def test_a_release_waits_for_a_bmc_that_is_silent_for_a_while(site: Site, neglected: OperationView) -> None:
+def test_a_release_cuts_the_node_off_while_its_bmc_is_silent_and_frees_it_once_it_answers(
+    site: Site, neglected: OperationView
+) -> None:
     machine = held(site, 1)
     rack.fault(site.room.name, machine.name, FaultKind.BMC_SILENT)
     release = site.client.node_release(machine.name)
-    waiting = site.await_step(release, "power-off", attempt=2)
+    waiting = site.await_step(release, "reset-boot", attempt=2)
     assert waiting.state in ("waiting", "running")
     assert site.node(machine).state == "releasing"
+    assert not list(site.client.target_list(node=machine.name))
+    assert rack.status(site.room.name).power[machine.name] == "on"
     rack.clear_fault(site.room.name, machine.name)
     site.succeeded(release)
     assert (site.node(machine).state, site.node(machine).project) == ("free", None)
@@ -185,8 +189,9 @@ def test_a_bmc_that_stays_silent_quarantines_its_node_until_it_is_readmitted(
     assert failed.error["code"] == "unreachable"
     kept = site.node(machine)
     assert kept.state == "quarantined"
-    assert "power-off" in kept.state_reason
+    assert "could not be proven off; its ports are shut, no disk is presented to it" in kept.state_reason
     assert machine.bmc_url.removeprefix("http://") in kept.state_reason
+    assert not list(site.client.target_list(node=machine.name))
     rack.clear_fault(site.room.name, machine.name)
     site.m2("node", "readmit", machine.name)
     assert site.node(machine).state == "free"
