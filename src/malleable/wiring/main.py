@@ -3,7 +3,6 @@
 import gc
 import os
 import sys
-import threading
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from malleable.cli.usage import PlainGroup
 from malleable.config import ETC, Settings
 from malleable.domain.errors import Invalid, MalleableError
 from malleable.wiring import logs
+from malleable.wiring.ending import is_any_left
 
 app = typer.Typer(
     cls=PlainGroup,
@@ -216,8 +216,7 @@ def run() -> None:
     gc.set_threshold(20_000, 20, 50)
     _add_sims()
     code = _run()
-    if threading.active_count() > 1:
-        # A device that hangs holds a thread, and the interpreter would wait for it. All that matters has ended by now.
+    if is_any_left():
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)

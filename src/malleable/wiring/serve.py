@@ -6,8 +6,7 @@ import os
 import signal
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -28,16 +27,13 @@ from malleable.gateway.gateway import Gateway
 from malleable.services.bootstrap import bootstrap_admin, bootstrap_gateway
 from malleable.wiring.assembly import Assembly, assemble, gateway_settings, serve_file
 from malleable.wiring.clock import SystemClock
+from malleable.wiring.ending import REQUESTS_GRACE_S, Part, await_end
 from malleable.wiring.keys import read_private, write_private
 from malleable.wiring.root import require_root
 
 log = structlog.get_logger()
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-#: A server leaves within five seconds of the signal: requests have the first two, what runs beside them the rest. What
-#: is still asking a device then is left behind: whoever goes on with its operation observes before it acts.
-REQUESTS_GRACE_S = 2
-LEAVE_S = 2.5
 GATEWAY_RETRY_S = 5.0
 HEALTH_LOOK_S = 30.0
 
@@ -69,11 +65,11 @@ def work(settings: Settings) -> None:
         if settings.worker.metrics_port:
             # On loopback only: step names are harmless, but nothing here asks who you are.
             start_http_server(settings.worker.metrics_port, addr="127.0.0.1", registry=assembly.registry)
-        working = threading.Thread(target=_work_beside, args=(assembly, "", stop), name="work", daemon=True)
+        working = Part(target=_work_beside, args=(assembly, "", stop), name="work", daemon=True)
         working.start()
         _settle_memory()
         stop.wait()
-        _await_end([working])
+        await_end([working])
 
 
 def serve_gateway(settings: Settings) -> None:
@@ -168,9 +164,9 @@ def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:
     listener = _bind(config)
     url = _announce(assembly, listener, is_tls=certificate is not None)
     stop = threading.Event()
-    beside = [threading.Thread(target=c, args=(assembly, url, stop), name=c.__name__, daemon=True) for c in companions]
+    beside = [Part(target=c, args=(assembly, url, stop), name=c.__name__, daemon=True) for c in companions]
     server = _Server(config, before_stop=lambda: close_streams(app))
-    beside.append(threading.Thread(target=_leave_when, args=(stop, server), name="leave", daemon=True))
+    beside.append(Part(target=_leave_when, args=(stop, server), name="leave", daemon=True))
     for thread in beside:
         thread.start()
     _settle_memory()
@@ -179,17 +175,8 @@ def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:
     finally:
         stop.set()
         assembly.store.interrupt()
-        _await_end(beside)
+        await_end(beside)
         serve_file(settings.run_dir).unlink(missing_ok=True)
-
-
-def _await_end(threads: Sequence[threading.Thread]) -> None:
-    """Wait for what was told to end, for as long as a server may take to leave."""
-    until_s = time.monotonic() + LEAVE_S
-    for thread in threads:
-        thread.join(timeout=max(until_s - time.monotonic(), 0.0))
-        if thread.is_alive():
-            log.warning("left before it ended: a device does not answer", part=thread.name)
 
 
 def _settle_memory() -> None:
