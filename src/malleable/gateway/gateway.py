@@ -67,7 +67,7 @@ class Gateway:
             server = HttpServer(self._settings, lambda *_: (refusal(HTTPStatus.NOT_FOUND), None))
             try:
                 for layout in known_networks(self._settings.run_dir):
-                    NetworkService(layout, self._uplink, server).remove()
+                    NetworkService(layout, self._uplink, server, self._settings).remove()
             finally:
                 server.stop()
             for directory in (self._settings.state_dir, self._settings.run_dir):

@@ -55,6 +55,11 @@ class NetworkLayout:
         return short_name(self.network_id)
 
     @property
+    def storage_interface(self) -> str:
+        """Name the interface on the provider's storage VLAN, where there is one."""
+        return f"s2-{short_name(self.network_id).removeprefix('m2-')}"
+
+    @property
     def ula(self) -> IPv6Address:
         """The gateway's address in a unique local /64 of the network (RFC 4193), for router advertisements alone."""
         global_id = hashlib.sha256(b"ula" + self.network_id.bytes).digest()[:5]

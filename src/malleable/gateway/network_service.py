@@ -7,13 +7,14 @@ from pathlib import Path
 
 from malleable.domain.errors import Refused
 from malleable.domain.ports import Uplink
-from malleable.gateway import namespace
+from malleable.gateway import namespace, storage_leg
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.dnsmasq import AddressService
 from malleable.gateway.http_server import HttpServer
 from malleable.gateway.layout import NAMESPACES, NetworkLayout, passable
 from malleable.gateway.plan import NetworkPlan
 from malleable.gateway.portal import Portal
+from malleable.gateway.settings import GatewaySettings
 
 HTTP_PORT = 80
 #: Where EC2's clients ask; nodes reach it by their default route.
@@ -23,9 +24,9 @@ EC2_ADDRESS = "169.254.169.254/32"
 class NetworkService:
     """One network's namespace, uplink, addresses, daemons and listener. Used by one thread at a time."""
 
-    def __init__(self, layout: NetworkLayout, uplink: Uplink, server: HttpServer, portal_threads: int = 1) -> None:
+    def __init__(self, layout: NetworkLayout, uplink: Uplink, server: HttpServer, settings: GatewaySettings) -> None:
         """Prepare; nothing is made."""
-        self._portal_threads = portal_threads
+        self._settings = settings
         self._layout = layout
         self._uplink = uplink
         self._server = server
@@ -53,7 +54,7 @@ class NetworkService:
                 daemon.limit_log()
         if is_deep or self._laid != (plan.vid, plan.cidr):
             self._lay(plan)
-        self._portal = self._portal or Portal(self._layout, plan.gateway_address, self._portal_threads)
+        self._portal = self._portal or Portal(self._layout, plan.gateway_address, self._settings.portal_threads)
         epoch = self._portal.ensure()
         self._addresses.ensure(plan, self._index)
         if not self._server.has(plan.id):
@@ -65,6 +66,7 @@ class NetworkService:
         self._server.remove(self._layout.network_id)
         self._stop_daemons()
         self._uplink.unplug(self._layout.interface)
+        self._uplink.unplug(self._layout.storage_interface)
         namespace.remove(self._layout.namespace)
         if self._layout.directory.exists():
             shutil.rmtree(self._layout.directory)
@@ -85,6 +87,8 @@ class NetworkService:
             addresses.append(f"{layout.ula}/64")
         namespace.configure(layout.namespace, layout.interface, addresses)
         self._index = namespace.interface_index(layout.namespace, layout.interface)
+        if self._settings.storage is not None:
+            storage_leg.ensure(self._settings.storage, layout, self._uplink, plan.vid, plan.cidr)
         self._laid = (plan.vid, plan.cidr)
 
     def _plug(self, vid: int) -> None:

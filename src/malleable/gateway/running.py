@@ -98,7 +98,7 @@ class Running:
 
     def _service(self, network_id: NetworkId) -> NetworkService:
         layout = NetworkLayout(run_dir=self._settings.run_dir, network_id=network_id)
-        return NetworkService(layout, self._uplink, self._server, self._settings.portal_threads)
+        return NetworkService(layout, self._uplink, self._server, self._settings)
 
     def _answer(self, network_id: NetworkId, request: Request) -> Answered:
         answered = self._routes.answer(network_id, request)

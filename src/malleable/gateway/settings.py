@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from malleable.gateway.storage_leg import StorageVlan
+
 GIB = 1 << 30
 
 
@@ -22,5 +24,6 @@ class GatewaySettings:
     http_workers_per_network: int = 16
     http_workers_always: int = 2  #: that a network has even while others hold all the rest
     http_workers_per_source: int = 6
+    storage: StorageVlan | None = None  #: the portals' way to a pool on the network; None: their pool is on this host
     portal_threads: int = 1  #: of tgtd for each disk; more than 1 are for stores that answer late
     cache_bytes: int = 2 * GIB  #: kernels and initrds kept; those in use are never dropped

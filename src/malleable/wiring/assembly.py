@@ -22,7 +22,7 @@ from malleable.store.migrate import upgrade
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
-from malleable.wiring.pools import make_pool, portal_threads
+from malleable.wiring.pools import make_pool, portal_threads, storage_vlan
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.engine import Engine
 from malleable.workflows.watch import Watch
@@ -119,6 +119,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         run_dir=settings.run_dir / "gateway",
         state_dir=settings.state_dir / "gateway",
         portal_threads=portal_threads(settings),
+        storage=storage_vlan(settings),
     )
 
 

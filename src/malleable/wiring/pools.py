@@ -1,11 +1,14 @@
 """Which disk pool this host uses, and the target driver that opens its disks."""
 
 from collections.abc import Callable
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from malleable.config import GIB, Settings
+from malleable.domain.errors import Invalid
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Disks, Targets
+from malleable.gateway.storage_leg import PREFIX_MAX, StorageVlan
 
 #: librbd answers late and one at a time: measured, 16 threads write five times as much as 4 to a new clone
 RBD_PORTAL_THREADS = 16
@@ -45,3 +48,20 @@ def make_pool(settings: Settings, socket_of: Callable[[NetworkId], Path]) -> tup
 def portal_threads(settings: Settings) -> int:
     """Say how many threads tgtd needs for each disk of the pool."""
     return RBD_PORTAL_THREADS if settings.pool.driver == "rbd" else 1
+
+
+def storage_vlan(settings: Settings) -> StorageVlan | None:
+    """Say how a gateway's portals reach the pool; None: it is on their host. Errors: Invalid."""
+    pool = settings.pool
+    if pool.driver != "rbd" or not pool.ceph_vlan:
+        return None
+    try:
+        subnet = IPv4Network(pool.ceph_cidr)
+    except ValueError as e:
+        raise Invalid(f"{pool.ceph_cidr!a} is not a network: {e}.", fix="Set M2D_POOL__CEPH_CIDR.") from e
+    if subnet.prefixlen > PREFIX_MAX:
+        raise Invalid(
+            f"{subnet} has too few addresses for a gateway's networks.",
+            fix=f"Set M2D_POOL__CEPH_CIDR to a /{PREFIX_MAX} or larger.",
+        )
+    return StorageVlan(vid=pool.ceph_vlan, subnet=subnet)
