@@ -9,9 +9,10 @@ from tests.sweep.world import World
 
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState
 from malleable.domain.ids import DiskId, ImageId, NodeId, OperationId, SnapshotId, new_id
-from malleable.domain.images import ImageState
+from malleable.domain.images import Image, ImageFormat, ImageState
 from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
+from malleable.sim.converter import packed
 from malleable.workflows import snapshots, storage
 
 NOBODY = NodeId(new_id())
@@ -205,12 +206,84 @@ def _not_promoted(world: World, _: NodeId) -> None:
     assert world.disks.list().images == {world.image_id}
 
 
+def _importing(upload_format: ImageFormat) -> Callable[[World], tuple[NodeId, OperationId]]:
+    """Upload an image and begin to import it."""
+
+    def begin(world: World) -> tuple[NodeId, OperationId]:
+        content = WRITTEN if upload_format is ImageFormat.RAW else packed(WRITTEN, upload_format)
+        image = replace(
+            _golden(world),
+            id=ImageId(new_id()),
+            name="mine",
+            state=ImageState.IMPORTING,
+            upload_format=upload_format,
+            size_bytes=len(content),
+            sha256=sha256(content).hexdigest(),
+        )
+        spool, now = world.spool / str(image.id), world.clock.now()
+        spool.mkdir()
+        (spool / storage.UPLOAD).write_bytes(content)
+        with world.store.transaction() as tx:
+            tx.images.add(image)
+        return begun(world, lambda tx: storage.request_import(tx, now, image=image, spool=spool, actor_id=None))
+
+    return begin
+
+
+def _golden(world: World) -> Image:
+    with world.store.reading() as tx:
+        return tx.images.get(world.image_id)
+
+
+def _imported(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        image = tx.images.find(name="mine")
+    assert image is not None
+    assert (image.state, image.size_bytes) == (ImageState.SEALED, len(WRITTEN))
+    assert image.sha256 == sha256(WRITTEN).hexdigest()
+    with world.disks.open_image(image.id) as file:
+        assert file.read() == WRITTEN
+    assert not (world.spool / str(image.id)).exists()
+
+
+def _not_imported(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        image = tx.images.find(name="mine")
+    assert image is not None
+    assert image.state is ImageState.FAILED
+    assert world.disks.list().images == {world.image_id}
+
+
+def _delete_image(world: World) -> tuple[NodeId, OperationId]:
+    image, now = _golden(world), world.clock.now()
+    spool = world.spool / str(image.id)
+    return begun(world, lambda tx: storage.request_delete_image(tx, now, image=image, spool=spool, actor_id=None))
+
+
+def _image_deleted(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        assert tx.images.count() == 0
+    assert world.disks.list().images == frozenset()
+
+
 def _verb(
     name: str, begin: Callable[[World], tuple[NodeId, OperationId]], check: Check, undone: Check | None, step: str
 ) -> Verb:
     if undone is None:
         return Verb(name=name, begin=begin, check=check, steps=1)
     return Verb(name=name, begin=begin, check=check, check_undone=undone, steps=1, can_cancel=True, last_step=step)
+
+
+def _import_verb(upload_format: ImageFormat, steps: int) -> Verb:
+    return Verb(
+        name=f"import-{upload_format}",
+        begin=_importing(upload_format),
+        check=_imported,
+        steps=steps,
+        check_undone=_not_imported,
+        can_cancel=True,
+        last_step="drop-upload",
+    )
 
 
 STORAGE_VERBS = (
@@ -220,5 +293,8 @@ STORAGE_VERBS = (
     _verb("delete-snapshot", _delete_snapshot, _no_snapshot, None, ""),
     _verb("roll-back-disk", _roll_back, _rolled_back, _whole, "roll-back-disk"),
     _verb("grow-disk", _grow, _grown, _not_grown, "grow-disk"),
+    _import_verb(ImageFormat.RAW, 2),
+    _import_verb(ImageFormat.QCOW2, 3),
+    Verb(name="delete-image", begin=_delete_image, check=_image_deleted, steps=2),
     _verb("promote-snapshot", _promote, _promoted, _not_promoted, "promote"),
 )

@@ -29,6 +29,7 @@ from malleable.domain.secrets import Secret
 from malleable.domain.store import Store, Transaction
 from malleable.domain.switches import Switch, SwitchPort
 from malleable.sim.clock import ManualClock
+from malleable.sim.converter import SimConverter
 from malleable.sim.disks import SimDisks
 from malleable.sim.faults import Faults
 from malleable.sim.power import SimPower
@@ -100,6 +101,7 @@ class World:
             switches={"sim": self.switches},
             disks=self.disks,
             targets=self.targets,
+            converter=SimConverter(self.faults),
         )
         self.is_gateway_up = True
         self.workflows = dict(WORKFLOWS)

@@ -11,7 +11,7 @@ from malleable.domain.disks import Target
 from malleable.services.disks import DiskWish, PlacedDisk
 from malleable.services.parts import Shown
 from malleable.services.provisions import BootWish, ProvisionWish
-from malleable.wire.disks import DiskNameRequest, DiskMoveRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.disks import DiskMoveRequest, DiskNameRequest, DiskRequest, DiskView, TargetView
 from malleable.wire.nodes import BootOptions, ProvisionRequest
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing

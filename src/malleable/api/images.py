@@ -1,12 +1,14 @@
 """Images and their upload."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, nothing, ok, page_of
 from malleable.api.operations import begun
@@ -23,6 +25,11 @@ routes = APIRouter(prefix="/v1/images", route_class=GuardedRoute, tags=["images"
 
 #: Fewer, larger writes: handing each 64 KiB to a thread would cost more than writing it.
 WRITE_BYTES = 4 * 1024 * 1024
+READ_BYTES = 1024 * 1024
+_RAW_ANSWER: dict[str, Any] = {
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    "description": "The raw disk; its SHA-256 is the ETag",
+}
 _RAW = {
     "requestBody": {
         "required": True,
@@ -40,6 +47,7 @@ def image_view(shown: Shown[Image]) -> ImageView:
         project_id=image.project_id,
         project=shown.names.get(image.project_id) if image.project_id else None,
         state=image.state,
+        format=image.upload_format,
         size_bytes=image.size_bytes,
         sha256=image.sha256,
         os=image.os,
@@ -71,6 +79,7 @@ def image_create(request: Request, body: ImageRequest) -> Response:
     wish = ImageWish(
         name=body.name,
         project=body.project,
+        upload_format=body.format,
         sha256=body.sha256,
         size_bytes=body.size_bytes,
         os=body.os,
@@ -105,6 +114,21 @@ def image_seal(request: Request, image: str, project: RefQuery = None) -> Respon
     """Prove an upload's checksum and make it immutable."""
     call = call_of(request)
     return begun(call, call.services.images.image_seal(call.caller, image, project=project))
+
+
+@routes.get("/{image}/content", response_class=StreamingResponse, responses={200: _RAW_ANSWER})
+def image_content(request: Request, image: str, project: RefQuery = None) -> Response:
+    """Read a sealed image's raw content."""
+    call = call_of(request)
+    found, file = call.services.images.image_open(call.caller, image, project=project)
+    headers = {"Content-Length": str(found.size_bytes), "ETag": f'"{found.sha256}"'}
+    return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(READ_BYTES):
+            yield chunk
 
 
 @routes.put("/{image}/content", status_code=204, openapi_extra=_RAW)

@@ -10,7 +10,8 @@ from malleable.cli.formats import age, size
 from malleable.cli.options import ImageArgument, Watch, Yes
 from malleable.cli.output import Column, show_list, show_one
 from malleable.cli.progress import finish
-from malleable.cli.session import Session
+from malleable.cli.session import Session, usage
+from malleable.domain.images import ImageFormat
 
 if TYPE_CHECKING:
     from malleable.wire.images import ImageView
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     noun = group(app, "image", "Golden images: sealed, cloned in no time.")
-    register(noun, {"list": image_list, "show": image_show, "import": image_import, "delete": image_delete})
+    register(
+        noun,
+        {
+            "list": image_list,
+            "show": image_show,
+            "import": image_import,
+            "export": image_export,
+            "delete": image_delete,
+        },
+    )
 
 
 def image_list(session: Session) -> None:
@@ -35,7 +45,7 @@ def image_list(session: Session) -> None:
         Column(title="boots by", cell=lambda image: ", ".join(image.boot_ways), is_minor=True),
         Column(title="age", cell=lambda image: age(image.created_at, now), is_number=True, is_minor=True),
     ]
-    nothing = "No images; bring one with `m2 image import FILE`."
+    nothing = "No images; bring one with `m2 image import FILE --project NAME`."
     show_list(session, session.m2.image_list(project=session.project), columns, nothing=nothing)
 
 
@@ -68,11 +78,14 @@ def _facts(session: Session, image: "ImageView") -> dict[str, str]:
 def image_import(
     session: Session,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A raw disk, or the manifest of one.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A disk (raw, qcow2, vmdk, vhd, vhdx), or its manifest.", show_default=False
+        ),
     ],
     *,
     manifest: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What the image is; else NAME.json beside the raw disk.")
+        Path | None, typer.Option(metavar="FILE", help="What the image is; else NAME.json beside the disk.")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Else the manifest's, or the file's.")] = None,
     golden: Annotated[
@@ -86,9 +99,28 @@ def image_import(
     """
     from malleable.cli.image_upload import read_source, upload
 
+    if not golden and session.project is None:
+        usage("Whose image shall it be?", "Give --project NAME, or --golden for everybody's (admins only).")
     source = read_source(file, manifest, name)
     image = upload(session, source, None if golden else session.project)
     finish(session, session.m2.image_seal(str(image.id)), is_watching=watch, what=f"import of {image.name}")
+
+
+def image_export(
+    session: Session,
+    image: ImageArgument,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to; it must not be there yet.", show_default=False)
+    ],
+    *,
+    image_format: Annotated[
+        ImageFormat, typer.Option("--format", help="What to write; all but raw need qemu-img here.")
+    ] = ImageFormat.RAW,
+) -> None:
+    """Bring an image from the server here, and prove that it came whole."""
+    from malleable.cli.image_export import export
+
+    export(session, image, file, image_format)
 
 
 def image_delete(session: Session, image: ImageArgument, yes: Yes = False, watch: Watch = True) -> None:

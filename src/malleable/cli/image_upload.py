@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from malleable.cli.formats import size, span
-from malleable.cli.session import Session, usage
+from malleable.cli.session import Session
 from malleable.domain.errors import Conflict, Invalid, NotFound
-from malleable.domain.images import ImageState
+from malleable.domain.images import ImageFormat, ImageState
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from malleable.wire.images import ImageView
 
 CHUNK_BYTES = 1 << 20
+#: How files of each format begin. A VHD of fixed size has no mark there and goes for raw: it is one, and 512 bytes.
+_MAGIC = {
+    b"QFI\xfb": ImageFormat.QCOW2,
+    b"KDMV": ImageFormat.VMDK,
+    b"conectix": ImageFormat.VHD,
+    b"vhdxfile": ImageFormat.VHDX,
+}
 #: Facts of a manifest that the server takes as they are.
 _PLAIN = ("os", "architecture", "boot_ways", "up_proof", "cmdline", "default_user")
 
@@ -29,22 +36,22 @@ class Source:
     """An image as it lies here."""
 
     name: str
-    raw: Path
+    file: Path
+    image_format: ImageFormat
     size_bytes: int
-    sha256: str  #: "" when no manifest tells it
+    sha256: str  #: of the file; "" when no manifest tells it
     facts: Mapping[str, object]
     files: Mapping[str, Path]  #: "kernel" and "initrd", as far as there are any
 
 
 def read_source(file: Path, manifest: Path | None, name: str | None) -> Source:
-    """Find the raw disk and what is told of it. Errors: Invalid, OSError."""
+    """Find the disk and what is told of it. Errors: Invalid, OSError."""
     if file.suffix == ".json":
         file, manifest = _raw_of(file), file
     elif manifest is None and file.with_suffix(".json").exists():
         manifest = file.with_suffix(".json")
     told = _read_manifest(manifest) if manifest else {}
-    if told.get("format", "raw") != "raw":
-        usage(f"{file} has format {told['format']}.", f"Convert it: `qemu-img convert -O raw {file} {file.stem}.raw`.")
+    image_format = _format_of(file, told)
     size_bytes = file.stat().st_size
     if told.get("size_bytes", size_bytes) != size_bytes:
         raise Invalid(
@@ -56,12 +63,25 @@ def read_source(file: Path, manifest: Path | None, name: str | None) -> Source:
     beside = (manifest or file).parent
     return Source(
         name=name or str(told.get("name") or file.stem),
-        raw=file,
+        file=file,
+        image_format=image_format,
         size_bytes=size_bytes,
         sha256=str(told.get("sha256") or ""),
         facts=facts if firmwares is None else {**facts, "firmwares": firmwares},
         files={part: beside / str(told[part]) for part in ("kernel", "initrd") if told.get(part)},
     )
+
+
+def _format_of(file: Path, told: Mapping[str, object]) -> ImageFormat:
+    """Read a file's format off its first bytes; a manifest that says otherwise is wrong. Errors: Invalid."""
+    with file.open("rb") as opened:
+        begins = opened.read(8)
+    found = next((kind for magic, kind in _MAGIC.items() if begins.startswith(magic)), ImageFormat.RAW)
+    if told.get("format", found) != found:
+        raise Invalid(
+            f"{file} is {found}, its manifest says {told['format']}.", fix="Correct the manifest, or take it away."
+        )
+    return found
 
 
 def _raw_of(manifest: Path) -> Path:
@@ -85,7 +105,7 @@ def upload(session: Session, source: Source, project: str | None) -> "ImageView"
     sha256 = source.sha256 or _hash(session, source)
     image = _unfinished(session, source, sha256, project) or _announce(session, source, sha256, project)
     m2, id = session.m2, str(image.id)
-    with _meter(session, f"upload {source.raw.name}", source.raw, source.size_bytes) as chunks:
+    with _meter(session, f"upload {source.file.name}", source.file, source.size_bytes) as chunks:
         m2.image_upload(id, chunks, source.size_bytes)
     for path in source.files.values():
         with _meter(session, f"upload {path.name}", path, path.stat().st_size) as chunks:
@@ -101,6 +121,7 @@ def _announce(session: Session, source: Source, sha256: str, project: str | None
         **{part: path.name for part, path in source.files.items()},
         "name": source.name,
         "project": project,
+        "format": source.image_format,
         "sha256": sha256,
         "size_bytes": source.size_bytes,
     }
@@ -108,12 +129,15 @@ def _announce(session: Session, source: Source, sha256: str, project: str | None
 
 
 def _unfinished(session: Session, source: Source, sha256: str, project: str | None) -> "ImageView | None":
-    """Find the same image, announced before and never sealed. Errors: Conflict when the name is another's."""
+    """Find the same image, announced before and never sealed; one whose import failed is none.
+
+    Errors: Conflict when the name is another's.
+    """
     try:
         found = session.m2.image_get(source.name, project=project)
     except NotFound:
         return None
-    if (found.project_id is None) != (project is None):
+    if (found.project_id is None) != (project is None) or found.state is ImageState.FAILED:
         return None
     if found.state is ImageState.SEALED and found.sha256 == sha256:
         raise Conflict(f"Image {source.name} is there already, with this very content.", code="image-exists")
@@ -128,7 +152,7 @@ def _unfinished(session: Session, source: Source, sha256: str, project: str | No
 
 def _hash(session: Session, source: Source) -> str:
     digest = hashlib.sha256()
-    with _meter(session, f"checksum {source.raw.name}", source.raw, source.size_bytes) as chunks:
+    with _meter(session, f"checksum {source.file.name}", source.file, source.size_bytes) as chunks:
         for chunk in chunks:
             digest.update(chunk)
     return digest.hexdigest()
@@ -145,7 +169,7 @@ def _meter(session: Session, what: str, path: Path, size_bytes: int) -> Iterator
     console = session.err if session.is_json else session.out
     with path.open("rb") as file:
         if console.is_terminal and not console.is_dumb_terminal:
-            with _progress(session) as progress:
+            with transfer_bar(session) as progress:
                 task = progress.add_task(what, total=size_bytes)
                 yield _chunks(file, progress, task)
             return
@@ -162,7 +186,8 @@ def _chunks(file: _Readable, progress: "Progress | None" = None, task: int = 0) 
             progress.advance(TaskID(task), len(chunk))
 
 
-def _progress(session: Session) -> "Progress":
+def transfer_bar(session: Session) -> "Progress":
+    """Make the bar of a transfer."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     return Progress(

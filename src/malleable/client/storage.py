@@ -1,10 +1,11 @@
 """Calls about images, disks and targets."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
-from malleable.wire.disks import DiskNameRequest, DiskMoveRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.disks import DiskMoveRequest, DiskNameRequest, DiskRequest, DiskView, TargetView
 from malleable.wire.images import ImageRequest, ImageView
 from malleable.wire.operations import OperationView
 from malleable.wire.snapshots import GrowRequest, PromoteRequest, RollBackRequest, SnapshotRequest, SnapshotView
@@ -36,6 +37,12 @@ class StorageCalls(Connection):
     def image_seal(self, image: str) -> OperationView:
         """Begin to check the uploaded content and make it clonable."""
         return self.post(v1("images", image, "seal"), OperationView)
+
+    @contextmanager
+    def image_content(self, image: str, *, project: str | None = None) -> Iterator[Iterator[bytes]]:
+        """Open a sealed image's raw content. Errors: Conflict when it is not sealed."""
+        with self.stream(v1("images", image, "content"), {"project": project}) as response:
+            yield response.iter_bytes()
 
     def image_delete(self, image: str, *, project: str | None = None) -> OperationView:
         """Begin to remove an image. Errors: Conflict while disks depend on it."""

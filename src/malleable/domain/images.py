@@ -16,6 +16,16 @@ class ImageState(StrEnum):
     FAILED = "failed"
 
 
+class ImageFormat(StrEnum):
+    """What an upload is; in the pool every image is raw."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VHD = "vhd"
+    VHDX = "vhdx"
+
+
 class BootWay(StrEnum):
     """How a node's firmware comes to run the disk's operating system."""
 
@@ -38,8 +48,9 @@ class Image:
     name: str
     project_id: ProjectId | None
     state: ImageState
-    size_bytes: int
-    sha256: str  #: of the raw content, hex
+    upload_format: ImageFormat = ImageFormat.RAW
+    size_bytes: int  #: of the upload until it is sealed, then of the raw content
+    sha256: str  #: of the same, hex
     os: str = ""
     architecture: str = "x86_64"
     firmwares: tuple[Firmware, ...] = (Firmware.BIOS, Firmware.UEFI)

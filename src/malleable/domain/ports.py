@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, SnapshotId
+from malleable.domain.images import ImageFormat
 from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import PortConfig, Switch
@@ -163,9 +164,7 @@ class Disks(Protocol):
     def capacity(self) -> Capacity:
         """Return the pool's size."""
 
-    def seal(
-        self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}
-    ) -> Sealed:
+    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
         """Copy ``source`` (raw) sequentially into the pool, prove its SHA-256 if given, make it immutable.
 
         ``files`` (kernel, initrd; by plain file name) are kept beside it. Nothing is visible before all is proven.
@@ -234,6 +233,17 @@ class Disks(Protocol):
         """Name all that is there."""
 
 
+class Converter(Protocol):
+    """What reads disks of other formats than raw. Uploads are not to be trusted."""
+
+    def convert(self, source: Path, image_format: ImageFormat, target: Path, *, max_bytes: int) -> int:
+        """Write the raw content of a file to another (sparse, all or nothing); return its size.
+
+        Errors: Refused with code "image-malformed", "image-not-whole", "image-encrypted", "image-too-large",
+        "spool-full" or "no-converter".
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
     """Everything a target daemon must know to present one disk to one node."""
@@ -299,6 +309,7 @@ class Drivers:
     switches: Mapping[str, Switches]
     disks: Disks
     targets: Targets
+    converter: Converter | None = None
     #: how many calls one device takes at once, by kind of resource
     limits: Mapping[str, int] = field(default_factory=lambda: {"bmc": 1, "switch": 1, "targets": 1, "pool": 4})
 

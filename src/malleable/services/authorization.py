@@ -115,6 +115,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "image_list": _FILTERED,
         "image_get": _reads(_A, _R, shared=True),
         "image_create": _changes(_A, _M),
+        "image_read": _reads(_A, _R, shared=True),
         "image_upload": _changes(_A, _M),
         "image_delete": _changes(_A, _M),
         "disk_list": _FILTERED,

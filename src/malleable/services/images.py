@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import ImageId, ProjectId, new_id
-from malleable.domain.images import BootWay, Image, ImageState, UpProof
+from malleable.domain.images import BootWay, Image, ImageFormat, ImageState, UpProof
 from malleable.domain.nodes import Firmware
 from malleable.domain.operations import Operation
 from malleable.domain.store import Page, Transaction
@@ -32,6 +33,7 @@ class ImageWish:
 
     name: str
     project: str | None
+    upload_format: ImageFormat
     sha256: str
     size_bytes: int
     os: str
@@ -107,7 +109,10 @@ class Images:
             return _shown(tx, find_owned(tx, tx.images, caller, "image_get", ref, project))
 
     def image_create(self, caller: Caller, wish: ImageWish) -> Shown[Image]:
-        """Announce an image; its content is uploaded next, then it is sealed. Errors: Invalid, NotFound, Conflict."""
+        """Announce an image; its content is uploaded next, then it is sealed. Errors: Invalid, NotFound, Conflict.
+
+        One of this name whose import failed makes room for it.
+        """
         if BootWay.KERNEL in wish.boot_ways and not (wish.kernel and wish.initrd):
             raise Invalid("Boot way kernel needs a kernel and an initrd.", fix="Name both files, or leave the way out.")
         if wish.kernel and wish.kernel == wish.initrd:
@@ -115,6 +120,7 @@ class Images:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             image = _image(wish, self._owner(tx, caller, wish.project), now)
+            self._clear_failed(tx, caller, image)
             tx.images.add(image)
             data = {"image_id": str(image.id), "name": image.name, "sha256": image.sha256}
             record(tx, now, "image.created", project_id=image.project_id, actor_id=caller.user_id, data=data)
@@ -143,6 +149,14 @@ class Images:
             now = self._parts.now()
             return storage.request_import(tx, now, image=image, spool=spool, actor_id=caller.user_id)
 
+    def image_open(self, caller: Caller, ref: str, *, project: str | None = None) -> tuple[Image, BinaryIO]:
+        """Open a sealed image's raw content; the caller closes it. Errors: NotFound, Conflict."""
+        with self._parts.store.reading() as tx:
+            image = find_owned(tx, tx.images, caller, "image_read", ref, project)
+        if image.state is not ImageState.SEALED:
+            raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+        return image, self._parts.drivers.disks.open_image(image.id)
+
     def image_upload(self, caller: Caller, ref: str, *, file: str | None, project: str | None = None) -> Upload:
         """Prepare to receive an image's content, or a file it names. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.reading() as tx:
@@ -160,6 +174,13 @@ class Images:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = spool / f".{secrets.token_hex(8)}.part"
         return Upload(image_id=image.id, part=part, path=target, max_bytes=most, exact_bytes=exact)
+
+    def _clear_failed(self, tx: Transaction, caller: Caller, image: Image) -> None:
+        """Begin to delete what is left of an import that failed and has taken the name."""
+        failed = tx.images.find(name=image.name, project_id=image.project_id, state=ImageState.FAILED)
+        if failed is not None:
+            spool, now = self._parts.spool_dir / str(failed.id), self._parts.now()
+            storage.request_delete_image(tx, now, image=failed, spool=spool, actor_id=caller.user_id)
 
     def _owner(self, tx: Transaction, caller: Caller, project: str | None) -> ProjectId | None:
         if project is None:
@@ -180,6 +201,7 @@ def _image(wish: ImageWish, project_id: ProjectId | None, now: datetime) -> Imag
         name=wish.name,
         project_id=project_id,
         state=ImageState.IMPORTING,
+        upload_format=wish.upload_format,
         size_bytes=wish.size_bytes,
         sha256=wish.sha256,
         os=wish.os,

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from malleable.domain.disks import DiskState, SnapshotState, TargetState
-from malleable.domain.images import BootWay, ImageState, UpProof
+from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
 from malleable.domain.networks import AttachmentState, Channel, NetworkKind, NetworkState
 from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
 from malleable.domain.operations import ACTIVE_STATES, Direction, OperationState
@@ -277,6 +277,7 @@ images = Table(
     _text("name"),
     _to("project_id", "projects", is_indexed=False, nullable=True),
     Column("state", EnumText(ImageState), nullable=False),
+    Column("upload_format", EnumText(ImageFormat), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     _text("sha256"),
     _text("os"),

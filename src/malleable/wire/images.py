@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from malleable.domain.images import BootWay, ImageState, UpProof
+from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
 from malleable.domain.nodes import Firmware
 from malleable.wire.shapes import MAX_BYTES, Answer, FileName, Line, Name, Open, Ref, Request, Sha256
 
@@ -16,7 +16,8 @@ class ImageRequest(Request):
 
     name: Name
     project: Ref | None = None
-    sha256: Sha256
+    format: ImageFormat = ImageFormat.RAW  #: of the upload; the sealed image is raw
+    sha256: Sha256  #: of the upload
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
     os: Line = ""
     architecture: Name = "x86_64"
@@ -37,6 +38,7 @@ class ImageView(Answer):
     project_id: Open[UUID | None]
     project: Open[str | None]
     state: Open[ImageState]
+    format: Open[ImageFormat] = ImageFormat.RAW  #: of the upload
     size_bytes: Open[int]
     sha256: Open[str]
     os: Open[str]

@@ -99,6 +99,7 @@ def make_directories(settings: Settings) -> None:
 
 def real_drivers(settings: Settings) -> Drivers:
     """Make the drivers for real devices; each touches nothing before its first call."""
+    from malleable.drivers.convert.qemu import QemuConverter
     from malleable.drivers.power.redfish import RedfishPower
     from malleable.drivers.switch.ovs import OvsSwitches
 
@@ -109,6 +110,7 @@ def real_drivers(settings: Settings) -> Drivers:
         switches={"ovs": OvsSwitches()},
         disks=disks,
         targets=targets,
+        converter=QemuConverter(),
     )
 
 

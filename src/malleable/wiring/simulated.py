@@ -15,6 +15,7 @@ from malleable.domain.networks import NetworkState
 from malleable.domain.nodes import Firmware
 from malleable.domain.ports import Drivers
 from malleable.domain.secrets import Secret, random_secret
+from malleable.drivers.convert.qemu import QemuConverter
 from malleable.gateway.control_plane import ControlPlane
 from malleable.services.bootstrap import bootstrap_gateway
 from malleable.sim.disks import SimDisks
@@ -73,7 +74,11 @@ class SimulatedSite:
     def drivers(self) -> Drivers:
         """Hand the simulated devices to a worker."""
         return Drivers(
-            power={"sim": self.power}, switches={"sim": self.switches}, disks=self.disks, targets=self.targets
+            power={"sim": self.power},
+            switches={"sim": self.switches},
+            disks=self.disks,
+            targets=self.targets,
+            converter=QemuConverter(),
         )
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Disks and images outside a node's life: create, delete, import; and targets restored after a daemon's death."""
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,14 +8,17 @@ from pathlib import Path
 from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, TargetState
-from malleable.domain.errors import Conflict
+from malleable.domain.errors import Conflict, Refused
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
-from malleable.domain.images import Image, ImageState
+from malleable.domain.images import Image, ImageFormat, ImageState
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
 from malleable.domain.store import Transaction
 from malleable.workflows import presenting
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
+
+#: In an upload's folder: what came, and the raw disk in it.
+UPLOAD, RAW = "content", "raw"
 
 
 def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
@@ -80,7 +84,12 @@ def request_import(tx: Transaction, now: datetime, *, image: Image, spool: Path,
     if not tx.images.change(image.id, expect={"state": ImageState.IMPORTING}):
         raise Conflict(f"Image {image.name} is {image.state} already.", code="image-state")
     check_unsealing(tx, image)
-    arguments = {"name": image.name, "image_id": str(image.id), "spool": str(spool)}
+    arguments = {
+        "name": image.name,
+        "image_id": str(image.id),
+        "spool": str(spool),
+        "format": image.upload_format.value,
+    }
     return begin(tx, now, "import-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -134,6 +143,32 @@ def _image_id(context: Context) -> ImageId:
     return ImageId(UUID(context.argument("image_id")))
 
 
+def _is_packed(operation: Operation) -> bool:
+    return operation.arguments.get("format", ImageFormat.RAW) != ImageFormat.RAW
+
+
+def _convert(context: Context) -> Done:
+    """Prove the upload's checksum and make the raw disk that it holds."""
+    spool = Path(context.argument("spool"))
+    with context.store.reading() as tx:
+        image = tx.images.get(_image_id(context))
+    if (spool / RAW).exists():
+        return Done(evidence={"image": "was unpacked"})
+    if context.drivers.converter is None:
+        raise Refused(
+            f"This server reads no {image.upload_format} images.", code="no-converter", fix="Upload the image as raw."
+        )
+    with (spool / UPLOAD).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != image.sha256:
+        raise Refused(f"The upload's SHA-256 is {found}, not {image.sha256}.", code="checksum", fix="Upload it again.")
+    max_bytes = context.drivers.disks.capacity().total_bytes
+    size_bytes = context.drivers.converter.convert(
+        spool / UPLOAD, image.upload_format, spool / RAW, max_bytes=max_bytes
+    )
+    return Done(evidence={"upload_sha256": found, "size_bytes": size_bytes})
+
+
 def _seal(context: Context) -> Done:
     """Copy the upload into the pool, prove its checksum, make it immutable."""
     image_id, spool = _image_id(context), Path(context.argument("spool"))
@@ -143,10 +178,12 @@ def _seal(context: Context) -> Done:
         return Done(evidence={"image": "was sealed"})
     names = [name for name in (image.kernel, image.initrd) if name]
     files = {name: spool / "files" / name for name in names}
-    sealed = context.drivers.disks.seal(image_id, spool / "content", sha256=image.sha256, files=files)
+    is_packed = image.upload_format is not ImageFormat.RAW
+    source, sha256 = (spool / RAW, None) if is_packed else (spool / UPLOAD, image.sha256)
+    sealed = context.drivers.disks.seal(image_id, source, sha256=sha256, files=files)
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image_id, state=ImageState.SEALED, size_bytes=sealed.size_bytes)
+        tx.images.change(image_id, state=ImageState.SEALED, size_bytes=sealed.size_bytes, sha256=sealed.sha256)
 
     return Done(evidence={"sha256": sealed.sha256, "size_bytes": sealed.size_bytes}, write=write)
 
@@ -216,6 +253,16 @@ DELETE_DISK = Workflow(
 IMPORT_IMAGE = Workflow(
     name="import-image",
     steps=(
+        Step(
+            name="convert",
+            do=_convert,
+            # No undo: what was unpacked goes with the upload.
+            deadline_s=SEAL_DEADLINE_S,
+            sla_s=120.0,
+            retry=Retry(attempts=2),
+            needed=_is_packed,
+            device=presenting.POOL,
+        ),
         Step(
             name="seal",
             do=_seal,

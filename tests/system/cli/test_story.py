@@ -1,6 +1,7 @@
 """The main job from the keyboard: an operator sets a room up, two tenants use it, everything is given back."""
 
 import json
+import subprocess
 from hashlib import sha256
 from pathlib import Path
 
@@ -125,6 +126,26 @@ def test_every_list_and_show_works_for_people_and_programs(room: Hall) -> None:
         assert hall.admin(*words).out.strip(), words
     wired = column(hall.admin("switch", "port", "list", "tor1").out, "NODE")
     assert [end for end in wired if end != "-"] == ["m1 nic0", "m2 nic0", "m3 nic0"]
+
+
+def test_an_image_goes_in_as_qcow2_and_comes_back(room: Hall, tmp_path: Path) -> None:
+    raw = tmp_path / "own.raw"
+    raw.write_bytes((b"own disk" * 1000).ljust(1 << 20, b"\0"))
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, tmp_path / "own.qcow2"], check=True)
+    assert (
+        "import of own done" in room.do("ann", "image", "import", str(tmp_path / "own.qcow2"), "--project", "blue").out
+    )
+
+    for form in ("raw", "qcow2"):
+        told = room.do("ann", "image", "export", "own", str(tmp_path / f"back.{form}"), "--format", form)
+        assert "proven by SHA-256" in told.out
+    assert (tmp_path / "back.raw").read_bytes() == raw.read_bytes()
+    subprocess.run(["qemu-img", "compare", raw, tmp_path / "back.qcow2"], check=True, capture_output=True)
+
+    again = room.run("ann", "image", "export", "own", str(tmp_path / "back.raw"))
+    assert (again.code, "is there already" in again.err) == (1, True)
+    hidden = room.run("bob", "image", "export", "own", str(tmp_path / "stolen"))
+    assert (hidden.code, (tmp_path / "stolen").exists()) == (1, False)
 
 
 def test_no_wait_then_watch(room: Hall) -> None:

@@ -162,7 +162,7 @@ def test_no_login_says_how_to_log_in(desk: Desk) -> None:
         (("disk", "delete", "d"), "--yes"),
         (("project", "member", "set", "p", "u", "--role", "admin"), "member or reader"),
         (("event", "list", "--since", "yesterday"), "12h"),
-        (("image", "import", "/nowhere/x.raw"), "/nowhere/x.raw"),
+        (("image", "import", "/nowhere/x.raw", "--golden"), "/nowhere/x.raw"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -257,6 +257,7 @@ images = Table(
     _text("name"),
     _to("project_id", "projects", is_indexed=False, nullable=True),
     Column("state", Text, nullable=False),
+    _text("upload_format"),
     Column("size_bytes", BigInteger, nullable=False),
     _text("sha256"),
     _text("os"),

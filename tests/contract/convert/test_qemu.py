@@ -1,0 +1,124 @@
+"""Converting uploads: sound ones of every format, and all kinds that are not."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from malleable.domain.errors import MalleableError
+from malleable.domain.images import ImageFormat
+from malleable.drivers.convert.qemu import NAMES, QemuConverter
+
+pytestmark = pytest.mark.room
+MIB = 1 << 20
+CONTENT = (b"begin" * 1000).ljust(4 * MIB, b"\0") + b"end" * 1000
+SIZE_BYTES = 8 * MIB
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(CONTENT)
+    os.truncate(path, SIZE_BYTES)
+    return path
+
+
+def qemu_img(*words: str | Path) -> None:
+    subprocess.run(["qemu-img", *words], check=True, capture_output=True)
+
+
+def packed(raw: Path, image_format: ImageFormat, *options: str) -> Path:
+    name = NAMES[image_format]
+    # A VHD is told to keep the exact size: its geometry would round it.
+    exact = ("-o", "force_size=on") if image_format is ImageFormat.VHD else ()
+    path = raw.with_suffix(f".{image_format}")
+    qemu_img("convert", *options, *exact, "-f", "raw", "-O", name, raw, path)
+    return path
+
+
+def refusal(source: Path, image_format: ImageFormat, *, max_bytes: int = 1 << 30, reserve_bytes: int = 0) -> str:
+    """Convert what cannot be; nothing is left."""
+    target = source.with_name("target")
+    before = set(source.parent.iterdir())
+    with pytest.raises(MalleableError) as caught:
+        QemuConverter(reserve_bytes=reserve_bytes).convert(source, image_format, target, max_bytes=max_bytes)
+    assert set(source.parent.iterdir()) == before
+    assert str(source.parent) not in caught.value.message
+    return caught.value.code
+
+
+@pytest.mark.parametrize("image_format", NAMES)
+def test_every_format_becomes_the_raw_disk_it_was(image_format: ImageFormat, raw: Path) -> None:
+    target = raw.with_name("target")
+    size_bytes = QemuConverter(reserve_bytes=0).convert(
+        packed(raw, image_format), image_format, target, max_bytes=SIZE_BYTES
+    )
+    assert size_bytes == SIZE_BYTES
+    assert target.read_bytes() == raw.read_bytes()
+    assert target.stat().st_blocks * 512 < SIZE_BYTES
+
+
+def test_a_compressed_image_is_unpacked(raw: Path) -> None:
+    target = raw.with_name("target")
+    QemuConverter(reserve_bytes=0).convert(
+        packed(raw, ImageFormat.QCOW2, "-c"), ImageFormat.QCOW2, target, max_bytes=SIZE_BYTES
+    )
+    assert target.read_bytes() == raw.read_bytes()
+
+
+def test_a_backing_file_is_refused(raw: Path) -> None:
+    overlay = raw.with_name("overlay")
+    qemu_img("create", "-f", "qcow2", "-b", "/etc/passwd", "-F", "raw", "-u", overlay, "8M")
+    assert refusal(overlay, ImageFormat.QCOW2) == "image-not-whole"
+
+
+def test_a_data_file_is_refused(raw: Path) -> None:
+    image = raw.with_name("image")
+    qemu_img("create", "-f", "qcow2", "-o", f"data_file={raw.parent}/data,data_file_raw=on", image, "8M")
+    (raw.parent / "data").unlink()
+    assert refusal(image, ImageFormat.QCOW2) in ("image-not-whole", "image-malformed")
+
+
+def test_a_vmdk_that_names_other_files_is_refused(raw: Path) -> None:
+    image = raw.with_name("image.vmdk")
+    image.write_text(
+        '# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType="monolithicFlat"\n'
+        'RW 16384 FLAT "/etc/passwd" 0\nddb.adapterType = "ide"\n'
+    )
+    assert refusal(image, ImageFormat.VMDK) in ("image-not-whole", "image-malformed")
+
+
+def test_an_absurd_size_is_refused(raw: Path) -> None:
+    image = raw.with_name("bomb")
+    qemu_img("create", "-f", "qcow2", image, "1P")
+    assert image.stat().st_size < 32 * MIB
+    assert refusal(image, ImageFormat.QCOW2) == "image-too-large"
+
+
+def test_a_bomb_stops_before_the_disk_is_full(raw: Path) -> None:
+    with raw.open("r+b") as file:
+        for _ in range(512):
+            file.write(os.urandom(4096) * 256)
+    image = packed(raw, ImageFormat.QCOW2, "-c")
+    assert refusal(image, ImageFormat.QCOW2, reserve_bytes=1 << 62) == "spool-full"
+
+
+def test_what_is_no_image_is_refused(raw: Path) -> None:
+    for image_format in (ImageFormat.QCOW2, ImageFormat.VHDX, ImageFormat.VMDK):
+        assert refusal(raw, image_format) == "image-malformed"
+
+
+def test_a_truncated_image_is_refused(raw: Path) -> None:
+    raw.write_bytes(os.urandom(SIZE_BYTES))
+    image = packed(raw, ImageFormat.QCOW2)
+    os.truncate(image, image.stat().st_size // 2)
+    assert refusal(image, ImageFormat.QCOW2) == "image-malformed"
+
+
+def test_an_encrypted_image_is_refused(raw: Path) -> None:
+    image = raw.with_name("image")
+    secret = ("--object", "secret,id=s,data=secret")
+    options = "encrypt.format=aes,encrypt.key-secret=s"  # LUKS measures the machine first, and fails on a busy one
+    qemu_img("create", *secret, "-f", "qcow2", "-o", options, image, "8M")
+    assert refusal(image, ImageFormat.QCOW2) == "image-encrypted"
