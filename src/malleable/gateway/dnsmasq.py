@@ -52,7 +52,8 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
         # iPXE waits up to 16 s for a router advertisement; lifetime 0 makes nobody a default router
         "enable-ra",
         "quiet-ra",
-        f"dhcp-range={layout.ula},{layout.ula},ra-only,64",
+        # no last address: with one dnsmasq advertises DHCPv6 as well, and iPXE asks for it for 16 s (measured)
+        f"dhcp-range={layout.ula},ra-only,64",
         f"ra-param={layout.interface},0,0",
         # no-pxedhcp: saves iPXE's 2 s wait for a ProxyDHCP offer
         "dhcp-option=encap:175,176,1b",

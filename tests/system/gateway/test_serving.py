@@ -99,6 +99,14 @@ def test_each_kind_of_firmware_is_told_its_own_loader(bench: GatewayBench, asks:
     assert bench.fabric.probe("a", MAC_A, 101).dhcp("-O", "bootfile", *asks)[1] == loader
 
 
+def test_routers_are_advertised_and_dhcpv6_is_not(bench: GatewayBench) -> None:
+    """IPXE would wait for an answer by DHCPv6 that never comes."""
+    layout = bench.layout(bench.serve(network(vid=101)))
+    said = layout.log_file("dnsmasq").read_text()
+    assert f"router advertisement on {layout.ula}".removesuffix("1") in said
+    assert "DHCPv6" not in said
+
+
 def test_the_loaders_come_over_tftp_and_http(bench: GatewayBench) -> None:
     bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)]))
     node = bench.fabric.probe("a", MAC_A, 101)

@@ -128,6 +128,7 @@ def test_dnsmasq_knows_reserved_macs_alone_and_loops_no_firmware() -> None:
     conf = configuration(parsed, NetworkLayout(run_dir=GatewaySettings().run_dir, network_id=parsed.id), 7)
     assert "dhcp-ignore=tag:!known" in conf.splitlines()
     assert "dhcp-range=10.0.0.0,static,255.255.255.0,24h" in conf.splitlines()
+    assert [line.count(",") for line in conf.splitlines() if "ra-only" in line] == [2], "it advertises DHCPv6"
     loaders = [line for line in conf.splitlines() if line.startswith("dhcp-boot=") and "tag:ipxe" not in line]
     assert len(loaders) == 3
     assert all("tag:!ipxe" in line for line in loaders)
