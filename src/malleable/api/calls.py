@@ -126,13 +126,13 @@ def page_of(after: UUID | None, limit: int) -> Page:
     return Page(after=after, limit=limit)
 
 
-def ok(view: BaseModel, call: Call | None = None, *, status: int = 200) -> Response:
-    """Answer with what the caller may read of a view; without a call, with what everybody may."""
+def ok(view: BaseModel, call: Call | None, *, status: int = 200) -> Response:
+    """Answer with what the caller may read of a view; None is somebody without a token."""
     body = written(view, call.audience if call is not None else Audience.TENANT)
     return Response(body, status_code=status, media_type="application/json")
 
 
-def created(view: BaseModel, call: Call | None = None) -> Response:
+def created(view: BaseModel, call: Call | None) -> Response:
     """Answer that something new is there."""
     return ok(view, call, status=201)
 

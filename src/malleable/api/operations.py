@@ -102,7 +102,7 @@ def operation_list(
         call.caller, page_of(after, limit), node=node, project=project, state=state, kind=kind
     )
     items = tuple(operation_view(Shown(value=operation, names=page.names), call.audience) for operation in page.items)
-    return ok(Listing[OperationView](items=items, next=str(page.next) if page.next else None))
+    return ok(Listing[OperationView](items=items, next=str(page.next) if page.next else None), call)
 
 
 @routes.get("/{operation}", response_model=OperationDetail)

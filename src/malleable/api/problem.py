@@ -16,8 +16,8 @@ from malleable.domain.errors import (
     Malformed,
     MalleableError,
     NotFound,
-    Public,
     Refused,
+    RequestError,
     TooMany,
     Unauthenticated,
     Unavailable,
@@ -61,8 +61,10 @@ _TITLES = {
 def of_error(error: MalleableError, audience: Audience) -> Problem:
     """Tell one of our own errors; one without a row in the table is ours to repair, and a 500."""
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
-    said = error.public() if audience is Audience.TENANT else Public(error.message, error.fix)
-    return make(status, said.message, code=error.code, fix=said.fix, details=error.details)
+    if audience is Audience.PROVIDER:
+        return make(status, error.message, code=error.code, fix=error.fix, details=error.details)
+    said, details = error.public(), error.details if isinstance(error, RequestError) else {}
+    return make(status, said.message, code=error.code, fix=said.fix, details=details)
 
 
 def of_status(status: int, detail: str) -> Problem:

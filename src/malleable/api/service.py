@@ -16,7 +16,7 @@ metrics_routes = APIRouter(route_class=GuardedRoute, tags=["service"])
 @open_routes.get("/", response_model=VersionView)
 async def version_get(request: Request) -> Response:
     """Tell which program answers."""
-    return ok(VersionView(version=request.app.version))
+    return ok(VersionView(version=request.app.version), None)
 
 
 @open_routes.get("/health", response_model=HealthView, responses={503: {"model": HealthView}})
@@ -24,8 +24,8 @@ def health_get(request: Request) -> Response:
     """Tell whether the parts an API server needs work."""
     failing = edge_of(request).services.health.health_get()
     if failing:
-        return ok(HealthView(status="failing", failing=dict(failing)), status=503)
-    return ok(HealthView(status="ok"))
+        return ok(HealthView(status="failing", failing=dict(failing)), None, status=503)
+    return ok(HealthView(status="ok"), None)
 
 
 @metrics_routes.get("/metrics", response_class=Response)

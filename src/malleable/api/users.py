@@ -53,7 +53,9 @@ def token_view(shown: Shown[Token]) -> TokenView:
 def _issued(issued: Issued) -> Response:
     token = issued.token
     secret = issued.secret.reveal()
-    return created(TokenIssued(id=token.id, token=secret, expires_at=token.expires_at, user=user_view(issued.user)))
+    return created(
+        TokenIssued(id=token.id, token=secret, expires_at=token.expires_at, user=user_view(issued.user)), None
+    )
 
 
 def _wish(body: LoginRequest | TokenRequest) -> TokenWish:

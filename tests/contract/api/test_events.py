@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import httpx
 from tests.contract.api.serving import served
@@ -13,7 +15,10 @@ from tests.contract.api.site import Site, items
 
 from malleable.api.calls import STREAMS_MAX, STREAMS_PER_USER_MAX
 from malleable.domain.events import GENESIS, Event, link_hash
-from malleable.domain.ids import ProjectId, UserId, new_id
+from malleable.domain.ids import EventId, ProjectId, UserId, new_id
+from malleable.domain.store import Page
+from malleable.services.caller import Caller
+from malleable.services.events import EventFilter
 from malleable.wire.events import LinkView
 from malleable.wire.shapes import Listing
 from malleable.workflows.requests import record
@@ -80,6 +85,30 @@ def test_a_stream_sends_nothing_twice(small_site: Site) -> None:
             _happen(site, f"test.{number}")
             kinds.append(next(events)["kind"])
     assert kinds == [f"test.{number}" for number in range(5)]
+
+
+def test_a_stream_that_goes_on_tells_what_committed_late(small_site: Site) -> None:
+    """Its id was drawn before that of the last event seen, its transaction took longer."""
+    site = small_site
+    _happen(site, "test.seen")
+    seen = UUID(items(site.get("member", "/v1/events"))[0]["id"])
+    late = replace(site.services.events.event_list(_caller(site), Page(), EventFilter()).items[0], kind="test.late")
+    with site.store.transaction() as tx:
+        tx.events.append(replace(late, id=EventId(UUID(int=seen.int - (500 << 80)))))
+        tx.events.append(replace(late, id=EventId(UUID(int=seen.int - (5000 << 80))), kind="test.long-ago"))
+    with (
+        served(site) as url,
+        _stream(site, url, "member", **{"Last-Event-ID": str(seen)}) as client,
+        client.stream("GET", "/v1/events") as response,
+    ):
+        events = _events(response)
+        assert next(events) == {}
+        _happen(site, "test.new")
+        assert [next(events)["kind"] for _ in range(3)] == ["test.late", "test.seen", "test.new"]
+
+
+def _caller(site: Site) -> Caller:
+    return site.services.authentication.caller_of(site.tokens["member"])
 
 
 def test_a_stream_ends_with_its_token(site: Site) -> None:

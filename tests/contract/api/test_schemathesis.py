@@ -41,6 +41,7 @@ def _aim(site: Site, case: Any) -> None:
         "attachment": site.ids["attachment:alpha"],
         "operation": site.ids["operation"],
         "token": site.ids["token:reader"],
+        "snapshot": site.ids["snapshot:alpha"],
         "chain": f"project:{site.ids['alpha']}",
         "name": "vmlinuz",
     }
