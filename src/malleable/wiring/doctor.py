@@ -1,12 +1,15 @@
-"""`m2d doctor`: what this host lacks, and what to do about each thing."""
+"""`m2d doctor`: what this host lacks and what of the room is in trouble, and what to do about each thing."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from malleable.config import Settings
 from malleable.domain.errors import MalleableError
+from malleable.domain.networks import Network
+from malleable.domain.operations import OperationState
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import Switch
 from malleable.gateway import preflight
@@ -17,6 +20,7 @@ from malleable.wiring.keys import database_key
 from malleable.wiring.teardown import unmount_pool
 
 LOW_DISK_BYTES = 5 << 30
+NAMED_MAX = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +41,59 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for trouble in preflight.missing(gateway_settings(settings)):
         yield Finding(what="gateway", is_good=False, said=trouble.what, fix=trouble.fix)
     yield _uplink(settings)
+    yield from examine_room(settings)
+
+
+def examine_room(settings: Settings) -> Iterator[Finding]:
+    """Look at what the database knows of the rest: switches, networks that wait for a gateway, operations for a person.
+
+    Nothing when the database cannot be read; asks every switch, one after the other.
+    """
+    if _database(settings).is_good and _has_database(settings):
+        with closing(open_store(settings.database, database_key(settings.state_dir))) as store:
+            with store.reading() as tx:
+                switches, networks = tx.switches.list(), tx.networks.list()
+                parked = tx.operations.count(state=OperationState.NEEDS_OPERATOR)
+            for switch in switches:
+                yield _switch(settings, switch)
+            yield _served(networks)
+            yield _parked(parked)
+
+
+def _has_database(settings: Settings) -> bool:
+    return not settings.is_embedded or (settings.state_dir / "malleable.db").exists()
+
+
+def _switch(settings: Settings, switch: Switch, what: str = "") -> Finding:
+    what = what or f"switch {switch.name}"
+    driver = real_drivers(settings).switches.get(switch.driver)
+    if driver is None:
+        return Finding(what=what, is_good=True, said=f"not looked at: its driver is {switch.driver}")
+    try:
+        driver.check(switch)
+    except MalleableError as e:
+        return Finding(what=what, is_good=False, said=e.message, fix=e.fix)
+    return Finding(what=what, is_good=True, said=f"{switch.settings.get('bridge') or switch.address} answers")
+
+
+def _served(networks: Sequence[Network]) -> Finding:
+    waiting = sorted(network.name for network in networks if network.served_generation < network.generation)
+    if waiting:
+        named = ", ".join(waiting[:NAMED_MAX]) + (", ..." if len(waiting) > NAMED_MAX else "")
+        said = f"{len(waiting)} of {len(networks)} networks wait for it: {named}"
+        fix = "If they still do in a minute: does a gateway run, and what does its log say?"
+        return Finding(what="gateway", is_good=False, said=said, fix=fix)
+    return Finding(what="gateway", is_good=True, said=f"serves {len(networks)} of {len(networks)} networks")
+
+
+def _parked(count: int) -> Finding:
+    said = f"{count} wait for an operator"
+    fix = "`m2 operation list --state needs-operator` names them, `m2 operation show` says why."
+    return Finding(what="operations", is_good=count == 0, said=said, fix=fix)
 
 
 def _database(settings: Settings) -> Finding:
-    if settings.is_embedded and not (settings.state_dir / "malleable.db").exists():
+    if not _has_database(settings):
         return Finding(what="database", is_good=True, said="none yet: the first start makes it")
     try:
         make_directories(settings)
@@ -91,8 +144,4 @@ def _uplink(settings: Settings) -> Finding:
         password=Secret(""),
         created_at=SystemClock().now(),
     )
-    try:
-        real_drivers(settings).switches["ovs"].check(switch)
-    except MalleableError as e:
-        return Finding(what="uplink", is_good=False, said=e.message, fix=e.fix)
-    return Finding(what="uplink", is_good=True, said=f"bridge {uplink.bridge} answers")
+    return _switch(settings, switch, "uplink")

@@ -55,7 +55,8 @@ def test_the_stream_begins_after_the_event_named(furnished: Hall) -> None:
     with Client(furnished.url, furnished.token) as client:
         first, second, *_ = client.event_list()
         with client.event_stream(after=first.id) as stream:
-            assert next(stream) == second
+            # It begins a little earlier, for events that committed late: whoever listens drops those it has.
+            assert next(event for event in stream if event.id > first.id) == second
 
 
 def test_pages_join_without_gap_or_repeat(furnished: Hall) -> None:
