@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from malleable.config import Settings
 from malleable.domain.errors import MalleableError
@@ -17,9 +18,11 @@ from malleable.store import open_store
 from malleable.wiring.assembly import gateway_settings, make_directories, real_drivers
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
+from malleable.wiring.pools import storage_vlan
 from malleable.wiring.teardown import unmount_pool
 
 LOW_DISK_BYTES = 5 << 30
+TGT_RBD = Path("/usr/lib/tgt/backing-store/bs_rbd.so")
 NAMED_MAX = 5
 
 
@@ -41,6 +44,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for trouble in preflight.missing(gateway_settings(settings)):
         yield Finding(what="gateway", is_good=False, said=trouble.what, fix=trouble.fix)
     yield _uplink(settings)
+    if settings.pool.driver == "rbd" and settings.uplink.ovsdb:
+        yield _way_to_ceph(settings)
     yield from examine_room(settings)
 
 
@@ -116,6 +121,20 @@ def _pool(settings: Settings) -> Finding:
     except MalleableError as e:
         return Finding(what="disk pool", is_good=False, said=e.message, fix=e.fix)
     return Finding(what="disk pool", is_good=True, said="clones in constant time")
+
+
+def _way_to_ceph(settings: Settings) -> Finding:
+    what = "way to Ceph"
+    try:
+        storage = storage_vlan(settings)
+    except MalleableError as e:
+        return Finding(what=what, is_good=False, said=e.message, fix=e.fix)
+    if storage is None:
+        said = "the portals are in namespaces of their own and have none"
+        return Finding(what=what, is_good=False, said=said, fix="Set M2D_POOL__CEPH_VLAN and M2D_POOL__CEPH_CIDR.")
+    if not TGT_RBD.exists():
+        return Finding(what=what, is_good=False, said="tgtd cannot open RBD images", fix="apt-get install tgt-rbd")
+    return Finding(what=what, is_good=True, said=f"VLAN {storage.vid}, as {storage.subnet}")
 
 
 def _space(settings: Settings) -> Finding:

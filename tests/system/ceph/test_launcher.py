@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,14 @@ def m2d(*words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200).stdout
 
 
+def doctor(folder: Path, environment: Mapping[str, str]) -> str:
+    places = {"M2D_STATE_DIR": str(folder / "state"), "M2D_RUN_DIR": str(folder / "run")}
+    command = [sys.executable, "-m", "malleable.wiring", "doctor"]
+    everything = {**os.environ, **places, **environment}
+    done = subprocess.run(command, env=everything, capture_output=True, text=True, check=False, timeout=200)
+    return done.stdout
+
+
 def pids(directory: Path) -> dict[str, int]:
     lines = [line.split(": process ") for line in m2d("status", str(directory)).splitlines() if ": process " in line]
     return {name: int(pid) for name, pid in lines}
@@ -55,7 +63,6 @@ def test_up_and_up_again_and_down_leaves_no_trace(directory: Path, tmp_path: Pat
         user=settings["CEPH_USER"],
         pool=settings["CEPH_POOL"],
         cache_dir=tmp_path,
-        timeout_s=60,
     )
     disks = RbdDisks(pool)
     disk_id = DiskId(new_id())
@@ -69,8 +76,11 @@ def test_up_and_up_again_and_down_leaves_no_trace(directory: Path, tmp_path: Pat
     assert disks.has_disk(disk_id)
     disks.check()
     disks.close()
+    environment = {f"M2D_POOL__{name}": value for name, value in settings.items()}
+    assert "ok   disk pool" in doctor(tmp_path, environment)
     assert "is gone" in m2d("down", str(directory))
     assert not directory.exists()
+    assert "There is no Ceph configuration" in doctor(tmp_path, environment)
     wait_until(lambda: all(is_gone(pid)() for pid in again.values()), "no daemon is left")
     assert "There was no Ceph" in m2d("down", str(directory))
 

@@ -29,7 +29,7 @@ class RbdSettings:
     namespace: str = ""  #: tgtd cannot present disks of one
     reserve_bytes: int = GIB  #: no clone or image once less is free: clones in use must be able to grow
     cache_dir: Path  #: local copies of the files beside images
-    timeout_s: float = 30.0  #: for one answer of Ceph
+    timeout_s: int = 30  #: for one answer of Ceph, which takes whole seconds only
     leftover_age_s: float = (
         3600.0  #: what a crash left is rubbish after this; no call may take longer between two signs
     )
@@ -87,7 +87,7 @@ class RbdCluster:
                 fix="Copy ceph.conf and the user's keyring to this host.",
             )
         client = rados().Rados(conffile=str(settings.conf), rados_id=settings.user)
-        timeout_s = str(settings.timeout_s)
+        timeout_s = f"{settings.timeout_s:d}"
         for name, value in {
             "client_mount_timeout": timeout_s,
             "rados_mon_op_timeout": timeout_s,
