@@ -6,11 +6,11 @@ transactions never wait for each other's chains in a circle.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Select, bindparam, insert, select, update
+from sqlalchemy import Select, bindparam, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from malleable.domain.events import GENESIS, Event, Link, chains_of, link_hash
@@ -21,25 +21,25 @@ from malleable.store.schema import event_chains, event_links
 from malleable.store.session import Session
 from malleable.store.types import in_utc
 
-_HEAD = {"chain": bindparam("of_chain"), "position": 0, "hash": GENESIS}
-
 
 def _lock_heads(insert: Any) -> Any:
-    """Build "make the chain's head if there is none, lock it, read it"."""
+    """Build "make these chains' heads if there are none, lock them in this order, read them"."""
     return (
         insert(event_chains)
-        .values(_HEAD)
         .on_conflict_do_update(index_elements=["chain"], set_={"chain": insert(event_chains).excluded.chain})
-        .returning(event_chains.c.position, event_chains.c.hash)
+        .returning(event_chains.c.chain, event_chains.c.position, event_chains.c.hash)
     )
 
 
-_LOCK_HEAD = {"sqlite": _lock_heads(sqlite.insert), "postgresql": _lock_heads(postgresql.insert)}
-_MOVE_HEAD = (
-    update(event_chains)
-    .where(event_chains.c.chain == bindparam("of_chain"))
-    .values(position=bindparam("new_position"), hash=bindparam("new_hash"))
-)
+def _move_heads(insert: Any) -> Any:
+    new = insert(event_chains).excluded
+    moved = {"position": new.position, "hash": new.hash}
+    return insert(event_chains).on_conflict_do_update(index_elements=["chain"], set_=moved)
+
+
+_INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_LOCK_HEADS = {name: _lock_heads(insert) for name, insert in _INSERT.items()}
+_MOVE_HEADS = {name: _move_heads(insert) for name, insert in _INSERT.items()}
 _ADD_LINK = insert(event_links)
 _LINK_NAMES = ("chain", "position", "event_id", "previous_hash", "hash")
 
@@ -106,16 +106,13 @@ class EventTable:
                 links.append(dict(zip(_LINK_NAMES, places, strict=True)))
         session.write(self._record.insert, [self._record.params(event, session.seal) for event in events])
         session.write(_ADD_LINK, links)
-        session.write(_MOVE_HEAD, _moves(heads))
+        session.write(_MOVE_HEADS[session.dialect], _as_rows(heads))
 
-    def _heads(self, chains: Any) -> dict[str, tuple[int, str]]:
-        lock = _LOCK_HEAD["postgresql" if self._session.has_row_locks else "sqlite"]
-        heads = {}
-        for chain in chains:
-            row = self._session.write(lock, {"of_chain": chain}).one()
-            heads[chain] = (row.position, row.hash)
-        return heads
+    def _heads(self, chains: Iterable[str]) -> dict[str, tuple[int, str]]:
+        new = _as_rows(dict.fromkeys(chains, (0, GENESIS)))
+        heads = self._session.write(_LOCK_HEADS[self._session.dialect], new).all()
+        return {head.chain: (head.position, head.hash) for head in heads}
 
 
-def _moves(heads: Mapping[str, tuple[int, str]]) -> "list[dict[str, Any]]":
-    return [{"of_chain": chain, "new_position": at, "new_hash": hash} for chain, (at, hash) in heads.items()]
+def _as_rows(heads: Mapping[str, tuple[int, str]]) -> "list[dict[str, Any]]":
+    return [{"chain": chain, "position": position, "hash": hash} for chain, (position, hash) in heads.items()]

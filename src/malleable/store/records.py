@@ -83,8 +83,9 @@ class Record(Generic[T]):
                 shape.append((name, "null"))
             elif isinstance(value, list | tuple | set | frozenset):
                 known = [item for item in value if item is not None]
-                params[f"is_{name}"] = known
-                shape.append((name, "in" if len(known) == len(value) else "in or null"))
+                places = _padded(known)
+                params |= {f"is_{name}_{place}": item for place, item in enumerate(places)}
+                shape.append((name, f"in {len(places)}{'' if len(known) == len(value) else ' or null'}"))
             else:
                 params[f"is_{name}"] = value
                 shape.append((name, "equal"))
@@ -142,5 +143,11 @@ class Record(Generic[T]):
             return column.is_(None)
         if kind == "equal":
             return column == bindparam(f"is_{name}", type_=column.type)
-        is_one_of = column.in_(bindparam(f"is_{name}", expanding=True, type_=column.type))
-        return or_(is_one_of, column.is_(None) if kind == "in or null" else false())
+        _, size, *or_null = kind.split()
+        places = [bindparam(f"is_{name}_{place}", type_=column.type) for place in range(int(size))]
+        return or_(column.in_(places) if places else false(), column.is_(None) if or_null else false())
+
+
+def _padded(values: list[Any]) -> list[Any]:
+    """Repeat the last value up to a power of two: lists of nearly the same length share a statement."""
+    return values + values[-1:] * ((1 << (len(values) - 1).bit_length()) - len(values)) if values else []

@@ -1,17 +1,15 @@
 """One database transaction: runs statements and maps the database's errors, in this one place."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sqlalchemy import CursorResult, Executable, RowMapping, text
+from sqlalchemy import Executable, RowMapping, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from malleable.domain.errors import Busy, Invalid, MalleableError, Unavailable
 from malleable.store.sealing import Seal
+from malleable.store.statements import Answer, Line, Params
 from malleable.store.turns import Turn
-
-Params = Mapping[str, Any] | list[dict[str, Any]]
 
 #: PostgreSQL: serialization_failure, deadlock_detected, lock_not_available, too_many_connections.
 _BUSY_SQLSTATES = frozenset({"40001", "40P01", "55P03", "53300"})
@@ -29,35 +27,49 @@ class Session:
     caller goes on with half of its work on one database and with none of it on the other.
     """
 
-    __slots__ = ("_connection", "_is_dead", "_is_writable", "_turn", "channels", "has_row_locks", "seal")
+    __slots__ = (
+        "_connection",
+        "_is_dead",
+        "_is_writable",
+        "_line",
+        "_turn",
+        "channels",
+        "dialect",
+        "has_row_locks",
+        "seal",
+    )
 
     def __init__(self, turn: Turn, seal: Seal, *, is_writable: bool) -> None:
         self._turn = turn
         self._connection = connection = turn.connection
+        self._line: Line = connection.info["line"]
         self._is_writable = is_writable
         self._is_dead = False
         self.seal = seal
         self.channels: set[str] = set()  #: to notify at the commit
-        self.has_row_locks = connection.dialect.name == "postgresql"  #: SQLite has one writer at a time instead
+        self.dialect = connection.dialect.name  #: "sqlite" or "postgresql"
+        self.has_row_locks = self.dialect == "postgresql"  #: SQLite has one writer at a time instead
 
     @property
     def is_dead(self) -> bool:
         return self._is_dead
 
-    def read(self, statement: Executable, params: Params | None = None) -> CursorResult[Any]:
+    def read(self, statement: Executable, params: Params | None = None) -> Answer:
         """Run a query. Errors: Busy, Unavailable, Invalid."""
         if self._is_dead:
             raise RuntimeError("this transaction was rolled back by an error; leave it and begin another")
         try:
-            return self._connection.execute(statement, params)
+            return self._line.run(statement, params or {})
         except (StatementError, OverflowError, UnicodeError) as e:
+            if isinstance(e, DBAPIError) and e.connection_invalidated:
+                self._connection.invalidate(e)
             self.roll_back()
             error = meaning_of(e)
             if error is None:
                 raise
             raise error from e
 
-    def write(self, statement: Executable, params: Params | None = None) -> CursorResult[Any]:
+    def write(self, statement: Executable, params: Params | None = None) -> Answer:
         """Change rows. Errors: as ``read``; IntegrityError, for the caller to explain (it is rolled back by then)."""
         self.require_writable()
         return self.read(statement, params)

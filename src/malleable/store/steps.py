@@ -76,6 +76,6 @@ class StepTable:
         shape, params = self._record.filter({"operation_id": tuple(ids)})
         in_order = (steps.c.operation_id, steps.c.ordinal)
         statement = self._record.cached(
-            ("list",), lambda: select(*self._record.columns).where(self._record.where(shape)).order_by(*in_order)
+            ("list", shape), lambda: select(*self._record.columns).where(self._record.where(shape)).order_by(*in_order)
         )
         return tuple(self._record.value(row, self._session.seal) for row in self._session.read(statement, params).all())

@@ -146,7 +146,7 @@ class SqlStore:
         """Begin a read-only transaction on one state of the database; writing in it is a programming error."""
         with _mapped(), self.database.reading() as connection:
             yield SqlTransaction(Session(OwnTurn(connection), self._seal, is_writable=False))
-            connection.commit()  # a rollback would make psycopg forget its prepared statements
+            connection.commit()
 
     def wait(self, channel: str, seconds: float, seen: int) -> int:
         """Block until the channel's count of notifications differs from ``seen`` or time is up; return the count."""

@@ -77,7 +77,7 @@ class VlanTable(TableRows[Vlan]):
         """
         if self._session.has_row_locks:
             return
-        broken = self._session.read(_WITHOUT_NETWORK).scalars().all()
+        broken = self._session.read(_WITHOUT_NETWORK).scalars()
         if broken:
             raise explain_commit(f"VLAN {broken[0]}")
 

@@ -30,7 +30,7 @@ def database_of(store: SqlStore) -> SqliteDatabase:
 def commits_of(store: SqlStore) -> list[object]:
     """Collect the commits from now on."""
     commits: list[object] = []
-    event.listen(database_of(store).engines()[0], "commit", lambda connection: commits.append(connection))
+    event.listen(database_of(store)._writing, "commit", lambda connection: commits.append(connection))
     return commits
 
 
