@@ -3,8 +3,11 @@
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +23,7 @@ from tests.contract.disks.suite import refused
 from tests.contract.targets import conftest as targets
 from tests.contract.targets import suite as target_suite
 from tests.contract.targets.initiator import IoFailed
-from tests.contract.targets.room import TgtRoom, missing_for_room
+from tests.contract.targets.room import TgtRoom, missing_for_room, wait_until
 
 from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
@@ -372,6 +375,47 @@ def test_a_ceph_that_does_not_answer_is_unreachable_in_time(
     impatient.clone(image_id, disk_id, size_bytes=0)
     assert disks.has_disk(disk_id)
     impatient.close()
+
+
+def test_monitors_that_are_away_are_unreachable_in_time(settings: RbdSettings, tmp_path: Path) -> None:
+    away = tmp_path / "away.conf"
+    away.write_text(re.sub(r":[0-9]+\]", ":9]", settings.conf.read_text()))
+    begun = time.monotonic()
+    with pytest.raises(Unreachable):
+        RbdDisks(dataclasses.replace(settings, conf=away, timeout_s=2)).list()
+    assert time.monotonic() - begun < 20
+
+
+SEAL = """
+import sys
+from pathlib import Path
+from uuid import UUID
+from malleable.drivers.storage.rbd import RbdDisks
+from malleable.drivers.storage.rbd_cluster import RbdSettings
+conf, pool, source, image_id = sys.argv[1:]
+settings = RbdSettings(conf=Path(conf), user="malleable", pool=pool, reserve_bytes=0, cache_dir=Path("/nowhere"))
+RbdDisks(settings).seal(UUID(image_id), Path(source), sha256=None)
+"""
+
+
+def test_a_seal_that_was_killed_leaves_nothing_to_be_seen_and_is_repeated(
+    pool: RbdPool, disks: RbdDisks, settings: RbdSettings, tmp_path: Path
+) -> None:
+    source, image_id = tmp_path / "source", ImageId(new_id())
+    source.write_bytes(os.urandom(MIB) * 256)
+    words = [str(settings.conf), settings.pool, str(source), str(image_id)]
+    with subprocess.Popen([sys.executable, "-c", SEAL, *words]) as sealing:
+        wait_until(lambda: rbd_names(settings)[0], "the seal began", 30)
+        sealing.kill()
+    (half,) = rbd_names(settings)[0]
+    assert not disks.list().images
+    disks.seal(image_id, source, sha256=None)
+    disks.verify(image_id)
+    rbd_rubbish.shut_out(pool, half)  # or 30 s later
+    rbd_rubbish.sweep(pool, 0)
+    assert rbd_names(settings)[1] == {half}
+    (item,) = rbd().RBD().trash_list(pool.ioctx)
+    rbd().RBD().trash_remove(pool.ioctx, item["id"], force=True)
 
 
 def test_a_client_that_was_shut_out_comes_back(disks: RbdDisks, settings: RbdSettings, ceph: Ceph) -> None:

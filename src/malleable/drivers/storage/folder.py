@@ -22,7 +22,7 @@ from pathlib import Path
 
 from malleable.domain.errors import Refused
 from malleable.domain.ports import Capacity
-from malleable.drivers.storage import blocks, xfs_loop
+from malleable.drivers.storage import blocks, refusals, xfs_loop
 
 GIB = 1 << 30
 MARKER = ".malleable-pool"
@@ -104,12 +104,7 @@ class PoolFolder:
         """Be sure that this much more fits beside the reserve. Errors: Refused."""
         free_bytes = self.capacity().free_bytes
         if free_bytes - size_bytes < self._settings.reserve_bytes:
-            raise Refused(
-                f"The pool has {free_bytes / GIB:.1f} GiB free and keeps"
-                f" {self._settings.reserve_bytes / GIB:.1f} GiB for the disks in use.",
-                code="pool-full",
-                fix="Delete images or disks, or enlarge the pool.",
-            )
+            raise refusals.full(free_bytes, self._settings.reserve_bytes)
 
     @contextmanager
     def workplace(self, name: str) -> Iterator[Path]:

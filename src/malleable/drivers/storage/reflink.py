@@ -10,7 +10,7 @@ from typing import BinaryIO
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, parse_id
 from malleable.domain.ports import Capacity, DiskHandle, Sealed, StoredThings, Usage
-from malleable.drivers.storage import blocks, sealing
+from malleable.drivers.storage import blocks, refusals, sealing
 from malleable.drivers.storage.folder import PoolFolder, ReflinkSettings, mapped
 
 SUFFIX = ".raw"
@@ -40,12 +40,11 @@ class ReflinkDisks:
         for name in files:
             _refuse_odd_name(name)
         for path in (source, *files.values()):
-            if not path.is_file():
-                raise Refused(f"There is no file {path}.", code="no-such-file")
+            refusals.want_source(path)
         final = self._folder(image_id)
         with mapped("seal the image"):
             if final.exists():
-                return _sealed_before(final, sha256)
+                return _sealed_before(image_id, final, sha256)
             self._pool.want_free(sum(p.stat().st_blocks * 512 for p in (source, *files.values())))
             with self._pool.workplace(str(image_id)) as folder:
                 manifest = sealing.seal(folder, source, sha256, files)
@@ -54,7 +53,7 @@ class ReflinkDisks:
                 except OSError as e:
                     if e.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                         raise
-                    return _sealed_before(final, sha256)
+                    return _sealed_before(image_id, final, sha256)
             for name in (sealing.IMAGE, *files):
                 blocks.set_immutable(final / name, on=True)
             blocks.sync_folder(final.parent)
@@ -64,7 +63,7 @@ class ReflinkDisks:
         """Do as ``Disks.promote``. A worn disk lies in many pieces; its copy in few."""
         source = self._snapshot(snapshot_id)
         if not source.exists():
-            raise _no_snapshot(snapshot_id)
+            raise refusals.no_snapshot(snapshot_id)
         return self.seal(image_id, source, sha256=None, files=files)
 
     def _folder(self, image_id: ImageId) -> Path:
@@ -75,14 +74,14 @@ class ReflinkDisks:
         try:
             return folder, sealing.read_manifest(folder)
         except FileNotFoundError as e:
-            raise Refused(f"The pool holds no image {image_id}.", code="no-such-image", fix="Import it.") from e
+            raise refusals.no_image(image_id) from e
 
     def file(self, image_id: ImageId, name: str) -> Path:
         """Do as ``Disks.file``."""
         _refuse_odd_name(name)
         path = self._folder(image_id) / name
         if not path.is_file():
-            raise Refused(f"Image {image_id} has no file {name!a}.", code="no-such-file")
+            raise refusals.no_file(image_id, name)
         return path
 
     def image_path(self, image_id: ImageId) -> Path:
@@ -104,7 +103,7 @@ class ReflinkDisks:
         with mapped("read the image"):
             for name, sha256 in {sealing.IMAGE: manifest.sha256, **manifest.files}.items():
                 if not (folder / name).is_file() or sealing.sha256_of(folder / name) != sha256:
-                    raise _corrupt(image_id, f"{name} has another SHA-256")
+                    raise refusals.corrupt(image_id, f"{name} has another SHA-256")
 
     def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.clone``.
@@ -121,11 +120,11 @@ class ReflinkDisks:
             try:
                 source = os.open(folder / sealing.IMAGE, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError as e:
-                raise _corrupt(image_id, "its file is gone") from e
+                raise refusals.corrupt(image_id, "its file is gone") from e
             try:
                 stat = os.fstat(source)
                 if (stat.st_size, stat.st_mtime_ns) != (manifest.size_bytes, manifest.mtime_ns):
-                    raise _corrupt(image_id, "it was written to")
+                    raise refusals.corrupt(image_id, "it was written to")
                 blocks.clone_to(source, disk, max(size_bytes, manifest.size_bytes))
             finally:
                 os.close(source)
@@ -136,7 +135,10 @@ class ReflinkDisks:
         if disk.exists():
             return
         self._pool.want_free(0)
-        with mapped("clone the snapshot"), _opened(self._snapshot(snapshot_id), _no_snapshot(snapshot_id)) as source:
+        with (
+            mapped("clone the snapshot"),
+            _opened(self._snapshot(snapshot_id), refusals.no_snapshot(snapshot_id)) as source,
+        ):
             blocks.clone_to(source, disk, max(size_bytes, os.fstat(source).st_size))
 
     def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
@@ -155,7 +157,7 @@ class ReflinkDisks:
             return
         self._pool.want_free(0)
         with mapped("snapshot the disk"):
-            with _opened(self._disk(disk_id), _no_disk(disk_id)) as source:
+            with _opened(self._disk(disk_id), refusals.no_disk(disk_id)) as source:
                 blocks.clone_to(source, snapshot, None, mode=0o400, is_durable=True)
             blocks.set_immutable(snapshot, on=True)
 
@@ -163,11 +165,11 @@ class ReflinkDisks:
         """Do as ``Disks.roll_back``: a new clone of the snapshot takes the disk's name."""
         disk = self._disk(disk_id)
         if not disk.exists():
-            raise _no_disk(disk_id)
+            raise refusals.no_disk(disk_id)
         with mapped("roll the disk back"):
             with (
                 self._pool.workplace(str(disk_id)) as work,
-                _opened(self._snapshot(snapshot_id), _no_snapshot(snapshot_id)) as source,
+                _opened(self._snapshot(snapshot_id), refusals.no_snapshot(snapshot_id)) as source,
             ):
                 blocks.clone_to(source, work / "disk", None, is_durable=True)
                 (work / "disk").replace(disk)
@@ -180,13 +182,9 @@ class ReflinkDisks:
             try:
                 now_bytes = disk.stat().st_size
             except FileNotFoundError as e:
-                raise _no_disk(disk_id) from e
+                raise refusals.no_disk(disk_id) from e
             if size_bytes < now_bytes:
-                raise Refused(
-                    f"Disk {disk_id} has {now_bytes} bytes already.",
-                    code="disk-shrinks",
-                    fix="Disks only grow: clone a smaller one and copy.",
-                )
+                raise refusals.shrinks(disk_id, now_bytes)
             os.truncate(disk, size_bytes)
 
     def _disk(self, disk_id: DiskId) -> Path:
@@ -225,13 +223,13 @@ class ReflinkDisks:
             with mapped("measure the pool"), suppress(FileNotFoundError), path.open("rb") as file:
                 own_bytes, pieces = blocks.own_bytes(file.fileno())
                 return Usage(own_bytes=own_bytes, pieces=pieces)
-        raise Refused(f"The pool holds nothing with the id {stored_id}.", code="no-such-thing")
+        raise refusals.nothing(stored_id)
 
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Do as ``Disks.handle``."""
         disk = self._disk(disk_id)
         if not disk.exists():
-            raise _no_disk(disk_id)
+            raise refusals.no_disk(disk_id)
         return DiskHandle(path=str(disk), direct=self._pool.reads_past_cache())
 
     def list(self) -> StoredThings:
@@ -261,29 +259,14 @@ def _opened(path: Path, absent: Refused) -> Iterator[int]:
         os.close(fd)
 
 
-def _sealed_before(folder: Path, sha256: str | None) -> Sealed:
+def _sealed_before(image_id: ImageId, folder: Path, sha256: str | None) -> Sealed:
     manifest = sealing.read_manifest(folder)
     if sha256 not in (None, manifest.sha256):
-        raise Refused(f"Image {folder.name} was sealed with SHA-256 {manifest.sha256}, not {sha256}.", code="checksum")
+        raise refusals.other_content(image_id, manifest.sha256, str(sha256))
     return Sealed(size_bytes=manifest.size_bytes, sha256=manifest.sha256)
 
 
-def _no_disk(disk_id: DiskId) -> Refused:
-    return Refused(f"The pool holds no disk {disk_id}.", code="no-such-disk")
-
-
-def _no_snapshot(snapshot_id: SnapshotId) -> Refused:
-    return Refused(f"The pool holds no snapshot {snapshot_id}.", code="no-such-snapshot")
-
-
-def _corrupt(image_id: ImageId, why: str) -> Refused:
-    return Refused(
-        f"Image {image_id} is not what was sealed: {why}.",
-        code="image-corrupt",
-        fix="Delete it and import it again; its disks are not affected.",
-    )
-
-
 def _refuse_odd_name(name: str) -> None:
-    if Path(name).name != name or name.startswith(".") or name in (sealing.IMAGE, sealing.MANIFEST):
+    refusals.want_plain_name(name)
+    if name in (sealing.IMAGE, sealing.MANIFEST):
         raise Refused(f"{name!a} is no name of a file beside an image.", code="no-such-file")
