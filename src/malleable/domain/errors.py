@@ -77,8 +77,10 @@ class MalleableError(Exception):
         """Say it to a tenant; ``device`` names what was asked in words that give nothing away."""
         if self._public is not None:
             return self._public
+        if self.for_tenants is None:
+            return Public(self.message, self.fix)
         said = _BY_CODE.get(self.code, self.for_tenants)
-        return Public(said.message.format(device=device), said.fix) if said else Public(self.message, self.fix)
+        return Public(said.message.format(device=device), said.fix)
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}".strip()

@@ -24,6 +24,7 @@ class StepView(Answer):
             "alias",
             "boot",
             "boot_intent",
+            "consistency",
             "disk",
             "generation",
             "image",
@@ -38,8 +39,11 @@ class StepView(Answer):
             "sessions_left",
             "sha256",
             "size_bytes",
+            "snapshot",
+            "started_again",
             "targets",
             "upload",
+            "upload_sha256",
             "virtual_media",
         ),
     ] = {}
@@ -58,7 +62,18 @@ class OperationView(Answer):
     actor_id: Open[UUID | None]
     arguments: Annotated[
         dict[str, object],
-        ForTenants("action", "after", "attachment_id", "disk_id", "image_id", "makes_disk", "name", "network_id"),
+        ForTenants(
+            "action",
+            "after",
+            "attachment_id",
+            "disk_id",
+            "image_id",
+            "makes_disk",
+            "name",
+            "network_id",
+            "size_bytes",
+            "snapshot_id",
+        ),
     ] = {}
     state: Open[OperationState]
     direction: Open[Direction]
@@ -68,7 +83,7 @@ class OperationView(Answer):
     reason: Open[str]
     public_reason: str = ""  #: ``reason`` as tenants read it
     error: Annotated[dict[str, object] | None, ForTenants("code", "explanation", "fix", "message", "step")]
-    result: Annotated[dict[str, object], ForTenants("disk_id")] = {}
+    result: Annotated[dict[str, object], ForTenants("disk_id", "image_id", "snapshot_id")] = {}
     next_due_at: Open[datetime]
     step_deadline_at: Open[datetime | None]
     created_at: Open[datetime]

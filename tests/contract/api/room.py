@@ -21,7 +21,19 @@ from malleable.workflows.engine import Engine
 
 #: What real drivers put into their errors, all of it.
 BMC_ADDRESS, BMC_USER, PORT, POOL = "https://192.0.2.66/redfish", "bmc-root", "Ethernet1/7", "/srv/pool/images"
-LISTS = ("nodes", "networks", "attachments", "images", "disks", "targets", "operations", "events", "projects", "tokens")
+LISTS = (
+    "nodes",
+    "networks",
+    "attachments",
+    "images",
+    "disks",
+    "targets",
+    "snapshots",
+    "operations",
+    "events",
+    "projects",
+    "tokens",
+)
 #: Numbers that may be any, also one that is a VLAN's; and the tag that a tenant's own system uses.
 COUNTS = {"attempt", "attempts", "ordinal", "position", "generation", "served_generation", "vlan"}
 UP_DEADLINE_S = 10.0
