@@ -23,7 +23,7 @@ _UUID_SPACE = uuid.UUID("6b0f3f0e-6f0a-5a55-9d11-0a9b4c1f7d20")
 class NetworkBoot(StrEnum):
     """Who asks the network for something to boot."""
 
-    IPXE = "ipxe"  #: the NIC's iPXE ROM, as QEMU ships it: HTTP and iSCSI without any TFTP
+    IPXE = "ipxe"  #: the NIC's iPXE ROM, as QEMU ships it: its first script over TFTP, all else over HTTP and iSCSI
     FIRMWARE_PXE = "firmware-pxe"  #: no ROM; UEFI firmware's own PXE (DHCP, then TFTP)
     FIRMWARE_HTTP = "firmware-http"  #: no ROM; UEFI firmware's own HTTP boot
 
