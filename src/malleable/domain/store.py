@@ -189,7 +189,10 @@ class Transaction(Protocol):
     idempotency: IdempotencyRows
 
     def notify(self, channel: str) -> None:
-        """Wake ``Store.wait`` on a channel when (and only when) this transaction commits."""
+        """Wake ``Store.wait`` on a channel after (and only when) this transaction commits.
+
+        Who waits longer than seconds for a process that may have died in between looks again by itself.
+        """
 
 
 class Store(Protocol):

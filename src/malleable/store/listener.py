@@ -1,4 +1,10 @@
-"""LISTEN on a connection of its own, in a thread of its own: brings PostgreSQL's notifications into this process."""
+"""LISTEN and NOTIFY on a connection of its own, in a thread of its own.
+
+A transaction that notifies holds one lock of the whole server until its commit is on the disk: such commits come one
+after the other. So ours announce nothing themselves. What they changed is announced here once they are done: to this
+process at once, to the others in one statement for all that came meanwhile, which waits for no disk. A process that
+dies between the two has told nobody; whoever takes its operations over does.
+"""
 
 import select
 import socket
@@ -11,7 +17,14 @@ from malleable.store.signals import CHANNEL, Signals
 
 _RECONNECT_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 #: A connection that died without a word is found out after about a minute.
-_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "connect_timeout": 10}
+_OPTIONS = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "connect_timeout": 10,
+    "options": "-c synchronous_commit=off",  # it writes nothing but announcements
+}
+_ANNOUNCE = "SELECT pg_notify(%s, channel) FROM unnest(%s::text[]) AS channel"
 
 
 class Listener:
@@ -21,31 +34,48 @@ class Listener:
         self._conninfo = conninfo
         self._signals = signals
         self._stopping, self._stop = socket.socketpair()
+        self._unannounced: set[str] = set()
+        self._wake, self._waking = socket.socketpair()  #: a byte per set that was empty
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store-listener", daemon=True)
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Start once; return when LISTEN is in force (or after a while, when the server does not answer)."""
-        if self._listening.is_set():
-            return
+        if not self._listening.is_set():
+            self._begin()
+            self._listening.wait(timeout=5.0)
+
+    def announce(self, channels: set[str]) -> None:
+        """Tell this process now and the others soon."""
+        for channel in channels:
+            self._signals.notify(channel)
+        with self._lock:
+            is_first = not self._unannounced
+            self._unannounced |= channels
+        if is_first:
+            self._waking.send(b"!")
+        if self._thread.ident is None:
+            self._begin()
+
+    def _begin(self) -> None:
         with self._lock:
             if self._thread.ident is None:
                 self._thread.start()
-        self._listening.wait(timeout=5.0)
 
     def stop(self) -> None:
-        """End the thread and its connection."""
+        """Announce what is left, then end the thread and its connection."""
         self._stop.close()
         if self._thread.ident is not None:
             self._thread.join(timeout=15.0)
-        self._stopping.close()
+        for end in (self._stopping, self._wake, self._waking):
+            end.close()
 
     def _run(self) -> None:
         failures = 0
-        while not self._stop_within(0.0):
+        while self._unannounced or not self._stop_within(0.0):
             try:
-                with psycopg.connect(self._conninfo, autocommit=True, **_KEEPALIVES) as connection:  # type: ignore[arg-type]
+                with psycopg.connect(self._conninfo, autocommit=True, **_OPTIONS) as connection:  # type: ignore[arg-type]
                     connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     failures = 0
                     # Whoever waits may have missed something until now: let everybody look once.
@@ -58,13 +88,31 @@ class Listener:
                 failures += 1
 
     def _listen(self, connection: psycopg.Connection) -> None:
-        """Pass notifications on until told to stop; sleeps in the kernel when there are none."""
+        """Pass notifications on, both ways, until told to stop; sleeps in the kernel when there are none."""
+        own, stopping, waking = connection.info.backend_pid, self._stopping.fileno(), self._wake.fileno()
         while True:
+            self._tell_others(connection)
             for notification in connection.notifies(timeout=0):
-                self._signals.notify(notification.payload)
-            ready, _, _ = select.select([connection.fileno(), self._stopping.fileno()], [], [])
-            if self._stopping.fileno() in ready:
+                if notification.pid != own:
+                    self._signals.notify(notification.payload)
+            ready, _, _ = select.select([connection.fileno(), stopping, waking], [], [])
+            if waking in ready:
+                self._wake.recv(1)
+            elif stopping in ready:
                 return
+
+    def _tell_others(self, connection: psycopg.Connection) -> None:
+        """Announce what there is. Errors: OperationalError; it is announced after the next connecting then."""
+        with self._lock:
+            channels, self._unannounced = self._unannounced, set()
+        if not channels:
+            return
+        try:
+            connection.execute(_ANNOUNCE, (CHANNEL, sorted(channels)))
+        except psycopg.OperationalError:
+            with self._lock:
+                self._unannounced |= channels
+            raise
 
     def _stop_within(self, seconds: float) -> bool:
         ready, _, _ = select.select([self._stopping], [], [], seconds)

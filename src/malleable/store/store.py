@@ -135,11 +135,9 @@ class SqlStore:
             if session.is_dead:
                 raise RuntimeError("an error rolled this transaction back, and it was left as if all were well")
             transaction.flush()
-            if session.channels:
-                self.database.notify_in(turn.connection, session.channels)
             _commit(turn)
         if session.channels:
-            self.database.notify_after(session.channels)
+            self.database.announce(session.channels)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:

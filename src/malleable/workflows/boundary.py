@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from malleable.domain.errors import Busy, FenceLost, MalleableError, Public, Unavailable
 from malleable.domain.operations import Direction, Operation, OperationState, StepRecord, Wait
-from malleable.domain.store import WORK, Transaction
+from malleable.domain.store import EVENTS, GATEWAY, WORK, Transaction
 from malleable.workflows import plan
 from malleable.workflows.plan import Place
 from malleable.workflows.steps import Ask, Done, Workflow
@@ -82,6 +82,10 @@ class Boundary:
         """Enter the place at which a claimed operation stands. Errors: UnknownStep."""
         operation, workflow = self.operation, self._workflow
         self._is_walking = False
+        if operation.attempt > 0:
+            # Whoever lost it may have died between a commit and telling others of it.
+            for channel in (EVENTS, GATEWAY, WORK):
+                self._tx.notify(channel)
         if not (operation.is_cancel_requested and self._can_turn_back):
             place = plan.current(workflow, operation)
             if place is not None and operation.attempt >= place.step.retry.attempts + DEATHS_MAX:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
-from tests.contract.engine.shop import LEASE_S, Answer, Shop
+from tests.contract.engine.shop import LEASE_S, Answer, At, Crash, Shop, crash
 from tests.contract.store import values
 
 from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.operations import Operation, OperationState, Wait
-from malleable.domain.store import Transaction
+from malleable.domain.store import EVENTS, GATEWAY, WORK, Transaction
 from malleable.workflows.engine import Engine
 from malleable.workflows.steps import Context, Done
 
@@ -75,6 +75,19 @@ def test_what_a_worker_gives_back_is_taken_up_at_once(shop: Shop) -> None:
     assert other.claim(5) == ()  # the kept one is renewed, the given one has its new lease
     holder.keep([lost])  # too late for that, and harmless
     assert shop.operation(lost.id).worker == other.worker
+
+
+def test_who_takes_over_announces_what_the_dead_one_may_have_kept_to_itself(shop: Shop) -> None:
+    shop.workflow("make", shop.step("a"))
+    shop.begin("make")
+    with pytest.raises(Crash):
+        shop.engine(probe=At("a:begun", crash)).run_due()
+    channels = (EVENTS, GATEWAY, WORK)
+    seen = {channel: shop.store.wait(channel, 0, 0) for channel in channels}
+    shop.advance(LEASE_S)
+    shop.engine().run_due()
+    for channel in channels:
+        assert shop.store.wait(channel, 0, seen[channel]) > seen[channel]
 
 
 def _add_project(tx: Transaction) -> None:

@@ -90,6 +90,14 @@ def test_another_process_is_heard_on_postgresql(postgres_store: SqlStore, postgr
     other.close()
 
 
+def test_what_was_committed_before_closing_is_announced(postgres_store: SqlStore, postgres_url: str) -> None:
+    seen = postgres_store.wait(WORK, 0, 0)
+    other = open_store(postgres_url, KEY)
+    commit(other, WORK)
+    other.close()
+    assert postgres_store.wait(WORK, LONG_S, seen) == seen + 1
+
+
 def test_listening_goes_on_after_the_server_restarted(postgres_store: SqlStore, postgres: Postgres) -> None:
     seen = postgres_store.wait(WORK, 0, 0)
     outcome = waiting(postgres_store, WORK, seen)
