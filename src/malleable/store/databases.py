@@ -216,7 +216,7 @@ def sqlite_engine(url: URL, *, begin: str, query_only: bool = False) -> Engine:
 
 
 #: A process that hangs or dies half-way through a transaction must not hold up the site. Statements are planned once,
-#: not six times per connection: no plan of ours depends on values, and planning took a new connection a third of its time.
+#: not six times per connection: no plan of ours depends on values, and planning was a third of a new connection's work.
 _SERVER_OPTIONS = (
     f"-c timezone=UTC -c plan_cache_mode=force_generic_plan -c lock_timeout={LOCK_TIMEOUT_S:.0f}s"
     f" -c idle_in_transaction_session_timeout={2 * LOCK_TIMEOUT_S:.0f}s"

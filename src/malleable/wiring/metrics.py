@@ -21,7 +21,7 @@ class EngineMetrics:
         )
         self._operations = Counter(
             "malleable_operations_ended",
-            "Operations by workflow and the state they ended in.",
+            "Operations by workflow and the state they ended in, or needs-operator when they were parked.",
             ["workflow", "state"],
             registry=registry,
         )

@@ -140,7 +140,7 @@ class Boundary:
         if self._workflow.on_stuck is None:
             # The line stays open: when the operation is resumed, the step knows that it was tried before.
             self._end_step(place, **errors)
-            park(self._tx, self.operation, reason, public, self._now)
+            self.operation = park(self._tx, self.operation, reason, public, self._now)
         else:
             self._end_step(place, finished_at=self._now, **errors)
             self._close(OperationState.FAILED, reason, public)
@@ -307,19 +307,13 @@ def public_message(problem: Mapping[str, object]) -> str:
     return str(public.get("message", "")) if isinstance(public, Mapping) else ""
 
 
-def park(tx: Transaction, operation: Operation, reason: str, public_reason: str, now: datetime) -> None:
-    """Stop visibly where only a person can decide. Errors: FenceLost."""
-    tx.operations.write(
-        operation.id,
-        operation.fence,
-        state=OperationState.NEEDS_OPERATOR,
-        reason=reason,
-        public_reason=public_reason,
-        worker="",
-        lease_expires_at=None,
-        resource="",
-    )
+def park(tx: Transaction, operation: Operation, reason: str, public_reason: str, now: datetime) -> Operation:
+    """Stop visibly where only a person can decide; return the operation as it is then. Errors: FenceLost."""
+    changes: dict[str, Any] = {"state": OperationState.NEEDS_OPERATOR, "reason": reason, "public_reason": public_reason}
+    changes |= {"worker": "", "lease_expires_at": None, "resource": ""}
+    tx.operations.write(operation.id, operation.fence, **changes)
     _give_back_tokens(tx, operation, now)
+    return replace(operation, **changes)
 
 
 def _give_back_tokens(tx: Transaction, operation: Operation, now: datetime) -> None:

@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import structlog
 
 from malleable.domain.errors import Busy, FenceLost, Malformed, MalleableError, Public, Unavailable, Unreachable
-from malleable.domain.operations import Operation, Wait
+from malleable.domain.operations import Operation, OperationState, Wait
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import WORK, Store
 from malleable.workflows.boundary import Begun, Boundary, Unwritten, park, public_of
@@ -89,15 +89,17 @@ class Engine:
         back by ``keep``.
         """
         self._at("claimed", operation)
+        latest = operation
         try:
             try:
                 begun = self._begin(operation)
                 while begun is not None:
+                    latest = begun.operation
                     begun = self._walk_step(begun)
             except (FenceLost, Busy, Unavailable):
                 raise
             except Exception as e:  # noqa: BLE001  a defect outside of any step: it must not come back for ever
-                self._park(operation, e)
+                self._park(latest, e)
         except FenceLost:
             log.warning("operation taken over by another worker", operation=str(operation.id))
 
@@ -167,9 +169,18 @@ class Engine:
                 is_stopping=self._is_stopping,
             )
             begun = act(boundary, *args, **kwargs)
-        if self._observer is not None and boundary.operation.finished_at is not None:
-            self._observer.operation_ended(boundary.operation)
+        ended = boundary.operation
+        if ended.state is OperationState.NEEDS_OPERATOR:
+            self._tell_parked(ended, str((ended.error or {}).get("code", "")))
+        elif self._observer is not None and ended.finished_at is not None:
+            self._observer.operation_ended(ended)
         return begun
+
+    def _tell_parked(self, operation: Operation, code: str, defect: Exception | None = None) -> None:
+        about = {"operation": str(operation.id), "kind": operation.kind, "step": operation.step, "code": code}
+        log.warning("operation needs an operator", **about, reason=operation.reason, exc_info=defect)
+        if self._observer is not None:
+            self._observer.operation_ended(operation)
 
     # -- failure ----------------------------------------------------------------------------------------------------
 
@@ -193,15 +204,9 @@ class Engine:
 
     def _park(self, operation: Operation, error: Exception) -> None:
         known = error if isinstance(error, MalleableError) else _defect(error)
-        log.error(
-            "operation needs an operator",
-            operation=str(operation.id),
-            kind=operation.kind,
-            reason=str(known),
-            exc_info=error,
-        )
         with self.store.transaction() as tx:
-            park(tx, operation, str(known), known.public().message, self.clock.now())
+            parked = park(tx, operation, str(known), known.public().message, self.clock.now())
+        self._tell_parked(parked, known.code, error)
 
     def _at(self, point: str, operation: Operation) -> None:
         if self._probe is not None:

@@ -114,7 +114,7 @@ class Observer(Protocol):
         """Take note of one walk through a step; ``outcome`` is done, wait, retry or failed."""
 
     def operation_ended(self, operation: Operation) -> None:
-        """Take note of an operation's end."""
+        """Take note of an operation's end, or that it is parked (NEEDS_OPERATOR) and may go on when it is resumed."""
 
 
 class Probe(Protocol):

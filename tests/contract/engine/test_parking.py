@@ -1,9 +1,12 @@
 """What this version cannot walk, and what is broken, ends visibly and holds up nobody."""
 
+from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
+from structlog.testing import capture_logs
 from tests.contract.engine.shop import At, Crash, Shop, crash
+from tests.contract.engine.test_timeline import Notes
 
 from malleable.domain.errors import Busy, Conflict, Refused
 from malleable.domain.ids import NodeId, OperationId, new_id
@@ -175,3 +178,27 @@ def test_trouble_of_the_database_while_closing_parks_nothing(shop: Shop) -> None
         shop.engine().run_due()
     assert shop.operation(operation_id).state == "running"
     assert shop.run(operation_id).state == "succeeded"
+
+
+def _park_by_refusal(shop: Shop) -> OperationId:
+    shop.workflow("make", shop.step("a", Refused("The switch refuses.")), is_forward_only=True)
+    return shop.begin("make")
+
+
+def _park_by_defect(shop: Shop) -> OperationId:
+    shop.workflow("make", shop.step("a"), on_done=_raise)
+    return shop.begin("make")
+
+
+@pytest.mark.parametrize(("park", "code"), [(_park_by_refusal, "refused"), (_park_by_defect, "internal")])
+def test_what_is_parked_is_told_in_the_log_and_to_the_observer(
+    shop: Shop, park: Callable[[Shop], OperationId], code: str
+) -> None:
+    operation_id, notes = park(shop), Notes()
+    with capture_logs() as lines:
+        shop.engine(observer=notes).run_due()
+    (line,) = [line for line in lines if line["event"] == "operation needs an operator"]
+    told = {"operation": str(operation_id), "kind": "make", "step": "a", "code": code, "log_level": "warning"}
+    assert told.items() <= line.items()
+    assert line["reason"] == shop.operation(operation_id).reason
+    assert notes.ends == [("make", "needs-operator")]
