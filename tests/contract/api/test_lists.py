@@ -4,29 +4,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 from tests.contract.api.site import Site, items
 
 from malleable.domain.nodes import NodeState
+from malleable.store import SqlStore
 from malleable.wire.nodes import NodeView
 from malleable.wire.shapes import Listing
 
 
 @contextmanager
-def counted_queries() -> Iterator[list[str]]:
-    """Collect every statement any engine runs."""
+def counted_queries(site: Site) -> Iterator[list[str]]:
+    """Collect every statement the site's database runs, but for what begins and ends transactions."""
     statements: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if not statement.startswith(("BEGIN", "PRAGMA", "SET")):
-            statements.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
+    assert isinstance(site.store, SqlStore)
+    site.store.database.statements.heard = statements.append
     try:
         yield statements
     finally:
-        event.remove(Engine, "before_cursor_execute", note)
+        site.store.database.statements.heard = None
 
 
 def _more_nodes(site: Site, count: int) -> None:
@@ -77,7 +72,7 @@ def test_tenants_see_no_bmc_and_no_wiring(site: Site) -> None:
 
 
 def test_tenants_see_only_their_own_in_every_list(site: Site) -> None:
-    for path in ("networks", "disks", "targets", "attachments", "operations", "events", "nodes", "images"):
+    for path in ("networks", "disks", "snapshots", "targets", "attachments", "operations", "events", "nodes", "images"):
         for item in items(site.get("other", f"/v1/{path}")):
             text = str(dict(item))
             assert "alpha" not in text, path
@@ -87,7 +82,7 @@ def test_tenants_see_only_their_own_in_every_list(site: Site) -> None:
 
 def test_people_without_a_project_see_only_what_is_shared(site: Site) -> None:
     site.call("admin", "DELETE", "/v1/projects/beta/members/other")
-    for path in ("networks", "disks", "targets", "attachments", "operations", "events", "projects"):
+    for path in ("networks", "disks", "snapshots", "targets", "attachments", "operations", "events", "projects"):
         assert items(site.get("other", f"/v1/{path}")) == [], path
     assert [item["name"] for item in items(site.get("other", "/v1/nodes"))] == ["free"]
     assert [item["name"] for item in items(site.get("other", "/v1/images"))] == ["tiny"]
@@ -103,19 +98,31 @@ def test_an_ambiguous_name_names_the_projects(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["nodes", "networks", "disks", "targets", "attachments", "operations", "events", "images", "users", "tokens"],
+    [
+        "nodes",
+        "networks",
+        "disks",
+        "snapshots",
+        "targets",
+        "attachments",
+        "operations",
+        "events",
+        "images",
+        "users",
+        "tokens",
+    ],
 )
 def test_lists_take_few_queries_however_long(path: str, site: Site) -> None:
     _more_nodes(site, 30)
     site.get("admin", "/v1/whoami")  # the caller is remembered from here on
-    with counted_queries() as statements:
+    with counted_queries(site) as statements:
         assert site.get("admin", f"/v1/{path}?limit=1000").status_code == 200
-    assert len(statements) <= 5, statements
+    assert 1 <= len(statements) <= 5, statements
 
 
 def test_one_node_takes_two_queries(site: Site) -> None:
     site.get("member", "/v1/whoami")
-    with counted_queries() as statements:
+    with counted_queries(site) as statements:
         assert site.get("member", "/v1/nodes/held").status_code == 200
     assert len(statements) == 2, statements  # the node, and its project's name
 

@@ -102,7 +102,7 @@ def neglected(site: Site) -> OperationView:
 def test_a_release_cuts_the_node_off_while_its_bmc_is_silent_and_frees_it_once_it_answers(
     site: Site, neglected: OperationView
 ) -> None:
-    machine = held(site, 1)
+    machine = site.beating(1)
     rack.fault(site.room.name, machine.name, FaultKind.BMC_SILENT)
     release = site.client.node_release(machine.name)
     waiting = site.await_step(release, "reset-boot", attempt=2)
