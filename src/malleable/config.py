@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,6 +66,21 @@ class WorkerSettings(_Part):
     up_deadline_s: float = Field(default=1200.0, ge=10)  #: from power-on to the proof that the system runs
 
 
+#: A limit, or that there is none.
+Most = Annotated[int, Field(ge=0)] | Literal["none"]
+
+
+class QuotaSettings(_Part):
+    """What a project may have that is made from now on; "none": as much as it likes."""
+
+    nodes: Most = 1000  #: held at once
+    networks: Most = 100
+    disks: Most = 5000
+    disk_gib: Most = 1 << 20  #: of disks and snapshots together, as large as they may become
+    snapshots: Most = 5000
+    images: Most = 500  #: its own
+
+
 class GatewaySettings(_Part):
     """A gateway that runs apart from the API."""
 
@@ -89,6 +104,7 @@ class Settings(BaseSettings):
     pool: PoolSettings = PoolSettings()
     uplink: UplinkSettings = UplinkSettings()
     worker: WorkerSettings = WorkerSettings()
+    quota: QuotaSettings = QuotaSettings()
     gateway: GatewaySettings = GatewaySettings()
 
     @property

@@ -1,4 +1,6 @@
-"""Projects and their members."""
+"""Projects, their limits and their members."""
+
+from dataclasses import asdict
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -7,7 +9,17 @@ from starlette.responses import Response
 from malleable.api.calls import After, Limit, call_of, created, nothing, ok, page_of
 from malleable.api.routing import GuardedRoute
 from malleable.domain.projects import Project
-from malleable.wire.projects import MemberRequest, MemberView, ProjectRequest, ProjectView
+from malleable.services.quotas import Standing
+from malleable.wire.projects import (
+    HoldingsView,
+    LimitsView,
+    MemberRequest,
+    MemberView,
+    ProjectRequest,
+    ProjectView,
+    QuotaRequest,
+    QuotaView,
+)
 from malleable.wire.shapes import Listing
 
 routes = APIRouter(prefix="/v1/projects", route_class=GuardedRoute, tags=["projects"])
@@ -16,6 +28,17 @@ routes = APIRouter(prefix="/v1/projects", route_class=GuardedRoute, tags=["proje
 def project_view(project: Project) -> ProjectView:
     """Show a project."""
     return ProjectView(id=project.id, name=project.name, created_at=project.created_at)
+
+
+def quota_view(standing: Standing) -> QuotaView:
+    """Show a project's limits beside what it has."""
+    project = standing.project
+    return QuotaView(
+        project_id=project.id,
+        project=project.name,
+        limits=LimitsView(**asdict(project.quota)),
+        in_use=HoldingsView(**asdict(standing.in_use)),
+    )
 
 
 @routes.get("", response_model=Listing[ProjectView])
@@ -47,6 +70,21 @@ def project_delete(request: Request, project: str) -> Response:
     call = call_of(request)
     call.services.projects.project_delete(call.caller, project)
     return nothing()
+
+
+@routes.get("/{project}/quota", response_model=QuotaView)
+def quota_get(request: Request, project: str) -> Response:
+    """Read a project's limits and what it has of each."""
+    call = call_of(request)
+    return ok(quota_view(call.services.quotas.quota_get(call.caller, project)), call)
+
+
+@routes.put("/{project}/quota", response_model=QuotaView)
+def quota_set(request: Request, project: str, body: QuotaRequest) -> Response:
+    """Change limits of a project: null lifts one, what is left out stays. Nothing is taken away from it."""
+    call = call_of(request)
+    changes = body.model_dump(exclude_unset=True)
+    return ok(quota_view(call.services.quotas.quota_set(call.caller, project, changes)), call)
 
 
 @routes.get("/{project}/members", response_model=Listing[MemberView])

@@ -1,24 +1,40 @@
-"""m2 project: tenants and their members."""
+"""m2 project: tenants, their limits and their members."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from malleable.cli.command import group, register
-from malleable.cli.formats import age
+from malleable.cli.formats import age, parse_size, size
 from malleable.cli.options import NewName, ProjectArgument, UserArgument
-from malleable.cli.output import Column, done, show_list
+from malleable.cli.output import Column, done, show_facts, show_list, show_one
 from malleable.cli.session import Session, usage
 from malleable.domain.projects import Role
 
 if TYPE_CHECKING:
-    from malleable.wire.projects import MemberView, ProjectView
+    from malleable.wire.projects import MemberView, ProjectView, QuotaView
+
+
+NO_LIMIT = "none"
+#: Counts that the API takes have no more digits.
+DIGITS_MAX = 16
+#: What the parts of a quota are called.
+_TITLES = {
+    "nodes": "nodes",
+    "networks": "networks",
+    "disks": "disks",
+    "disk_bytes": "disk size",
+    "snapshots": "snapshots",
+    "images": "images",
+}
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     noun = group(app, "project", "Tenants and their members.")
-    register(noun, {"list": project_list, "create": project_create, "delete": project_delete})
+    register(noun, {"list": project_list, "show": project_show, "create": project_create, "delete": project_delete})
+    quota = group(noun, "quota", "How much a project may have.")
+    register(quota, {"show": quota_show, "set": quota_set})
     member = group(noun, "member", "Who belongs to a project.")
     register(member, {"list": member_list, "set": member_set, "delete": member_delete})
 
@@ -34,6 +50,16 @@ def project_list(session: Session) -> None:
     show_list(session, session.m2.project_list(), columns, nothing="No projects.")
 
 
+def project_show(session: Session, project: ProjectArgument) -> None:
+    """Show a project, what it has and what it may have."""
+    found, quota = session.m2.project_get(project), session.m2.quota_get(project)
+    if session.is_json:
+        session.write_json({**found.model_dump(mode="json"), "quota": quota.model_dump(mode="json")})
+        return
+    show_facts(session, {"name": found.name, "age": age(found.created_at, session.now()), "id": str(found.id)})
+    show_facts(session, _standing(quota))
+
+
 def project_create(session: Session, name: NewName) -> None:
     """Add a project."""
     from malleable.wire.projects import ProjectRequest
@@ -46,6 +72,58 @@ def project_delete(session: Session, project: ProjectArgument) -> None:
     """Remove a project that has nothing any more."""
     session.m2.project_delete(project)
     done(session, None, f"Project {project} is removed.")
+
+
+def _standing(quota: "QuotaView") -> dict[str, str]:
+    """Write what a project has beside what it may have."""
+    limits, in_use = quota.limits.model_dump(), quota.in_use.model_dump()
+    return {_TITLES[name]: _beside(name, in_use[name], limits[name]) for name in _TITLES}
+
+
+def _beside(name: str, used: int, limit: int | None) -> str:
+    write = size if name == "disk_bytes" else str
+    return f"{write(used)} (no limit)" if limit is None else f"{write(used)} of {write(limit)}"
+
+
+def quota_show(session: Session, project: ProjectArgument) -> None:
+    """Show what a project has and what it may have."""
+    found = session.m2.quota_get(project)
+    show_one(session, found, _standing(found))
+
+
+def quota_set(
+    session: Session,
+    project: ProjectArgument,
+    *,
+    nodes: Annotated[str | None, typer.Option(metavar="N", help="Nodes held at once; none: no limit.")] = None,
+    networks: Annotated[str | None, typer.Option(metavar="N", help="Networks.")] = None,
+    disks: Annotated[str | None, typer.Option(metavar="N", help="Disks.")] = None,
+    disk_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of disks and snapshots together, as large as they may become.")
+    ] = None,
+    snapshots: Annotated[str | None, typer.Option(metavar="N", help="Snapshots.")] = None,
+    images: Annotated[str | None, typer.Option(metavar="N", help="Images of its own.")] = None,
+) -> None:
+    """Limit what a project may have; what is not named stays. Nothing it has is taken away."""
+    from malleable.wire.projects import QuotaRequest
+
+    counts = {"nodes": nodes, "networks": networks, "disks": disks, "snapshots": snapshots, "images": images}
+    limits = {name: _most(raw) for name, raw in counts.items() if raw is not None}
+    if disk_size is not None:
+        limits["disk_bytes"] = None if disk_size == NO_LIMIT else parse_size(disk_size)
+    if not limits:
+        usage("No limit is named.", "Give for example --nodes 10, or --nodes none to lift the limit.")
+    found = session.m2.quota_set(project, QuotaRequest.model_validate(limits))
+    show_one(session, found, _standing(found))
+
+
+def _most(raw: str) -> int | None:
+    """Read a limit; None for "none"."""
+    if raw == NO_LIMIT:
+        return None
+    if not (raw.isascii() and raw.isdecimal() and len(raw) < DIGITS_MAX):
+        usage(f"{raw!a} is not a limit.", "Give a number, or none.")
+    return int(raw)
 
 
 def member_list(session: Session, project: ProjectArgument) -> None:

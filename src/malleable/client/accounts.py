@@ -6,7 +6,7 @@ from uuid import UUID
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
 from malleable.domain.projects import Role
-from malleable.wire.projects import MemberRequest, MemberView, ProjectRequest, ProjectView
+from malleable.wire.projects import MemberRequest, MemberView, ProjectRequest, ProjectView, QuotaRequest, QuotaView
 from malleable.wire.users import (
     LoginRequest,
     PasswordRequest,
@@ -77,6 +77,14 @@ class AccountCalls(Connection):
     def project_delete(self, project: str) -> None:
         """Remove a project. Errors: Conflict while it has anything."""
         self.delete(v1("projects", project))
+
+    def quota_get(self, project: str) -> QuotaView:
+        """Read a project's limits and what it has of each."""
+        return self.get(v1("projects", project, "quota"), QuotaView)
+
+    def quota_set(self, project: str, request: QuotaRequest) -> QuotaView:
+        """Change the limits that were given to ``request``, None included."""
+        return self.put(v1("projects", project, "quota"), QuotaView, request)
 
     def member_list(self, project: str) -> Iterator[MemberView]:
         """List a project's members."""

@@ -123,7 +123,7 @@ class Connection:
             self._send("POST", path, {}, body)
 
     def put(self, path: str, answer: type[Model], body: BaseModel, query: Mapping[str, object] = {}) -> Model:
-        """Set something; never repeated."""
+        """Set what is given in ``body``, null included; never repeated."""
         return _parse(answer, self._send("PUT", path, query, body))
 
     def put_silent(self, path: str, body: BaseModel, query: Mapping[str, object] = {}) -> None:
@@ -199,7 +199,7 @@ class Connection:
                 method,
                 path,
                 params=_params(query),
-                content=None if body is None else body.model_dump_json(exclude_none=True),
+                content=None if body is None else _written(method, body),
                 headers=headers,
                 timeout=httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
             )
@@ -247,6 +247,11 @@ _CONNECTION_CODES = frozenset({"no-server", "lost-reply"})
 
 class _LostReplyError(Unavailable):
     """The request may have been carried out; its reply is lost."""
+
+
+def _written(method: str, body: BaseModel) -> str:
+    """Write a body; a null says nothing but where something is set."""
+    return body.model_dump_json(exclude_unset=True) if method == "PUT" else body.model_dump_json(exclude_none=True)
 
 
 def _params(query: Mapping[str, object]) -> dict[str, str]:

@@ -23,6 +23,7 @@ PUBLIC_FACTS = frozenset(
         "network_id",
         "phoned_home_at",
         "public_reason",
+        "quota",
         "role",
         "session",
         "sha256",

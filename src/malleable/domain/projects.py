@@ -1,6 +1,6 @@
 """Projects, users, roles and tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 
@@ -19,11 +19,46 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """What a project has, or what a request is about to take."""
+
+    nodes: int = 0  #: held: allocated, or on their way back; not those in quarantine, which it cannot give back
+    networks: int = 0
+    disks: int = 0
+    disk_bytes: int = 0  #: of disks and snapshots: as large as they may become, whatever they share
+    snapshots: int = 0
+    images: int = 0  #: its own, failed imports too; golden ones are nobody's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How much of each a project may have; None: no limit. Less than it has already takes nothing away."""
+
+    nodes: int | None = None
+    networks: int | None = None
+    disks: int | None = None
+    disk_bytes: int | None = None
+    snapshots: int | None = None
+    images: int | None = None
+
+    def limits(self, wanted: Holdings) -> dict[str, int]:
+        """List the limits of what is wanted at all."""
+        limits = {name: getattr(self, name) for name in HOLDINGS if getattr(wanted, name)}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+#: What is counted, by the names of the fields.
+HOLDINGS = tuple(field.name for field in fields(Holdings))
+NO_LIMITS = Quota()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
     """A tenant."""
 
     id: ProjectId
     name: str
+    quota: Quota = NO_LIMITS
     created_at: datetime
 
 

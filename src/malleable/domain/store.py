@@ -5,7 +5,7 @@ Rules that must hold between transactions are constraints of the schema; breakin
 that names what is taken and, where it can, by whom.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,12 +15,12 @@ from uuid import UUID
 from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event, Link
-from malleable.domain.ids import NetworkId, NodeId, OperationId, UserId
+from malleable.domain.ids import NetworkId, NodeId, OperationId, ProjectId, UserId
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Direction, Operation, StepRecord
-from malleable.domain.projects import Membership, Project, Token, User
+from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, Token, User
 from malleable.domain.switches import Switch, SwitchPort
 
 T = TypeVar("T")
@@ -66,6 +66,16 @@ class Rows(Protocol[T]):
 
     def remove(self, id: UUID, *, expect: Mapping[str, object] = {}) -> bool:
         """Delete where the id matches and ``expect`` still holds; say so. Errors: Conflict when others depend on it."""
+
+
+class ProjectRows(Rows[Project], Protocol):
+    """Projects, and what they have."""
+
+    def lock(self, id: ProjectId) -> Project:
+        """Read a project and keep everybody else who locks it waiting until this transaction ends. Errors: NotFound."""
+
+    def holdings(self, id: ProjectId, names: Collection[str] = HOLDINGS) -> Holdings:
+        """Count what a project has of the fields of ``Holdings`` named, in one query; the others are 0."""
 
 
 class VlanRows(Rows[Vlan], Protocol):
@@ -168,7 +178,7 @@ class IdempotencyRows(Protocol):
 class Transaction(Protocol):
     """All tables, inside one transaction."""
 
-    projects: Rows[Project]
+    projects: ProjectRows
     users: Rows[User]
     memberships: Rows[Membership]
     tokens: Rows[Token]

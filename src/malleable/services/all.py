@@ -19,6 +19,7 @@ from malleable.services.parts import Parts
 from malleable.services.passwords import Passwords
 from malleable.services.projects import Projects
 from malleable.services.provisions import Provisions
+from malleable.services.quotas import Quotas
 from malleable.services.snapshots import Snapshots
 from malleable.services.switches import SwitchService
 from malleable.services.tokens import Tokens
@@ -35,6 +36,7 @@ class Services:
     users: Users
     tokens: Tokens
     projects: Projects
+    quotas: Quotas
     fabrics: Fabrics
     switches: SwitchService
     nodes: Nodes
@@ -62,6 +64,7 @@ def make_services(parts: Parts) -> Services:
         users=Users(parts, authentication, passwords),
         tokens=Tokens(parts, authentication),
         projects=Projects(parts, authentication),
+        quotas=Quotas(parts),
         fabrics=Fabrics(parts),
         switches=SwitchService(parts),
         nodes=Nodes(parts),

@@ -77,6 +77,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "project_get": _reads(_O, _R),
         "project_create": _changes(_A),
         "project_delete": _changes(_A),
+        "project_set_quota": _changes(_A),
         "member_get": _reads(_A, _R),
         "member_list": _reads(_A, _R),
         "member_set": _changes(_A),

@@ -8,12 +8,14 @@ from malleable.domain.disks import Disk, DiskState, Target
 from malleable.domain.errors import Invalid
 from malleable.domain.ids import DiskId, NodeId, new_id
 from malleable.domain.operations import Operation
+from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, find_project, listed, names_of, project_for, shown
 from malleable.services.parts import Listed, Parts
 from malleable.services.provisions import grown
+from malleable.services.quotas import take
 from malleable.workflows import storage
 from malleable.workflows.requests import record
 
@@ -95,6 +97,7 @@ class Disks:
                 size_bytes=grown(snapshot or image, wish.size_bytes),
                 created_at=now,
             )
+            take(tx, project_id, Holdings(disks=1, disk_bytes=disk.size_bytes))
             return storage.request_create(tx, now, disk=disk, actor_id=caller.user_id)
 
     def disk_rename(self, caller: Caller, ref: str, *, name: str, project: str | None = None) -> PlacedDisk:

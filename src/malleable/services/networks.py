@@ -6,11 +6,13 @@ from malleable.domain.errors import Exhausted
 from malleable.domain.ids import NetworkId, ProjectId, new_id
 from malleable.domain.networks import Network, NetworkKind
 from malleable.domain.operations import Operation
+from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, names_of, project_for
 from malleable.services.parts import Listed, Parts, Shown
+from malleable.services.quotas import take
 from malleable.workflows import networks
 from malleable.workflows.requests import record
 
@@ -54,11 +56,12 @@ class Networks:
     def network_create(self, caller: Caller, wish: NetworkWish) -> Shown[Network]:
         """Make a network on the lowest free VLAN of its fabric; the gateway begins to serve it.
 
-        Errors: Invalid, NotFound, Forbidden; Conflict when the name is taken; Exhausted when the pool is empty.
+        Errors: Invalid, NotFound, Forbidden; Conflict (name, quota); Exhausted when the pool is empty.
         """
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = self._owner(tx, caller, wish)
+            take(tx, project_id, Holdings(networks=1))
             network_id = NetworkId(new_id())
             vlan = self._take(tx, wish.fabric, network_id)
             network = Network(

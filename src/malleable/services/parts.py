@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 from malleable.domain.ports import Clock, Drivers
+from malleable.domain.projects import NO_LIMITS, Quota
 from malleable.domain.store import Store
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ class Parts:
     clock: Clock
     drivers: Drivers
     spool_dir: Path  #: uploads land here, under the image's id, until they are sealed
+    new_quota: Quota = NO_LIMITS  #: of a project that is made
 
     def now(self) -> datetime:
         return self.clock.now()

@@ -34,11 +34,12 @@ class Projects:
     def project_create(self, caller: Caller, name: str) -> Project:
         """Add a project. Errors: Conflict when the name is taken."""
         require(caller, "project_create")
-        project = Project(id=ProjectId(new_id()), name=name, created_at=self._parts.now())
+        now, quota = self._parts.now(), self._parts.new_quota
+        project = Project(id=ProjectId(new_id()), name=name, quota=quota, created_at=now)
         with self._parts.store.transaction() as tx:
             tx.projects.add(project)
             data = {"name": name}
-            record(tx, project.created_at, "project.created", project_id=project.id, actor_id=caller.user_id, data=data)
+            record(tx, now, "project.created", project_id=project.id, actor_id=caller.user_id, data=data)
         return project
 
     def project_delete(self, caller: Caller, ref: str) -> None:

@@ -11,12 +11,14 @@ from malleable.domain.images import BootWay, Image, ImageState
 from malleable.domain.networks import Network
 from malleable.domain.nodes import Nic, Node, NodeState
 from malleable.domain.operations import Operation
+from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, project_for
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Parts
+from malleable.services.quotas import take
 from malleable.workflows import move, provision
 from malleable.workflows.provision import Wish
 
@@ -91,6 +93,7 @@ class Provisions:
             chosen = find_node(tx, caller, "node_get", node)
             image = tx.images.get(disk.image_id)
             wish = _wish(tx, caller, node=chosen, disk=disk, image=image, network=where, boot=boot)
+            _take(tx, wish)
             return move.request(tx, now, wish)
 
     def _provision(self, caller: Caller, wish: ProvisionWish) -> Operation:
@@ -102,12 +105,13 @@ class Provisions:
             node = (
                 find_node(tx, caller, "node_get", wish.node) if wish.node is not None else _any_free(tx, image, network)
             )
-            makes_disk = disk is None
-            if disk is None:
-                disk = _new_disk(wish, project_id, image, node, self._parts.now())
-                tx.disks.add(disk)
-            full = _wish(tx, caller, node=node, disk=disk, image=image, network=network, boot=wish.boot)
-            return provision.request(tx, now, replace(full, makes_disk=makes_disk))
+            runs = disk or _new_disk(wish, project_id, image, node, now)
+            full = _wish(tx, caller, node=node, disk=runs, image=image, network=network, boot=wish.boot)
+            full = replace(full, makes_disk=disk is None)
+            _take(tx, full)
+            if full.makes_disk:
+                tx.disks.add(runs)
+            return provision.request(tx, now, full)
 
     def _disk(
         self, tx: Transaction, caller: Caller, wish: ProvisionWish, project_id: ProjectId
@@ -158,6 +162,12 @@ def _new_disk(wish: ProvisionWish, project_id: ProjectId, image: Image, node: No
         size_bytes=grown(image, wish.disk_size_bytes),
         created_at=now,
     )
+
+
+def _take(tx: Transaction, wish: Wish) -> None:
+    """Be sure that the project may have the node, if it does not hold it, and the disk, if it is new."""
+    wanted = Holdings(disks=1, disk_bytes=wish.disk.size_bytes) if wish.makes_disk else Holdings()
+    take(tx, wish.project_id, replace(wanted, nodes=int(wish.node.project_id != wish.project_id)))
 
 
 def grown(origin: Image | Snapshot, size_bytes: int | None) -> int:

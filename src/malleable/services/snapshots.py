@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from malleable.domain.disks import Snapshot, SnapshotState
+from malleable.domain.disks import Disk, Snapshot, SnapshotState
 from malleable.domain.ids import ImageId, SnapshotId, new_id
 from malleable.domain.images import ImageState
 from malleable.domain.operations import Operation
+from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, names_of
 from malleable.services.parts import Listed, Parts, Shown
+from malleable.services.quotas import take
 from malleable.workflows import snapshots
 
 
@@ -68,6 +70,7 @@ class Snapshots:
                 size_bytes=source.size_bytes,
                 created_at=now,
             )
+            take(tx, source.project_id, Holdings(snapshots=1, disk_bytes=snapshot.size_bytes))
             return snapshots.request_snapshot(tx, now, snapshot=snapshot, disk=source, actor_id=caller.user_id)
 
     def snapshot_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
@@ -94,6 +97,7 @@ class Snapshots:
                 parent_id=snapshot.image_id,
                 created_at=now,
             )
+            take(tx, owner, Holdings(images=1))
             return snapshots.request_promote(tx, now, snapshot=snapshot, image=image, actor_id=caller.user_id)
 
     def disk_roll_back(self, caller: Caller, ref: str, *, snapshot: str, project: str | None = None) -> Operation:
@@ -101,6 +105,7 @@ class Snapshots:
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_change", ref, project)
             wanted = find_owned(tx, tx.snapshots, caller, "snapshot_get", snapshot, str(disk.project_id))
+            _take_growth(tx, disk, wanted.size_bytes)
             return snapshots.request_roll_back(
                 tx, self._parts.now(), disk=disk, snapshot=wanted, actor_id=caller.user_id
             )
@@ -109,9 +114,14 @@ class Snapshots:
         """Begin to enlarge a disk that runs nowhere. Errors: NotFound, Forbidden, Conflict, Invalid."""
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_change", ref, project)
+            _take_growth(tx, disk, size_bytes)
             return snapshots.request_grow(
                 tx, self._parts.now(), disk=disk, size_bytes=size_bytes, actor_id=caller.user_id
             )
+
+
+def _take_growth(tx: Transaction, disk: Disk, size_bytes: int) -> None:
+    take(tx, disk.project_id, Holdings(disk_bytes=max(size_bytes - disk.size_bytes, 0)))
 
 
 def _names(tx: Transaction, found: Sequence[Snapshot]) -> Mapping[UUID, str]:

@@ -35,6 +35,7 @@ from malleable.store.types import (
     Instant,
     JsonObject,
     PortConfigJson,
+    QuotaJson,
     Sealed,
     TupleOf,
     VerbatimJson,
@@ -95,6 +96,7 @@ site = Table(
 )
 
 projects = Table("projects", metadata, _id(), _text("name"), _created(), UniqueConstraint("name"))
+projects.append_column(Column("quota", QuotaJson, nullable=False))
 projects.info["noun"] = "project"
 
 users = Table(

@@ -18,7 +18,16 @@ from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
 from malleable.domain.projects import Membership, Project, Token, User
 from malleable.domain.secrets import Secret
-from malleable.domain.store import EventRows, IdempotencyRows, NetworkRows, OperationRows, Rows, Transaction, VlanRows
+from malleable.domain.store import (
+    EventRows,
+    IdempotencyRows,
+    NetworkRows,
+    OperationRows,
+    ProjectRows,
+    Rows,
+    Transaction,
+    VlanRows,
+)
 from malleable.domain.switches import Switch, SwitchPort
 from malleable.store import schema
 from malleable.store.conflicts import explain_commit
@@ -27,6 +36,7 @@ from malleable.store.events import EventTable
 from malleable.store.idempotency import IdempotencyTable
 from malleable.store.networks import NetworkTable
 from malleable.store.operations import OperationTable
+from malleable.store.projects import ProjectTable
 from malleable.store.records import Record
 from malleable.store.revisions import check_revision
 from malleable.store.rows import TableRows
@@ -46,7 +56,7 @@ def _plain(kind: type, table: Table) -> Callable[[Session], object]:
 
 #: How to make the tables of a transaction. Most transactions need two or three of them.
 _TABLES: Mapping[str, Callable[[Session], object]] = {
-    "projects": _plain(Project, schema.projects),
+    "projects": partial(ProjectTable, Record(Project, schema.projects)),
     "users": _plain(User, schema.users),
     "memberships": _plain(Membership, schema.memberships),
     "tokens": _plain(Token, schema.tokens),
@@ -74,7 +84,7 @@ _KEY_CHECK = "malleable"
 class SqlTransaction:
     """All tables, inside one transaction."""
 
-    projects: Rows[Project]
+    projects: ProjectRows
     users: Rows[User]
     memberships: Rows[Membership]
     tokens: Rows[Token]

@@ -12,6 +12,7 @@
 # ruff: noqa: ARG002 (the signatures are SQLAlchemy's)
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -21,6 +22,7 @@ from sqlalchemy import JSON, DateTime, Dialect, LargeBinary, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
+from malleable.domain.projects import Quota
 from malleable.domain.switches import PortConfig
 
 
@@ -149,6 +151,18 @@ class PortConfigJson(_OverJson):
         if value is None:
             return None
         return PortConfig(native_vid=value["native"], tagged_vids=frozenset(value["tagged"]))
+
+
+class QuotaJson(_OverJson):
+    """A project's limits, by name; what has none is left out."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Quota | None, dialect: Dialect) -> dict[str, object] | None:
+        return None if value is None else {name: limit for name, limit in asdict(value).items() if limit is not None}
+
+    def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> Quota | None:
+        return None if value is None else Quota(**value)
 
 
 class Sealed(LargeBinary):

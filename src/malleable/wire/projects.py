@@ -1,10 +1,13 @@
-"""Projects and their members."""
+"""Projects, their limits and their members."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
+from pydantic import Field
+
 from malleable.domain.projects import Role
-from malleable.wire.shapes import Answer, Name, Open, Request
+from malleable.wire.shapes import MAX_COUNT, Answer, Name, Open, Request
 
 
 class ProjectRequest(Request):
@@ -19,6 +22,51 @@ class ProjectView(Answer):
     id: Open[UUID]
     name: Open[str]
     created_at: Open[datetime]
+
+
+Most = Annotated[int, Field(ge=0, le=MAX_COUNT, strict=True)]
+
+
+class QuotaRequest(Request):
+    """Limits of a project: null lifts one, what is left out stays as it is."""
+
+    nodes: Most | None = None  #: held at once
+    networks: Most | None = None
+    disks: Most | None = None
+    disk_bytes: Most | None = None  #: of disks and snapshots together, as large as they may become
+    snapshots: Most | None = None
+    images: Most | None = None  #: the project's own
+
+
+class LimitsView(Answer):
+    """A project's limits; null: none."""
+
+    nodes: Open[int | None]
+    networks: Open[int | None]
+    disks: Open[int | None]
+    disk_bytes: Open[int | None]
+    snapshots: Open[int | None]
+    images: Open[int | None]
+
+
+class HoldingsView(Answer):
+    """What a project has."""
+
+    nodes: Open[int]
+    networks: Open[int]
+    disks: Open[int]
+    disk_bytes: Open[int]
+    snapshots: Open[int]
+    images: Open[int]
+
+
+class QuotaView(Answer):
+    """A project's limits, and what it has of each."""
+
+    project_id: Open[UUID]
+    project: Open[str]
+    limits: Open[LimitsView]
+    in_use: Open[HoldingsView]
 
 
 class MemberRequest(Request):

@@ -62,7 +62,20 @@ class Problem(Answer):
     details: Annotated[
         dict[str, object],
         ForTenants(
-            "disks", "fields", "ids", "images", "networks", "node", "nodes", "projects", "retry_after_s", "state"
+            "disks",
+            "fields",
+            "ids",
+            "images",
+            "in_use",
+            "limit",
+            "max",
+            "networks",
+            "node",
+            "nodes",
+            "projects",
+            "retry_after_s",
+            "state",
+            "wanted",
         ),
     ] = {}
     instance: Open[str | None] = None  #: the request's id, to find it in the server's log

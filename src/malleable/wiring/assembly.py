@@ -9,9 +9,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from malleable.config import Settings
+from malleable.config import GIB, QuotaSettings, Settings
 from malleable.domain.errors import Unavailable
 from malleable.domain.ports import Clock, Drivers
+from malleable.domain.projects import Quota
 from malleable.domain.store import Store
 from malleable.gateway.layout import portal_socket
 from malleable.gateway.settings import GatewaySettings
@@ -69,7 +70,9 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
     try:
         drivers = drivers or real_drivers(settings)
         spool_dir = settings.state_dir / "spool"
-        parts = Parts(store=store, clock=clock, drivers=drivers, spool_dir=spool_dir)
+        parts = Parts(
+            store=store, clock=clock, drivers=drivers, spool_dir=spool_dir, new_quota=new_quota(settings.quota)
+        )
         yield Assembly(
             settings=settings,
             clock=clock,
@@ -80,6 +83,13 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
         )
     finally:
         store.close()
+
+
+def new_quota(settings: QuotaSettings) -> Quota:
+    """Make the limits of new projects."""
+    limits = {name: None if most == "none" else most for name, most in settings.model_dump().items()}
+    disk_gib = limits.pop("disk_gib")
+    return Quota(**limits, disk_bytes=None if disk_gib is None else disk_gib * GIB)
 
 
 def make_directories(settings: Settings) -> None:

@@ -51,8 +51,14 @@ def request_roll_back(
             code="other-disk",
             fix=f"Clone it instead: `m2 disk create NAME --snapshot {snapshot.name}`.",
         )
-    storage.take_idle(tx, disk, DiskState.ROLLING_BACK)
-    arguments = {"name": disk.name, "disk_id": str(disk.id), "snapshot_id": str(snapshot.id)}
+    # As large as it may become from now on: whoever counts the project's bytes meanwhile counts these.
+    storage.take_idle(tx, disk, DiskState.ROLLING_BACK, size_bytes=max(disk.size_bytes, snapshot.size_bytes))
+    arguments = {
+        "name": disk.name,
+        "disk_id": str(disk.id),
+        "snapshot_id": str(snapshot.id),
+        "size_before_bytes": disk.size_bytes,
+    }
     return begin(tx, now, "roll-back-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -72,8 +78,13 @@ def request_grow(tx: Transaction, now: datetime, *, disk: Disk, size_bytes: int,
         raise Invalid(
             f"Disk {disk.name} has {disk.size_bytes} bytes already.", code="disk-shrinks", fix="Disks only grow."
         )
-    storage.take_idle(tx, disk, DiskState.GROWING)
-    arguments = {"name": disk.name, "disk_id": str(disk.id), "size_bytes": size_bytes}
+    storage.take_idle(tx, disk, DiskState.GROWING, size_bytes=size_bytes)
+    arguments = {
+        "name": disk.name,
+        "disk_id": str(disk.id),
+        "size_bytes": size_bytes,
+        "size_before_bytes": disk.size_bytes,
+    }
     return begin(tx, now, "grow-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -185,7 +196,10 @@ def _never_promoted(tx: Transaction, operation: Operation) -> None:
 
 
 def _idle_again(tx: Transaction, operation: Operation) -> None:
-    tx.disks.change(UUID(str(operation.arguments["disk_id"])), state=DiskState.READY)
+    """Give a disk its old size back; one that was changed before the cancel keeps the new one."""
+    disk_id, size_bytes = UUID(str(operation.arguments["disk_id"])), operation.arguments["size_before_bytes"]
+    expect = {"state": [DiskState.ROLLING_BACK, DiskState.GROWING]}
+    tx.disks.change(disk_id, expect=expect, state=DiskState.READY, size_bytes=size_bytes)
 
 
 SNAPSHOT_DISK = Workflow(

@@ -47,10 +47,11 @@ def request_delete(tx: Transaction, now: datetime, *, disk: Disk, actor_id: User
     return begin(tx, now, "delete-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
 
 
-def take_idle(tx: Transaction, disk: Disk, state: DiskState) -> None:
+def take_idle(tx: Transaction, disk: Disk, state: DiskState, **changes: object) -> None:
     """Put a ready disk that no node uses or is about to use into another state. Errors: Conflict."""
     # First of all, so that the row is locked: a node that takes the disk at this moment is seen below, or sees this.
-    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}, state=state):
+    expect = {"state": DiskState.READY, "size_bytes": disk.size_bytes}
+    if not tx.disks.change(disk.id, expect=expect, state=state, **changes):
         raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
     target = tx.targets.find(disk_id=disk.id)
     if target is not None:

@@ -112,6 +112,13 @@ TABLE = (
     Row("GET /v1/projects/{project}", "/v1/projects/alpha", READERS_AND_OPERATORS),
     Row("DELETE /v1/projects/{project}", "/v1/projects/empty", (404, 404, 404, 403, 204, 404, 404, 404)),
     Row("DELETE /v1/projects/{project}", "/v1/projects/alpha", (403, 403, 404, 403, 409, 404, 403, 403)),
+    Row("GET /v1/projects/{project}/quota", "/v1/projects/alpha/quota", READERS_AND_OPERATORS),
+    Row(
+        "PUT /v1/projects/{project}/quota",
+        "/v1/projects/alpha/quota",
+        (403, 403, 404, 403, 200, 404, 403, 403),
+        body={"nodes": 5, "disk_bytes": None},
+    ),
     Row(
         "GET /v1/projects/{project}/members",
         "/v1/projects/alpha/members",

@@ -115,6 +115,7 @@ def test_every_list_and_show_works_for_people_and_programs(room: Hall) -> None:
         *[("event", "list"), ("event", "tail"), ("token", "list"), ("project", "list"), ("whoami",)],
         *[("node", "show", "m1"), ("network", "show", "lab"), ("image", "show", "tiny"), ("disk", "show", "web")],
         *[("operation", "show", "m1"), ("node", "timeline", "m1"), ("project", "member", "list", "blue")],
+        *[("project", "show", "blue"), ("project", "quota", "show", "blue")],
         *[("ls", "blue"), ("showpro", "blue")],
     ]
     for words in looks:

@@ -86,6 +86,7 @@ site = Table(
 )
 
 projects = Table("projects", metadata, _id(), _text("name"), _created(), UniqueConstraint("name"))
+projects.append_column(Column("quota", OBJECT, nullable=False))
 
 users = Table(
     "users",

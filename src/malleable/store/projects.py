@@ -1,0 +1,64 @@
+"""Projects, and what they have."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import BigInteger, ScalarSelect, Select, Table, bindparam, cast, func, select
+
+from malleable.domain.errors import NotFound
+from malleable.domain.ids import ProjectId
+from malleable.domain.nodes import NodeState
+from malleable.domain.projects import HOLDINGS, Holdings, Project
+from malleable.store import schema as s
+from malleable.store.rows import TableRows
+
+_BY_ID = (("id", "equal"),)
+
+
+def _of_project(what: Any, table: Table) -> Select[Any]:
+    owner_id = bindparam("owner_id", type_=s.projects.c.id.type)
+    return select(what).select_from(table).where(table.c.project_id == owner_id)
+
+
+def _count(table: Table, *only: Any) -> ScalarSelect[Any]:
+    return _of_project(func.count(), table).where(*only).scalar_subquery()
+
+
+def _bytes(table: Table) -> ScalarSelect[Any]:
+    return _of_project(func.coalesce(func.sum(table.c.size_bytes), 0), table).scalar_subquery()
+
+
+#: How each field of ``Holdings`` is counted; every one of them by an index that begins with the project.
+_COUNTS = {
+    "nodes": _count(s.nodes, s.nodes.c.state != NodeState.QUARANTINED),
+    "networks": _count(s.networks),
+    "disks": _count(s.disks),
+    "disk_bytes": cast(_bytes(s.disks) + _bytes(s.snapshots), BigInteger),
+    "snapshots": _count(s.snapshots),
+    "images": _count(s.images),
+}
+
+
+class ProjectTable(TableRows[Project]):
+    """``domain.store.ProjectRows``."""
+
+    __slots__ = ()
+
+    def lock(self, id: ProjectId) -> Project:
+        """Read a project and keep everybody else who locks it waiting until this transaction ends. Errors: NotFound.
+
+        Who only adds something that belongs to the project need not wait. SQLite has one writer at a time anyway.
+        """
+        record = self._record
+        statement = record.cached(("lock",), lambda: record.select(_BY_ID).with_for_update(key_share=True))
+        row = self._session.write(statement, {"is_id": id}).first()
+        if row is None:
+            raise NotFound(f"There is no {record.noun} {id}.")
+        return record.value(row, self._session.seal)
+
+    def holdings(self, id: ProjectId, names: Collection[str] = HOLDINGS) -> Holdings:
+        """Count what a project has of the fields of ``Holdings`` named, in one query; the others are 0."""
+        wanted = tuple(name for name in HOLDINGS if name in names)
+        statement = self._record.cached(("holdings", wanted), lambda: select(*(_COUNTS[n].label(n) for n in wanted)))
+        row = self._session.read(statement, {"owner_id": id}).one()
+        return Holdings(**dict(zip(wanted, map(int, row), strict=True)))
