@@ -1,19 +1,24 @@
 """The swept workflows of images, disks and snapshots; no node has a part in them."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
+from uuid import UUID
 
 from tests.sweep.verb import Check, Verb
 from tests.sweep.world import World
 
-from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState
+from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, new_iqn
 from malleable.domain.ids import DiskId, ImageId, NodeId, OperationId, SnapshotId, new_id
 from malleable.domain.images import Image, ImageFormat, ImageState
 from malleable.domain.operations import Operation
+from malleable.domain.pool import Audit
+from malleable.domain.ports import Export
+from malleable.domain.secrets import Secret
 from malleable.domain.store import Transaction
 from malleable.sim.converter import packed
-from malleable.workflows import snapshots, storage
+from malleable.workflows import audit, collect, snapshots, storage
 
 NOBODY = NodeId(new_id())
 WRITTEN = b"kept" * 128
@@ -266,6 +271,74 @@ def _image_deleted(world: World, _: NodeId) -> None:
     assert world.disks.list().images == frozenset()
 
 
+def old_id(world: World) -> UUID:
+    """Make an id of two hours ago."""
+    return UUID(int=int((world.clock.now().timestamp() - 7200) * 1000) << 80 | new_id().int & (1 << 80) - 1)
+
+
+def stranger(world: World) -> Export:
+    """Make the export of a disk that only the pool and a daemon know."""
+    disk_id = DiskId(old_id(world))
+    world.disks.clone(world.image_id, disk_id, size_bytes=0)
+    return Export(
+        network_id=world.network_id,
+        iqn=new_iqn(),
+        lun=1,
+        serial=disk_id.hex[-20:],
+        handle=world.disks.handle(disk_id),
+        chap_username="m2",
+        chap_password=Secret("long-forgotten"),
+        initiator_address="10.0.0.99",
+    )
+
+
+def litter(world: World) -> None:
+    """Leave one old orphan of each kind, a young one, and a disk that is lost."""
+    world.serve()
+    world.targets.export(stranger(world))
+    world.disks.snapshot(next(iter(world.disks.list().disks)), SnapshotId(old_id(world)))
+    world.disks.seal(ImageId(old_id(world)), world.spool / "golden", sha256=None)
+    upload = world.spool / str(old_id(world))
+    upload.mkdir()
+    then = world.clock.now().timestamp() - 7200
+    os.utime(upload, (then, then))
+    world.disks.clone(world.image_id, DiskId(new_id()), size_bytes=0)
+    with world.store.transaction() as tx:
+        tx.disks.add(replace(disk_of(world, state=DiskState.READY), name="lost"))
+
+
+def looked(world: World) -> Audit:
+    return audit.look(world.store, world.drivers, world.spool, now=world.clock.now())
+
+
+def collecting(world: World) -> Operation:
+    found = looked(world)
+    with world.store.transaction() as tx:
+        return collect.request(tx, world.clock.now(), audit=found, spool=world.spool, actor_id=None)
+
+
+def _collect(world: World) -> tuple[NodeId, OperationId]:
+    ready_disk(world)
+    litter(world)
+    return NOBODY, collecting(world).id
+
+
+def _collected(world: World, _: NodeId) -> None:
+    left = looked(world)
+    assert left.unseen == {}
+    assert [(d.kind, d.noun, d.remedy) for d in left.differences] == [
+        ("lost", "disk", "tell"),
+        ("orphan", "disk", "wait"),
+    ]
+    stored = world.disks.list()
+    assert (set(stored.images), len(stored.disks), len(stored.snapshots)) == ({world.image_id}, 2, 0)
+    assert world.targets.list(world.network_id) == frozenset()
+    with world.store.reading() as tx:
+        disk = tx.disks.find(name="root")
+    assert disk is not None
+    assert content(world, disk.id) == WRITTEN
+
+
 def _verb(
     name: str, begin: Callable[[World], tuple[NodeId, OperationId]], check: Check, undone: Check | None, step: str
 ) -> Verb:
@@ -297,4 +370,5 @@ STORAGE_VERBS = (
     _import_verb(ImageFormat.QCOW2, 3),
     Verb(name="delete-image", begin=_delete_image, check=_image_deleted, steps=2),
     _verb("promote-snapshot", _promote, _promoted, _not_promoted, "promote"),
+    Verb(name="collect-pool", begin=_collect, check=_collected, steps=2),
 )

@@ -19,6 +19,7 @@ from malleable.api import (
     networks,
     nodes,
     operations,
+    pool,
     problem,
     projects,
     service,
@@ -47,6 +48,7 @@ _ROUTERS = (
     images.routes,
     disks.routes,
     snapshots.routes,
+    pool.routes,
     operations.routes,
     events.routes,
     gateway.routes,
@@ -109,6 +111,12 @@ def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
     return {
         "nodes": Gauge("malleable_nodes", "Nodes by state.", ["state"], registry=registry),
         "operations": Gauge("malleable_operations", "Operations by state.", ["state"], registry=registry),
+        "pool_differences": Gauge(
+            "malleable_pool_differences",
+            "What the pool and the database did not agree on at the last audit, by kind.",
+            ["kind"],
+            registry=registry,
+        ),
         "free_vlans": Gauge("malleable_vlans", "VLANs of all fabrics.", ["state"], registry=registry),
     }
 

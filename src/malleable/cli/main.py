@@ -15,6 +15,7 @@ from malleable.cli import (
     network,
     node,
     operation,
+    pool,
     project,
     provision,
     snapshot,
@@ -59,7 +60,7 @@ def everywhere(
 
 for noun in (provision, node, disk, snapshot, network, attachment, image, target, operation, event):
     noun.add_to(app)
-for noun in (login, token, user, project, fabric, switch, aliases):
+for noun in (login, token, user, project, fabric, switch, pool, aliases):
     noun.add_to(app)
 
 

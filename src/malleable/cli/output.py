@@ -24,8 +24,8 @@ STYLES: Mapping[str, str] = {
     **dict.fromkeys(("allocated", "running"), "cyan"),
     **dict.fromkeys(("enrolled", "inspected", "releasing", "booting", "pending", "waiting", "undoing"), "yellow"),
     **dict.fromkeys(("creating", "deleting", "exporting", "revoking", "attaching", "detaching"), "yellow"),
-    **dict.fromkeys(("importing", "removing", "changing"), "yellow"),
-    **dict.fromkeys(("quarantined", "failed", "needs-operator", "unknown"), "red"),
+    **dict.fromkeys(("importing", "removing", "changing", "orphan"), "yellow"),
+    **dict.fromkeys(("quarantined", "failed", "needs-operator", "unknown", "lost"), "red"),
     **dict.fromkeys(("maintenance", "cancelled"), "magenta"),
 }
 
@@ -54,12 +54,13 @@ def show_list(session: Session, found: Iterable[T], columns: Sequence[Column[T]]
     if session.is_json:
         session.write_json([value.model_dump(mode="json") for value in values])
     elif values:
-        _table(session, values, columns)
+        show_table(session, values, columns)
     else:
         session.hint(nothing)
 
 
-def _table(session: Session, values: Sequence[T], columns: Sequence[Column[T]]) -> None:
+def show_table(session: Session, values: Sequence[T], columns: Sequence[Column[T]]) -> None:
+    """Write a table, for people."""
     from rich.table import Table
 
     cells = {id(column): [printable(column.cell(value)) for value in values] for column in columns}

@@ -8,7 +8,11 @@ from malleable.client.paths import v1
 from malleable.wire.disks import DiskMoveRequest, DiskNameRequest, DiskRequest, DiskView, TargetView
 from malleable.wire.images import ImageRequest, ImageView
 from malleable.wire.operations import OperationView
+from malleable.wire.pool import GRACE_S, AuditView, CollectRequest, PoolView
 from malleable.wire.snapshots import GrowRequest, PromoteRequest, RollBackRequest, SnapshotRequest, SnapshotView
+
+#: One daemon that hangs costs the server five seconds.
+AUDIT_TIMEOUT_S = 300.0
 
 
 class StorageCalls(Connection):
@@ -107,3 +111,16 @@ class StorageCalls(Connection):
     ) -> Iterator[TargetView]:
         """List disks presented to nodes; never a secret."""
         return self.items("/v1/targets", TargetView, {"node": node, "disk": disk, "project": project})
+
+    def pool_get(self) -> PoolView:
+        """Say how full the pool is and how much of everything is in it."""
+        return self.get("/v1/pool", PoolView)
+
+    def pool_audit(self, *, older_than_s: int = GRACE_S, limit: int = 1000) -> AuditView:
+        """Compare pool, target daemons and uploads with the database; may take a minute in a large site."""
+        query = {"older_than_s": older_than_s, "limit": limit}
+        return self.get("/v1/pool/audit", AuditView, query, timeout_s=AUDIT_TIMEOUT_S)
+
+    def pool_collect(self, request: CollectRequest) -> OperationView:
+        """Begin to remove orphans and to restore lost targets. Errors: Conflict when the pool may be another site's."""
+        return self.post("/v1/pool/collect", OperationView, request)

@@ -1,6 +1,7 @@
 """Identifiers and names: one id type per noun, and the one rule for names."""
 
 import re
+from datetime import UTC, datetime
 from typing import NewType
 from uuid import UUID
 
@@ -28,12 +29,19 @@ OperationId = NewType("OperationId", UUID)
 EventId = NewType("EventId", UUID)
 
 NAME_MAX_CHARS = 63
+_YEAR_10000_S = 253_402_300_800  #: what no datetime can hold
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
 
 
 def new_id() -> UUID:
     """Make a UUIDv7: unique, and sorted by creation time (RFC 9562)."""
     return uuid_utils.compat.uuid7()
+
+
+def made_at(id: UUID) -> datetime | None:
+    """Say when an id was made; None when it does not tell (only UUIDv7 does, RFC 9562 §5.7)."""
+    seconds = (id.int >> 80) / 1000
+    return datetime.fromtimestamp(seconds, UTC) if id.version == 7 and seconds < _YEAR_10000_S else None
 
 
 def parse_id(raw: str) -> UUID | None:

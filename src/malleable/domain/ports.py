@@ -117,6 +117,7 @@ class Capacity:
 
     total_bytes: int
     free_bytes: int
+    reserve_bytes: int = 0  #: once less is free, nothing new is made: disks in use must be able to grow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from malleable.services.nodes import Nodes
 from malleable.services.operations import Operations
 from malleable.services.parts import Parts
 from malleable.services.passwords import Passwords
+from malleable.services.pool import Pool
 from malleable.services.projects import Projects
 from malleable.services.provisions import Provisions
 from malleable.services.quotas import Quotas
@@ -47,6 +48,7 @@ class Services:
     images: Images
     disks: Disks
     snapshots: Snapshots
+    pool: Pool
     operations: Operations
     events: Events
     gateways: Gateways
@@ -75,6 +77,7 @@ def make_services(parts: Parts) -> Services:
         images=Images(parts),
         disks=Disks(parts),
         snapshots=Snapshots(parts),
+        pool=Pool(parts),
         operations=Operations(parts),
         events=Events(parts),
         gateways=Gateways(parts),

@@ -88,7 +88,9 @@ class SimDisks:
     def capacity(self) -> Capacity:
         """Do as ``Disks.capacity``: images count whole, clones what was written to them."""
         with self._call("capacity"):
-            return Capacity(total_bytes=self.total_bytes, free_bytes=self._free_bytes())
+            return Capacity(
+                total_bytes=self.total_bytes, free_bytes=self._free_bytes(), reserve_bytes=self.reserve_bytes
+            )
 
     def _free_bytes(self) -> int:
         images = sum(len(content) for content, _ in self._images.values())

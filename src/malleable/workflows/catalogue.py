@@ -2,7 +2,19 @@
 
 from dataclasses import replace
 
-from malleable.workflows import attach, booting, enrol, networks, power, provision, release, repair, snapshots, storage
+from malleable.workflows import (
+    attach,
+    booting,
+    collect,
+    enrol,
+    networks,
+    power,
+    provision,
+    release,
+    repair,
+    snapshots,
+    storage,
+)
 from malleable.workflows.steps import Step, Workflow
 
 _ALL = (
@@ -27,6 +39,7 @@ _ALL = (
     snapshots.PROMOTE_SNAPSHOT,
     repair.REPAIR_PORTS,
     networks.REMOVE_NETWORK,
+    collect.COLLECT_POOL,
 )
 WORKFLOWS: dict[str, Workflow] = {workflow.name: workflow for workflow in _ALL}
 

@@ -24,6 +24,7 @@ FORWARD_ONLY = frozenset(
         "delete-disk",
         "delete-snapshot",
         "delete-image",
+        "collect-pool",
     }
 )
 

@@ -159,6 +159,8 @@ def readable(site: Site, caller: str) -> Iterator[tuple[str, Any]]:
         "switches/any",
         "switches/any/ports",
         "fabrics",
+        "pool",
+        "pool/audit",
         "health",
     ):
         yield path, site.get(caller, f"/v1/{path}").json()

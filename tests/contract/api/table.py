@@ -338,6 +338,10 @@ TABLE = (
         body={"name": "i", "golden": True},
         note="golden",
     ),
+    # the pool
+    Row("GET /v1/pool", "/v1/pool", OPERATORS_LIST),
+    Row("GET /v1/pool/audit", "/v1/pool/audit", OPERATORS_LIST),
+    Row("POST /v1/pool/collect", "/v1/pool/collect", operators(202), body={"older_than_s": 60}),
     # operations and events
     Row("GET /v1/operations", "/v1/operations", EVERY_PERSON),
     Row("GET /v1/operations/{operation}", "/v1/operations/{operation}", READERS_AND_OPERATORS),

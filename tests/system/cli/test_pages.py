@@ -45,6 +45,7 @@ def run(hall: Hall, script: str, place: Path) -> subprocess.CompletedProcess[str
             "snapshots.md",
             ("roll back disk base done", "grow disk spare done", "image my-base of snapshot before-upgrade done"),
         ),
+        ("pool.md", ("accepted", "and nothing else", "collect pool done in", "Removed: nothing")),
     ],
 )
 def test_page(page: str, wanted: tuple[str, ...], tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ class PoolFolder:
         return Capacity(
             total_bytes=mine.f_blocks * mine.f_frsize,
             free_bytes=min(mine.f_bavail * mine.f_frsize, host.f_bavail * host.f_frsize),
+            reserve_bytes=self._settings.reserve_bytes,
         )
 
     def want_free(self, size_bytes: int) -> None:

@@ -135,7 +135,7 @@ class RbdCluster:
             stored, free = int(found["stored"]), int(found["max_avail"])
         except (ValueError, KeyError, TypeError) as e:
             raise Malformed("Ceph told its usage in another form.") from e
-        return Capacity(total_bytes=stored + free, free_bytes=free)
+        return Capacity(total_bytes=stored + free, free_bytes=free, reserve_bytes=self.settings.reserve_bytes)
 
     def want_free(self, size_bytes: int) -> None:
         """Be sure that this much more fits beside the reserve. Errors: Refused."""
