@@ -15,7 +15,7 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, find_project, listed, names_of, project_for, shown
 from malleable.services.parts import Listed, Parts
 from malleable.services.provisions import grown
-from malleable.services.quotas import take
+from malleable.services.quotas import want_within_quota
 from malleable.workflows import storage
 from malleable.workflows.requests import record
 
@@ -97,8 +97,9 @@ class Disks:
                 size_bytes=grown(snapshot or image, wish.size_bytes),
                 created_at=now,
             )
-            take(tx, project_id, Holdings(disks=1, disk_bytes=disk.size_bytes))
-            return storage.request_create(tx, now, disk=disk, actor_id=caller.user_id)
+            operation = storage.request_create(tx, now, disk=disk, actor_id=caller.user_id)
+            want_within_quota(tx, project_id, Holdings(disks=1, disk_bytes=disk.size_bytes))
+            return operation
 
     def disk_rename(self, caller: Caller, ref: str, *, name: str, project: str | None = None) -> PlacedDisk:
         """Give a disk another name; whatever runs it goes on. Errors: NotFound, Forbidden, Conflict."""

@@ -19,7 +19,7 @@ from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, merged, names_of, shown
 from malleable.services.parts import Listed, Parts, Shown
-from malleable.services.quotas import take
+from malleable.services.quotas import want_within_quota
 from malleable.workflows import storage
 from malleable.workflows.requests import record
 
@@ -122,14 +122,11 @@ class Images:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             image = _image(wish, self._owner(tx, caller, wish.project), now)
-            if image.project_id is not None:
-                # Before the failed one goes: who else makes images waits, and counts without it.
-                tx.projects.lock(image.project_id)
             self._clear_failed(tx, caller, image)
-            take(tx, image.project_id, Holdings(images=1))
             tx.images.add(image)
             data = {"image_id": str(image.id), "name": image.name, "sha256": image.sha256}
             record(tx, now, "image.created", project_id=image.project_id, actor_id=caller.user_id, data=data)
+            want_within_quota(tx, image.project_id, Holdings(images=1))
             return _shown(tx, image)
 
     def image_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:

@@ -12,7 +12,7 @@ from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, names_of, project_for
 from malleable.services.parts import Listed, Parts, Shown
-from malleable.services.quotas import take
+from malleable.services.quotas import want_within_quota
 from malleable.workflows import networks
 from malleable.workflows.requests import record
 
@@ -61,7 +61,6 @@ class Networks:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = self._owner(tx, caller, wish)
-            take(tx, project_id, Holdings(networks=1))
             network_id = NetworkId(new_id())
             vlan = self._take(tx, wish.fabric, network_id)
             network = Network(
@@ -78,6 +77,7 @@ class Networks:
             tx.networks.touch(network_id)
             data = {"network_id": str(network_id), "name": wish.name, "vid": vlan}
             record(tx, now, "network.created", project_id=project_id, actor_id=caller.user_id, data=data)
+            want_within_quota(tx, project_id, Holdings(networks=1))
             names = names_of(tx.projects, [project_id])
             return Shown(value=tx.networks.get(network_id), names=names)
 

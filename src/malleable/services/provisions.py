@@ -18,7 +18,7 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, project_for
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Parts
-from malleable.services.quotas import take
+from malleable.services.quotas import want_within_quota
 from malleable.workflows import move, provision
 from malleable.workflows.provision import Wish
 
@@ -93,8 +93,9 @@ class Provisions:
             chosen = find_node(tx, caller, "node_get", node)
             image = tx.images.get(disk.image_id)
             wish = _wish(tx, caller, node=chosen, disk=disk, image=image, network=where, boot=boot)
-            _take(tx, wish)
-            return move.request(tx, now, wish)
+            operation = move.request(tx, now, wish)
+            _want_within_quota(tx, wish)
+            return operation
 
     def _provision(self, caller: Caller, wish: ProvisionWish) -> Operation:
         now = self._parts.now()
@@ -108,10 +109,11 @@ class Provisions:
             runs = disk or _new_disk(wish, project_id, image, node, now)
             full = _wish(tx, caller, node=node, disk=runs, image=image, network=network, boot=wish.boot)
             full = replace(full, makes_disk=disk is None)
-            _take(tx, full)
             if full.makes_disk:
                 tx.disks.add(runs)
-            return provision.request(tx, now, full)
+            operation = provision.request(tx, now, full)
+            _want_within_quota(tx, full)
+            return operation
 
     def _disk(
         self, tx: Transaction, caller: Caller, wish: ProvisionWish, project_id: ProjectId
@@ -164,10 +166,10 @@ def _new_disk(wish: ProvisionWish, project_id: ProjectId, image: Image, node: No
     )
 
 
-def _take(tx: Transaction, wish: Wish) -> None:
-    """Be sure that the project may have the node, if it does not hold it, and the disk, if it is new."""
-    wanted = Holdings(disks=1, disk_bytes=wish.disk.size_bytes) if wish.makes_disk else Holdings()
-    take(tx, wish.project_id, replace(wanted, nodes=int(wish.node.project_id != wish.project_id)))
+def _want_within_quota(tx: Transaction, wish: Wish) -> None:
+    """Be sure that the project may have the node, if it did not hold it, and the disk, if it is new."""
+    taken = Holdings(disks=1, disk_bytes=wish.disk.size_bytes) if wish.makes_disk else Holdings()
+    want_within_quota(tx, wish.project_id, replace(taken, nodes=int(wish.node.project_id != wish.project_id)))
 
 
 def grown(origin: Image | Snapshot, size_bytes: int | None) -> int:

@@ -61,28 +61,29 @@ class Quotas:
             return Standing(project=project, in_use=tx.projects.holdings(project_id))
 
 
-def take(tx: Transaction, project_id: ProjectId | None, wanted: Holdings) -> None:
-    """Be sure that a project may have this much more; what is nobody's has no limit.
+def want_within_quota(tx: Transaction, project_id: ProjectId | None, taken: Holdings) -> None:
+    """Be sure that a project may have what this transaction has given it; what is nobody's has no limit.
 
-    Call it in the transaction that adds the rows, before its first write: the project stays locked to its end, so that
-    of two requests at once the second counts what the first has added. Two statements.
-    Errors: Conflict, naming the limit, what is in use and who may raise it.
+    Call it last. The project is locked from here to the commit: of two requests at once the second counts what the
+    first has added. As nobody who holds this lock takes another than the events', nobody waits in a circle, and the
+    next one waits no longer than for the events. Two statements.
+    Errors: Conflict, naming the limit, what is in use and who may raise it; leave the transaction by it.
     """
-    if project_id is None or wanted == Holdings():
+    if project_id is None or taken == Holdings():
         return
     project = tx.projects.lock(project_id)
-    limits = project.quota.limits(wanted)
+    limits = project.quota.limits(taken)
     if not limits:
         return
-    in_use = tx.projects.holdings(project_id, limits)
+    has = tx.projects.holdings(project_id, limits)
     for name, limit in limits.items():
-        used, more = getattr(in_use, name), getattr(wanted, name)
-        if used + more > limit:
-            raise _exceeded(project, name, limit, used, more)
+        if getattr(has, name) > limit:
+            raise _exceeded(project, name, limit, getattr(has, name), getattr(taken, name))
 
 
-def _exceeded(project: Project, name: str, limit: int, used: int, more: int) -> Conflict:
+def _exceeded(project: Project, name: str, limit: int, would_have: int, more: int) -> Conflict:
     what, less, option = _WORDS[name]
+    used = would_have - more
     return Conflict(
         f"Project {project.name} has {used} of at most {limit} {what}; this takes {more} more.",
         code="quota-exceeded",

@@ -14,7 +14,7 @@ from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, names_of
 from malleable.services.parts import Listed, Parts, Shown
-from malleable.services.quotas import take
+from malleable.services.quotas import want_within_quota
 from malleable.workflows import snapshots
 
 
@@ -70,8 +70,9 @@ class Snapshots:
                 size_bytes=source.size_bytes,
                 created_at=now,
             )
-            take(tx, source.project_id, Holdings(snapshots=1, disk_bytes=snapshot.size_bytes))
-            return snapshots.request_snapshot(tx, now, snapshot=snapshot, disk=source, actor_id=caller.user_id)
+            operation = snapshots.request_snapshot(tx, now, snapshot=snapshot, disk=source, actor_id=caller.user_id)
+            want_within_quota(tx, source.project_id, Holdings(snapshots=1, disk_bytes=snapshot.size_bytes))
+            return operation
 
     def snapshot_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to delete a snapshot; clones of it stay. Errors: NotFound, Forbidden, Conflict."""
@@ -97,31 +98,32 @@ class Snapshots:
                 parent_id=snapshot.image_id,
                 created_at=now,
             )
-            take(tx, owner, Holdings(images=1))
-            return snapshots.request_promote(tx, now, snapshot=snapshot, image=image, actor_id=caller.user_id)
+            operation = snapshots.request_promote(tx, now, snapshot=snapshot, image=image, actor_id=caller.user_id)
+            want_within_quota(tx, owner, Holdings(images=1))
+            return operation
 
     def disk_roll_back(self, caller: Caller, ref: str, *, snapshot: str, project: str | None = None) -> Operation:
         """Begin to make a disk what one of its snapshots is. Errors: NotFound, Forbidden, Conflict, Invalid."""
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_change", ref, project)
             wanted = find_owned(tx, tx.snapshots, caller, "snapshot_get", snapshot, str(disk.project_id))
-            _take_growth(tx, disk, wanted.size_bytes)
-            return snapshots.request_roll_back(
-                tx, self._parts.now(), disk=disk, snapshot=wanted, actor_id=caller.user_id
-            )
+            now, actor_id = self._parts.now(), caller.user_id
+            operation = snapshots.request_roll_back(tx, now, disk=disk, snapshot=wanted, actor_id=actor_id)
+            _want_growth_within_quota(tx, disk, wanted.size_bytes)
+            return operation
 
     def disk_grow(self, caller: Caller, ref: str, *, size_bytes: int, project: str | None = None) -> Operation:
         """Begin to enlarge a disk that runs nowhere. Errors: NotFound, Forbidden, Conflict, Invalid."""
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_change", ref, project)
-            _take_growth(tx, disk, size_bytes)
-            return snapshots.request_grow(
-                tx, self._parts.now(), disk=disk, size_bytes=size_bytes, actor_id=caller.user_id
-            )
+            now, actor_id = self._parts.now(), caller.user_id
+            operation = snapshots.request_grow(tx, now, disk=disk, size_bytes=size_bytes, actor_id=actor_id)
+            _want_growth_within_quota(tx, disk, size_bytes)
+            return operation
 
 
-def _take_growth(tx: Transaction, disk: Disk, size_bytes: int) -> None:
-    take(tx, disk.project_id, Holdings(disk_bytes=max(size_bytes - disk.size_bytes, 0)))
+def _want_growth_within_quota(tx: Transaction, disk: Disk, size_bytes: int) -> None:
+    want_within_quota(tx, disk.project_id, Holdings(disk_bytes=max(size_bytes - disk.size_bytes, 0)))
 
 
 def _names(tx: Transaction, found: Sequence[Snapshot]) -> Mapping[UUID, str]:
