@@ -2,12 +2,11 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from uuid import UUID
 
 from tests.conftest import KEY
 from tests.contract.store.values import NOW, later
@@ -38,14 +37,14 @@ ASKS = ("network", "disk", "snapshot", "image", "provision")
 Takers = Mapping[str, Callable[[], object]]
 
 
-def takers(services: Services) -> Takers:
+def takers(services: Services, project: str = PROJECT) -> Takers:
     """Say how to take each, as an admin: admins are bound as well."""
     admin = Caller(
         user_id=UserId(new_id()), name="admin", site_role=Role.ADMIN, token_id=TokenId(new_id()), expires_at=later(3600)
     )
     image = ImageWish(
         name="",
-        project=PROJECT,
+        project=project,
         upload_format=ImageFormat.RAW,
         sha256="0" * 64,
         size_bytes=1000,
@@ -60,7 +59,7 @@ def takers(services: Services) -> Takers:
         default_user="",
     )
     provision = ProvisionWish(
-        project=PROJECT,
+        project=project,
         node=None,
         disk=None,
         image=IMAGE,
@@ -72,12 +71,12 @@ def takers(services: Services) -> Takers:
     return {
         "network": lambda: services.networks.network_create(
             admin,
-            NetworkWish(name=_name(), project=PROJECT, cidr="10.1.0.0/24", fabric="main", kind=NetworkKind.TENANT),
+            NetworkWish(name=_name(), project=project, cidr="10.1.0.0/24", fabric="main", kind=NetworkKind.TENANT),
         ),
         "disk": lambda: services.disks.disk_create(
-            admin, DiskWish(name=_name(), project=PROJECT, image=IMAGE, snapshot=None, size_bytes=None)
+            admin, DiskWish(name=_name(), project=project, image=IMAGE, snapshot=None, size_bytes=None)
         ),
-        "snapshot": lambda: services.snapshots.snapshot_create(admin, name=_name(), disk=SOURCE, project=PROJECT),
+        "snapshot": lambda: services.snapshots.snapshot_create(admin, name=_name(), disk=SOURCE, project=project),
         "image": lambda: services.images.image_create(admin, replace(image, name=_name())),
         "provision": lambda: services.provisions.provision_create(admin, provision),
     }
@@ -89,18 +88,37 @@ def _name() -> str:
 
 def contend(url: str, spool: Path, tries: int, together: Barrier, told: "Queue[Counter[str]]") -> None:
     """Run one process to its end: everything so many times, in any order; tell how often what came of it."""
-    store = open_store(url, KEY)
-    drivers = Drivers(power={}, switches={}, disks=SimDisks(), targets=SimTargets())
-    parts = Parts(store=store, clock=ManualClock(NOW), drivers=drivers, spool_dir=spool)
-    ways, results = takers(make_services(parts)), Counter[str]()
+    services = _services(url, spool)
+    ways, results = takers(services), Counter[str]()
     asks = list(ASKS) * tries
-    random.Random(UUID(int=id(store)).int).shuffle(asks)
+    random.shuffle(asks)
     together.wait(timeout=60)
     for ask in asks:
-        try:
-            ways[ask]()
-            results[f"{ask} done"] += 1
-        except MalleableError as e:
-            results[f"{ask} {e.code}"] += 1
-    store.close()
+        results[f"{ask} {_end(ways[ask])}"] += 1
+    services.parts.store.close()
     told.put(results)
+
+
+def meet(url: str, spool: Path, projects: Sequence[str], together: Barrier, told: "Queue[Counter[str]]") -> None:
+    """Run one process to its end: one disk in each project, all processes at the same moment."""
+    services, results = _services(url, spool), Counter[str]()
+    for project in projects:
+        take = takers(services, project)["disk"]
+        together.wait(timeout=60)
+        results[_end(take)] += 1
+    services.parts.store.close()
+    told.put(results)
+
+
+def _services(url: str, spool: Path) -> Services:
+    drivers = Drivers(power={}, switches={}, disks=SimDisks(), targets=SimTargets())
+    parts = Parts(store=open_store(url, KEY), clock=ManualClock(NOW), drivers=drivers, spool_dir=spool)
+    return make_services(parts)
+
+
+def _end(take: Callable[[], object]) -> str:
+    try:
+        take()
+    except MalleableError as e:
+        return e.code
+    return "done"

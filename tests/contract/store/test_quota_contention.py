@@ -2,10 +2,11 @@
 
 import multiprocessing
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.contract.store import values
-from tests.contract.store.quota_contender import ASKS, IMAGE, NETWORK, PROJECT, SOURCE, contend
+from tests.contract.store.quota_contender import ASKS, IMAGE, NETWORK, PROJECT, SOURCE, contend, meet
 
 from malleable.domain.nodes import NodeState
 from malleable.domain.projects import Holdings, Quota
@@ -13,6 +14,7 @@ from malleable.store import SqlStore
 
 PROCESSES = 4
 TRIES = 8  #: of each process, for each thing
+MEETINGS = 60  #: of all processes, for one last disk
 #: So many that askers at once seldom want the same.
 NODES = 60
 
@@ -39,6 +41,20 @@ def test_what_several_verbs_take_has_one_limit(store: SqlStore, store_url: str, 
     assert (has.nodes, has.snapshots) == (results["provision done"], results["snapshot done"])
     assert results["image done"] == results["network done"] == PROCESSES * TRIES, "what has no limit is not refused"
     assert {end.split()[1] for end in results} == {"done", "quota-exceeded"}, "nobody was busy"
+
+
+def test_of_processes_that_ask_at_the_same_moment_one_gets_the_last_disk(
+    store: SqlStore, store_url: str, tmp_path: Path
+) -> None:
+    projects, image = [values.project(quota=Quota(disks=1)) for _ in range(MEETINGS)], values.image(name=IMAGE)
+    with store.transaction() as tx:
+        tx.images.add(image)
+        for project in projects:
+            tx.projects.add(project)
+    results = _run(meet, store_url, tmp_path, [project.name for project in projects])
+    with store.reading() as tx:
+        assert [tx.disks.count(project_id=project.id) for project in projects] == [1] * MEETINGS
+    assert results == {"done": MEETINGS, "quota-exceeded": MEETINGS * (PROCESSES - 1)}
 
 
 def _furnish(store: SqlStore, quota: Quota) -> None:
@@ -70,10 +86,14 @@ def _holdings(store: SqlStore) -> Holdings:
 
 
 def _contended(url: str, spool: Path) -> Counter[str]:
-    """Let the processes ask at once; add up what came of it."""
+    return _run(contend, url, spool, TRIES)
+
+
+def _run(what: Callable[..., None], url: str, spool: Path, how: object) -> Counter[str]:
+    """Run it in several processes at once; add up what came of it."""
     context = multiprocessing.get_context("spawn")
     together, told = context.Barrier(PROCESSES), context.Queue()
-    processes = [context.Process(target=contend, args=(url, spool, TRIES, together, told)) for _ in range(PROCESSES)]
+    processes = [context.Process(target=what, args=(url, spool, how, together, told)) for _ in range(PROCESSES)]
     for process in processes:
         process.start()
     results = sum((told.get(timeout=240) for _ in processes), Counter[str]())
