@@ -44,7 +44,7 @@ def operation_list(
     kind: Annotated[str | None, typer.Option(metavar="KIND", help="E.g. provision or release.")] = None,
     back: Since = "1d",
 ) -> None:
-    """List operations, oldest first: of the last day, or as far back as you ask."""
+    """List operations, oldest first: of the last day, or as far back as you ask; parked ones however old."""
     now = session.now()
     columns: list[Column[OperationView]] = [
         Column(title="kind", cell=lambda operation: operation.kind),
@@ -55,8 +55,11 @@ def operation_list(
         Column(title="id", cell=lambda operation: short_id(operation.id)),
         Column(title="at", cell=_at, is_wrapped=True),
     ]
-    found = session.m2.operation_list(node=node, project=session.project, state=state, kind=kind, after=since(back))
-    show_list(session, found, columns, nothing=f"No operations in {back}; look further back with --since.")
+    is_parked = state is OperationState.NEEDS_OPERATOR
+    after = None if is_parked else since(back)
+    nothing = "None is parked." if is_parked else f"No operations in {back}; look further back with --since."
+    found = session.m2.operation_list(node=node, project=session.project, state=state, kind=kind, after=after)
+    show_list(session, found, columns, nothing=nothing)
 
 
 def _at(operation: "OperationView") -> str:

@@ -312,7 +312,9 @@ class Drivers:
     targets: Targets
     converter: Converter | None = None
     #: how many calls one device takes at once, by kind of resource
-    limits: Mapping[str, int] = field(default_factory=lambda: {"bmc": 1, "switch": 1, "targets": 1, "pool": 4})
+    limits: Mapping[str, int] = field(
+        default_factory=lambda: {"bmc": 1, "switch": 1, "targets": 1, "pool": 4, "copy": 1}
+    )
 
 
 def power_resource(node_id: NodeId) -> str:

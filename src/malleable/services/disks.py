@@ -14,7 +14,7 @@ from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, find_project, listed, names_of, project_for, shown
 from malleable.services.parts import Listed, Parts
-from malleable.services.provisions import grown
+from malleable.services.provisions import find_image, grown
 from malleable.services.quotas import want_within_quota
 from malleable.workflows import storage
 from malleable.workflows.requests import record
@@ -86,7 +86,7 @@ class Disks:
                     raise not_found(f"snapshot {shown(wish.snapshot)}")
                 image = tx.images.get(snapshot.image_id)
             else:
-                image = find_owned(tx, tx.images, caller, "image_get", wish.image or "", str(project_id))
+                image = find_image(tx, caller, wish.image or "", project_id)
             disk = Disk(
                 id=DiskId(new_id()),
                 name=wish.name,

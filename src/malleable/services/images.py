@@ -2,9 +2,10 @@
 
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,10 +59,14 @@ class Upload:
     path: Path
     max_bytes: int
     exact_bytes: int | None
+    check: Callable[[], None]  #: that the image still takes uploads; raises Conflict
 
     def want_room(self, size_bytes: int) -> None:
         """Be sure that this much more can be written. Errors: Exhausted."""
-        free_bytes = shutil.disk_usage(self.part.parent).free
+        try:
+            free_bytes = shutil.disk_usage(self.part.parent).free
+        except FileNotFoundError as e:
+            raise Conflict("The image was deleted or sealed meanwhile.", code="image-state") from e
         if free_bytes - size_bytes < SPOOL_RESERVE_BYTES:
             raise Exhausted(
                 "There is no room for the upload.",
@@ -77,7 +82,12 @@ class Upload:
                 code="wrong-size",
                 fix="Upload the file again, or make the image anew with the right size.",
             )
-        self.part.replace(self.path)
+        self.check()
+        try:
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            self.part.replace(self.path)
+        except FileNotFoundError as e:
+            raise Conflict("The image was deleted or sealed meanwhile.", code="image-state") from e
 
     def drop(self) -> None:
         """Forget an upload that did not finish."""
@@ -164,9 +174,7 @@ class Images:
         """Prepare to receive an image's content, or a file it names. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.reading() as tx:
             image = find_owned(tx, tx.images, caller, "image_upload", ref, project)
-            if image.state is not ImageState.IMPORTING:
-                raise Conflict(f"Image {image.name} is {image.state}; it takes no upload.", code="image-state")
-            storage.check_unsealing(tx, image)
+            _want_uploadable(tx, image)
         spool = self._parts.spool_dir / str(image.id)
         if file is None:
             target, most, exact = spool / "content", image.size_bytes, image.size_bytes
@@ -176,7 +184,15 @@ class Images:
             raise not_found(f"file {shown(file)} of image {image.name}")
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = spool / f".{secrets.token_hex(8)}.part"
-        return Upload(image_id=image.id, part=part, path=target, max_bytes=most, exact_bytes=exact)
+        check = partial(self._check_upload, image.id)
+        return Upload(image_id=image.id, part=part, path=target, max_bytes=most, exact_bytes=exact, check=check)
+
+    def _check_upload(self, image_id: ImageId) -> None:
+        with self._parts.store.reading() as tx:
+            image = tx.images.find(id=image_id)
+            if image is None:
+                raise Conflict("The image was deleted meanwhile.", code="image-state")
+            _want_uploadable(tx, image)
 
     def _clear_failed(self, tx: Transaction, caller: Caller, image: Image) -> None:
         """Begin to delete what is left of an import that failed and has taken the name."""
@@ -192,6 +208,12 @@ class Images:
         found = find_project(tx, caller, project)
         require(caller, "image_create", project_id=found.id)
         return found.id
+
+
+def _want_uploadable(tx: Transaction, image: Image) -> None:
+    if image.state is not ImageState.IMPORTING:
+        raise Conflict(f"Image {image.name} is {image.state}; it takes no upload.", code="image-state")
+    storage.check_unsealing(tx, image)
 
 
 def _shown(tx: Transaction, image: Image) -> Shown[Image]:

@@ -13,9 +13,9 @@ from malleable.domain.nodes import Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
-from malleable.services.authorization import require
+from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_node, find_owned, project_for
+from malleable.services.finding import find_node, find_owned, project_for, shown
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Parts
 from malleable.services.quotas import want_within_quota
@@ -121,7 +121,7 @@ class Provisions:
         if wish.disk is not None:
             disk = find_owned(tx, tx.disks, caller, "disk_use", wish.disk, str(project_id))
             return disk, tx.images.get(disk.image_id)
-        image = find_owned(tx, tx.images, caller, "image_get", wish.image or "", str(project_id))
+        image = find_image(tx, caller, wish.image or "", project_id)
         if image.state is not ImageState.SEALED:
             raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
         return None, image
@@ -170,6 +170,15 @@ def _want_within_quota(tx: Transaction, wish: Wish) -> None:
     """Be sure that the project may have the node, if it did not hold it, and the disk, if it is new."""
     taken = Holdings(disks=1, disk_bytes=wish.disk.size_bytes) if wish.makes_disk else Holdings()
     want_within_quota(tx, wish.project_id, replace(taken, nodes=int(wish.node.project_id != wish.project_id)))
+
+
+def find_image(tx: Transaction, caller: Caller, ref: str, project_id: ProjectId) -> Image:
+    """Find an image that a project's disks may be cloned from: golden or its own. Errors: NotFound, Conflict."""
+    image = find_owned(tx, tx.images, caller, "image_get", ref, str(project_id))
+    if image.project_id not in (None, project_id):
+        # Its owner could not delete it as long as another project's disk depends on it, and would not see why.
+        raise not_found(f"image {shown(ref)}")
+    return image
 
 
 def grown(origin: Image | Snapshot, size_bytes: int | None) -> int:

@@ -1,5 +1,7 @@
 """The two databases: how to connect, begin and notify."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -194,16 +196,16 @@ def sqlite_engine(url: URL, *, begin: str, query_only: bool = False) -> Engine:
         **_ENGINE_OPTIONS,
     )
     pragmas = [
-        "journal_mode=WAL",
+        f"busy_timeout={int(LOCK_TIMEOUT_S * 1000)}",
         "synchronous=FULL",
         "foreign_keys=ON",
-        f"busy_timeout={int(LOCK_TIMEOUT_S * 1000)}",
         f"query_only={int(query_only)}",
     ]
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver shall not begin by itself
+        _keep_log(connection)
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
@@ -213,6 +215,22 @@ def sqlite_engine(url: URL, *, begin: str, query_only: bool = False) -> Engine:
     # Not the engine's event "begin": with any of those, every statement takes a path that is a fifth slower.
     engine.dialect.do_begin = _begin  # type: ignore[assignment, method-assign]
     return engine
+
+
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """Switch a file to write-ahead logging; several that do so to a new file at once take turns.
+
+    SQLite itself does not wait here: it answers "locked" at once.
+    """
+    ends_s = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as e:
+            if e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > ends_s:
+                raise
+            time.sleep(0.01)
 
 
 #: A process that hangs or dies half-way through a transaction must not hold up the site. Statements are planned once,

@@ -164,6 +164,11 @@ def network_resource(operation: Operation) -> str:
     return f"targets:{operation.arguments.get('network_id', '')}"
 
 
+def copy_resource(operation: Operation) -> str:
+    """Name the token of copies, which take minutes: one at a time per project, so that none waits for another's."""
+    return f"copy:{operation.project_id or 'golden'}"
+
+
 def pool_resource(_: Operation) -> str:
     """Name the token of the disk pool."""
     return "pool:default"

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState
-from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.errors import Conflict, Invalid, Public, Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, UserId
 from malleable.domain.images import Image, ImageState
 from malleable.domain.operations import Operation, Retry
@@ -152,13 +152,18 @@ def _promote(context: Context) -> Done:
     image_id, snapshot_id = _image_id(context), _snapshot_id(context)
     with context.store.reading() as tx:
         image = tx.images.get(image_id)
-        parent_id = tx.snapshots.get(snapshot_id).image_id
-    disks = context.drivers.disks
+        snapshot = tx.snapshots.get(snapshot_id)
+    disks, parent_id = context.drivers.disks, snapshot.image_id
+    if snapshot.size_bytes > disks.capacity().total_bytes:
+        # Holes are read too: a copy of what can never be full would take days.
+        told = Public("The disk is larger than all disk storage.", "Promote a smaller one.")
+        raise Refused(told.message, fix=told.fix, code="image-too-large", public=told)
     files = {name: disks.file(parent_id, name) for name in (image.kernel, image.initrd) if name}
     sealed = disks.promote(snapshot_id, image_id, files=files)
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image_id, state=ImageState.SEALED, size_bytes=sealed.size_bytes, sha256=sealed.sha256)
+        if not tx.images.change(image_id, state=ImageState.SEALED, size_bytes=sealed.size_bytes, sha256=sealed.sha256):
+            raise Conflict("The image is gone.", code="image-state")
 
     evidence = {"sha256": sealed.sha256, "size_bytes": sealed.size_bytes}
     return Done(evidence=evidence, write=write, result={"image_id": str(image_id)})
@@ -248,7 +253,7 @@ PROMOTE_SNAPSHOT = Workflow(
             deadline_s=storage.SEAL_DEADLINE_S,
             sla_s=120.0,
             retry=Retry(attempts=2),
-            resource=presenting.pool_resource,
+            resource=presenting.copy_resource,
             device=presenting.POOL,
         ),
     ),

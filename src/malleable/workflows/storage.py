@@ -17,8 +17,8 @@ from malleable.workflows import presenting
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
 
-#: In an upload's folder: what came, and the raw disk in it.
-UPLOAD, RAW = "content", "raw"
+#: In an upload's folder: what came; and, once it is taken to be sealed, the same below ``TAKEN`` beside the raw disk.
+UPLOAD, FILES, TAKEN, RAW = "content", "files", "taken", "raw"
 
 
 def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
@@ -95,8 +95,8 @@ def request_import(tx: Transaction, now: datetime, *, image: Image, spool: Path,
 
 
 def check_unsealing(tx: Transaction, image: Image) -> None:
-    """Be sure that nobody seals the image at this moment. Errors: Conflict."""
-    if _active_on(tx, {"image_id": str(image.id)}, kind="import-image") is not None:
+    """Be sure that nobody seals or promotes the image at this moment. Errors: Conflict."""
+    if _active_on(tx, {"image_id": str(image.id)}, kind=["import-image", "promote-snapshot"]) is not None:
         fix = "Wait for its end, or cancel it."
         raise Conflict(f"Image {image.name} is being sealed.", code="image-sealing", fix=fix)
 
@@ -148,9 +148,20 @@ def _is_packed(operation: Operation) -> bool:
     return operation.arguments.get("format", ImageFormat.RAW) != ImageFormat.RAW
 
 
+def _taken(context: Context) -> Path:
+    """Move what was uploaded to where no upload writes, so that what is checked is what is used; return the folder."""
+    spool = Path(context.argument("spool"))
+    taken = spool / TAKEN
+    taken.mkdir(mode=0o700, exist_ok=True)
+    for name in (UPLOAD, FILES):
+        if (spool / name).exists() and not (taken / name).exists():
+            (spool / name).rename(taken / name)
+    return taken
+
+
 def _convert(context: Context) -> Done:
     """Prove the upload's checksum and make the raw disk that it holds."""
-    spool = Path(context.argument("spool"))
+    spool = _taken(context)
     with context.store.reading() as tx:
         image = tx.images.get(_image_id(context))
     if (spool / RAW).exists():
@@ -172,13 +183,14 @@ def _convert(context: Context) -> Done:
 
 def _seal(context: Context) -> Done:
     """Copy the upload into the pool, prove its checksum, make it immutable."""
-    image_id, spool = _image_id(context), Path(context.argument("spool"))
+    image_id = _image_id(context)
     with context.store.reading() as tx:
         image = tx.images.get(image_id)
     if image.state is ImageState.SEALED:
         return Done(evidence={"image": "was sealed"})
+    spool = _taken(context)
     names = [name for name in (image.kernel, image.initrd) if name]
-    files = {name: spool / "files" / name for name in names}
+    files = {name: spool / FILES / name for name in names}
     is_packed = image.upload_format is not ImageFormat.RAW
     source, sha256 = (spool / RAW, None) if is_packed else (spool / UPLOAD, image.sha256)
     sealed = context.drivers.disks.seal(image_id, source, sha256=sha256, files=files)
@@ -261,6 +273,7 @@ IMPORT_IMAGE = Workflow(
             deadline_s=SEAL_DEADLINE_S,
             sla_s=120.0,
             retry=Retry(attempts=2),
+            resource=presenting.copy_resource,
             needed=_is_packed,
             device=presenting.POOL,
         ),
@@ -271,7 +284,7 @@ IMPORT_IMAGE = Workflow(
             deadline_s=SEAL_DEADLINE_S,
             sla_s=120.0,
             retry=Retry(attempts=2),
-            resource=presenting.pool_resource,
+            resource=presenting.copy_resource,
             device=presenting.POOL,
         ),
         # No undo: the upload is of no use once it is sealed; that of a failed image goes when it is deleted.

@@ -1,12 +1,17 @@
 """Uploading images."""
 
 import os
+from datetime import timedelta
 from shutil import disk_usage
 
 import pytest
-from tests.contract.api.site import GOLDEN, Site
+from tests.contract.api.site import GOLDEN, START, Site
 
+from malleable.domain.errors import Conflict
+from malleable.domain.ids import ProjectId, TokenId, UserId, new_id
+from malleable.domain.projects import Role
 from malleable.services import images
+from malleable.services.caller import Caller
 
 CONTENT = "/v1/images/alpha-new/content"
 
@@ -57,6 +62,47 @@ def test_only_files_the_image_names_are_taken(small_site: Site) -> None:
 def test_a_sealed_image_takes_no_upload(small_site: Site) -> None:
     response = small_site.call("member", "PUT", "/v1/images/alpha-image/content", content=GOLDEN)
     assert (response.status_code, response.json()["code"]) == (409, "image-state")
+
+
+@pytest.mark.parametrize("path", ["seal", ""])
+def test_an_upload_that_ends_too_late_is_refused(small_site: Site, path: str) -> None:
+    """Sealed or deleted while it came: nothing of it may reach what is being checked."""
+    caller = Caller(
+        user_id=UserId(small_site.ids["user:member"]),
+        name="member",
+        site_role=None,
+        memberships={ProjectId(small_site.ids["alpha"]): Role.MEMBER},
+        token_id=TokenId(new_id()),
+        is_read_only=False,
+        expires_at=START + timedelta(days=1),
+    )
+    late = small_site.services.images.image_upload(caller, "alpha-new", file=None)
+    late.part.write_bytes(b"x" * len(GOLDEN))
+    method, url = ("POST", "/v1/images/alpha-new/seal") if path else ("DELETE", "/v1/images/alpha-new")
+    assert small_site.call("member", method, url).status_code == 202
+    with pytest.raises(Conflict):
+        late.finish(len(GOLDEN))
+    late.drop()
+
+
+def test_an_image_under_promotion_is_left_alone(small_site: Site) -> None:
+    promoted = small_site.post("member", "/v1/snapshots/kept/promote", {"name": "mine"})
+    assert promoted.status_code == 202
+    for method, path in (("PUT", "mine/content"), ("POST", "mine/seal"), ("DELETE", "mine")):
+        content = GOLDEN if method == "PUT" else None
+        response = small_site.call("member", method, f"/v1/images/{path}", content=content)
+        assert response.status_code == 409, path
+        assert response.json()["code"] in ("image-sealing", "upload-missing"), path
+
+
+def test_a_disk_depends_on_golden_and_own_images_alone(small_site: Site) -> None:
+    """A reader of another project could keep it from ever deleting its image."""
+    small_site.call("admin", "PUT", "/v1/projects/alpha/members/other", json={"role": "reader"})
+    body = {"name": "pin", "image": str(small_site.ids["image:alpha"]), "project": "beta"}
+    assert small_site.post("other", "/v1/disks", body).status_code == 404
+    provision = {**body, "network": str(small_site.ids["network:beta"]), "disk_name": "pin"}
+    del provision["name"]
+    assert small_site.post("other", "/v1/provisions", provision).status_code == 404
 
 
 def test_sealing_names_what_is_not_uploaded(small_site: Site) -> None:
