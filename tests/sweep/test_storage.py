@@ -1,6 +1,7 @@
 """The sweep of everything that is done to images, disks and snapshots."""
 
 from collections.abc import Callable
+from shutil import rmtree
 
 import pytest
 from tests.sweep import test_crash, test_faults
@@ -33,6 +34,31 @@ def test_a_crash_while_undoing_still_ends_clean(new_world: NewWorld, verb: Verb)
 @pytest.mark.parametrize("kind", test_faults.PASSING)
 def test_one_passing_fault_anywhere_is_got_over(new_world: NewWorld, verb: Verb, kind: FaultKind) -> None:
     test_faults.test_one_passing_fault_anywhere_is_got_over(new_world, verb, kind)
+
+
+@pytest.mark.parametrize("name", ["import-raw", "import-qcow2"])
+def test_an_upload_that_is_gone_is_told(new_world: NewWorld, name: str) -> None:
+    world = new_world()
+    verb = next(verb for verb in STORAGE_VERBS if verb.name == name)
+    _, operation_id = verb.begin(world)
+    for upload in world.spool.iterdir():
+        if upload.is_dir():
+            rmtree(upload)
+    ended = world.run(operation_id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "upload-missing"), ended
+    assert str(world.spool) not in ended.public_reason
+    verb.check_undone(world, NOBODY)
+
+
+def test_what_can_never_fit_is_not_promoted(new_world: NewWorld) -> None:
+    """Its holes would be read for days."""
+    world = new_world()
+    verb = next(verb for verb in STORAGE_VERBS if verb.name == "promote-snapshot")
+    _, operation_id = verb.begin(world)
+    world.disks.total_bytes = world.size_bytes - 1
+    ended = world.run(operation_id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "image-too-large"), ended
+    verb.check_undone(world, NOBODY)
 
 
 @EVERY_VERB

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, TargetState
-from malleable.domain.errors import Conflict, Refused
+from malleable.domain.errors import Conflict, Public, Refused
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
 from malleable.domain.images import Image, ImageFormat, ImageState
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
@@ -149,10 +149,17 @@ def _is_packed(operation: Operation) -> bool:
 
 
 def _taken(context: Context) -> Path:
-    """Move what was uploaded to where no upload writes, so that what is checked is what is used; return the folder."""
+    """Move what was uploaded to where no upload writes, so that what is checked is what is used; return the folder.
+
+    Errors: Refused when the upload is not there any more.
+    """
     spool = Path(context.argument("spool"))
     taken = spool / TAKEN
-    taken.mkdir(mode=0o700, exist_ok=True)
+    try:
+        taken.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError as e:
+        told = Public("The upload is gone.", "Import the image again.")
+        raise Refused(f"There is no upload {spool}.", fix=told.fix, code="upload-missing", public=told) from e
     for name in (UPLOAD, FILES):
         if (spool / name).exists() and not (taken / name).exists():
             (spool / name).rename(taken / name)
