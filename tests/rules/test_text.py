@@ -8,7 +8,7 @@ from tests.rules.tree import name_of, text_files
 HERE = name_of(Path(__file__))
 TEXTS = [(name_of(path), text) for path, text in text_files() if name_of(path) != HERE]
 
-#: A path of one machine, at the start of a word: "<root>/work/" is a path inside a pool.
+#: A path of one machine, at the start of a word; what only ends like one, after a variable or a folder, is none.
 MACHINE_PATH = re.compile(r"(?<![\w>})$.])/(?:work|root)/")
 #: Inside a guest, root's home is where notes are written that a disk shall keep. It should only ever shrink.
 GUEST_PATHS = {"src/malleable/wiring/room/story.py", "tests/system/images/test_boot.py"}

@@ -1,12 +1,12 @@
 """A pool's folder: opened or made, locked, measured, swept, and what its filesystem says in our words.
 
-    <root>/images/<image id>/   image.raw  manifest.json  and the files beside the image
-    <root>/disks/<disk id>.raw
-    <root>/snapshots/<snapshot id>.raw
-    <root>/work/                what is being made or removed; whatever nobody holds a lock on is rubbish
+    images/<image id>/   image.raw  manifest.json  and the files beside the image
+    disks/<disk id>.raw
+    snapshots/<snapshot id>.raw
+    work/                what is being made or removed; whatever nobody holds a lock on is rubbish
 
-``<root>`` is the pool's folder where its filesystem can share blocks, otherwise an XFS of our own (xfs_loop) mounted
-in it. That must be mounted before a portal starts if portals have mount namespaces of their own.
+The root of these is the pool's folder where its filesystem can share blocks, otherwise an XFS of our own (xfs_loop)
+mounted in it. That must be mounted before a portal starts if portals have mount namespaces of their own.
 """
 
 import errno
