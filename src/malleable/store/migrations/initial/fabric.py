@@ -1,0 +1,106 @@
+"""Switches and their ports, networks, their VLANs and who is attached."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from malleable.store.migrations.initial.columns import (
+    ID,
+    INSTANT,
+    OBJECT,
+    created,
+    identity,
+    metadata,
+    to,
+    unique_where,
+    words,
+)
+
+switches = Table(
+    "switches",
+    metadata,
+    identity(),
+    words("name"),
+    words("driver"),
+    Column("fabric", Text, nullable=False, index=True),
+    words("address"),
+    Column("settings", OBJECT, nullable=False),
+    words("username"),
+    Column("password", LargeBinary, nullable=False),
+    created(),
+    UniqueConstraint("name"),
+)
+
+switch_ports = Table(
+    "switch_ports",
+    metadata,
+    identity(),
+    to("switch_id", "switches", is_indexed=False),
+    words("name"),
+    Column("wanted", OBJECT, nullable=False),
+    Column("wanted_generation", BigInteger, nullable=False),
+    Column("observed", OBJECT),
+    Column("observed_generation", BigInteger, nullable=False),
+    Column("observed_at", INSTANT),
+    Column("state", Text, nullable=False, index=True),
+    created(),
+    UniqueConstraint("switch_id", "name"),
+)
+
+networks = Table(
+    "networks",
+    metadata,
+    identity(),
+    words("name"),
+    to("project_id", "projects", is_indexed=False, nullable=True),
+    Column("kind", Text, nullable=False),
+    words("fabric"),
+    Column("vid", Integer, nullable=False),
+    words("cidr"),
+    Column("state", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False, index=True),
+    Column("served_generation", BigInteger, nullable=False),
+    words("portal_epoch"),
+    created(),
+    UniqueConstraint("project_id", "name"),
+    UniqueConstraint("fabric", "vid"),
+    CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
+)
+unique_where("uq_networks_name_provider", networks, "name", "project_id IS NULL")
+
+vlans = Table(
+    "vlans",
+    metadata,
+    identity(),
+    words("fabric"),
+    Column("vid", Integer, nullable=False),
+    # Deferred: a network takes its VLAN before it is added, in the same transaction. RESTRICT is never deferred.
+    Column("network_id", ID, ForeignKey("networks.id", ondelete="RESTRICT", deferrable=True, initially="DEFERRED")),
+    Column("reusable_at", INSTANT, nullable=False),
+    UniqueConstraint("fabric", "vid"),
+    UniqueConstraint("network_id"),
+    CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    identity(),
+    to("nic_id", "nics", is_indexed=False),
+    to("network_id", "networks", is_indexed=False),
+    Column("channel", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    words("address"),
+    created(),
+    UniqueConstraint("nic_id", "network_id"),
+    UniqueConstraint("network_id", "address"),
+)
+unique_where("uq_attachments_native", attachments, "nic_id", "channel = 'native'")

@@ -1,0 +1,71 @@
+"""Nodes, their NICs and what they boot."""
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, LargeBinary, Table, Text, UniqueConstraint
+
+from malleable.store.migrations.initial.columns import INSTANT, OBJECT, created, identity, metadata, pages, to, words
+
+nodes = Table(
+    "nodes",
+    metadata,
+    identity(),
+    words("name"),
+    Column("state", Text, nullable=False),
+    words("state_reason"),
+    Column("state_since", INSTANT, nullable=False),
+    to("project_id", "projects", is_indexed=False, nullable=True),
+    Column("boot", Text, nullable=False),
+    Column("power", Text, nullable=False),
+    Column("power_seen_at", INSTANT),
+    words("power_driver"),
+    words("bmc_address"),
+    words("bmc_username"),
+    Column("bmc_password", LargeBinary, nullable=False),
+    words("bmc_system"),
+    Column("firmware", Text),
+    words("system_uuid"),
+    words("vendor"),
+    words("model"),
+    words("serial"),
+    Column("cpu_count", Integer),
+    Column("memory_mib", BigInteger),
+    created(),
+    UniqueConstraint("name"),
+    CheckConstraint("state NOT IN ('allocated', 'releasing') OR project_id IS NOT NULL", name="held"),
+    CheckConstraint("project_id IS NULL OR state IN ('allocated', 'releasing', 'quarantined')", name="holder"),
+)
+pages(nodes, "state project_id")
+
+nics = Table(
+    "nics",
+    metadata,
+    identity(),
+    to("node_id", "nodes", is_indexed=False),
+    words("name"),
+    words("mac"),
+    to("switch_port_id", "switch_ports", is_indexed=False, nullable=True),
+    UniqueConstraint("node_id", "name"),
+    UniqueConstraint("mac"),
+    UniqueConstraint("switch_port_id"),
+)
+
+boots = Table(
+    "boots",
+    metadata,
+    identity(),
+    to("node_id", "nodes", is_indexed=False),
+    to("network_id", "networks"),
+    to("attachment_id", "attachments"),
+    to("target_id", "targets", nullable=True),
+    words("mac"),
+    Column("way", Text, nullable=False),
+    words("hostname"),
+    Column("ssh_keys", OBJECT, nullable=False),
+    Column("user_data", LargeBinary, nullable=False),
+    Column("token", LargeBinary, nullable=False),
+    Column("armed_at", INSTANT),
+    Column("script_fetched_at", INSTANT),
+    Column("kernel_fetched_at", INSTANT),
+    Column("metadata_fetched_at", INSTANT),
+    Column("phoned_home_at", INSTANT),
+    UniqueConstraint("node_id"),
+)

@@ -1,0 +1,77 @@
+"""Images, disks, snapshots and the targets that export disks."""
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, Table, Text, UniqueConstraint
+
+from malleable.store.migrations.initial.columns import ID, OBJECT, created, identity, metadata, to, unique_where, words
+
+images = Table(
+    "images",
+    metadata,
+    identity(),
+    words("name"),
+    to("project_id", "projects", is_indexed=False, nullable=True),
+    Column("state", Text, nullable=False),
+    words("upload_format"),
+    Column("size_bytes", BigInteger, nullable=False),
+    words("sha256"),
+    words("os"),
+    words("architecture"),
+    Column("firmwares", OBJECT, nullable=False),
+    Column("boot_ways", OBJECT, nullable=False),
+    Column("up_proof", Text, nullable=False),
+    words("kernel"),
+    words("initrd"),
+    words("cmdline"),
+    words("default_user"),
+    Column("parent_id", ID),
+    created(),
+    UniqueConstraint("project_id", "name"),
+)
+unique_where("uq_images_name_golden", images, "name", "project_id IS NULL")
+
+disks = Table(
+    "disks",
+    metadata,
+    identity(),
+    words("name"),
+    to("project_id", "projects", is_indexed=False),
+    to("image_id", "images"),
+    Column("snapshot_id", ID),
+    Column("state", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    created(),
+    UniqueConstraint("project_id", "name"),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    identity(),
+    words("name"),
+    to("project_id", "projects", is_indexed=False),
+    Column("disk_id", ID, ForeignKey("disks.id", ondelete="SET NULL"), index=True),
+    to("image_id", "images"),
+    words("state"),
+    Column("size_bytes", BigInteger, nullable=False),
+    created(),
+    UniqueConstraint("project_id", "name"),
+)
+
+targets = Table(
+    "targets",
+    metadata,
+    identity(),
+    to("disk_id", "disks", is_indexed=False),
+    to("node_id", "nodes"),
+    to("network_id", "networks"),
+    Column("state", Text, nullable=False),
+    words("iqn"),
+    words("initiator_iqn"),
+    Column("lun", Integer, nullable=False),
+    words("chap_username"),
+    Column("chap_password", LargeBinary, nullable=False),
+    words("initiator_address"),
+    created(),
+    UniqueConstraint("disk_id"),
+    UniqueConstraint("iqn"),
+)

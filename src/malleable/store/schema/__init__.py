@@ -1,0 +1,49 @@
+"""The tables: one per domain value, columns named as its fields.
+
+Rules that must hold between transactions are constraints here. Their names are looked up in ``conflicts``, which turns
+a violation into words. ``info["noun"]`` is what the product calls one row.
+"""
+
+from malleable.store.schema.columns import metadata
+from malleable.store.schema.fabric import attachments, networks, switch_ports, switches, vlans
+from malleable.store.schema.machines import boots, nics, nodes
+from malleable.store.schema.operations import (
+    ACTIVE,
+    event_chains,
+    event_links,
+    events,
+    operations,
+    resource_tokens,
+    steps,
+)
+from malleable.store.schema.people import idempotency, memberships, projects, site, tokens, users
+from malleable.store.schema.storage import disks, images, snapshots, targets
+
+__all__ = [
+    "ACTIVE",
+    "attachments",
+    "boots",
+    "disks",
+    "event_chains",
+    "event_links",
+    "events",
+    "idempotency",
+    "images",
+    "memberships",
+    "metadata",
+    "networks",
+    "nics",
+    "nodes",
+    "operations",
+    "projects",
+    "resource_tokens",
+    "site",
+    "snapshots",
+    "steps",
+    "switch_ports",
+    "switches",
+    "targets",
+    "tokens",
+    "users",
+    "vlans",
+]

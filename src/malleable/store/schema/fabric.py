@@ -1,0 +1,94 @@
+"""Switches and their ports, networks, their VLANs and who is attached."""
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, Table, Text, UniqueConstraint
+
+from malleable.domain.networks import AttachmentState, Channel, NetworkKind, NetworkState
+from malleable.domain.switches import PortState
+from malleable.store.schema.columns import created, identity, metadata, to, unique_where, words
+from malleable.store.types import EnumText, Id, Instant, JsonObject, PortConfigJson, Sealed
+
+switches = Table(
+    "switches",
+    metadata,
+    identity(),
+    words("name"),
+    words("driver"),
+    Column("fabric", Text, nullable=False, index=True),
+    words("address"),
+    Column("settings", JsonObject, nullable=False),
+    words("username"),
+    Column("password", Sealed, nullable=False),
+    created(),
+    UniqueConstraint("name"),
+    info={"noun": "switch"},
+)
+
+switch_ports = Table(
+    "switch_ports",
+    metadata,
+    identity(),
+    to("switch_id", "switches", is_indexed=False),
+    words("name"),
+    Column("wanted", PortConfigJson, nullable=False),
+    Column("wanted_generation", BigInteger, nullable=False),
+    Column("observed", PortConfigJson),
+    Column("observed_generation", BigInteger, nullable=False),
+    Column("observed_at", Instant),
+    Column("state", EnumText(PortState), nullable=False, index=True),
+    created(),
+    UniqueConstraint("switch_id", "name"),
+    info={"noun": "switch port"},
+)
+
+networks = Table(
+    "networks",
+    metadata,
+    identity(),
+    words("name"),
+    to("project_id", "projects", is_indexed=False, nullable=True),
+    Column("kind", EnumText(NetworkKind), nullable=False),
+    words("fabric"),
+    Column("vid", Integer, nullable=False),
+    words("cidr"),
+    Column("state", EnumText(NetworkState), nullable=False),
+    Column("generation", BigInteger, nullable=False, index=True),
+    Column("served_generation", BigInteger, nullable=False),
+    words("portal_epoch"),
+    created(),
+    UniqueConstraint("project_id", "name"),
+    UniqueConstraint("fabric", "vid"),
+    CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
+    info={"noun": "network"},
+)
+unique_where("uq_networks_name_provider", networks, "name", "project_id IS NULL")
+
+vlans = Table(
+    "vlans",
+    metadata,
+    identity(),
+    words("fabric"),
+    Column("vid", Integer, nullable=False),
+    # Deferred: a network takes its VLAN before it is added, in the same transaction. RESTRICT is never deferred.
+    Column("network_id", Id, ForeignKey("networks.id", ondelete="RESTRICT", deferrable=True, initially="DEFERRED")),
+    Column("reusable_at", Instant, nullable=False),
+    UniqueConstraint("fabric", "vid"),
+    UniqueConstraint("network_id"),
+    CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
+    info={"noun": "VLAN"},
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    identity(),
+    to("nic_id", "nics", is_indexed=False),
+    to("network_id", "networks", is_indexed=False),
+    Column("channel", EnumText(Channel), nullable=False),
+    Column("state", EnumText(AttachmentState), nullable=False),
+    words("address"),
+    created(),
+    UniqueConstraint("nic_id", "network_id"),
+    UniqueConstraint("network_id", "address"),
+    info={"noun": "attachment"},
+)
+unique_where("uq_attachments_native", attachments, "nic_id", "channel = 'native'")

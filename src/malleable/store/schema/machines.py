@@ -1,0 +1,77 @@
+"""Nodes, their NICs and what they boot."""
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, Table, UniqueConstraint
+
+from malleable.domain.images import BootWay
+from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
+from malleable.store.schema.columns import created, identity, metadata, pages, to, words
+from malleable.store.types import EnumText, Instant, Sealed, TupleOf
+
+nodes = Table(
+    "nodes",
+    metadata,
+    identity(),
+    words("name"),
+    Column("state", EnumText(NodeState), nullable=False),
+    words("state_reason"),
+    Column("state_since", Instant, nullable=False),
+    to("project_id", "projects", is_indexed=False, nullable=True),
+    Column("boot", EnumText(BootState), nullable=False),
+    Column("power", EnumText(PowerState), nullable=False),
+    Column("power_seen_at", Instant),
+    words("power_driver"),
+    words("bmc_address"),
+    words("bmc_username"),
+    Column("bmc_password", Sealed, nullable=False),
+    words("bmc_system"),
+    Column("firmware", EnumText(Firmware)),
+    words("system_uuid"),
+    words("vendor"),
+    words("model"),
+    words("serial"),
+    Column("cpu_count", Integer),
+    Column("memory_mib", BigInteger),
+    created(),
+    UniqueConstraint("name"),
+    CheckConstraint("state NOT IN ('allocated', 'releasing') OR project_id IS NOT NULL", name="held"),
+    CheckConstraint("project_id IS NULL OR state IN ('allocated', 'releasing', 'quarantined')", name="holder"),
+    info={"noun": "node"},
+)
+pages(nodes, "state project_id")
+
+nics = Table(
+    "nics",
+    metadata,
+    identity(),
+    to("node_id", "nodes", is_indexed=False),
+    words("name"),
+    words("mac"),
+    to("switch_port_id", "switch_ports", is_indexed=False, nullable=True),
+    UniqueConstraint("node_id", "name"),
+    UniqueConstraint("mac"),
+    UniqueConstraint("switch_port_id"),
+    info={"noun": "NIC"},
+)
+
+boots = Table(
+    "boots",
+    metadata,
+    identity(),
+    to("node_id", "nodes", is_indexed=False),
+    to("network_id", "networks"),
+    to("attachment_id", "attachments"),
+    to("target_id", "targets", nullable=True),
+    words("mac"),
+    Column("way", EnumText(BootWay), nullable=False),
+    words("hostname"),
+    Column("ssh_keys", TupleOf(), nullable=False),
+    Column("user_data", Sealed, nullable=False),
+    Column("token", Sealed, nullable=False),
+    Column("armed_at", Instant),
+    Column("script_fetched_at", Instant),
+    Column("kernel_fetched_at", Instant),
+    Column("metadata_fetched_at", Instant),
+    Column("phoned_home_at", Instant),
+    UniqueConstraint("node_id"),
+    info={"noun": "boot intent"},
+)

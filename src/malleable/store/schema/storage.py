@@ -1,0 +1,85 @@
+"""Images, disks, snapshots and the targets that export disks."""
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, Table, UniqueConstraint
+
+from malleable.domain.disks import DiskState, SnapshotState, TargetState
+from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
+from malleable.domain.nodes import Firmware
+from malleable.store.schema.columns import created, identity, metadata, to, unique_where, words
+from malleable.store.types import EnumText, Id, Sealed, TupleOf
+
+images = Table(
+    "images",
+    metadata,
+    identity(),
+    words("name"),
+    to("project_id", "projects", is_indexed=False, nullable=True),
+    Column("state", EnumText(ImageState), nullable=False),
+    Column("upload_format", EnumText(ImageFormat), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    words("sha256"),
+    words("os"),
+    words("architecture"),
+    Column("firmwares", TupleOf(Firmware), nullable=False),
+    Column("boot_ways", TupleOf(BootWay), nullable=False),
+    Column("up_proof", EnumText(UpProof), nullable=False),
+    words("kernel"),
+    words("initrd"),
+    words("cmdline"),
+    words("default_user"),
+    Column("parent_id", Id),  # outlived: no foreign key
+    created(),
+    UniqueConstraint("project_id", "name"),
+    info={"noun": "image"},
+)
+unique_where("uq_images_name_golden", images, "name", "project_id IS NULL")
+
+disks = Table(
+    "disks",
+    metadata,
+    identity(),
+    words("name"),
+    to("project_id", "projects", is_indexed=False),
+    to("image_id", "images"),
+    Column("snapshot_id", Id),  # outlived: no foreign key
+    Column("state", EnumText(DiskState), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    created(),
+    UniqueConstraint("project_id", "name"),
+    info={"noun": "disk"},
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    identity(),
+    words("name"),
+    to("project_id", "projects", is_indexed=False),
+    Column("disk_id", Id, ForeignKey("disks.id", ondelete="SET NULL"), index=True),
+    to("image_id", "images"),
+    Column("state", EnumText(SnapshotState), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    created(),
+    UniqueConstraint("project_id", "name"),
+    info={"noun": "snapshot"},
+)
+
+targets = Table(
+    "targets",
+    metadata,
+    identity(),
+    to("disk_id", "disks", is_indexed=False),
+    to("node_id", "nodes"),
+    to("network_id", "networks"),
+    Column("state", EnumText(TargetState), nullable=False),
+    words("iqn"),
+    words("initiator_iqn"),
+    Column("lun", Integer, nullable=False),
+    words("chap_username"),
+    Column("chap_password", Sealed, nullable=False),
+    words("initiator_address"),
+    created(),
+    UniqueConstraint("disk_id"),
+    UniqueConstraint("iqn"),
+    info={"noun": "target"},
+)
