@@ -69,8 +69,7 @@ class SimDisks:
         self._disks: dict[DiskId, _Clone] = {}
         self._snapshots: dict[SnapshotId, _Clone] = {}
         #: files beside images must be real: they are served by path
-        self._files = Path(tempfile.mkdtemp(prefix="malleable-sim-disks-"))
-        weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True)
+        self._folders: dict[ImageId, Path] = {}
 
     @contextmanager
     def _call(self, method: str, key: object = None) -> Iterator[None]:
@@ -116,12 +115,17 @@ class SimDisks:
         if sha256 not in (None, found):
             raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Copy it again.")
         self._want_free(len(content))
-        folder = self._files / str(image_id)
-        folder.mkdir(exist_ok=True)
-        for name, path in files.items():
-            shutil.copyfile(path, folder / name)
+        if files:
+            self._keep(image_id, files)
         self._images[image_id] = (content, found)
         return Sealed(size_bytes=len(content), sha256=found)
+
+    def _keep(self, image_id: ImageId, files: Mapping[str, Path]) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="malleable-sim-disks-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._folders[image_id] = folder
+        for name, path in files.items():
+            shutil.copyfile(path, folder / name)
 
     def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
         """Do as ``Disks.promote``."""
@@ -137,10 +141,10 @@ class SimDisks:
     def file(self, image_id: ImageId, name: str) -> Path:
         """Do as ``Disks.file``."""
         with self._call("file", image_id):
-            path = self._files / str(image_id) / name
-            if image_id not in self._images or Path(name).name != name or not path.is_file():
+            folder = self._folders.get(image_id)
+            if folder is None or Path(name).name != name or not (folder / name).is_file():
                 raise Refused(f"Image {image_id} has no file {name!a}.", code="no-such-file")
-            return path
+            return folder / name
 
     def verify(self, image_id: ImageId) -> None:
         """Read a whole image and compare its SHA-256. Errors: Refused with code "no-such-image" or "image-corrupt"."""
@@ -228,7 +232,8 @@ class SimDisks:
         with self._call("delete_image", image_id):
             self._images.pop(image_id, None)
             self._damaged.discard(image_id)
-            shutil.rmtree(self._files / str(image_id), ignore_errors=True)
+            if image_id in self._folders:
+                shutil.rmtree(self._folders.pop(image_id), ignore_errors=True)
 
     def has_disk(self, disk_id: DiskId) -> bool:
         """Do as ``Disks.has_disk``."""

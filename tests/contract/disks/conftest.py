@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -117,15 +118,19 @@ def reflink_bench(disks: ReflinkDisks, settings: ReflinkSettings, folder: Path) 
 
 
 @pytest.fixture(scope="session")
-def own_xfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReflinkSettings]:
-    """A real pool on an XFS of its own, for all tests."""
+def own_xfs() -> Iterator[ReflinkSettings]:
+    """A real pool on an XFS of its own, for all tests.
+
+    Not in pytest's folder: a mount that killed tests leave there would fail every later run, which tidies it up.
+    """
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a pool")
-    settings = ReflinkSettings(pool_dir=tmp_path_factory.mktemp("pool"), size_bytes=2 * GIB, reserve_bytes=0)
-    yield settings
-    with suppress(Busy):
-        # Another program on this host may have started with a copy of our mount: it goes with that program.
-        ReflinkDisks(settings).close()
+    with tempfile.TemporaryDirectory(prefix="m2pool-", ignore_cleanup_errors=True) as folder:
+        settings = ReflinkSettings(pool_dir=Path(folder) / "pool", size_bytes=2 * GIB, reserve_bytes=0)
+        yield settings
+        with suppress(Busy):
+            # Another program on this host may have started with a copy of our mount: it goes with that program.
+            ReflinkDisks(settings).close()
 
 
 @pytest.fixture
