@@ -28,7 +28,7 @@ check: setup ## Lint, format, types, imports and house rules
 	$(BIN)/pytest -q tests/rules
 
 test: check tiny ## Everything that make check does, then all tests
-	scripts/as-root $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	scripts/as-root $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 demo: images ## The main job, told live in a virtual machine room (KEEP=0: tear down at the end)
 	@scripts/as-root scripts/demo up
