@@ -280,6 +280,17 @@ def test_rubbish_of_a_crash_is_never_seen_and_swept_once_it_is_old(
     rbd().RBD().trash_remove(pool.ioctx, item["id"], force=True)
 
 
+def test_a_name_without_an_image_is_swept_once_it_is_old(pool: RbdPool, settings: RbdSettings) -> None:
+    name = leftover(pool)
+    with pool.image(name) as image:
+        header = f"rbd_header.{image.id()}"
+    pool.ioctx.remove_object(header)
+    rbd_rubbish.sweep(pool, 3600)
+    assert rbd_names(settings) == ({name}, set())
+    rbd_rubbish.sweep(pool, 0)
+    assert rbd_names(settings) == (set(), set())
+
+
 def test_what_is_being_written_or_swept_by_another_is_left_alone(pool: RbdPool, settings: RbdSettings) -> None:
     name = leftover(pool)
     with pool.image(name, is_read_only=False) as image:
@@ -398,6 +409,15 @@ RbdDisks(settings).seal(UUID(image_id), Path(source), sha256=None)
 """
 
 
+def is_written_to(pool: RbdPool) -> bool:
+    """Tell whether somebody has an RBD image open to write."""
+    with contextlib.suppress(rbd().ImageNotFound):
+        for name in rbd().RBD().list(pool.ioctx):
+            with pool.image(name) as image:
+                return bool(list(image.watchers_list()))
+    return False
+
+
 def test_a_seal_that_was_killed_leaves_nothing_to_be_seen_and_is_repeated(
     pool: RbdPool, disks: RbdDisks, settings: RbdSettings, tmp_path: Path
 ) -> None:
@@ -405,7 +425,7 @@ def test_a_seal_that_was_killed_leaves_nothing_to_be_seen_and_is_repeated(
     source.write_bytes(os.urandom(MIB) * 256)
     words = [str(settings.conf), settings.pool, str(source), str(image_id)]
     with subprocess.Popen([sys.executable, "-c", SEAL, *words]) as sealing:
-        wait_until(lambda: rbd_names(settings)[0], "the seal began", 30)
+        wait_until(lambda: is_written_to(pool), "the seal began to write", 30)
         sealing.kill()
     (half,) = rbd_names(settings)[0]
     assert not disks.list().images

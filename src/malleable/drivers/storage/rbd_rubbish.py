@@ -12,7 +12,7 @@ from malleable.drivers.storage import rbd_index
 from malleable.drivers.storage.rbd_cluster import RbdPool
 from malleable.drivers.storage.rbd_library import rados, rbd
 
-_OURS = re.compile(r"(?:image|file|disk)-[0-9a-f-]{36}-[0-9a-f]{8}")
+_OURS = re.compile(r"(?:image|file|disk)-[0-9a-f-]{36}-([0-9a-f]{8})[0-9a-f]{4}")
 #: What no key names is kept in Ceph's trash for so long: were the index lost, all would be rubbish at once.
 TRASH_S = 7 * 24 * 3600
 LOCK = "sweep"
@@ -20,8 +20,11 @@ LOCK_S = 600
 
 
 def new_name(kind: str, thing_id: UUID) -> str:
-    """Make a name that was never used: a second attempt never meets what the first one left."""
-    return f"{kind}-{thing_id}-{secrets.token_hex(4)}"
+    """Make a name that was never used, so that a second attempt never meets what the first one left.
+
+    It tells when it was made: what is killed while it makes an RBD image may leave nothing else of it.
+    """
+    return f"{kind}-{thing_id}-{int(datetime.now(UTC).timestamp()):08x}{secrets.token_hex(2)}"
 
 
 def discard(pool: RbdPool, name: str) -> None:
@@ -108,12 +111,28 @@ def _find_leftovers(pool: RbdPool, leftover_age_s: float) -> None:
     for entry in rbd_index.read_all(pool.ioctx).values():
         names.difference_update(entry.names())
     for name in names:
-        with suppress(library.ImageNotFound, library.ImageBusy):
-            with pool.image(name) as image:
-                age = datetime.now(UTC).replace(tzinfo=None) - image.create_timestamp()
-                is_written_to = next(iter(image.watchers_list()), None) is not None
-            if age.total_seconds() >= leftover_age_s and not is_written_to:
+        try:
+            if _is_left_over(pool, name, leftover_age_s):
                 library.RBD().trash_move(pool.ioctx, name, TRASH_S)
+        except library.ImageBusy:
+            continue
+        except library.ImageNotFound:
+            # Removed meanwhile, or only a name: its maker was killed before there was more of it.
+            if _age_of_name_s(name) >= leftover_age_s:
+                with suppress(library.ImageNotFound):
+                    library.RBD().remove(pool.ioctx, name)
+
+
+def _is_left_over(pool: RbdPool, name: str, leftover_age_s: float) -> bool:
+    """Tell whether an RBD image that no key names is old enough and nobody's. Errors: rbd.ImageNotFound, ImageBusy."""
+    with pool.image(name) as image:
+        age = datetime.now(UTC).replace(tzinfo=None) - image.create_timestamp()
+        return age.total_seconds() >= leftover_age_s and next(iter(image.watchers_list()), None) is None
+
+
+def _age_of_name_s(name: str) -> float:
+    made = _OURS.fullmatch(name)
+    return datetime.now(UTC).timestamp() - int(made[1], 16) if made else 0.0
 
 
 @contextmanager
