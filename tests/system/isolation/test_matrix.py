@@ -1,0 +1,144 @@
+"""Who hears whom: every pair of nodes, in every state of their life, with every kind of frame and tag.
+
+What a node may hear is written here by hand, from what isolation promises, and never read from the product.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from tests.system.isolation import frames
+from tests.system.isolation.frames import ALL_NODES, ALL_ROUTERS, BROADCAST, frame, mark_in
+from tests.system.isolation.hall import BMC, BMCS, GATEWAYS, NODES, A, B, Hall, isolation_hall
+
+from malleable.domain.nodes import NodeState
+
+pytestmark = pytest.mark.room
+
+#: What each station's port is allowed to carry: its native VLAN, and its tagged ones.
+Carries = tuple[int | None, frozenset[int]]
+SHUT: Carries = (None, frozenset())
+CARRIES: Mapping[str, Carries] = {
+    "free": SHUT,
+    "another-free": SHUT,
+    "attaching-asked": SHUT,
+    "attaching-applied": (A, frozenset()),
+    "on-a": (A, frozenset()),
+    "on-a-and-b": (A, frozenset({B})),
+    "on-b": (B, frozenset()),
+    "releasing-shut": SHUT,
+    "releasing-unanswered": (A, frozenset()),
+    "quarantined": SHUT,
+    "another-quarantined": SHUT,
+    "gateway-of-a": (A, frozenset()),
+    "gateway-of-b": (B, frozenset()),
+    "a-bmc": (BMC, frozenset()),
+    "the-bmc-server": (BMC, frozenset()),
+}
+STATES = {
+    "free": NodeState.FREE,
+    "attaching-asked": NodeState.ALLOCATED,
+    "attaching-applied": NodeState.ALLOCATED,
+    "releasing-shut": NodeState.RELEASING,
+    "releasing-unanswered": NodeState.RELEASING,
+    "quarantined": NodeState.QUARANTINED,
+}
+#: As sent by any station; the second list hops: no frame of these may be heard but by the outer tag's own network.
+TAGS = ((), (0,), (A,), (B,), (BMC,), (1,), (4095,))
+HOPS = ((A, B), (B, A), (0, A), (0, B), (0, BMC), (A, BMC), (B, BMC), (4095, A), (A, A), (0, 0, B), (A, 0, B))
+
+#: Kinds of frames, by the sender's MAC address: where to, and what.
+HONEST: Mapping[str, Callable[[str], tuple[str, bytes]]] = {
+    "broadcast": lambda _: (BROADCAST, frames.plain()),
+    "arp": lambda mac: (BROADCAST, frames.arp(mac, "10.0.0.20")),
+    "dhcp-question": lambda _: (BROADCAST, frames.dhcp_question()),
+    "router-question": lambda _: (ALL_ROUTERS, frames.router_question()),
+    "neighbour-question": lambda _: (ALL_NODES, frames.neighbour_question()),
+    "neighbour-answer": lambda mac: (ALL_NODES, frames.neighbour_answer(mac)),
+}
+SERVERS: Mapping[str, Callable[[str], tuple[str, bytes]]] = {
+    "dhcp-answer": lambda _: (BROADCAST, frames.dhcp_answer()),
+    "dhcpv6-answer": lambda _: (ALL_NODES, frames.dhcpv6_answer()),
+    "router-answer": lambda _: (ALL_NODES, frames.router_answer()),
+    "gateway-arp": lambda mac: (BROADCAST, frames.arp(mac, frames.GATEWAY, is_answer=True)),
+}
+
+
+@pytest.fixture(scope="module")
+def hall(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite_file: Path) -> Iterator[Hall]:
+    """All nodes, each in its state, on one switch."""
+    folder = tmp_path_factory.mktemp("isolation")
+    shutil.copyfile(migrated_sqlite_file, folder / "m.db")
+    with isolation_hall(folder, folder / "m.db") as running:
+        yield running
+
+
+def network_of(sender: str, tags: tuple[int, ...]) -> int | None:
+    """Say on which network a frame is; None where it must be dropped."""
+    native, tagged = CARRIES[sender]
+    if not tags or tags[0] == 0:
+        return native
+    # A trunk also takes its native network's own tag: that is the same network.
+    return tags[0] if tags[0] in tagged or (tagged and tags[0] == native) else None
+
+
+def hearers(sender: str, vid: int | None) -> dict[str, tuple[int, ...]]:
+    """Say who is on a network but the sender, and with which tag it hears of it."""
+    if vid is None:
+        return {}
+    return {
+        name: () if native == vid else (vid,)
+        for name, (native, tagged) in CARRIES.items()
+        if name != sender and (native == vid or vid in tagged)
+    }
+
+
+def test_the_states_are_what_they_are_called(hall: Hall) -> None:
+    assert {state: hall.now_of(state) for state in STATES} == STATES
+    assert set(CARRIES) == {*NODES, *GATEWAYS, *BMCS}
+
+
+@pytest.mark.parametrize("sender", CARRIES)
+def test_frames_reach_their_own_network_and_no_other(hall: Hall, sender: str) -> None:
+    mac, wrong = hall.stations[sender].mac, []
+    kinds = {**HONEST, **(SERVERS if sender in GATEWAYS else {})}
+    sent = {}
+    for kind, make in kinds.items():
+        for tags in TAGS:
+            target, content = make(mac)
+            told = frame(mac, target, content, vids=tags)
+            sent[mark_in(told)] = (kind, tags, told)
+    heard = hall.hear(sender, [told for _, _, told in sent.values()])
+    for mark, (kind, tags, _) in sent.items():
+        got = heard.get(mark, {}) if mark else {}
+        if got != hearers(sender, network_of(sender, tags)):
+            wrong.append((kind, tags, got))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("sender", CARRIES)
+def test_no_frame_hops_by_several_tags(hall: Hall, sender: str) -> None:
+    mac = hall.stations[sender].mac
+    sent = [(tags, frame(mac, BROADCAST, frames.plain(), vids=tags)) for tags in HOPS]
+    heard = hall.hear(sender, [told for _, told in sent])
+    wrong = []
+    for tags, told in sent:
+        own = hearers(sender, network_of(sender, tags))
+        wrong += [(tags, name) for name in heard.get(mark_in(told) or b"", {}) if name not in own]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("sender", CARRIES)
+def test_frames_to_one_machine_reach_no_other_network(hall: Hall, sender: str) -> None:
+    mac = hall.stations[sender].mac
+    sent = {
+        name: frame(mac, station.mac, frames.ipv4("10.0.0.20", "10.0.0.21", frames.udp(999, 999)))
+        for name, station in hall.stations.items()
+        if name != sender
+    }
+    heard = hall.hear(sender, list(sent.values()))
+    reached = {name for name, told in sent.items() for hearer in heard.get(mark_in(told) or b"", {}) if hearer == name}
+    assert reached == set(hearers(sender, CARRIES[sender][0]))
+    strangers = {hearer for names in heard.values() for hearer in names} - reached
+    assert strangers == set()
