@@ -106,6 +106,15 @@ def _no_disk(world: World, _: NodeId) -> None:
     assert world.disks.list().disks == frozenset()
 
 
+def _create_blank(world: World) -> tuple[NodeId, OperationId]:
+    disk = replace(disk_of(world), image_id=None)
+    return begun(world, lambda tx: storage.request_create(tx, world.clock.now(), disk=disk, actor_id=None))
+
+
+def _created_blank(world: World, _: NodeId) -> None:
+    assert not any(content(world, only_disk(world).id))
+
+
 def _create_from_snapshot(world: World) -> tuple[NodeId, OperationId]:
     old, snapshot = ready_snapshot(world)
     disk = replace(disk_of(world, snapshot=snapshot), name="again")
@@ -361,6 +370,7 @@ def _import_verb(upload_format: ImageFormat, steps: int) -> Verb:
 
 STORAGE_VERBS = (
     _verb("create-disk", _create, _created, _no_disk, "clone-disk"),
+    _verb("create-blank-disk", _create_blank, _created_blank, _no_disk, "clone-disk"),
     _verb("create-disk-from-snapshot", _create_from_snapshot, _created_from_snapshot, _no_disk, "clone-disk"),
     _verb("snapshot-disk", _snapshot, _snapshot_taken, _no_snapshot, "snapshot-disk"),
     _verb("delete-snapshot", _delete_snapshot, _no_snapshot, None, ""),

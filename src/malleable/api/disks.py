@@ -92,7 +92,7 @@ def disk_list(request: Request, after: After = None, limit: Limit = 100, project
 
 @routes.post("/disks", status_code=202, response_model=OperationView)
 def disk_create(request: Request, body: DiskRequest) -> Response:
-    """Clone a disk from an image or from a snapshot."""
+    """Clone a disk from an image or from a snapshot, or make a blank one."""
     call = call_of(request)
     wish = DiskWish(
         name=body.name, project=body.project, image=body.image, snapshot=body.snapshot, size_bytes=body.size_bytes

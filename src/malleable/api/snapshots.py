@@ -28,7 +28,7 @@ def snapshot_view(shown: Shown[Snapshot]) -> SnapshotView:
         disk_id=snapshot.disk_id,
         disk=names[snapshot.disk_id] if snapshot.disk_id else None,
         image_id=snapshot.image_id,
-        image=names[snapshot.image_id],
+        image=names[snapshot.image_id] if snapshot.image_id else None,
         state=snapshot.state,
         size_bytes=snapshot.size_bytes,
         created_at=snapshot.created_at,

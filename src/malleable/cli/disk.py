@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    noun = group(app, "disk", "Disks: clones of images that outlive the node they run on.")
+    noun = group(app, "disk", "Disks: clones of images, and blank ones for data, that outlive the node they are on.")
     register(
         noun,
         {
@@ -44,7 +44,7 @@ def disk_list(session: Session) -> None:
         Column(title="project", cell=lambda disk: disk.project, is_minor=True),
         Column(title="state", cell=lambda disk: disk.state),
         Column(title="runs on", cell=lambda disk: disk.node or "-"),
-        Column(title="from", cell=lambda disk: disk.snapshot or disk.image, is_minor=True),
+        Column(title="from", cell=lambda disk: disk.snapshot or disk.image or "blank", is_minor=True),
         Column(title="size", cell=lambda disk: size(disk.size_bytes), is_number=True),
         Column(title="age", cell=lambda disk: age(disk.created_at, now), is_number=True, is_minor=True),
     ]
@@ -60,7 +60,7 @@ def disk_show(session: Session, disk: DiskArgument) -> None:
         "project": found.project,
         "state": found.state,
         "runs on": found.node or "no node",
-        "image": found.image,
+        "image": found.image or "none: it was made blank",
         "snapshot": found.snapshot or "",
         "size": size(found.size_bytes),
         "age": age(found.created_at, session.now()),
@@ -81,11 +81,12 @@ def disk_create(
         typer.Option(metavar="SNAPSHOT", autocompletion=completion.snapshots, help="What to clone instead."),
     ] = None,
     capacity: Annotated[
-        str | None, typer.Option("--size", metavar="SIZE", help="Larger than what is cloned, e.g. 20G.")
+        str | None,
+        typer.Option("--size", metavar="SIZE", help="Of a blank disk, or larger than what is cloned: 20G."),
     ] = None,
     watch: Watch = True,
 ) -> None:
-    """Clone a disk from an image or a snapshot; the time it takes does not depend on the size."""
+    """Clone a disk from an image or a snapshot, or make a blank one; no size makes it take longer."""
     from malleable.wire.disks import DiskRequest
 
     size_bytes = parse_size(capacity) if capacity else None

@@ -59,7 +59,7 @@ def snapshot_show(session: Session, snapshot: SnapshotArgument) -> None:
         "name": found.name,
         "project": found.project,
         "disk": found.disk or "gone",
-        "boots as": found.image,
+        "boots as": found.image or "nothing: its disk was made blank",
         "state": found.state,
         "size": size(found.size_bytes),
         "age": age(found.created_at, session.now()),

@@ -61,7 +61,7 @@ class StorageCalls(Connection):
         return self.get(v1("disks", disk), DiskView, {"project": project})
 
     def disk_create(self, request: DiskRequest) -> OperationView:
-        """Begin to clone a disk from an image; ``result.disk_id`` names it."""
+        """Begin to clone a disk, or to make a blank one; ``result.disk_id`` names it."""
         return self.post("/v1/disks", OperationView, request)
 
     def disk_rename(self, disk: str, name: str, *, project: str | None = None) -> DiskView:

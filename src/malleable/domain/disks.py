@@ -26,7 +26,7 @@ class Disk:
     id: DiskId
     name: str
     project_id: ProjectId
-    image_id: ImageId  #: what it boots as, also when it was cloned from a snapshot
+    image_id: ImageId | None  #: what it boots as, also when it was cloned from a snapshot; None: it was made blank
     snapshot_id: SnapshotId | None = None  #: what it was cloned from, if not from the image; None when that is gone
     state: DiskState
     size_bytes: int
@@ -49,7 +49,7 @@ class Snapshot:
     name: str
     project_id: ProjectId
     disk_id: DiskId | None  #: None when the disk is gone
-    image_id: ImageId  #: what its disk boots as
+    image_id: ImageId | None  #: what its disk boots as; None: its disk was made blank
     state: SnapshotState
     size_bytes: int
     created_at: datetime

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from malleable.domain.disks import Disk, DiskState, Target
+from malleable.domain.disks import Disk, DiskState, Snapshot, Target
 from malleable.domain.errors import Invalid
-from malleable.domain.ids import DiskId, NodeId, new_id
+from malleable.domain.ids import DiskId, NodeId, ProjectId, new_id
+from malleable.domain.images import Image
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
@@ -26,7 +27,7 @@ class PlacedDisk:
 
     disk: Disk
     project: str
-    image: str
+    image: str | None
     snapshot: str | None
     node_id: NodeId | None
     node: str | None
@@ -38,7 +39,7 @@ class PlacedDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskWish:
-    """A disk to be cloned: from an image or from a snapshot."""
+    """A disk to be cloned from an image or a snapshot, or to be made blank, of ``size_bytes``."""
 
     name: str
     project: str | None
@@ -73,28 +74,21 @@ class Disks:
             return _placed(tx, [disk])[0]
 
     def disk_create(self, caller: Caller, wish: DiskWish) -> Operation:
-        """Begin to clone a disk from an image or a snapshot. Errors: Invalid, NotFound, Forbidden, Conflict."""
-        if (wish.image is None) == (wish.snapshot is None):
+        """Begin to clone a disk, or to make a blank one. Errors: Invalid, NotFound, Forbidden, Conflict."""
+        if wish.image is not None and wish.snapshot is not None:
             raise Invalid("Name either an image or a snapshot.", fix="Give image= or snapshot=, what to clone.")
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = project_for(tx, caller, wish.project, "disk_create")
-            snapshot = None
-            if wish.snapshot is not None:
-                snapshot = find_owned(tx, tx.snapshots, caller, "snapshot_get", wish.snapshot, str(project_id))
-                if snapshot.project_id != project_id:
-                    raise not_found(f"snapshot {shown(wish.snapshot)}")
-                image = tx.images.get(snapshot.image_id)
-            else:
-                image = find_image(tx, caller, wish.image or "", project_id)
+            origin = _origin(tx, caller, wish, project_id)
             disk = Disk(
                 id=DiskId(new_id()),
                 name=wish.name,
                 project_id=project_id,
-                image_id=image.id,
-                snapshot_id=snapshot.id if snapshot else None,
+                image_id=origin.id if isinstance(origin, Image) else origin and origin.image_id,
+                snapshot_id=origin.id if isinstance(origin, Snapshot) else None,
                 state=DiskState.CREATING,
-                size_bytes=grown(snapshot or image, wish.size_bytes),
+                size_bytes=grown(origin, wish.size_bytes) if origin else _blank_size(wish),
                 created_at=now,
             )
             operation = storage.request_create(tx, now, disk=disk, actor_id=caller.user_id)
@@ -141,6 +135,29 @@ class Disks:
             return listed(found, page, _target_names(tx, found))
 
 
+def _origin(tx: Transaction, caller: Caller, wish: DiskWish, project_id: ProjectId) -> Image | Snapshot | None:
+    """Find what is to be cloned; None: the disk is to be blank. Errors: NotFound, Conflict."""
+    if wish.image is not None:
+        return find_image(tx, caller, wish.image, project_id)
+    if wish.snapshot is None:
+        return None
+    snapshot = find_owned(tx, tx.snapshots, caller, "snapshot_get", wish.snapshot, str(project_id))
+    if snapshot.project_id != project_id:
+        raise not_found(f"snapshot {shown(wish.snapshot)}")
+    return snapshot
+
+
+def _blank_size(wish: DiskWish) -> int:
+    """Return the size of a blank disk. Errors: Invalid when it is not named."""
+    if wish.size_bytes is None:
+        raise Invalid(
+            "A blank disk needs a size.",
+            code="size-needed",
+            fix="Give size_bytes=, or image= or snapshot= for what to clone.",
+        )
+    return wish.size_bytes
+
+
 def _placed(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ...]:
     """Join disks with their names and nodes; five queries however many disks."""
     ids = [disk.id for disk in disks]
@@ -153,7 +170,7 @@ def _placed(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ...]:
         PlacedDisk(
             disk=disk,
             project=projects[disk.project_id],
-            image=images[disk.image_id],
+            image=images[disk.image_id] if disk.image_id else None,
             snapshot=snapshots.get(disk.snapshot_id) if disk.snapshot_id else None,
             node_id=node_id,
             node=nodes[node_id] if node_id else None,

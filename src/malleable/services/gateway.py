@@ -184,7 +184,7 @@ def _intents(tx: Transaction, boots: Sequence[Boot], attachments: Mapping[UUID, 
         return []
     targets = {t.id: t for t in tx.targets.list(id=[b.target_id for b in boots if b.target_id is not None])}
     disks = {d.id: d.image_id for d in tx.disks.list(id=[t.disk_id for t in targets.values()])} if targets else {}
-    images = {i.id: i for i in tx.images.list(id=set(disks.values()))} if disks else {}
+    images: dict[ImageId | None, Image] = {i.id: i for i in tx.images.list(id=set(disks.values()))} if disks else {}
     intents = []
     for boot in boots:
         target = targets.get(boot.target_id) if boot.target_id is not None else None

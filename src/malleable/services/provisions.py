@@ -91,7 +91,7 @@ class Provisions:
             else:
                 raise Invalid(f"Disk {disk.name} runs nowhere.", code="network-needed", fix="Name a network.")
             chosen = find_node(tx, caller, "node_get", node)
-            image = tx.images.get(disk.image_id)
+            image = image_of(tx, disk)
             wish = _wish(tx, caller, node=chosen, disk=disk, image=image, network=where, boot=boot)
             operation = move.request(tx, now, wish)
             _want_within_quota(tx, wish)
@@ -120,7 +120,7 @@ class Provisions:
     ) -> tuple[Disk | None, Image]:
         if wish.disk is not None:
             disk = find_owned(tx, tx.disks, caller, "disk_use", wish.disk, str(project_id))
-            return disk, tx.images.get(disk.image_id)
+            return disk, image_of(tx, disk)
         image = find_image(tx, caller, wish.image or "", project_id)
         if image.state is not ImageState.SEALED:
             raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
@@ -179,6 +179,17 @@ def find_image(tx: Transaction, caller: Caller, ref: str, project_id: ProjectId)
         # Its owner could not delete it as long as another project's disk depends on it, and would not see why.
         raise not_found(f"image {shown(ref)}")
     return image
+
+
+def image_of(tx: Transaction, origin: Disk | Snapshot) -> Image:
+    """Read what a disk, or a snapshot of one, boots as. Errors: Conflict for what was made blank."""
+    if origin.image_id is None:
+        raise Conflict(
+            f"{type(origin).__name__} {origin.name} was made blank: nothing is known of how it boots.",
+            code="nothing-to-boot",
+            fix="Boot a disk cloned from an image; a blank one is for data.",
+        )
+    return tx.images.get(origin.image_id)
 
 
 def grown(origin: Image | Snapshot, size_bytes: int | None) -> int:

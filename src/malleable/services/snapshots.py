@@ -14,6 +14,7 @@ from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, names_of
 from malleable.services.parts import Listed, Parts, Shown
+from malleable.services.provisions import image_of
 from malleable.services.quotas import want_within_quota
 from malleable.workflows import snapshots
 
@@ -88,7 +89,7 @@ class Snapshots:
             owner = None if wish.is_golden else snapshot.project_id
             require(caller, "image_create", project_id=owner)
             image = replace(
-                tx.images.get(snapshot.image_id),
+                image_of(tx, snapshot),
                 id=ImageId(new_id()),
                 name=wish.name,
                 project_id=owner,

@@ -12,7 +12,7 @@ from malleable.wire.shapes import MAX_BYTES, Answer, Name, Open, Ref, Request
 
 
 class DiskRequest(Request):
-    """A new disk, cloned from an image or from a snapshot; grown when ``size_bytes`` is larger than that."""
+    """A new disk: a clone of an image or of a snapshot, grown when ``size_bytes`` is larger; blank without either."""
 
     name: Name
     project: Ref | None = None
@@ -35,14 +35,17 @@ class DiskNameRequest(Request):
 
 
 class DiskView(Answer):
-    """A disk; ``node`` is where it runs, ``snapshot`` what it was cloned from if that is still there."""
+    """A disk; ``node`` is where it runs, ``snapshot`` what it was cloned from if that is still there.
+
+    ``image`` is null for a disk that was made blank.
+    """
 
     id: Open[UUID]
     name: Open[str]
     project_id: Open[UUID]
     project: Open[str]
-    image_id: Open[UUID]
-    image: Open[str]
+    image_id: Open[UUID | None]
+    image: Open[str | None]
     snapshot_id: Open[UUID | None] = None
     snapshot: Open[str | None] = None
     state: Open[DiskState]

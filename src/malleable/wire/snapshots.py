@@ -38,7 +38,7 @@ class GrowRequest(Request):
 
 
 class SnapshotView(Answer):
-    """A snapshot; ``disk`` is null when its disk is gone."""
+    """A snapshot; ``disk`` is null when its disk is gone, ``image`` when that was made blank."""
 
     id: Open[UUID]
     name: Open[str]
@@ -46,8 +46,8 @@ class SnapshotView(Answer):
     project: Open[str]
     disk_id: Open[UUID | None]
     disk: Open[str | None]
-    image_id: Open[UUID]
-    image: Open[str]
+    image_id: Open[UUID | None]
+    image: Open[str | None]
     state: Open[SnapshotState]
     size_bytes: Open[int]
     created_at: Open[datetime]

@@ -25,19 +25,21 @@ def disk_of(context: Context) -> Disk:
 
 
 def clone(context: Context) -> Done:
-    """Make the disk from its image or snapshot if it is not there yet."""
+    """Make the disk, from its image or snapshot or blank, if it is not there yet."""
     disk = disk_of(context)
     if disk.state is not DiskState.CREATING:
         return Done(evidence={"disk": "was there"})
     if disk.snapshot_id is not None:
         context.drivers.disks.clone_snapshot(disk.snapshot_id, disk.id, size_bytes=disk.size_bytes)
-    else:
+    elif disk.image_id is not None:
         context.drivers.disks.clone(disk.image_id, disk.id, size_bytes=disk.size_bytes)
+    else:
+        context.drivers.disks.make_blank(disk.id, size_bytes=disk.size_bytes)
 
     def write(tx: Transaction) -> None:
         tx.disks.change(disk.id, state=DiskState.READY)
 
-    return Done(evidence={"disk": "cloned"}, write=write, result={"disk_id": str(disk.id)})
+    return Done(evidence={"disk": "made"}, write=write, result={"disk_id": str(disk.id)})
 
 
 def discard(context: Context) -> Done:

@@ -22,9 +22,9 @@ UPLOAD, FILES, TAKEN, RAW = "content", "files", "taken", "raw"
 
 
 def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
-    """Add the disk and begin to clone it. Errors: Conflict when the name is taken or its origin is not ready."""
-    image = tx.images.get(disk.image_id)
-    if image.state is not ImageState.SEALED:
+    """Add the disk and begin to make it. Errors: Conflict when the name is taken or its origin is not ready."""
+    image = tx.images.get(disk.image_id) if disk.image_id else None
+    if image is not None and image.state is not ImageState.SEALED:
         raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
     arguments: dict[str, object] = {"name": disk.name, "disk_id": str(disk.id), "makes_disk": True}
     if disk.snapshot_id is not None:

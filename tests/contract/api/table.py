@@ -283,6 +283,13 @@ TABLE = (
         body={"name": "d", "image": "{image:beta}"},
         note="another project's image; people of one project need not name it",
     ),
+    Row(
+        "POST /v1/disks",
+        "/v1/disks",
+        (403, 202, 404, 403, 202, 404, 403, 202),
+        body={"name": "d", "size_bytes": 1 << 30, "project": "alpha"},
+        note="blank",
+    ),
     Row("GET /v1/disks/{disk}", "/v1/disks/{disk:alpha}", READERS),
     Row("DELETE /v1/disks/{disk}", "/v1/disks/{spare:alpha}", members(202)),
     Row(

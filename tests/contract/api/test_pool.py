@@ -23,6 +23,7 @@ def whole_site(site: Site) -> Site:
     """The site, with everything in its pool that its database knows."""
     with site.store.reading() as tx:
         for disk in tx.disks.list():
+            assert disk.image_id is not None
             site.disks.clone(disk.image_id, disk.id, size_bytes=disk.size_bytes)
         for snapshot in tx.snapshots.list():
             assert snapshot.disk_id is not None

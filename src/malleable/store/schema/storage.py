@@ -40,7 +40,7 @@ disks = Table(
     identity(),
     words("name"),
     to("project_id", "projects", is_indexed=False),
-    to("image_id", "images"),
+    to("image_id", "images", nullable=True),
     Column("snapshot_id", Id),  # outlived: no foreign key
     Column("state", EnumText(DiskState), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
@@ -56,7 +56,7 @@ snapshots = Table(
     words("name"),
     to("project_id", "projects", is_indexed=False),
     Column("disk_id", Id, ForeignKey("disks.id", ondelete="SET NULL"), index=True),
-    to("image_id", "images"),
+    to("image_id", "images", nullable=True),
     Column("state", EnumText(SnapshotState), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     created(),
