@@ -19,10 +19,10 @@ def make_pool(settings: Settings, socket_of: Callable[[NetworkId], Path]) -> tup
     from malleable.drivers.target.tgt import TgtTargets
 
     if settings.pool.driver == "rbd":
-        from malleable.drivers.storage.rbd import RbdDisks
         from malleable.drivers.storage.rbd_cluster import RbdSettings
+        from malleable.drivers.storage.rbd_process import apart
 
-        ceph = RbdDisks(
+        ceph = apart(
             RbdSettings(
                 conf=settings.pool.ceph_conf,
                 user=settings.pool.ceph_user,

@@ -11,9 +11,9 @@ from tests.contract.disks.conftest import Bench
 
 from malleable.domain.ids import DiskId, ImageId
 from malleable.drivers.storage import rbd_index, rbd_sealing
-from malleable.drivers.storage.rbd import RbdDisks
 from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdSettings
 from malleable.drivers.storage.rbd_library import rbd
+from malleable.drivers.storage.rbd_process import DisksApart, apart
 
 
 def settings_of(cluster: Ceph, cache_dir: Path) -> RbdSettings:
@@ -25,7 +25,7 @@ def settings_of(cluster: Ceph, cache_dir: Path) -> RbdSettings:
 
 
 @contextmanager
-def rbd_bench(disks: RbdDisks, settings: RbdSettings, folder: Path) -> Iterator[Bench]:
+def rbd_bench(disks: DisksApart, settings: RbdSettings, folder: Path) -> Iterator[Bench]:
     cluster = RbdCluster(settings)
 
     @contextmanager
@@ -56,7 +56,7 @@ def rbd_bench(disks: RbdDisks, settings: RbdSettings, folder: Path) -> Iterator[
                 image.resize(entry.size_bytes - 512)
                 image.create_snap(rbd_sealing.SNAPSHOT)
 
-    full = RbdDisks(replace(settings, reserve_bytes=1 << 60))
+    full = apart(replace(settings, reserve_bytes=1 << 60))
     yield Bench(
         disks=disks,
         folder=folder,
@@ -72,7 +72,7 @@ def rbd_bench(disks: RbdDisks, settings: RbdSettings, folder: Path) -> Iterator[
     full.close()
 
 
-def empty(disks: RbdDisks) -> None:
+def empty(disks: DisksApart) -> None:
     """Delete all that a test left."""
     things = disks.list()
     for disk_id in things.disks:

@@ -33,6 +33,7 @@ from malleable.drivers.storage.folder import GIB
 from malleable.drivers.storage.rbd import RbdDisks
 from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_library import rbd
+from malleable.drivers.storage.rbd_process import DisksApart, RbdProcess, apart
 from malleable.drivers.target.tgt import TgtTargets
 from malleable.drivers.target.tgt_control import Denied, Mode, Op, TgtControl
 from malleable.sim import ceph as sim_ceph
@@ -55,22 +56,22 @@ def settings(ceph: Ceph, tmp_path: Path) -> RbdSettings:
 
 
 @pytest.fixture(scope="module")
-def one_connection(ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RbdDisks]:
-    disks = RbdDisks(settings_of(ceph, tmp_path_factory.mktemp("cache")))
+def one_connection(ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DisksApart]:
+    disks = apart(settings_of(ceph, tmp_path_factory.mktemp("cache")))
     yield disks
     # Closed before the cluster goes: a client waits for it at its end.
     disks.close()
 
 
 @pytest.fixture
-def disks(one_connection: RbdDisks) -> Iterator[RbdDisks]:
+def disks(one_connection: DisksApart) -> Iterator[DisksApart]:
     """The pool, emptied after the test."""
     yield one_connection
     empty(one_connection)
 
 
 @pytest.fixture
-def bench(disks: RbdDisks, settings: RbdSettings, tmp_path: Path) -> Iterator[Bench]:
+def bench(disks: DisksApart, settings: RbdSettings, tmp_path: Path) -> Iterator[Bench]:
     with rbd_bench(disks, settings, tmp_path) as bench:
         yield bench
 
@@ -99,13 +100,42 @@ def nodes(tgt_room: TgtRoom, tmp_path: Path) -> Iterator[targets.RealNodes]:
 
 
 @pytest.fixture
-def tgt(tgt_room: TgtRoom, nodes: targets.RealNodes, disks: RbdDisks) -> Iterator[targets.Bench]:
+def pool(settings: RbdSettings) -> Iterator[RbdPool]:
+    cluster = RbdCluster(settings)
+    with cluster.opened("test") as pool:
+        yield pool
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def other_room() -> Iterator[TgtRoom]:
+    """Another tenant's namespace and tgtd, with disks that are files."""
+    with tempfile.TemporaryDirectory(prefix="mtgt") as folder, contextlib.closing(TgtRoom(Path(folder))) as room:
+        yield room
+
+
+@pytest.fixture
+def neighbour(other_room: TgtRoom, tmp_path: Path) -> Iterator[targets.Bench]:
+    nodes = targets.RealNodes(room=other_room, folder=tmp_path)
+    yield targets.real_bench(TgtTargets(other_room.socket_of), NetworkId(new_id()), nodes)
+    nodes.close()
+    targets.empty(other_room)
+
+
+@pytest.fixture
+def tgt(
+    tgt_room: TgtRoom, nodes: targets.RealNodes, neighbour: targets.Bench, disks: DisksApart, pool: RbdPool
+) -> Iterator[targets.Bench]:
     """The real daemon on disks in Ceph, emptied after the test."""
 
-    def new_disk() -> DiskHandle:
+    def new_disk(content: bytes = b"") -> DiskHandle:
         disk_id = DiskId(new_id())
         disks.make_blank(disk_id, size_bytes=targets.DISK_BYTES)
-        return disks.handle(disk_id)
+        handle = disks.handle(disk_id)
+        if content:
+            with pool.image(handle.path.rpartition("/")[2], is_read_only=False) as image:
+                image.write(content, 0)
+        return handle
 
     driver = TgtTargets(tgt_room.socket_of, shut_out=disks.shut_out)
     network_id = NetworkId(new_id())
@@ -116,6 +146,8 @@ def tgt(tgt_room: TgtRoom, nodes: targets.RealNodes, disks: RbdDisks) -> Iterato
         open=nodes.open,
         stop=tgt_room.stop,
         start=tgt_room.start,
+        neighbour=lambda: neighbour,
+        many=8,  # a tenth of a second each
     )
     if tgt_room.process is None:
         tgt_room.start()
@@ -146,7 +178,7 @@ def test_flushed_bytes_survive_the_kill_of_the_daemon(tgt: targets.Bench, tgt_ro
     assert time.monotonic() - begun < 4
 
 
-def test_a_disk_of_a_killed_daemon_is_deleted_at_once(tgt: targets.Bench, tgt_room: TgtRoom, disks: RbdDisks) -> None:
+def test_a_disk_of_a_killed_daemon_is_deleted_at_once(tgt: targets.Bench, tgt_room: TgtRoom, disks: DisksApart) -> None:
     disk_id = DiskId(new_id())
     disks.make_blank(disk_id, size_bytes=MIB)
     login = tgt.login(tgt.export(disks.handle(disk_id)))
@@ -159,7 +191,7 @@ def test_a_disk_of_a_killed_daemon_is_deleted_at_once(tgt: targets.Bench, tgt_ro
 
 
 def test_a_daemon_that_lost_its_disk_writes_no_more(
-    tgt: targets.Bench, disks: RbdDisks, nodes: targets.RealNodes
+    tgt: targets.Bench, disks: DisksApart, nodes: targets.RealNodes
 ) -> None:
     export = tgt.export()
     lost = tgt.login(export)
@@ -177,7 +209,7 @@ def test_a_daemon_that_lost_its_disk_writes_no_more(
     assert tgt.login(tgt.export(export.handle)).read(0, 1536) == b"old" * 512
 
 
-def test_a_disk_in_use_is_snapshotted_and_grown(tgt: targets.Bench, disks: RbdDisks, bench: Bench) -> None:
+def test_a_disk_in_use_is_snapshotted_and_grown(tgt: targets.Bench, disks: DisksApart, bench: Bench) -> None:
     disk_id = DiskId(new_id())
     disks.make_blank(disk_id, size_bytes=4 * MIB)
     login = tgt.login(tgt.export(disks.handle(disk_id)))
@@ -227,13 +259,13 @@ def test_tgtd_knows_no_namespace(tgt_room: TgtRoom, ceph: Ceph, settings: RbdSet
 
 
 @contextlib.contextmanager
-def namespaced(ceph: Ceph, folder: Path) -> Iterator[RbdDisks]:
+def namespaced(ceph: Ceph, folder: Path) -> Iterator[DisksApart]:
     """Use a namespace of the pool, as the administrator."""
     layout = ceph.layout
     settings = dataclasses.replace(settings_of(ceph, folder), conf=layout.cluster_conf, user="admin")
     with RbdCluster(settings).opened("make a namespace") as pool:
         rbd().RBD().namespace_create(pool.ioctx, "apart")
-    disks = RbdDisks(dataclasses.replace(settings, namespace="apart"))
+    disks = apart(dataclasses.replace(settings, namespace="apart"))
     yield disks
     empty(disks)
     with RbdCluster(settings).opened("remove a namespace") as pool:
@@ -241,7 +273,7 @@ def namespaced(ceph: Ceph, folder: Path) -> Iterator[RbdDisks]:
     disks.close()
 
 
-def test_a_namespace_is_a_pool_of_its_own(ceph: Ceph, disks: RbdDisks, bench: Bench, tmp_path: Path) -> None:
+def test_a_namespace_is_a_pool_of_its_own(ceph: Ceph, disks: DisksApart, bench: Bench, tmp_path: Path) -> None:
     image_id = bench.image()
     with namespaced(ceph, tmp_path) as apart:
         assert not apart.list().images
@@ -249,14 +281,6 @@ def test_a_namespace_is_a_pool_of_its_own(ceph: Ceph, disks: RbdDisks, bench: Be
         apart.seal(other, bench.source()[0], sha256=None)
         apart.clone(other, DiskId(new_id()), size_bytes=0)
         assert disks.list().images == {image_id}
-
-
-@pytest.fixture
-def pool(settings: RbdSettings) -> Iterator[RbdPool]:
-    cluster = RbdCluster(settings)
-    with cluster.opened("test") as pool:
-        yield pool
-    cluster.close()
 
 
 def leftover(pool: RbdPool) -> str:
@@ -267,7 +291,7 @@ def leftover(pool: RbdPool) -> str:
 
 
 def test_rubbish_of_a_crash_is_never_seen_and_swept_once_it_is_old(
-    pool: RbdPool, disks: RbdDisks, settings: RbdSettings
+    pool: RbdPool, disks: DisksApart, settings: RbdSettings
 ) -> None:
     name = leftover(pool)
     assert not disks.list().disks
@@ -304,7 +328,7 @@ def test_what_is_being_written_or_swept_by_another_is_left_alone(pool: RbdPool, 
 
 
 def test_a_deleted_image_goes_for_good_with_its_last_clone(
-    pool: RbdPool, disks: RbdDisks, bench: Bench, settings: RbdSettings
+    pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings
 ) -> None:
     image_id = bench.image()
     first, last = bench.clone(image_id), bench.clone(image_id)
@@ -320,7 +344,7 @@ def test_a_deleted_image_goes_for_good_with_its_last_clone(
 
 
 def test_rolled_back_and_deleted_disks_leave_nothing_once_their_snapshots_go(
-    pool: RbdPool, disks: RbdDisks, bench: Bench, settings: RbdSettings
+    pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings
 ) -> None:
     disk_id = DiskId(new_id())
     disks.make_blank(disk_id, size_bytes=MIB)
@@ -335,13 +359,13 @@ def test_rolled_back_and_deleted_disks_leave_nothing_once_their_snapshots_go(
     assert rbd_names(settings) == (set(), set())
 
 
-def test_a_check_leaves_nothing(disks: RbdDisks, settings: RbdSettings) -> None:
+def test_a_check_leaves_nothing(disks: DisksApart, settings: RbdSettings) -> None:
     disks.check()
     assert rbd_names(settings) == (set(), set())
 
 
 def test_local_copies_of_files_go_with_their_image(
-    disks: RbdDisks, bench: Bench, settings: RbdSettings, ceph: Ceph, tmp_path: Path
+    disks: DisksApart, bench: Bench, settings: RbdSettings, ceph: Ceph, tmp_path: Path
 ) -> None:
     elsewhere = RbdDisks(settings_of(ceph, tmp_path / "elsewhere"))
     path, _ = bench.source(b"kernel")
@@ -367,7 +391,7 @@ def daemon_pid(ceph: Ceph, daemon: str) -> int:
 
 
 def test_a_ceph_that_does_not_answer_is_unreachable_in_time(
-    ceph: Ceph, disks: RbdDisks, bench: Bench, settings: RbdSettings
+    ceph: Ceph, disks: DisksApart, bench: Bench, settings: RbdSettings
 ) -> None:
     image_id = bench.image()
     impatient = RbdDisks(dataclasses.replace(settings, timeout_s=2))
@@ -419,7 +443,7 @@ def is_written_to(pool: RbdPool) -> bool:
 
 
 def test_a_seal_that_was_killed_leaves_nothing_to_be_seen_and_is_repeated(
-    pool: RbdPool, disks: RbdDisks, settings: RbdSettings, tmp_path: Path
+    pool: RbdPool, disks: DisksApart, settings: RbdSettings, tmp_path: Path
 ) -> None:
     source, image_id = tmp_path / "source", ImageId(new_id())
     source.write_bytes(os.urandom(MIB) * 256)
@@ -438,7 +462,7 @@ def test_a_seal_that_was_killed_leaves_nothing_to_be_seen_and_is_repeated(
     rbd().RBD().trash_remove(pool.ioctx, item["id"], force=True)
 
 
-def test_a_client_that_was_shut_out_comes_back(disks: RbdDisks, settings: RbdSettings, ceph: Ceph) -> None:
+def test_a_client_that_was_shut_out_comes_back(disks: DisksApart, settings: RbdSettings, ceph: Ceph) -> None:
     mine = RbdDisks(settings)
     mine.list()
     cluster: RbdCluster = mine._cluster
@@ -452,6 +476,48 @@ def test_a_client_that_was_shut_out_comes_back(disks: RbdDisks, settings: RbdSet
         mine.list()
     assert mine.list() == suite.NOTHING
     mine.close()
+
+
+def test_a_library_that_ends_its_process_costs_no_more_than_a_repeated_call(
+    settings: RbdSettings, disks: DisksApart, tmp_path: Path
+) -> None:
+    mine = RbdProcess(settings)
+    first = mine._started()._running
+    image_id, disk_id = ImageId(new_id()), DiskId(new_id())
+    (tmp_path / "source").write_bytes(os.urandom(MIB))
+    disks.seal(image_id, tmp_path / "source", sha256=None)
+    with mine.open_image(image_id) as stream:
+        first.send_signal(signal.SIGABRT)
+        first.wait()
+        with pytest.raises(Unreachable, match="ended amid a read"):
+            stream.read()
+    mine.clone(image_id, disk_id, size_bytes=0)
+    second = mine._started()._running
+    assert second.pid != first.pid
+    assert disks.has_disk(disk_id)
+    mine.close()
+    assert second.poll() is not None
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from malleable.drivers.storage.rbd_cluster import RbdSettings
+from malleable.drivers.storage.rbd_process import RbdProcess
+conf, pool = sys.argv[1:]
+settings = RbdSettings(conf=Path(conf), user="malleable", pool=pool, cache_dir=Path("/nowhere"))
+print(RbdProcess(settings)._started()._running.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_process_ends_with_its_server_even_when_that_is_killed(settings: RbdSettings) -> None:
+    command = [sys.executable, "-c", HOLD, str(settings.conf), settings.pool]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        pid = int(server.stdout.readline())
+        server.kill()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process is gone", 30)
 
 
 def asked(settings: RbdSettings, **changes: Any) -> str:
@@ -472,7 +538,7 @@ def test_what_is_set_wrong_is_said(settings: RbdSettings, tmp_path: Path) -> Non
     assert asked(settings, pool="device_health_metrics") == "pool-credentials"
 
 
-def test_clone_takes_a_time_that_does_not_grow_with_the_size(disks: RbdDisks, bench: Bench) -> None:
+def test_clone_takes_a_time_that_does_not_grow_with_the_size(disks: DisksApart, bench: Bench) -> None:
     snapshots, times_ms = [], ([], [])  # type: ignore[var-annotated]
     for size_bytes in (2 * GIB, 20 * GIB):
         disk_id = DiskId(new_id())

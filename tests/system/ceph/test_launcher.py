@@ -14,8 +14,8 @@ from tests.contract.targets.room import wait_until
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import DiskId, new_id
-from malleable.drivers.storage.rbd import RbdDisks
 from malleable.drivers.storage.rbd_cluster import RbdSettings
+from malleable.drivers.storage.rbd_process import apart
 
 pytestmark = [pytest.mark.room, pytest.mark.slow, pytest.mark.skipif(bool(missing_for_ceph()), reason="no Ceph here")]
 
@@ -64,7 +64,7 @@ def test_up_and_up_again_and_down_leaves_no_trace(directory: Path, tmp_path: Pat
         pool=settings["CEPH_POOL"],
         cache_dir=tmp_path,
     )
-    disks = RbdDisks(pool)
+    disks = apart(pool)
     disk_id = DiskId(new_id())
     disks.make_blank(disk_id, size_bytes=1 << 20)
     os.kill(first["osd"], signal.SIGKILL)

@@ -28,8 +28,8 @@ from malleable.domain.disks import new_iqn
 from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
 from malleable.domain.ports import Export
 from malleable.domain.secrets import Secret, chap_secret
-from malleable.drivers.storage.rbd import RbdDisks
 from malleable.drivers.storage.rbd_cluster import RbdSettings
+from malleable.drivers.storage.rbd_process import DisksApart, apart
 from malleable.drivers.target.tgt import TgtTargets
 from malleable.gateway.layout import portal_socket
 from malleable.gateway.process import recorded
@@ -64,7 +64,7 @@ class Plant:
     """A Ceph, a gateway with a way to it, and the drivers of a worker."""
 
     bench: CephGatewayBench
-    disks: RbdDisks
+    disks: DisksApart
     targets: TgtTargets
 
     def clone_of(self, source: Path) -> DiskId:
@@ -128,7 +128,7 @@ def plant() -> Iterator[Plant]:
             settings = RbdSettings(
                 conf=layout.conf, user=layout.USER, pool=layout.spec.pool, cache_dir=directory / "files", timeout_s=60
             )
-            disks = RbdDisks(settings)
+            disks = apart(settings)
             socket_of = lambda network_id: portal_socket(bench.settings.run_dir, network_id)  # noqa: E731
             try:
                 yield Plant(bench=bench, disks=disks, targets=TgtTargets(socket_of, shut_out=disks.shut_out))

@@ -1,0 +1,201 @@
+"""``RbdDisks`` in a process of its own.
+
+librbd ends its process when it finds itself in a state it does not know (seen amid a clone, version 16.2.15 of Debian
+12). Apart, that costs one call that is made again, and never a server with all its requests and workers.
+"""
+
+import io
+import json
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from multiprocessing.managers import BaseManager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from malleable.domain.errors import Unreachable
+from malleable.domain.ids import ImageId
+from malleable.domain.ports import DiskHandle, Disks
+from malleable.drivers.storage.rbd import RbdDisks
+from malleable.drivers.storage.rbd_cluster import RbdSettings
+
+METHODS = tuple(name for name in vars(RbdDisks) if not name.startswith("_") and name not in {"open_image", "close"})
+#: how a call to a process that ended comes back
+GONE = (EOFError, ConnectionError)
+
+
+class DisksApart(Disks, Protocol):
+    """What of ``RbdDisks`` can be had from afar: all."""
+
+    def verify(self, image_id: ImageId) -> None:
+        """Do as ``RbdDisks.verify``."""
+
+    def shut_out(self, handle: DiskHandle) -> None:
+        """Do as ``RbdDisks.shut_out``."""
+
+    def close(self) -> None:
+        """End the process; the next call starts another."""
+
+
+class _Door(BaseManager):
+    """The way to the process, the same on both sides. Each of our threads has a thread of its own there."""
+
+
+_Door.register("file", create_method=False, exposed=("read", "seek", "tell", "close"))
+_Door.register("disks", exposed=(*METHODS, "open_image"), method_to_typeid={"open_image": "file"})
+
+
+class _Process:
+    """One process, running. It ends with us, however we end: its standard input closes then."""
+
+    def __init__(self, settings: RbdSettings) -> None:
+        """Start it; 0.3 s. Errors: Unreachable."""
+        # An abstract socket leaves no file; the key keeps all others out.
+        address, key = f"\0malleable-rbd-{secrets.token_hex(16)}", secrets.token_bytes(32)
+        self._running = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # who types Ctrl-C means us
+        )
+        assert self._running.stdin is not None
+        assert self._running.stdout is not None
+        said = {"address": address, "key": key.hex(), "settings": asdict(settings)}
+        self._running.stdin.write(json.dumps(said, default=str).encode() + b"\n")
+        self._running.stdin.flush()
+        if not self._running.stdout.readline():
+            raise Unreachable("The program that speaks to Ceph does not start.", fix="Read the server's log.")
+        door: Any = _Door(address=address, authkey=key)
+        door.connect()
+        self.disks = door.disks()
+
+    def end(self) -> None:
+        self._running.kill()
+        self._running.communicate()
+
+
+class RbdProcess:
+    """All calls of ``RbdDisks``, made in another process. Safe from many threads."""
+
+    def __init__(self, settings: RbdSettings) -> None:
+        """Do no I/O: the first call starts the process."""
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._process: _Process | None = None
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Give the call ``name``."""
+        if name not in METHODS:
+            raise AttributeError(name)
+        return partial(self._call, name)
+
+    def open_image(self, image_id: ImageId) -> BinaryIO:
+        """Do as ``Disks.open_image``."""
+        return cast(BinaryIO, io.BufferedReader(_File(self._call("open_image", image_id))))
+
+    def close(self) -> None:
+        """End the process; the next call starts another."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+    def _call(self, name: str, *args: object, **named: object) -> Any:
+        """Call ``name``, once more in a new process if it ended meanwhile: every change is idempotent by our id."""
+        process = self._started()
+        try:
+            return getattr(process.disks, name)(*args, **named)
+        except GONE:
+            self._forget(process)
+        process = self._started()
+        try:
+            return getattr(process.disks, name)(*args, **named)
+        except GONE as e:
+            self._forget(process)
+            raise Unreachable("The program that speaks to Ceph ended.", fix="Read the server's log.") from e
+
+    def _started(self) -> _Process:
+        with self._lock:
+            if self._process is None:
+                self._process = _Process(self._settings)
+            return self._process
+
+    def _forget(self, process: _Process) -> None:
+        with self._lock:
+            if self._process is process:
+                self._process = None
+        process.end()
+
+
+class _File(io.RawIOBase):
+    """An image that the process has open, as a file here."""
+
+    def __init__(self, there: Any) -> None:
+        """Read what is open ``there``."""
+        super().__init__()
+        self._there = there
+
+    def readable(self) -> bool:
+        """Do as ``io.RawIOBase``."""
+        return True
+
+    def seekable(self) -> bool:
+        """Do as ``io.RawIOBase``."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Do as ``io.RawIOBase``. Errors: Unreachable when the process ended."""
+        read: bytes = self._ask("read", len(buffer))
+        buffer[: len(read)] = read
+        return len(read)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Do as ``io.RawIOBase``."""
+        return int(self._ask("seek", offset, whence))
+
+    def close(self) -> None:
+        """Close it there too, if there still is somebody."""
+        if not self.closed:
+            super().close()
+            try:
+                self._there.close()
+            except GONE:
+                return
+
+    def _ask(self, name: str, *args: object) -> Any:
+        try:
+            return getattr(self._there, name)(*args)
+        except GONE as e:
+            raise Unreachable("The program that speaks to Ceph ended amid a read.", fix="Try again.") from e
+
+
+def apart(settings: RbdSettings) -> DisksApart:
+    """Make the pool of ``settings``, to be used from afar. Does no I/O."""
+    return cast(DisksApart, RbdProcess(settings))
+
+
+def main() -> None:
+    """Be the process: told on standard input where to listen, with what key, for which pool; ends with that input."""
+    said = json.loads(sys.stdin.readline())
+    settings = said["settings"]
+    paths = {name: Path(settings[name]) for name in ("conf", "cache_dir")}
+    disks = RbdDisks(RbdSettings(**{**settings, **paths}))
+    _Door.register("disks", lambda: disks, exposed=(*METHODS, "open_image"), method_to_typeid={"open_image": "file"})
+    server = _Door(address=said["address"], authkey=bytes.fromhex(said["key"])).get_server()
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    print("listening", flush=True)
+    server.serve_forever()
+
+
+def _end_with_input() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
