@@ -104,16 +104,17 @@ class Plant:
 @contextmanager
 def storage_port(fabric: Fabric) -> Iterator[None]:
     """Put this host, as the Ceph's, on the storage VLAN."""
-    ip("link", "add", "m2ceph0", "type", "veth", "peer", "name", "ceph", "netns", fabric.room)
+    port = f"m2ceph{os.getpid()}"
+    ip("link", "add", port, "type", "veth", "peer", "name", "ceph", "netns", fabric.room)
     try:
         # Open vSwitch in user space takes no half-made checksums.
-        run("ethtool", "-K", "m2ceph0", "tx", "off")
-        ip("address", "add", f"{CEPH_ADDRESS}/{STORAGE.subnet.prefixlen}", "dev", "m2ceph0")
-        ip("link", "set", "m2ceph0", "up")
+        run("ethtool", "-K", port, "tx", "off")
+        ip("address", "add", f"{CEPH_ADDRESS}/{STORAGE.subnet.prefixlen}", "dev", port)
+        ip("link", "set", port, "up")
         fabric.plug_port("ceph", STORAGE.vid)
         yield
     finally:
-        ip("link", "delete", "m2ceph0")
+        ip("link", "delete", port)
 
 
 @pytest.fixture(scope="module")
