@@ -13,6 +13,7 @@ from malleable.services.switches import SwitchWish, WiredPort
 from malleable.wire.shapes import Listing
 from malleable.wire.switches import (
     FabricView,
+    GuardView,
     PortConfigView,
     PortsRequest,
     PortView,
@@ -66,7 +67,12 @@ def port_view(wired: WiredPort) -> PortView:
 
 
 def _config(config: PortConfig) -> PortConfigView:
-    return PortConfigView(native_vid=config.native_vid, tagged_vids=tuple(sorted(config.tagged_vids)))
+    guard = config.guard
+    return PortConfigView(
+        native_vid=config.native_vid,
+        tagged_vids=tuple(sorted(config.tagged_vids)),
+        guard=GuardView(macs=tuple(sorted(guard.macs)), gateways=tuple(sorted(guard.gateways))) if guard else None,
+    )
 
 
 @routes.get("/fabrics", response_model=Listing[FabricView])

@@ -103,12 +103,13 @@ def switch_delete(session: Session, switch: SwitchArgument) -> None:
 
 
 def carried(config: "PortConfigView | None") -> str:
-    """Write what a port carries: shut, 101, or 101 +tagged 102,103; "?" when it was never read."""
+    """Write what a port carries: shut, 101, or 101 +tagged 102,103 guarded; "?" when it was never read."""
     if config is None:
         return "?"
     native = "" if config.native_vid is None else str(config.native_vid)
     tagged = "+tagged " + ",".join(map(str, config.tagged_vids)) if config.tagged_vids else ""
-    return f"{native} {tagged}".strip() or "shut"
+    guarded = "guarded" if config.guard else ""
+    return " ".join(word for word in (native, tagged, guarded) if word) or "shut"
 
 
 def port_list(session: Session, switch: SwitchArgument) -> None:

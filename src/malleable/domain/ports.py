@@ -98,10 +98,14 @@ class Switches(Protocol):
     def ports(self, switch: Switch) -> Sequence[str]:
         """Name every port that can be wired to a node, sorted."""
 
+    def can_guard(self, switch: Switch) -> bool:
+        """Say, without asking the switch, whether its ports can keep a Guard."""
+
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         """Make each named port carry exactly what is wanted; SHUT lets nothing pass. Idempotent.
 
-        Errors: Refused with code "no-such-port". After Unreachable any subset may have been applied.
+        Errors: Refused with code "no-such-port", or "no-guard" for a Guard that cannot be kept. After Unreachable any
+        subset may have been applied.
         """
 
     def read(self, switch: Switch, ports: Collection[str]) -> Mapping[str, PortConfig]:

@@ -25,11 +25,20 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """What the machine at a port may not pretend: to be another machine, the gateway, or a DHCP server or a router."""
+
+    macs: frozenset[str]  #: the only senders; all of one node's, for its NICs may be bonded
+    gateways: frozenset[str] = frozenset()  #: IPv4 and IPv6 addresses that are the gateway's alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PortConfig:
     """What a switch port carries. No VLAN at all means shut: nothing passes."""
 
     native_vid: int | None = None
     tagged_vids: frozenset[int] = frozenset()
+    guard: Guard | None = None  #: None: the machine may send what it likes; a shut port needs none
 
     @property
     def is_shut(self) -> bool:

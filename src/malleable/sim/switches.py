@@ -101,11 +101,16 @@ class SimSwitches:
         self.faults.after("ports", switch.address)
         return sorted(found.ports)
 
+    def can_guard(self, switch: Switch) -> bool:
+        return switch.settings.get("guard") != "off"
+
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         found = self._find(switch, "apply")
         _require(switch, found, wanted)
         for name, config in wanted.items():
             _require_sane(name, config)
+            if config.guard is not None and not self.can_guard(switch):
+                raise Refused(f"Switch {switch.name} cannot guard port {name}.", code="no-guard")
         with found.lock:
             self._apply(found, wanted)
             half = found.misbehaviour is Misbehaviour.HALF

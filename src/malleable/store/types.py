@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
 from malleable.domain.projects import Quota
-from malleable.domain.switches import PortConfig
+from malleable.domain.switches import Guard, PortConfig
 
 
 def to_json(value: object) -> str:
@@ -140,17 +140,24 @@ class TupleOf(_OverJson):
 
 
 class PortConfigJson(_OverJson):
-    """What a switch port carries, as {"native": vid or null, "tagged": [vids in order]}."""
+    """What a switch port carries, as {"native": vid or null, "tagged": [vids]}, and {"guard": {...}} if it has one."""
 
     cache_ok = True
 
     def process_bind_param(self, value: PortConfig | None, dialect: Dialect) -> dict[str, object] | None:
-        return None if value is None else {"native": value.native_vid, "tagged": sorted(value.tagged_vids)}
+        if value is None:
+            return None
+        plain: dict[str, object] = {"native": value.native_vid, "tagged": sorted(value.tagged_vids)}
+        if value.guard is not None:
+            plain["guard"] = {"macs": sorted(value.guard.macs), "gateways": sorted(value.guard.gateways)}
+        return plain
 
     def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> PortConfig | None:
         if value is None:
             return None
-        return PortConfig(native_vid=value["native"], tagged_vids=frozenset(value["tagged"]))
+        told = value.get("guard")
+        guard = Guard(macs=frozenset(told["macs"]), gateways=frozenset(told["gateways"])) if told else None
+        return PortConfig(native_vid=value["native"], tagged_vids=frozenset(value["tagged"]), guard=guard)
 
 
 class QuotaJson(_OverJson):

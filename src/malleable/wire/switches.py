@@ -62,11 +62,19 @@ class PortsRequest(Request):
     names: tuple[PortName, ...] | None = Field(default=None, max_length=1000)
 
 
+class GuardView(Answer):
+    """What the machine at a port may not pretend: other senders than these, and to be one of these gateways."""
+
+    macs: tuple[str, ...]
+    gateways: tuple[str, ...]
+
+
 class PortConfigView(Answer):
-    """What a port carries; no VLAN at all is shut."""
+    """What a port carries; no VLAN at all is shut. No guard: the machine may pretend what it likes."""
 
     native_vid: int | None
     tagged_vids: tuple[int, ...]
+    guard: GuardView | None
 
 
 class PortView(Answer):

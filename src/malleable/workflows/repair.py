@@ -173,7 +173,10 @@ def _facts(outcome: _Outcome, port: SwitchPort) -> dict[str, object]:
 def _shape(config: PortConfig | None) -> object:
     if config is None:
         return "unreadable"
-    return {"native": config.native_vid, "tagged": sorted(config.tagged_vids)}
+    shape: dict[str, object] = {"native": config.native_vid, "tagged": sorted(config.tagged_vids)}
+    if config.guard is not None:
+        shape["guard"] = {"macs": sorted(config.guard.macs), "gateways": sorted(config.guard.gateways)}
+    return shape
 
 
 def _ended(tx: Transaction, operation: Operation, now: datetime) -> None:

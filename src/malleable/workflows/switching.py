@@ -5,16 +5,17 @@ intent. Whatever the switch answered, a port that is not settled keeps its node 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
 from malleable.domain.errors import Conflict, Malformed, Public
 from malleable.domain.ids import AttachmentId, NicId, NodeId
-from malleable.domain.networks import Attachment, AttachmentState, Channel
+from malleable.domain.networks import Attachment, AttachmentState, Channel, gateway_address
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
-from malleable.domain.switches import PortConfig, PortState, Switch, SwitchPort
+from malleable.domain.switches import Guard, PortConfig, PortState, Switch, SwitchPort
 from malleable.workflows.steps import Context, Done, Step, Write
 
 SWITCH = "The network switch"
@@ -29,6 +30,24 @@ def wanted_of(tx: Transaction, nic_id: NicId) -> PortConfig:
     native = [vids[a.network_id] for a in attachments if a.channel is Channel.NATIVE]
     tagged = frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED)
     return PortConfig(native_vid=native[0] if native else None, tagged_vids=tagged)
+
+
+def guard_of(tx: Transaction, nic_id: NicId) -> Guard:
+    """Say what a NIC's machine may not pretend on the networks that its port shall carry."""
+    live = [AttachmentState.ATTACHING, AttachmentState.ATTACHED]
+    network_ids = [a.network_id for a in tx.attachments.list(nic_id=nic_id, state=live)]
+    gateways = {gateway_address(network.cidr) for network in tx.networks.list(id=network_ids)}
+    macs = {nic.mac for nic in tx.nics.list(node_id=tx.nics.get(nic_id).node_id)}
+    return Guard(macs=frozenset(macs), gateways=frozenset(gateways))
+
+
+def _want_networks(context: Context, tx: Transaction, nic_id: NicId, port: SwitchPort) -> None:
+    """Write the intent of a port: the networks of its NIC, guarded where the switch can."""
+    config = wanted_of(tx, nic_id)
+    switch = tx.switches.get(port.switch_id)
+    if not config.is_shut and switches_of(context, switch).can_guard(switch):
+        config = replace(config, guard=guard_of(tx, nic_id))
+    want(tx, {port.id: config})
 
 
 def want(tx: Transaction, ports: Mapping[UUID, PortConfig]) -> None:
@@ -104,7 +123,8 @@ def _tell(config: PortConfig | None) -> str:
     if config.is_shut:
         return "shut"
     tagged = f" tagged {sorted(config.tagged_vids)}" if config.tagged_vids else ""
-    return f"VLAN {config.native_vid}{tagged}"
+    guarded = "" if config.guard is None else f", guarded as {' '.join(sorted(config.guard.macs))}"
+    return f"VLAN {config.native_vid}{tagged}{guarded}"
 
 
 def settled(ports: Iterable[SwitchPort], proven: Mapping[UUID, PortConfig], now: datetime) -> Write:
@@ -145,7 +165,7 @@ def connect(context: Context) -> Done:
     def intend(tx: Transaction) -> Attachment:
         attachment = tx.attachments.get(attachment_id)
         port = _nic_port(tx, attachment.nic_id)
-        want(tx, {port.id: wanted_of(tx, attachment.nic_id)})
+        _want_networks(context, tx, attachment.nic_id, port)
         return attachment
 
     attachment, port, proven = _reach(context, intend)
@@ -170,7 +190,7 @@ def disconnect(context: Context) -> Done:
     def intend(tx: Transaction) -> Attachment:
         tx.attachments.change(gone.id, state=AttachmentState.DETACHING)
         port = _nic_port(tx, gone.nic_id)
-        want(tx, {port.id: wanted_of(tx, gone.nic_id)})
+        _want_networks(context, tx, gone.nic_id, port)
         return gone
 
     _, port, proven = _reach(context, intend)

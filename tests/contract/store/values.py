@@ -36,7 +36,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.projects import Membership, Project, Role, Token, User
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Transaction
-from malleable.domain.switches import PortConfig, PortState, Switch, SwitchPort
+from malleable.domain.switches import Guard, PortConfig, PortState, Switch, SwitchPort
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -123,7 +123,9 @@ def port(switch: Switch, **changes: Any) -> SwitchPort:
         id=SwitchPortId(new_id()),
         switch_id=switch.id,
         name=f"port{next(_numbers)}",
-        wanted=PortConfig(native_vid=7, tagged_vids=frozenset({30, 9, 4094})),
+        wanted=PortConfig(
+            native_vid=7, tagged_vids=frozenset({30, 9, 4094}), guard=Guard(macs=frozenset({"52:54:00:00:00:01"}))
+        ),
         wanted_generation=2,
         state=PortState.CHANGING,
         created_at=NOW,

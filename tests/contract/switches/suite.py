@@ -1,16 +1,20 @@
 """What every switch driver must do, as plain functions so that a wrong driver can be shown to fail them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from tests.contract.switches.conftest import PORTS, Bench, a_switch
 
 from malleable.domain.errors import Malformed, Refused, Unreachable
-from malleable.domain.switches import SHUT, PortConfig
+from malleable.domain.switches import SHUT, Guard, PortConfig
 
 ACCESS = PortConfig(native_vid=101)
 TRUNK = PortConfig(tagged_vids=frozenset({201, 202}))
 HYBRID = PortConfig(native_vid=101, tagged_vids=frozenset({201}))
+GUARD = Guard(macs=frozenset({"52:54:00:00:00:01", "52:54:00:00:00:02"}), gateways=frozenset({"10.0.0.1", "fd00::1"}))
+GUARDED = replace(HYBRID, guard=GUARD)
+GUARDED_OTHERWISE = PortConfig(native_vid=101, guard=replace(GUARD, gateways=frozenset()))
 EDGES = PortConfig(native_vid=1, tagged_vids=frozenset({4094}))
 
 
@@ -23,6 +27,25 @@ def carries_exactly_what_is_wanted(bench: Bench) -> None:
     for config in (ACCESS, TRUNK, HYBRID, EDGES, SHUT, HYBRID, ACCESS, SHUT):
         bench.driver.apply(bench.switch, {"n1": config})
         assert bench.driver.read(bench.switch, ["n1"]) == {"n1": config}
+
+
+def guards_exactly_as_wanted(bench: Bench) -> None:
+    bench.driver.apply(bench.switch, {"n1": ACCESS, "n2": ACCESS})
+    for config in (GUARDED, GUARDED, GUARDED_OTHERWISE, HYBRID, GUARDED, SHUT, GUARDED_OTHERWISE):
+        if bench.driver.can_guard(bench.switch):
+            bench.driver.apply(bench.switch, {"n1": config})
+            assert bench.driver.read(bench.switch, ["n1", "n2"]) == {"n1": config, "n2": ACCESS}
+
+
+def refuses_to_guard_where_it_cannot(bench: Bench) -> None:
+    settings = {**bench.switch.settings, "guard": "off"}
+    plain = Bench(**{**vars(bench), "switch": replace(bench.switch, settings=settings)})
+    plain.driver.apply(plain.switch, {"n1": ACCESS})
+    assert not plain.driver.can_guard(plain.switch)
+    with pytest.raises(Refused) as refused:
+        plain.driver.apply(plain.switch, {"n1": GUARDED})
+    assert refused.value.code == "no-guard"
+    assert plain.driver.read(plain.switch, ["n1"]) == {"n1": ACCESS}
 
 
 def does_it_again_without_harm(bench: Bench) -> None:
@@ -108,6 +131,8 @@ def _every_call(bench: Bench) -> tuple[Callable[[Bench], object], ...]:
 RULES: tuple[Callable[[Bench], None], ...] = (
     answers_and_names_its_ports,
     carries_exactly_what_is_wanted,
+    guards_exactly_as_wanted,
+    refuses_to_guard_where_it_cannot,
     does_it_again_without_harm,
     changes_many_ports_in_one_call_and_no_other,
     asked_for_nothing_does_nothing,

@@ -1,6 +1,7 @@
 """The suite on every driver, and on drivers that are wrong."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from tests.contract.switches.conftest import Bench, sim_bench
@@ -64,6 +65,13 @@ class Untagged(SimSwitches):
         super().apply(switch, {name: PortConfig(native_vid=config.native_vid) for name, config in wanted.items()})
 
 
+class Unguarded(SimSwitches):
+    """Takes a guard and forgets it."""
+
+    def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
+        super().apply(switch, {name: replace(config, guard=None) for name, config in wanted.items()})
+
+
 class Unsorted(SimSwitches):
     """Names its ports in no order."""
 
@@ -71,7 +79,7 @@ class Unsorted(SimSwitches):
         return super().ports(switch)[::-1]
 
 
-@pytest.mark.parametrize("wrong", [Forgetful, OneAtATime, Hopeful, Parrot, Untagged, Unsorted])
+@pytest.mark.parametrize("wrong", [Forgetful, OneAtATime, Hopeful, Parrot, Untagged, Unguarded, Unsorted])
 def test_wrong_driver_breaks_a_rule(wrong: Callable[[], SimSwitches]) -> None:
     broken = [rule.__name__ for rule in RULES if not _keeps(rule, sim_bench(wrong()))]
     assert broken

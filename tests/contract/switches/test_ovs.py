@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from tests.contract.switches.conftest import a_switch
-from tests.contract.switches.room import BRIDGE, OvsRoom
+from tests.contract.switches.room import BRIDGE, OvsRoom, run
 
 from malleable.domain.errors import Malformed, Refused, Unreachable
-from malleable.domain.switches import SHUT, PortConfig
+from malleable.domain.switches import SHUT, Guard, PortConfig
 from malleable.drivers.ovsdb import Ovsdb
 from malleable.drivers.switch.ovs import OvsSwitches
 
@@ -109,14 +109,43 @@ def test_bridge_must_exist_and_obey_nobody_else(room: OvsRoom, driver: OvsSwitch
 
 
 @pytest.mark.room
+def test_rules_that_are_nobodys_are_refused_and_lost_ones_told(room: OvsRoom, driver: OvsSwitches) -> None:
+    room.add_port("f5")
+    switch = a_switch(room.address, bridge=BRIDGE)
+    guarded = PortConfig(native_vid=101, guard=Guard(macs=frozenset({"52:54:00:00:00:01"})))
+    driver.apply(switch, {"f5": guarded})
+    management = f"unix:{room.folder}/{BRIDGE}.mgmt"
+    run("ovs-ofctl", "add-flow", management, "in_port=9,actions=output:1")
+    with pytest.raises(Refused, match="output:1") as caught:
+        driver.read(switch, ["f5"])
+    assert caught.value.code == "foreign-rules"
+    run("ovs-ofctl", "del-flows", management, "in_port=9")
+    number = room.vsctl("get", "interface", "f5", "ofport").strip()
+    for change in (("del-flows", "udp"), ("add-flow", f"in_port={number},priority=999,actions=NORMAL")):
+        run("ovs-ofctl", change[0], management, change[1])
+        with pytest.raises(Malformed, match="guarded"):
+            driver.read(switch, ["f5"])
+        driver.apply(switch, {"f5": guarded})
+        assert driver.read(switch, ["f5"]) == {"f5": guarded}
+    room.vsctl("set", "Open_vSwitch", ".", "other_config:vlan-limit=2")
+    with pytest.raises(Refused, match="vlan-limit"):
+        driver.check(switch)
+    room.vsctl("remove", "Open_vSwitch", ".", "other_config", "vlan-limit")
+    driver.apply(switch, {"f5": SHUT})
+    assert f"in_port={number}" not in run("ovs-ofctl", "dump-flows", management)
+
+
+@pytest.mark.room
 def test_without_the_control_socket_a_change_waits(room: OvsRoom, tmp_path: Path) -> None:
     port = "f4"
     room.add_port(port)
     (tmp_path / "db.sock").symlink_to(room.folder / "db.sock")
     waited: list[float] = []
     driver = OvsSwitches(settle_s=0.25, delay=waited.append)
-    driver.apply(a_switch(f"unix:{tmp_path}/db.sock", bridge=BRIDGE), {port: SHUT})
+    driver.apply(a_switch(f"unix:{tmp_path}/db.sock", bridge=BRIDGE, guard="off"), {port: SHUT})
     assert waited == [0.25]
+    with pytest.raises(Unreachable, match="control socket"):
+        driver.apply(a_switch(f"unix:{tmp_path}/db.sock", bridge=BRIDGE), {port: SHUT})
     driver.apply(a_switch(room.address, bridge=BRIDGE), {port: SHUT})
     assert waited == [0.25]
 

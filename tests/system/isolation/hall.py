@@ -9,7 +9,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +20,16 @@ from tests.system.isolation.frames import BROADCAST, frame, mark_in, plain, tags
 from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.networks import Channel
 from malleable.domain.nodes import NodeState
+from malleable.domain.store import Page
 from malleable.domain.switches import PortConfig, Switch
+from malleable.drivers.ovsdb import forget_flows
 from malleable.drivers.switch.ovs import OvsSwitches
 from malleable.drivers.uplink.ovs import OvsUplink
 from malleable.sim.faults import FaultKind
 from malleable.sim.switches import SimSwitches
 from malleable.store import open_store
 from malleable.workflows import attach, release
+from malleable.workflows.watch import Watch
 
 A, B, BMC = 101, 102, 4001
 _EVERYTHING = 3
@@ -65,6 +68,9 @@ class OnBoth:
 
     def ports(self, switch: Switch) -> Sequence[str]:
         return self._real.ports(self._of(switch))
+
+    def can_guard(self, switch: Switch) -> bool:
+        return self._real.can_guard(self._of(switch))
 
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         self._sim.apply(switch, wanted)
@@ -202,6 +208,21 @@ class Hall:
 
     def hear(self, sender: str, told: Sequence[bytes]) -> dict[bytes, dict[str, tuple[int, ...]]]:
         """Send frames; say of each, by its mark, who heard it and with which tags."""
+    def forget_rules(self) -> None:
+        """Lose all rules, as ovs-vswitchd does when it starts anew."""
+        run("ovs-ofctl", "del-flows", f"unix:{self._room.folder}/{BRIDGE}.mgmt")
+        run("ovs-ofctl", "add-flow", f"unix:{self._room.folder}/{BRIDGE}.mgmt", "priority=0,actions=NORMAL")
+        assert forget_flows(self._room.address, timeout_s=5)
+
+    def repair(self) -> set[str]:
+        """Have the watch find and repair what has drifted; return the ports that needed it, by their events."""
+        watch = Watch(store=self.world.store, drivers=self.world.drivers, clock=self.world.clock)
+        with closing(watch):
+            assert watch.scan_ports()
+        self.world.engine().run_due()
+        with self.world.store.reading() as tx:
+            return {str(event.detail["port"]) for event in tx.events.list(Page(limit=100), kind="port.repaired")}
+
         heard: dict[bytes, dict[str, tuple[int, ...]]] = {}
         for number, one in enumerate(told):
             self.stations[sender].put(one)

@@ -64,6 +64,18 @@ SERVERS: Mapping[str, Callable[[str], tuple[str, bytes]]] = {
     "gateway-arp": lambda mac: (BROADCAST, frames.arp(mac, frames.GATEWAY, is_answer=True)),
 }
 
+OTHER_MAC = "52:54:00:00:00:66"
+HIDDEN = (0x2000, 0x2001)  #: the first fragment, and one that is not the last
+LIES: Mapping[str, Callable[[str], tuple[str, bytes]]] = {
+    **SERVERS,
+    "dhcp-answer-in-pieces": lambda _: (BROADCAST, frames.dhcp_answer(flags=HIDDEN[0])),
+    "hidden-router-answer": lambda _: (ALL_NODES, frames.router_answer(is_hidden=True)),
+    "gateway-ip": lambda _: (BROADCAST, frames.ipv4(frames.GATEWAY, "10.0.0.20", frames.udp(99, 99))),
+    "gateway-arp-question": lambda mac: (BROADCAST, frames.arp(mac, frames.GATEWAY)),
+    "other-in-arp": lambda _: (BROADCAST, frames.arp(OTHER_MAC, "10.0.0.20")),
+    "other-as-neighbour": lambda _: (ALL_NODES, frames.neighbour_answer(OTHER_MAC)),
+}
+
 
 @pytest.fixture(scope="module")
 def hall(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite_file: Path) -> Iterator[Hall]:
@@ -119,13 +131,17 @@ def test_frames_reach_their_own_network_and_no_other(hall: Hall, sender: str) ->
 
 @pytest.mark.parametrize("sender", CARRIES)
 def test_no_frame_hops_by_several_tags(hall: Hall, sender: str) -> None:
+    """Neither to another network's port, nor with a tag left that a trunk of its own network takes for another one."""
     mac = hall.stations[sender].mac
     sent = [(tags, frame(mac, BROADCAST, frames.plain(), vids=tags)) for tags in HOPS]
     heard = hall.hear(sender, [told for _, told in sent])
     wrong = []
     for tags, told in sent:
         own = hearers(sender, network_of(sender, tags))
-        wrong += [(tags, name) for name in heard.get(mark_in(told) or b"", {}) if name not in own]
+        for name, seen in heard.get(mark_in(told) or b"", {}).items():
+            inner = seen[len(own.get(name, ())) :]
+            if name not in own or (inner and sender in NODES):
+                wrong.append((tags, name, seen))
     assert wrong == []
 
 
@@ -142,3 +158,28 @@ def test_frames_to_one_machine_reach_no_other_network(hall: Hall, sender: str) -
     assert reached == set(hearers(sender, CARRIES[sender][0]))
     strangers = {hearer for names in heard.values() for hearer in names} - reached
     assert strangers == set()
+
+
+ON_A_NETWORK = [name for name, carries in CARRIES.items() if name in NODES and carries != SHUT]
+
+
+@pytest.mark.parametrize("sender", ON_A_NETWORK)
+def test_no_node_is_a_server_a_gateway_or_somebody_else(hall: Hall, sender: str) -> None:
+    mac = hall.stations[sender].mac
+    sent = {kind: frame(mac, *make(mac), vids=tags) for kind, make in LIES.items() for tags in ((), (0,), (0, 0))}
+    for name, station in hall.stations.items():
+        if name != sender:
+            sent[f"as {name}"] = frame(station.mac, BROADCAST, frames.arp(mac, "10.0.0.20"))
+            sent[f"as {name}, on b"] = frame(station.mac, BROADCAST, frames.plain(), vids=(B,))
+    heard = hall.hear(sender, list(sent.values()))
+    assert {kind: heard[mark] for kind, told in sent.items() if (mark := mark_in(told)) in heard} == {}
+
+
+def test_a_guard_that_somebody_removes_is_told_and_put_back(hall: Hall) -> None:
+    mac = hall.stations["on-a"].mac
+    lie = frame(mac, BROADCAST, frames.dhcp_answer())
+    hall.forget_rules()
+    assert "on-b" not in hall.hear("on-a", [lie])[mark_in(lie) or b""]
+    assert hall.repair() == {"p5", "p6", "p7"}, "what is settled; the others' operations have not ended"
+    again = frame(mac, BROADCAST, frames.dhcp_answer())
+    assert hall.hear("on-a", [again]) == {}

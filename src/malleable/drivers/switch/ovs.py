@@ -3,23 +3,35 @@
 SHUT is a trunk of the reserved VLAN 4095 alone, on a protected port: untagged frames and every VLAN a network can
 have are dropped both ways, and frames tagged 4095 reach no other shut port because both are protected. An access port
 on 4095 alone would join all shut ports in one network; a port without any tag carries every VLAN.
+Guards are rules of OpenFlow, kept where the database is reached by its socket: see ``ovs_guard``.
 Source: ovs-vswitchd.conf.db(5), and packets sent through Open vSwitch 3.1 by tests/contract/switches.
 """
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from malleable.domain.errors import Malformed, Refused
 from malleable.domain.switches import SHUT, PortConfig, Switch
-from malleable.drivers.ovsdb import Operation, Ovsdb, Row, forget_flows, members, select, to_set
+from malleable.drivers.ovsdb import DATABASE, Operation, Ovsdb, Row, forget_flows, members, select, to_set
+from malleable.drivers.switch.ovs_guard import (
+    CLAIM,
+    Rule,
+    Rules,
+    claim_of,
+    guard_claimed,
+    read_rules,
+    rules_of,
+    write_rules,
+)
 
 DEAD_VID = 4095  #: reserved by IEEE 802.1Q; never a network's
 VIDS = range(1, 4095)
 #: interface types that a node's cable can end at
 OUTSIDE_TYPES = ("", "system", "tap", "afxdp", "dpdk", "dpdkvhostuser", "dpdkvhostuserclient")
 
-_PORT_COLUMNS = ("_uuid", "name", "interfaces", "tag", "trunks", "vlan_mode", "protected")
+_PORT_COLUMNS = ("_uuid", "name", "interfaces", "tag", "trunks", "vlan_mode", "protected", "external_ids")
 _INTERFACE_COLUMNS = ("_uuid", "name", "ofport", "error")
 
 
@@ -42,6 +54,7 @@ class OvsSwitches:
         with self._open(switch) as ovsdb:
             ovsdb.change()
             bridge = _bridge(ovsdb, switch)
+            self._rules(ovsdb, switch)
             if members(bridge["controller"]):
                 raise Refused(
                     f"Bridge {switch.settings['bridge']} of switch {switch.name} obeys an OpenFlow controller.",
@@ -63,15 +76,32 @@ class OvsSwitches:
             row["name"] for row in ports["rows"] if members(row["_uuid"])[0] in on_bridge and row["name"] in outside
         )
 
+    def can_guard(self, switch: Switch) -> bool:
+        """Say that ports are guarded: where ovs-vswitchd can be asked, unless the setting guard=off."""
+        return switch.address.startswith("unix:") and switch.settings.get("guard") != "off"
+
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         """Change all ports in one transaction, and wait until no frame is forwarded as before.
 
+        A guard is there before its VLANs, and goes after them.
         Errors: also Refused with code "bad-vlan" for VLAN ids outside 1-4094, or tagged and native at once.
         """
         rows = {name: _row(name, config) for name, config in wanted.items()}
+        if not self.can_guard(switch) and any(config.guard for config in wanted.values()):
+            raise Refused(f"Switch {switch.name} cannot guard its ports.", code="no-guard")
         with self._open(switch) as ovsdb:
             found = _find(ovsdb, switch, wanted)
-            ovsdb.change(*(_update(found[name], row) for name, row in rows.items()))
+            rules = self._rules(ovsdb, switch)
+            ofports = {name: _ofport(rows) for name, rows in _interfaces(ovsdb, wanted).items()}
+            stale = {
+                ofport: rules_of(config.guard, ofport)
+                for name, config in wanted.items()
+                if (ofport := ofports[name])
+                and rules_of(config.guard, ofport) != rules.by_port.get(ofport, frozenset())
+            }
+            self._write(switch, {ofport: new for ofport, new in stale.items() if new})
+            ovsdb.change(*(op for name, row in rows.items() for op in _update(found[name], row, wanted[name])))
+            self._write(switch, {ofport: new for ofport, new in stale.items() if not new})
         if not forget_flows(switch.address, timeout_s=self._timeout_s):
             self._delay(self._settle_s)
 
@@ -81,11 +111,14 @@ class OvsSwitches:
         with self._open(switch) as ovsdb:
             ovsdb.change()
             found = _find(ovsdb, switch, names)
-            results = ovsdb.transact(*(select("Interface", "name", name, _INTERFACE_COLUMNS) for name in names))
+            interfaces = _interfaces(ovsdb, names)
+            rules = self._rules(ovsdb, switch)
         seen: dict[str, PortConfig] = {}
         wrong: dict[str, str] = {}
-        for name, result in zip(names, results, strict=True):
-            told = _interface_fault(found[name], result["rows"]) or _told(found[name])
+        for name in names:
+            told = _interface_fault(found[name], interfaces[name]) or _told(found[name])
+            if isinstance(told, PortConfig):
+                told = _guarded(told, found[name], _ofport(interfaces[name]), rules)
             if isinstance(told, str):
                 wrong[name] = told
             else:
@@ -97,6 +130,32 @@ class OvsSwitches:
                 details={"ports": wrong},
             )
         return seen
+
+    def _rules(self, ovsdb: Ovsdb, switch: Switch) -> Rules:
+        """Read the bridge's rules. Errors: Refused for rules that are not a guard's, and where guards can be evaded."""
+        if not self.can_guard(switch):
+            return Rules()
+        (limits,) = ovsdb.transact({"op": "select", "table": DATABASE, "where": [], "columns": ["other_config"]})
+        limit = dict(limits["rows"][0]["other_config"][1]).get("vlan-limit", "1")
+        if limit != "1":
+            raise Refused(
+                f"Switch {switch.name} reads {limit} VLAN tags of a frame: then a node can hide behind them.",
+                fix="Run `ovs-vsctl remove Open_vSwitch . other_config vlan-limit` and restart it.",
+                code="vlan-limit",
+            )
+        rules = read_rules(switch.address, switch.settings["bridge"], timeout_s=self._timeout_s)
+        if rules.foreign:
+            raise Refused(
+                f"Bridge {switch.settings['bridge']} of switch {switch.name} has rules that are not ours, for example"
+                f" {rules.foreign[0]}.",
+                fix="Remove them (`ovs-ofctl del-flows --strict`): they can pass what a VLAN would not.",
+                code="foreign-rules",
+            )
+        return rules
+
+    def _write(self, switch: Switch, rules: Mapping[int, frozenset[Rule]]) -> None:
+        if rules:
+            write_rules(switch.address, switch.settings["bridge"], rules, timeout_s=self._timeout_s)
 
     def _open(self, switch: Switch) -> Ovsdb:
         if not switch.settings.get("bridge"):
@@ -149,8 +208,33 @@ def _row(name: str, config: PortConfig) -> Row:
     }
 
 
-def _update(port: Row, row: Row) -> Operation:
-    return {"op": "update", "table": "Port", "where": [["_uuid", "==", port["_uuid"]]], "row": row}
+def _update(port: Row, row: Row, config: PortConfig) -> tuple[Operation, ...]:
+    """Change a port's VLANs and the claim of its guard, and nothing else that is written there."""
+    at = {"table": "Port", "where": [["_uuid", "==", port["_uuid"]]]}
+    mutations: list[object] = [["external_ids", "delete", to_set([CLAIM])]]
+    if config.guard is not None:
+        mutations.append(["external_ids", "insert", ["map", [[CLAIM, claim_of(config.guard)]]]])
+    return {"op": "update", **at, "row": row}, {"op": "mutate", **at, "mutations": mutations}
+
+
+def _guarded(config: PortConfig, port: Row, ofport: int, rules: Rules) -> PortConfig | str:
+    """Add the guard that is in force; words when it is not the one that is claimed."""
+    guard = guard_claimed(dict(port["external_ids"][1]).get(CLAIM))
+    if rules.by_port.get(ofport, frozenset()) != rules_of(guard, ofport):
+        return "is not guarded by the rules it should have"
+    return replace(config, guard=guard)
+
+
+def _interfaces(ovsdb: Ovsdb, names: Iterable[str]) -> Mapping[str, Sequence[Row]]:
+    names = list(names)
+    results = ovsdb.transact(*(select("Interface", "name", name, _INTERFACE_COLUMNS) for name in names))
+    return {name: result["rows"] for name, result in zip(names, results, strict=True)}
+
+
+def _ofport(interfaces: Sequence[Row]) -> int:
+    """Return the number of a port in the data path; 0 when it is not there."""
+    numbers = members(interfaces[0]["ofport"]) if interfaces else ()
+    return max(0, int(numbers[0])) if numbers else 0
 
 
 def _told(port: Row) -> PortConfig | str:
