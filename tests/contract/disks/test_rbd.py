@@ -8,7 +8,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.contract.disks.conftest import MIB, Bench
 from tests.contract.disks.rbd_bench import empty, rbd_bench, rbd_names, settings_of
 from tests.contract.disks.suite import refused
 from tests.contract.targets import conftest as targets
+from tests.contract.targets import room as rooms
 from tests.contract.targets import suite as target_suite
 from tests.contract.targets.initiator import IoFailed
 from tests.contract.targets.room import TgtRoom, missing_for_room, wait_until
@@ -86,10 +86,17 @@ def tgt_room(ceph: Ceph) -> Iterator[TgtRoom]:
     """A real tgtd in a namespace with a way to Ceph."""
     if reason := missing_for_room():
         pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="mtgt") as folder, contextlib.closing(TgtRoom(Path(folder))) as room:
+    with rooms.tgt_room() as room:
         ceph.join(room.namespace)
         yield room
         ceph.part()
+
+
+@pytest.fixture(scope="module")
+def other_room() -> Iterator[TgtRoom]:
+    """Another tenant's tgtd, whose disks are files."""
+    with rooms.tgt_room() as room:
+        yield room
 
 
 @pytest.fixture
@@ -100,59 +107,35 @@ def nodes(tgt_room: TgtRoom, tmp_path: Path) -> Iterator[targets.RealNodes]:
 
 
 @pytest.fixture
-def pool(settings: RbdSettings) -> Iterator[RbdPool]:
-    cluster = RbdCluster(settings)
-    with cluster.opened("test") as pool:
-        yield pool
-    cluster.close()
-
-
-@pytest.fixture(scope="module")
-def other_room() -> Iterator[TgtRoom]:
-    """Another tenant's namespace and tgtd, with disks that are files."""
-    with tempfile.TemporaryDirectory(prefix="mtgt") as folder, contextlib.closing(TgtRoom(Path(folder))) as room:
-        yield room
-
-
-@pytest.fixture
-def neighbour(other_room: TgtRoom, tmp_path: Path) -> Iterator[targets.Bench]:
-    nodes = targets.RealNodes(room=other_room, folder=tmp_path)
-    yield targets.real_bench(TgtTargets(other_room.socket_of), NetworkId(new_id()), nodes)
-    nodes.close()
-    targets.empty(other_room)
-
-
-@pytest.fixture
 def tgt(
-    tgt_room: TgtRoom, nodes: targets.RealNodes, neighbour: targets.Bench, disks: DisksApart, pool: RbdPool
+    tgt_room: TgtRoom, other_room: TgtRoom, nodes: targets.RealNodes, disks: RbdDisks, bench: Bench
 ) -> Iterator[targets.Bench]:
     """The real daemon on disks in Ceph, emptied after the test."""
 
     def new_disk(content: bytes = b"") -> DiskHandle:
         disk_id = DiskId(new_id())
         disks.make_blank(disk_id, size_bytes=targets.DISK_BYTES)
-        handle = disks.handle(disk_id)
         if content:
-            with pool.image(handle.path.rpartition("/")[2], is_read_only=False) as image:
-                image.write(content, 0)
-        return handle
+            bench.write(disk_id, 0, content)
+        return disks.handle(disk_id)
+
+    def neighbour() -> targets.Bench:
+        driver = TgtTargets(other_room.socket_of)
+        theirs = targets.RealNodes(room=other_room, folder=nodes.folder)
+        closing.callback(theirs.close)
+        return targets.real_bench(driver, NetworkId(new_id()), theirs)
 
     driver = TgtTargets(tgt_room.socket_of, shut_out=disks.shut_out)
     network_id = NetworkId(new_id())
-    yield targets.Bench(
-        targets=driver,
-        network_id=network_id,
-        new_disk=new_disk,
-        open=nodes.open,
-        stop=tgt_room.stop,
-        start=tgt_room.start,
-        neighbour=lambda: neighbour,
-        many=8,  # a tenth of a second each
-    )
+    with contextlib.ExitStack() as closing:
+        bare = targets.real_bench(driver, network_id, nodes, neighbour)
+        # Each LUN of tgt-rbd has a connection to the cluster of its own, with some 19 threads.
+        yield dataclasses.replace(bare, new_disk=new_disk, many=20)
     if tgt_room.process is None:
         tgt_room.start()
     for iqn in driver.list(network_id):
         driver.revoke(network_id, iqn)
+    targets.empty(other_room)
 
 
 @pytest.mark.parametrize("rule", target_suite.RULES, ids=lambda rule: rule.__name__)

@@ -1,13 +1,14 @@
 """Every kind of target daemon, in one shape for one suite."""
 
-import contextlib
-import tempfile
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+from tests.contract.targets import room as rooms
 from tests.contract.targets.initiator import Initiator, IoFailed, LoginFailed
 from tests.contract.targets.room import NODE, TgtRoom, missing_for_room
 
@@ -16,6 +17,7 @@ from malleable.domain.ids import NetworkId, new_id
 from malleable.domain.ports import DiskHandle, Export, Session, Targets
 from malleable.domain.secrets import Secret, chap_secret
 from malleable.drivers.target.tgt import TgtTargets
+from malleable.drivers.target.tgt_control import TgtControl
 from malleable.sim.targets import LoginRefused, SessionLost, SimTargets
 
 DISK_BYTES = 1 << 20
@@ -38,16 +40,25 @@ class Login(Protocol):
         """End the session."""
 
 
+class NewDisk(Protocol):
+    """Makes disks of ``DISK_BYTES``."""
+
+    def __call__(self, content: bytes = b"") -> DiskHandle:
+        """Make a disk that begins with ``content``; the rest is zeros."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """One network's daemon and nodes that log in to it."""
 
     targets: Targets
     network_id: NetworkId
-    new_disk: Callable[[], DiskHandle]
+    new_disk: NewDisk
     open: Callable[[str, Chap, str], Login]  #: IQN, account, address
     stop: Callable[[], None]
     start: Callable[[], None]
+    neighbour: Callable[[], "Bench"]  #: another tenant's network on the same driver
+    many: int = 1000  #: exports that a daemon has to hold
 
     def export(self, handle: DiskHandle | None = None, **changes: str | Secret) -> Export:
         """Present a new disk to the node."""
@@ -76,11 +87,12 @@ class SimNodes:
 
     targets: SimTargets
     network_id: NetworkId
-    disks: dict[str, bytearray] = field(default_factory=dict)
+    disks: dict[str, bytearray] = field(default_factory=lambda: defaultdict(lambda: bytearray(DISK_BYTES)))
 
-    def new_disk(self) -> DiskHandle:
+    def new_disk(self, content: bytes = b"") -> DiskHandle:
         path = f"/sim/disks/{new_id()}"
-        self.disks[path] = bytearray(DISK_BYTES)
+        if content:
+            self.disks[path][: len(content)] = content
         return DiskHandle(path=path)
 
     def open(self, iqn: str, chap: Chap, address: str) -> Login:
@@ -129,6 +141,7 @@ def sim_bench(targets: SimTargets) -> Bench:
         open=nodes.open,
         stop=lambda: targets.stop(network_id),
         start=lambda: targets.start(network_id),
+        neighbour=lambda: sim_bench(targets),
     )
 
 
@@ -137,8 +150,14 @@ def tgt_room() -> Iterator[TgtRoom]:
     """One real tgtd for all tests."""
     if reason := missing_for_room():
         pytest.skip(reason)
-    # pytest's own folders are too long for a socket's name.
-    with tempfile.TemporaryDirectory(prefix="mtgt") as folder, contextlib.closing(TgtRoom(Path(folder))) as room:
+    with rooms.tgt_room() as room:
+        yield room
+
+
+@pytest.fixture(scope="session")
+def other_room() -> Iterator[TgtRoom]:
+    """Another tenant's namespace and tgtd, with the same addresses."""
+    with rooms.tgt_room() as room:
         yield room
 
 
@@ -150,9 +169,10 @@ class RealNodes:
     folder: Path
     logins: list[Initiator] = field(default_factory=list)
 
-    def new_disk(self) -> DiskHandle:
+    def new_disk(self, content: bytes = b"") -> DiskHandle:
         path = self.folder / f"{new_id()}.raw"
-        path.write_bytes(bytes(DISK_BYTES))
+        path.write_bytes(content)
+        os.truncate(path, DISK_BYTES)
         return DiskHandle(path=str(path))
 
     def open(self, iqn: str, chap: Chap, address: str) -> Initiator:
@@ -169,6 +189,20 @@ class RealNodes:
             login.close()
 
 
+def real_bench(
+    targets: Targets, network_id: NetworkId, nodes: RealNodes, neighbour: Callable[[], Bench] | None = None
+) -> Bench:
+    return Bench(
+        targets=targets,
+        network_id=network_id,
+        new_disk=nodes.new_disk,
+        open=nodes.open,
+        stop=nodes.room.stop,
+        start=nodes.room.start,
+        neighbour=neighbour or (lambda: real_bench(targets, network_id, nodes)),
+    )
+
+
 @pytest.fixture
 def nodes(tgt_room: TgtRoom, tmp_path: Path) -> Iterator[RealNodes]:
     nodes = RealNodes(room=tgt_room, folder=tmp_path)
@@ -177,21 +211,28 @@ def nodes(tgt_room: TgtRoom, tmp_path: Path) -> Iterator[RealNodes]:
 
 
 @pytest.fixture
-def tgt(tgt_room: TgtRoom, nodes: RealNodes) -> Iterator[Bench]:
+def neighbours(other_room: TgtRoom, tmp_path: Path) -> Iterator[RealNodes]:
+    nodes = RealNodes(room=other_room, folder=tmp_path)
+    yield nodes
+    nodes.close()
+    empty(other_room)
+
+
+@pytest.fixture
+def tgt(tgt_room: TgtRoom, nodes: RealNodes, neighbours: RealNodes) -> Iterator[Bench]:
     """The real daemon, emptied after the test."""
-    targets, network_id = TgtTargets(tgt_room.socket_of), NetworkId(new_id())
-    yield Bench(
-        targets=targets,
-        network_id=network_id,
-        new_disk=nodes.new_disk,
-        open=nodes.open,
-        stop=tgt_room.stop,
-        start=tgt_room.start,
-    )
-    if tgt_room.process is None:
-        tgt_room.start()
-    for iqn in targets.list(network_id):
-        targets.revoke(network_id, iqn)
+    mine, theirs = NetworkId(new_id()), NetworkId(new_id())
+    sockets = {mine: tgt_room.socket, theirs: neighbours.room.socket}
+    targets = TgtTargets(sockets.__getitem__)
+    yield real_bench(targets, mine, nodes, lambda: real_bench(targets, theirs, neighbours))
+    empty(tgt_room)
+
+
+def empty(room: TgtRoom) -> None:
+    """Start a daemon anew that has something, or does not run."""
+    if room.process is None or TgtControl(room.socket).names():
+        room.stop()
+        room.start()
 
 
 @pytest.fixture(params=["sim", pytest.param("tgt", marks=pytest.mark.room)])

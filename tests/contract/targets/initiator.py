@@ -13,6 +13,7 @@ CLONE_NEWNET = 0x40000000
 SESSION_NORMAL = 2
 SECTOR_BYTES = 512
 TIMEOUT_S = 5
+PATIENT_TIMEOUT_S = 120
 
 
 class LoginFailed(Exception):
@@ -62,16 +63,16 @@ def _library() -> ctypes.CDLL:
         "iscsi_set_session_type": [_VOID, _INT],
         "iscsi_set_initiator_username_pwd": [_VOID, _TEXT, _TEXT],
         "iscsi_set_noautoreconnect": [_VOID, _INT],
+        "iscsi_set_reconnect_max_retries": [_VOID, _INT],
+        "iscsi_set_no_ua_on_reconnect": [_VOID, _INT],
         "iscsi_set_timeout": [_VOID, _INT],
-        "iscsi_connect_sync": [_VOID, _TEXT],
-        "iscsi_login_sync": [_VOID],
+        "iscsi_full_connect_sync": [_VOID, _TEXT, _INT],
         "iscsi_logout_sync": [_VOID],
         "iscsi_service": [_VOID, _INT],
         "scsi_free_scsi_task": [_VOID],
     }.items():
         getattr(lib, name).argtypes = arguments
     for name, arguments in {
-        "iscsi_testunitready_sync": [_VOID, _INT],
         "iscsi_read16_sync": [_VOID, _INT, ctypes.c_uint64, ctypes.c_uint32, *[_INT] * 6],
         "iscsi_read16_task": [_VOID, _INT, ctypes.c_uint64, ctypes.c_uint32, *[_INT] * 6, _CALLBACK, _VOID],
         "iscsi_write16_sync": [_VOID, _INT, ctypes.c_uint64, _VOID, ctypes.c_uint32, *[_INT] * 6],
@@ -105,17 +106,24 @@ def within(namespace: str, work: Callable[[], None]) -> None:
 
 
 class Initiator:
-    """One session to one LUN. Failures are LoginFailed and IoFailed; nothing is repeated or reconnected."""
+    """One session to one LUN. Failures are LoginFailed and IoFailed.
 
-    def __init__(self, *, name: str, iqn: str, lun: int) -> None:
+    Nothing is repeated or reconnected, unless ``is_patient``: then it is as an operating system with a long replacement
+    timeout, which logs in anew for ever and repeats what was under way; from a thread that is inside the namespace.
+    """
+
+    def __init__(self, *, name: str, iqn: str, lun: int, is_patient: bool = False) -> None:
         """Prepare a session; ``login`` opens it."""
         self._lib = _library()
         self._lun = lun
         self._context = self._lib.iscsi_create_context(name.encode())
         self._lib.iscsi_set_targetname(self._context, iqn.encode())
         self._lib.iscsi_set_session_type(self._context, SESSION_NORMAL)
-        self._lib.iscsi_set_noautoreconnect(self._context, 1)
-        self._lib.iscsi_set_timeout(self._context, TIMEOUT_S)
+        self._lib.iscsi_set_noautoreconnect(self._context, 0 if is_patient else 1)
+        self._lib.iscsi_set_reconnect_max_retries(self._context, -1)
+        # "Unit attention: power on" after a reconnect is repeated past by every operating system, too.
+        self._lib.iscsi_set_no_ua_on_reconnect(self._context, 1)
+        self._lib.iscsi_set_timeout(self._context, PATIENT_TIMEOUT_S if is_patient else TIMEOUT_S)
 
     def login(self, namespace: str, portal: str, chap: tuple[str, Secret] | None) -> None:
         """Log in from inside a network namespace."""
@@ -124,12 +132,9 @@ class Initiator:
         within(namespace, lambda: self._connect(portal))
 
     def _connect(self, portal: str) -> None:
-        if self._lib.iscsi_connect_sync(self._context, portal.encode()) != 0 or self._lib.iscsi_login_sync(
-            self._context
-        ):
+        # With it goes the first command after a login, answered "unit attention: power on", as SAM-5 wants.
+        if self._lib.iscsi_full_connect_sync(self._context, portal.encode(), self._lun) != 0:
             raise LoginFailed(self._lib.iscsi_get_error(self._context).decode())
-        # The first command after a login is answered "unit attention: power on", as SAM-5 wants.
-        self._lib.scsi_free_scsi_task(self._lib.iscsi_testunitready_sync(self._context, self._lun))
 
     def read(self, offset: int, length: int) -> bytes:
         """Read whole sectors."""

@@ -1,13 +1,15 @@
 """A real tgtd in a network namespace of its own."""
 
+import contextlib
 import itertools
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from malleable.domain.ids import NetworkId
@@ -104,3 +106,10 @@ class TgtRoom:
         """Remove everything."""
         self.stop()
         self._ip("netns", "delete", self.namespace)
+
+
+@contextlib.contextmanager
+def tgt_room() -> Iterator[TgtRoom]:
+    """Run a room of its own; pytest's folders are too long for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="mtgt") as folder, contextlib.closing(TgtRoom(Path(folder))) as room:
+        yield room
