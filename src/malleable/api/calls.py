@@ -1,7 +1,7 @@
 """What every route gets: who calls and the services; and how it answers."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from malleable.api.audience import Audience, audience_of, written
 from malleable.api.fanout import Fanout
+from malleable.api.plain import written_plainly
 from malleable.domain.errors import TooMany, Unauthenticated
 from malleable.domain.ids import UserId
 from malleable.domain.operations import Operation
@@ -130,6 +131,11 @@ def ok(view: BaseModel, call: Call | None, *, status: int = 200) -> Response:
     """Answer with what the caller may read of a view; None is somebody without a token."""
     body = written(view, call.audience if call is not None else Audience.TENANT)
     return Response(body, status_code=status, media_type="application/json")
+
+
+def ok_plainly(kind: type[BaseModel], fields: Mapping[str, object], call: Call) -> Response:
+    """Answer with what the caller may read of the view that ``fields`` would make; see ``written_plainly``."""
+    return Response(written_plainly(kind, fields, call.audience), media_type="application/json")
 
 
 def created(view: BaseModel, call: Call | None) -> Response:

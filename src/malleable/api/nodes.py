@@ -8,10 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.audience import Audience
-from malleable.api.calls import After, Call, Limit, RefQuery, call_of, edge_of, nothing, ok, page_of
+from malleable.api.calls import After, Call, Limit, RefQuery, call_of, edge_of, nothing, ok, ok_plainly, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import GuardedRoute
-from malleable.api.trusted import trusted
 from malleable.domain.nodes import Node, NodeState
 from malleable.domain.secrets import Secret
 from malleable.services.nics import WiredNic
@@ -46,16 +45,16 @@ _PUBLIC_REASONS = {
 }
 
 
-def node_view(node: Node, project: str | None, audience: Audience) -> NodeView:
-    """Show a node; its BMC's password to nobody."""
+def node_fields(node: Node, project: str | None, audience: Audience) -> dict[str, object]:
+    """Show a node as what ``NodeView`` is made of; its BMC's password to nobody."""
     fields: dict[str, object] = dict(zip(_PLAIN, _read_plain(node), strict=True))
     fields["project"] = project
     fields["bmc"] = None
     if audience is Audience.PROVIDER:
-        fields["bmc"] = trusted(BmcView, dict(zip(_BMC, _read_bmc(node), strict=True)))
+        fields["bmc"] = dict(zip(_BMC, _read_bmc(node), strict=True))
     elif node.state_reason:
         fields["state_reason"] = _PUBLIC_REASONS.get(node.state, "")
-    return trusted(NodeView, fields)
+    return fields
 
 
 def nic_view(wired: WiredNic) -> NicView:
@@ -75,7 +74,7 @@ def nic_view(wired: WiredNic) -> NicView:
 def _node(call: Call, shown: Shown[Node]) -> Response:
     node = shown.value
     project = shown.names.get(node.project_id) if node.project_id else None
-    return ok(node_view(node, project, call.audience), call)
+    return ok_plainly(NodeView, node_fields(node, project, call.audience), call)
 
 
 @routes.get("", response_model=Listing[NodeView])
@@ -92,9 +91,9 @@ def node_list(
     page = call.services.nodes.node_list(call.caller, page_of(after, limit), state=state, project=project, name=name)
     names, audience = page.names, call.audience
     items = tuple(
-        node_view(node, names.get(node.project_id) if node.project_id else None, audience) for node in page.items
+        node_fields(node, names.get(node.project_id) if node.project_id else None, audience) for node in page.items
     )
-    return ok(Listing[NodeView](items=items, next=str(page.next) if page.next else None), call)
+    return ok_plainly(Listing[NodeView], {"items": items, "next": str(page.next) if page.next else None}, call)
 
 
 @routes.get("/{node}", response_model=NodeView)

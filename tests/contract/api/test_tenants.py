@@ -14,6 +14,7 @@ from tests.contract.api.serving import served
 from tests.contract.api.site import GOLDEN, Site, items
 
 from malleable.api.audience import Audience, open_fields, written
+from malleable.api.plain import written_plainly
 from malleable.api.problem import of_error, reply
 from malleable.client.chains import check_chain
 from malleable.domain.errors import Conflict, DriverError, MalleableError, RequestError, Unavailable, Unreachable
@@ -239,6 +240,8 @@ def test_a_new_field_is_not_shown_to_tenants() -> None:
     assert "rack" not in open_fields(Wider)
     assert open_fields(Listing[Wider])["items"]["__all__"] == open_fields(Wider)
     assert open_fields(Outer) == {}
+    fields = dict.fromkeys(Wider.model_fields) | {"rack": "r7"}
+    assert b"rack" not in written_plainly(Listing[Wider], {"items": (fields,), "next": None}, Audience.TENANT)
     assert split_facts({"name": "x", "rack": "r7"})[0] == {"name": "x"}
     assert written(HealthView(status="ok"), Audience.TENANT) == b'{"status":"ok","failing":{}}'
 
