@@ -165,13 +165,23 @@ class World:
 
     # -- people ------------------------------------------------------------------------------------------------------
 
-    def rack(self, name: str = "n1", port: str = "p1", password: str = "right") -> tuple[NodeId, OperationId]:
-        """Rack a machine and begin to enrol it."""
-        mac, address = f"52:54:00:00:00:0{port[-1]}", f"sim://{name}"
+    def rack(
+        self, name: str = "n1", port: str = "p1", password: str = "right", *, more_ports: tuple[str, ...] = ()
+    ) -> tuple[NodeId, OperationId]:
+        """Rack a machine with a NIC on each port and begin to enrol it."""
+        address, ports = f"sim://{name}", (port, *more_ports)
+        macs = [f"52:54:00:00:00:0{port[-1]}" for port in ports]
         self.room.add_machine(
-            name, address=address, password=Secret("right"), mac=mac, switch=SWITCH, port=port, firmware=Firmware.UEFI
+            name,
+            address=address,
+            password=Secret("right"),
+            mac=macs[0],
+            switch=SWITCH,
+            port=port,
+            firmware=Firmware.UEFI,
+            more_macs=tuple(macs[1:]),
         )
-        now, node_id, port_id = self.clock.now(), NodeId(new_id()), SwitchPortId(new_id())
+        now, node_id = self.clock.now(), NodeId(new_id())
         node = Node(
             id=node_id,
             name=name,
@@ -187,9 +197,12 @@ class World:
             created_at=now,
         )
         with self.store.transaction() as tx:
-            tx.switch_ports.add(SwitchPort(id=port_id, switch_id=self.switch_id, name=port, created_at=now))
             tx.nodes.add(node)
-            tx.nics.add(Nic(id=NicId(new_id()), node_id=node_id, name="nic0", mac=mac, switch_port_id=port_id))
+            for number, (end, mac) in enumerate(zip(ports, macs, strict=True)):
+                port_id = SwitchPortId(new_id())
+                tx.switch_ports.add(SwitchPort(id=port_id, switch_id=self.switch_id, name=end, created_at=now))
+                name = f"nic{number}"
+                tx.nics.add(Nic(id=NicId(new_id()), node_id=node_id, name=name, mac=mac, switch_port_id=port_id))
             operation = enrol.request(tx, now, node=node, actor_id=None)
         return node_id, operation.id
 

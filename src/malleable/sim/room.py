@@ -65,7 +65,7 @@ class _Served:
 
 
 class SimRoom:
-    """Machines with one NIC each, wired to simulated switches. Safe to use from many threads."""
+    """Machines that boot from one NIC each, wired to simulated switches. Safe to use from many threads."""
 
     def __init__(
         self,
@@ -85,9 +85,21 @@ class SimRoom:
         self._served: dict[int, _Served] = {}
 
     def add_machine(
-        self, name: str, *, address: str, password: Secret, mac: str, switch: str, port: str, firmware: Firmware
+        self,
+        name: str,
+        *,
+        address: str,
+        password: Secret,
+        mac: str,
+        switch: str,
+        port: str,
+        firmware: Firmware,
+        more_macs: tuple[str, ...] = (),
     ) -> None:
-        """Rack a machine: its BMC at ``address``, its NIC ``mac`` cabled to ``port`` of the switch at ``switch``."""
+        """Rack a machine: its BMC at ``address``, its NIC ``mac`` cabled to ``port`` of the switch at ``switch``.
+
+        It never boots from its other NICs, ``more_macs``.
+        """
         with self._lock:
             self._machines[name] = _Machine(nic=mac, switch=switch, port=port)
         machine = SimMachine(
@@ -96,7 +108,7 @@ class SimRoom:
             serial=f"SIM-{name}",
             cpu_count=32,
             memory_mib=262_144,
-            nics=(InspectedNic(name="NIC.1", mac=mac),),
+            nics=tuple(InspectedNic(name=f"NIC.{n}", mac=m) for n, m in enumerate((mac, *more_macs), start=1)),
         )
         self.bmcs.add(address, machine, username="admin", password=password)
 
