@@ -1,0 +1,111 @@
+"""The life of an image, told by `m2`: imported, booted, changed, kept, promoted, booted by many, moved, taken back."""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.system.room.images import TINY
+from tests.system.room.site import NETWORK, PROJECT, Site, open_site
+
+pytestmark = [pytest.mark.room, pytest.mark.slow, pytest.mark.timeout(1500)]
+
+FIRST, FLEET = "first", ("fleet-1", "fleet-2", "fleet-3")
+
+#: Says what is in the file, then writes to it: what the disk knew before it was booted, and will know from then on.
+REMEMBER = """#!/bin/sh
+exec >/dev/console
+echo "REMEMBERS <$(cat /root/memory 2>/dev/null)>"
+printf %s-TEXT >>/root/memory
+sync
+echo "WROTE TEXT"
+"""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """Four machines."""
+    if os.geteuid() != 0:
+        pytest.skip("a machine room needs root")
+    with open_site(machines=4, enrolled=4) as opened:
+        yield opened
+
+
+class Tenant:
+    """Somebody of the project, with `m2`."""
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        self.site = site
+        self.folder = folder
+
+    def m2(self, *words: str) -> Any:
+        return self.site.m2("--project", PROJECT, *words)
+
+    def boots(self, number: int, text: str, *words: str) -> Any:
+        """Begin to boot a machine that will write ``text``; return its operation."""
+        script = self.folder / text
+        script.write_text(REMEMBER.replace("TEXT", text))
+        wish = ("--node", self.site.machine(number).name, "--network", NETWORK, "--user-data", str(script))
+        return self.m2("provision", *wish, *words, "--no-wait")
+
+    def sees(self, number: int, operation: Any, memory: str, text: str) -> None:
+        """Wait until a machine is up, told what it found and has written what it should."""
+        self.m2("operation", "watch", operation["id"])
+        machine = self.site.machine(number)
+        self.site.await_console(machine, f"WROTE {text}")
+        assert f"REMEMBERS <{memory}>" in self.site.console(machine)
+
+    def gives_back(self, number: int) -> None:
+        self.m2("node", "release", self.site.machine(number).name)
+
+
+def as_qcow2(folder: Path) -> Path:
+    """Make of the tiny image what a distribution offers: a qcow2 file and a manifest."""
+    manifest = json.loads(TINY.read_text())
+    disk = folder / "distribution.qcow2"
+    source = str(TINY.parent / manifest["file"])
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, str(disk)], check=True)
+    for name in (manifest["kernel"], manifest["initrd"]):
+        (folder / name).symlink_to(TINY.parent / name)
+    with disk.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    changes = {"name": "distribution", "file": disk.name, "format": "qcow2", "sha256": digest}
+    description = folder / "distribution.json"
+    description.write_text(json.dumps({**manifest, **changes, "size_bytes": disk.stat().st_size}))
+    return description
+
+
+def test_an_image_is_imported_changed_kept_multiplied_moved_taken_back_and_exported(site: Site, tmp_path: Path) -> None:
+    tenant = Tenant(site, tmp_path)
+    tenant.m2("image", "import", str(as_qcow2(tmp_path)))
+
+    booted = tenant.boots(1, "one", "--image", "distribution", "--disk-name", FIRST)
+    tenant.sees(1, booted, "", "one")
+    tenant.m2("snapshot", "create", FIRST, "kept")
+    tenant.m2("snapshot", "promote", "kept", "multiplied")
+
+    fleet = {
+        number: tenant.boots(number, f"n{number}", "--image", "multiplied", "--disk-name", disk)
+        for number, disk in enumerate(FLEET, 2)
+    }
+    for number, operation in fleet.items():
+        tenant.sees(number, operation, "-one", f"n{number}")
+
+    for number in (1, 2):
+        tenant.gives_back(number)
+    tenant.sees(1, tenant.boots(1, "moved", "--disk", FLEET[0]), "-one-n2", "moved")
+
+    tenant.sees(2, tenant.boots(2, "lost", "--disk", FIRST), "-one", "lost")
+    tenant.gives_back(2)
+    tenant.m2("disk", "roll-back", FIRST, "kept", "--yes")
+    tenant.sees(2, tenant.boots(2, "again", "--disk", FIRST), "-one", "again")
+
+    exported = tmp_path / "exported.raw"
+    tenant.m2("image", "export", "multiplied", str(exported))
+    with exported.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    assert digest == site.client.image_get("multiplied", project=PROJECT).sha256
