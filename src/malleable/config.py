@@ -79,6 +79,14 @@ class QuotaSettings(_Part):
     disk_gib: Most = 1 << 20  #: of disks and snapshots together, as large as they may become
     snapshots: Most = 5000
     images: Most = 500  #: its own
+    image_gib: Most = 1 << 16  #: of its images, and of uploads that are not sealed yet
+
+
+class FetchSettings(_Part):
+    """Images that the server itself reads from the web, for whoever may import some."""
+
+    allow: tuple[str, ...] = ()  #: hosts and CIDRs that may be asked though they are not public: a mirror inside
+    certificates: Path | None = None  #: PEM, of further authorities for https
 
 
 class GatewaySettings(_Part):
@@ -105,6 +113,7 @@ class Settings(BaseSettings):
     uplink: UplinkSettings = UplinkSettings()
     worker: WorkerSettings = WorkerSettings()
     quota: QuotaSettings = QuotaSettings()
+    fetch: FetchSettings = FetchSettings()
     gateway: GatewaySettings = GatewaySettings()
 
     @property

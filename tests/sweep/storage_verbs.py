@@ -226,7 +226,7 @@ def _importing(upload_format: ImageFormat) -> Callable[[World], tuple[NodeId, Op
     def begin(world: World) -> tuple[NodeId, OperationId]:
         content = WRITTEN if upload_format is ImageFormat.RAW else packed(WRITTEN, upload_format)
         image = replace(
-            _golden(world),
+            golden(world),
             id=ImageId(new_id()),
             name="mine",
             state=ImageState.IMPORTING,
@@ -244,12 +244,12 @@ def _importing(upload_format: ImageFormat) -> Callable[[World], tuple[NodeId, Op
     return begin
 
 
-def _golden(world: World) -> Image:
+def golden(world: World) -> Image:
     with world.store.reading() as tx:
         return tx.images.get(world.image_id)
 
 
-def _imported(world: World, _: NodeId) -> None:
+def imported(world: World, _: NodeId) -> None:
     with world.store.reading() as tx:
         image = tx.images.find(name="mine")
     assert image is not None
@@ -260,7 +260,7 @@ def _imported(world: World, _: NodeId) -> None:
     assert not (world.spool / str(image.id)).exists()
 
 
-def _not_imported(world: World, _: NodeId) -> None:
+def not_imported(world: World, _: NodeId) -> None:
     with world.store.reading() as tx:
         image = tx.images.find(name="mine")
     assert image is not None
@@ -269,7 +269,7 @@ def _not_imported(world: World, _: NodeId) -> None:
 
 
 def _delete_image(world: World) -> tuple[NodeId, OperationId]:
-    image, now = _golden(world), world.clock.now()
+    image, now = golden(world), world.clock.now()
     spool = world.spool / str(image.id)
     return begun(world, lambda tx: storage.request_delete_image(tx, now, image=image, spool=spool, actor_id=None))
 
@@ -360,9 +360,9 @@ def _import_verb(upload_format: ImageFormat, steps: int) -> Verb:
     return Verb(
         name=f"import-{upload_format}",
         begin=_importing(upload_format),
-        check=_imported,
+        check=imported,
         steps=steps,
-        check_undone=_not_imported,
+        check_undone=not_imported,
         can_cancel=True,
         last_step="drop-upload",
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from tests.sweep.image_verbs import IMAGE_VERBS
 from tests.sweep.storage_verbs import (
     STORAGE_VERBS,
     collecting,
@@ -29,7 +30,7 @@ from malleable.workflows import audit, collect, storage
 from malleable.workflows.requests import begin
 
 NewWorld = Callable[[], World]
-OTHER_VERBS = [verb for verb in (*STORAGE_VERBS, *VERBS) if verb.name != "collect-pool"]
+OTHER_VERBS = [verb for verb in (*STORAGE_VERBS, *IMAGE_VERBS, *VERBS) if verb.name != "collect-pool"]
 
 
 def told(world: World) -> list[tuple[str, str, str]]:

@@ -5,13 +5,14 @@ from shutil import rmtree
 
 import pytest
 from tests.sweep import test_crash, test_faults
+from tests.sweep.image_verbs import IMAGE_VERBS
 from tests.sweep.storage_verbs import NOBODY, STORAGE_VERBS
 from tests.sweep.verb import Verb
 from tests.sweep.world import World
 
 from malleable.sim.faults import FaultKind
 
-EVERY_VERB = pytest.mark.parametrize("verb", STORAGE_VERBS, ids=lambda verb: verb.name)
+EVERY_VERB = pytest.mark.parametrize("verb", [*STORAGE_VERBS, *IMAGE_VERBS], ids=lambda verb: verb.name)
 NewWorld = Callable[[], World]
 
 

@@ -32,6 +32,7 @@ from malleable.sim.clock import ManualClock
 from malleable.sim.converter import SimConverter
 from malleable.sim.disks import SimDisks
 from malleable.sim.faults import Faults
+from malleable.sim.fetcher import SimFetcher
 from malleable.sim.power import SimPower
 from malleable.sim.room import Intent, SimRoom
 from malleable.sim.switches import SimSwitches
@@ -96,12 +97,14 @@ class World:
             switches=self.switches, targets=self.targets, later=lambda _s, call: call(), on_sign=self.sign
         )
         self.power = SimPower(self.room.bmcs, faults=self.faults)
+        self.fetcher = SimFetcher(self.faults)
         self.drivers = Drivers(
             power={"sim": self.power},
             switches={"sim": self.switches},
             disks=self.disks,
             targets=self.targets,
             converter=SimConverter(self.faults),
+            fetcher=self.fetcher,
         )
         self.is_gateway_up = True
         self.workflows = dict(WORKFLOWS)

@@ -15,9 +15,9 @@ from malleable.api.operations import begun
 from malleable.api.routing import GuardedRoute
 from malleable.domain.errors import Invalid
 from malleable.domain.images import Image
-from malleable.services.images import ImageWish, Upload
+from malleable.services.images import FetchWish, ImageWish, Upload
 from malleable.services.parts import Shown
-from malleable.wire.images import ImageRequest, ImageView
+from malleable.wire.images import FetchRequest, ImageRequest, ImageView
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 
@@ -93,6 +93,25 @@ def image_create(request: Request, body: ImageRequest) -> Response:
         default_user=body.default_user,
     )
     return created(image_view(call.services.images.image_create(call.caller, wish)), call)
+
+
+@routes.post("/fetch", status_code=202, response_model=OperationView)
+def image_fetch(request: Request, body: FetchRequest) -> Response:
+    """Import an image that the server itself reads from the web."""
+    call = call_of(request)
+    wish = FetchWish(
+        name=body.name,
+        project=body.project,
+        url=body.url,
+        sha256=body.sha256 or "",
+        size_bytes=body.size_bytes or 0,
+        os=body.os,
+        architecture=body.architecture,
+        firmwares=body.firmwares,
+        up_proof=body.up_proof,
+        default_user=body.default_user,
+    )
+    return begun(call, call.services.images.image_fetch(call.caller, wish))
 
 
 @routes.get("/{image}", response_model=ImageView)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from malleable.cli.command import group, register
-from malleable.cli.formats import age, size
+from malleable.cli.formats import age, parse_size, size
 from malleable.cli.options import ImageArgument, Watch, Yes
 from malleable.cli.output import Column, show_list, show_one
 from malleable.cli.progress import finish
@@ -45,7 +45,7 @@ def image_list(session: Session) -> None:
         Column(title="boots by", cell=lambda image: ", ".join(image.boot_ways), is_minor=True),
         Column(title="age", cell=lambda image: age(image.created_at, now), is_number=True, is_minor=True),
     ]
-    nothing = "No images; bring one with `m2 image import FILE --project NAME`."
+    nothing = "No images; bring one with `m2 image import FILE|URL --project NAME`."
     show_list(session, session.m2.image_list(project=session.project), columns, nothing=nothing)
 
 
@@ -77,10 +77,12 @@ def _facts(session: Session, image: "ImageView") -> dict[str, str]:
 
 def image_import(
     session: Session,
-    file: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
-            metavar="FILE", help="A disk (raw, qcow2, vmdk, vhd, vhdx), or its manifest.", show_default=False
+            metavar="FILE|URL",
+            help="A disk (raw, qcow2, vmdk, vhd, vhdx) or its manifest; or a disk's http(s) URL.",
+            show_default=False,
         ),
     ],
     *,
@@ -88,21 +90,34 @@ def image_import(
         Path | None, typer.Option(metavar="FILE", help="What the image is; else NAME.json beside the disk.")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Else the manifest's, or the file's.")] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="HEX", help="What the file must be.")] = None,
+    size_wanted: Annotated[
+        str | None, typer.Option("--size", metavar="SIZE", help="What a URL's file must have.")
+    ] = None,
     golden: Annotated[
         bool, typer.Option("--golden", help="For everybody; admins only. Else --project owns it.")
     ] = False,
     watch: Watch = True,
 ) -> None:
-    """Bring an image from here to the server: describe it, upload it, have it checked and sealed.
+    """Bring an image to the server: described, uploaded from here or read from the web there, checked and sealed.
 
-    An upload that broke is taken up again by the same command.
+    An upload that broke is taken up again by the same command. Of a URL, the server goes on by itself.
     """
     from malleable.cli.image_upload import read_source, upload
 
     if not golden and session.project is None:
         usage("Whose image shall it be?", "Give --project NAME, or --golden for everybody's (admins only).")
-    source = read_source(file, manifest, name)
-    image = upload(session, source, None if golden else session.project)
+    project = None if golden else session.project
+    if "://" in source:
+        from malleable.cli.image_fetch import fetch
+
+        size_bytes = None if size_wanted is None else parse_size(size_wanted)
+        operation = fetch(session, source, manifest, name=name, sha256=sha256, size_bytes=size_bytes, project=project)
+        finish(session, operation, is_watching=watch, what=f"import of {operation.arguments['name']}")
+        return
+    if size_wanted is not None:
+        usage("--size is for URLs.", "Leave it out: a file here has the size it has.")
+    image = upload(session, read_source(Path(source), manifest, name, sha256), project)
     finish(session, session.m2.image_seal(str(image.id)), is_watching=watch, what=f"import of {image.name}")
 
 

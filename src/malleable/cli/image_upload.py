@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from malleable.cli.formats import size, span
 from malleable.cli.session import Session
 from malleable.domain.errors import Conflict, Invalid, NotFound
-from malleable.domain.images import ImageFormat, ImageState
+from malleable.domain.images import ImageFormat, ImageState, format_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from malleable.wire.images import ImageView
 
 CHUNK_BYTES = 1 << 20
-#: How files of each format begin. A VHD of fixed size has no mark there and goes for raw: it is one, and 512 bytes.
-_MAGIC = {
-    b"QFI\xfb": ImageFormat.QCOW2,
-    b"KDMV": ImageFormat.VMDK,
-    b"conectix": ImageFormat.VHD,
-    b"vhdxfile": ImageFormat.VHDX,
-}
 #: Facts of a manifest that the server takes as they are.
 _PLAIN = ("os", "architecture", "boot_ways", "up_proof", "cmdline", "default_user")
 
@@ -44,13 +37,13 @@ class Source:
     files: Mapping[str, Path]  #: "kernel" and "initrd", as far as there are any
 
 
-def read_source(file: Path, manifest: Path | None, name: str | None) -> Source:
+def read_source(file: Path, manifest: Path | None, name: str | None, sha256: str | None = None) -> Source:
     """Find the disk and what is told of it. Errors: Invalid, OSError."""
     if file.suffix == ".json":
         file, manifest = _raw_of(file), file
     elif manifest is None and file.with_suffix(".json").exists():
         manifest = file.with_suffix(".json")
-    told = _read_manifest(manifest) if manifest else {}
+    told = read_manifest(manifest) if manifest else {}
     image_format = _format_of(file, told)
     size_bytes = file.stat().st_size
     if told.get("size_bytes", size_bytes) != size_bytes:
@@ -58,25 +51,29 @@ def read_source(file: Path, manifest: Path | None, name: str | None) -> Source:
             f"{file} has {size_bytes} bytes, its manifest says {told['size_bytes']}.",
             fix="Build or fetch the image again; it is not the one the manifest describes.",
         )
-    facts: dict[str, object] = {key: told[key] for key in _PLAIN if key in told}
-    firmwares = told.get("firmwares", told.get("firmware"))
     beside = (manifest or file).parent
     return Source(
         name=name or str(told.get("name") or file.stem),
         file=file,
         image_format=image_format,
         size_bytes=size_bytes,
-        sha256=str(told.get("sha256") or ""),
-        facts=facts if firmwares is None else {**facts, "firmwares": firmwares},
+        sha256=sha256 or str(told.get("sha256") or ""),
+        facts=facts_of(told),
         files={part: beside / str(told[part]) for part in ("kernel", "initrd") if told.get(part)},
     )
+
+
+def facts_of(told: Mapping[str, object]) -> Mapping[str, object]:
+    """Take what a manifest says of an image, as the server takes it."""
+    facts = {key: told[key] for key in _PLAIN if key in told}
+    firmwares = told.get("firmwares", told.get("firmware"))
+    return facts if firmwares is None else {**facts, "firmwares": firmwares}
 
 
 def _format_of(file: Path, told: Mapping[str, object]) -> ImageFormat:
     """Read a file's format off its first bytes; a manifest that says otherwise is wrong. Errors: Invalid."""
     with file.open("rb") as opened:
-        begins = opened.read(8)
-    found = next((kind for magic, kind in _MAGIC.items() if begins.startswith(magic)), ImageFormat.RAW)
+        found = format_of(opened.read(8))
     if told.get("format", found) != found:
         raise Invalid(
             f"{file} is {found}, its manifest says {told['format']}.", fix="Correct the manifest, or take it away."
@@ -85,10 +82,11 @@ def _format_of(file: Path, told: Mapping[str, object]) -> ImageFormat:
 
 
 def _raw_of(manifest: Path) -> Path:
-    return manifest.parent / str(_read_manifest(manifest).get("file") or f"{manifest.stem}.raw")
+    return manifest.parent / str(read_manifest(manifest).get("file") or f"{manifest.stem}.raw")
 
 
-def _read_manifest(path: Path) -> dict[str, object]:
+def read_manifest(path: Path) -> dict[str, object]:
+    """Read what is told of an image. Errors: Invalid, OSError."""
     try:
         told = json.loads(path.read_text())
     except ValueError as e:

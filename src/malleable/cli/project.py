@@ -26,6 +26,7 @@ _TITLES = {
     "disk_bytes": "disk size",
     "snapshots": "snapshots",
     "images": "images",
+    "image_bytes": "image size",
 }
 
 
@@ -81,7 +82,7 @@ def _standing(quota: "QuotaView") -> dict[str, str]:
 
 
 def _beside(name: str, used: int, limit: int | None) -> str:
-    write = size if name == "disk_bytes" else str
+    write = size if name.endswith("_bytes") else str
     return f"{write(used)} (no limit)" if limit is None else f"{write(used)} of {write(limit)}"
 
 
@@ -103,14 +104,18 @@ def quota_set(
     ] = None,
     snapshots: Annotated[str | None, typer.Option(metavar="N", help="Snapshots.")] = None,
     images: Annotated[str | None, typer.Option(metavar="N", help="Images of its own.")] = None,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of its images, and of uploads that are not sealed yet.")
+    ] = None,
 ) -> None:
     """Limit what a project may have; what is not named stays. Nothing it has is taken away."""
     from malleable.wire.projects import QuotaRequest
 
     counts = {"nodes": nodes, "networks": networks, "disks": disks, "snapshots": snapshots, "images": images}
     limits = {name: _most(raw) for name, raw in counts.items() if raw is not None}
-    if disk_size is not None:
-        limits["disk_bytes"] = None if disk_size == NO_LIMIT else parse_size(disk_size)
+    for name, size_limit in (("disk_bytes", disk_size), ("image_bytes", image_size)):
+        if size_limit is not None:
+            limits[name] = None if size_limit == NO_LIMIT else parse_size(size_limit)
     if not limits:
         usage("No limit is named.", "Give for example --nodes 10, or --nodes none to lift the limit.")
     found = session.m2.quota_set(project, QuotaRequest.model_validate(limits))

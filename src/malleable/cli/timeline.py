@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from malleable.cli.formats import printable, span
+from malleable.cli.formats import printable, size, span
 from malleable.domain.operations import Direction
 
 if TYPE_CHECKING:
@@ -58,9 +58,12 @@ def step_label(step: "StepView") -> str:
 
 
 def step_note(step: "StepView") -> str:
-    """Say what went wrong on a step's way; looking again while it waits is nothing wrong."""
+    """Say what went wrong on a step's way, or how far it is; looking again while it waits is nothing wrong."""
     attempts = f" ({step.attempts} attempts)" if step.attempts > 1 else ""
-    return f"{printable(step.error)}{attempts}" if step.error else ""
+    if step.error:
+        return f"{printable(step.error)}{attempts}"
+    have, whole = step.evidence.get("fetched_bytes"), step.evidence.get("size_bytes")
+    return f"{size(have)} of {size(whole)}" if isinstance(have, int) and isinstance(whole, int) else ""
 
 
 def bar(offset_s: float, length_s: float, total_s: float, columns: int) -> str:

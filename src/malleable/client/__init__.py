@@ -3,6 +3,7 @@
 from malleable.client.accounts import AccountCalls
 from malleable.client.fabric import FabricCalls
 from malleable.client.gateway import GatewayCalls
+from malleable.client.images import ImageCalls
 from malleable.client.machines import MachineCalls
 from malleable.client.operations import OperationCalls
 from malleable.client.storage import StorageCalls
@@ -11,7 +12,7 @@ from malleable.wire.service import HealthView, VersionView
 __all__ = ["Client"]
 
 
-class Client(AccountCalls, FabricCalls, MachineCalls, StorageCalls, OperationCalls, GatewayCalls):
+class Client(AccountCalls, FabricCalls, MachineCalls, ImageCalls, StorageCalls, OperationCalls, GatewayCalls):
     """Every call of the API, one method each, named noun_verb.
 
     Slow ones answer with an operation at once; ``operation_wait`` follows it.

@@ -1,5 +1,6 @@
 """Golden images: sealed, immutable, cloned in constant time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +25,20 @@ class ImageFormat(StrEnum):
     VMDK = "vmdk"
     VHD = "vhd"
     VHDX = "vhdx"
+
+
+#: How files of each format begin. A VHD of fixed size has no mark there and goes for raw: it is one, and 512 bytes.
+MAGIC: Mapping[ImageFormat, bytes] = {
+    ImageFormat.QCOW2: b"QFI\xfb",
+    ImageFormat.VMDK: b"KDMV",
+    ImageFormat.VHD: b"conectix",
+    ImageFormat.VHDX: b"vhdxfile",
+}
+
+
+def format_of(begins: bytes) -> ImageFormat:
+    """Read a file's format off its first eight bytes."""
+    return next((kind for kind, magic in MAGIC.items() if begins.startswith(magic)), ImageFormat.RAW)
 
 
 class BootWay(StrEnum):

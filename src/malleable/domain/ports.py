@@ -4,7 +4,7 @@ Drivers are stateless towards the caller and safe to call from many threads. Eve
 four driver errors: Unreachable, Busy, Refused, Malformed. No driver retries a change; the engine does.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -249,6 +249,22 @@ class Converter(Protocol):
         """
 
 
+class Fetcher(Protocol):
+    """What reads files from the web. Neither those who name them nor the servers are to be trusted."""
+
+    def fetch(
+        self, url: str, target: Path, *, size_bytes: int | None, max_bytes: int, on_progress: Callable[[int, int], None]
+    ) -> int:
+        """Write a file of the web to ``target`` (all or nothing); return its size.
+
+        Goes on where an earlier call for the same target stopped, if the server can. ``size_bytes``: what it must have;
+        None takes the server's word. ``on_progress`` is told how many bytes of how many are there: before the first,
+        then about every second. What it raises ends the call; what has come is kept for the next.
+        Errors: Unreachable, Busy or Malformed (call again); Refused with code "url-refused" (not to be asked),
+        "url-answer" (the server will not), "wrong-size", "url-too-large" or "spool-full".
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
     """Everything a target daemon must know to present one disk to one node."""
@@ -315,9 +331,10 @@ class Drivers:
     disks: Disks
     targets: Targets
     converter: Converter | None = None
+    fetcher: Fetcher | None = None
     #: how many calls one device takes at once, by kind of resource
     limits: Mapping[str, int] = field(
-        default_factory=lambda: {"bmc": 1, "switch": 1, "targets": 1, "pool": 4, "copy": 1}
+        default_factory=lambda: {"bmc": 1, "switch": 1, "targets": 1, "pool": 4, "copy": 1, "fetch": 2}
     )
 
 

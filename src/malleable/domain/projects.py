@@ -28,6 +28,7 @@ class Holdings:
     disk_bytes: int = 0  #: of disks and snapshots: as large as they may become, whatever they share
     snapshots: int = 0
     images: int = 0  #: its own, failed imports too; golden ones are nobody's
+    image_bytes: int = 0  #: of the same: what is announced until an image is sealed, then its raw content with holes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class Quota:
     disk_bytes: int | None = None
     snapshots: int | None = None
     images: int | None = None
+    image_bytes: int | None = None
 
     def limits(self, wanted: Holdings) -> dict[str, int]:
         """List the limits of what is wanted at all."""

@@ -21,7 +21,7 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, merged, names_of, shown
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.quotas import want_within_quota
-from malleable.workflows import storage
+from malleable.workflows import fetch, storage
 from malleable.workflows.requests import record
 
 #: A kernel or initrd; real ones have 10 to 200 MiB.
@@ -47,6 +47,22 @@ class ImageWish:
     kernel: str
     initrd: str
     cmdline: str
+    default_user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchWish:
+    """What is told of an image about to be read from the web; the rest is found there."""
+
+    name: str
+    project: str | None
+    url: str
+    sha256: str  #: "": whatever comes
+    size_bytes: int  #: 0: what the web server says
+    os: str
+    architecture: str
+    firmwares: Sequence[Firmware]
+    up_proof: UpProof
     default_user: str
 
 
@@ -136,8 +152,24 @@ class Images:
             tx.images.add(image)
             data = {"image_id": str(image.id), "name": image.name, "sha256": image.sha256}
             record(tx, now, "image.created", project_id=image.project_id, actor_id=caller.user_id, data=data)
-            want_within_quota(tx, image.project_id, Holdings(images=1))
+            want_within_quota(tx, image.project_id, Holdings(images=1, image_bytes=image.size_bytes))
             return _shown(tx, image)
+
+    def image_fetch(self, caller: Caller, wish: FetchWish) -> Operation:
+        """Begin to import an image from the web. Errors: NotFound, Forbidden, Conflict.
+
+        One of this name whose import failed makes room for it.
+        """
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            image = _fetched_image(wish, self._owner(tx, caller, wish.project), now)
+            self._clear_failed(tx, caller, image)
+            spool, actor_id = self._parts.spool_dir / str(image.id), caller.user_id
+            operation = fetch.request(tx, now, image=image, url=wish.url, spool=spool, actor_id=actor_id)
+            data = {"image_id": str(image.id), "name": image.name, "sha256": image.sha256}
+            record(tx, now, "image.created", project_id=image.project_id, actor_id=actor_id, data=data)
+            want_within_quota(tx, image.project_id, Holdings(images=1, image_bytes=image.size_bytes))
+            return operation
 
     def image_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to delete an image that no disk was cloned from. Errors: NotFound, Forbidden, Conflict."""
@@ -237,6 +269,23 @@ def _image(wish: ImageWish, project_id: ProjectId | None, now: datetime) -> Imag
         kernel=wish.kernel,
         initrd=wish.initrd,
         cmdline=wish.cmdline,
+        default_user=wish.default_user,
+        created_at=now,
+    )
+
+
+def _fetched_image(wish: FetchWish, project_id: ProjectId | None, now: datetime) -> Image:
+    return Image(
+        id=ImageId(new_id()),
+        name=wish.name,
+        project_id=project_id,
+        state=ImageState.IMPORTING,
+        size_bytes=wish.size_bytes,
+        sha256=wish.sha256,
+        os=wish.os,
+        architecture=wish.architecture,
+        firmwares=tuple(wish.firmwares),
+        up_proof=wish.up_proof,
         default_user=wish.default_user,
         created_at=now,
     )

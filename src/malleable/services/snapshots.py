@@ -100,7 +100,7 @@ class Snapshots:
                 created_at=now,
             )
             operation = snapshots.request_promote(tx, now, snapshot=snapshot, image=image, actor_id=caller.user_id)
-            want_within_quota(tx, owner, Holdings(images=1))
+            want_within_quota(tx, owner, Holdings(images=1, image_bytes=image.size_bytes))
             return operation
 
     def disk_roll_back(self, caller: Caller, ref: str, *, snapshot: str, project: str | None = None) -> Operation:

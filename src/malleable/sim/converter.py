@@ -1,15 +1,15 @@
-"""A converter whose every format is the raw content after one line that names the format."""
+"""A converter whose every format is the raw content after what files of the format begin with."""
 
 from pathlib import Path
 
 from malleable.domain.errors import Refused
-from malleable.domain.images import ImageFormat
+from malleable.domain.images import MAGIC, ImageFormat
 from malleable.sim.faults import Faults
 
 
 def packed(content: bytes, image_format: ImageFormat) -> bytes:
     """Make what ``SimConverter`` unpacks."""
-    return image_format.value.encode() + b"\n" + content
+    return MAGIC[image_format] + content
 
 
 class SimConverter:
@@ -21,9 +21,10 @@ class SimConverter:
     def convert(self, source: Path, image_format: ImageFormat, target: Path, *, max_bytes: int) -> int:
         """Do as ``Converter.convert``."""
         self.faults.before("convert", None)
-        begin, _, content = source.read_bytes().partition(b"\n")
-        if begin != image_format.value.encode():
+        content = source.read_bytes()
+        if not content.startswith(MAGIC[image_format]):
             raise Refused(f"This is no sound {image_format} image.", code="image-malformed")
+        content = content.removeprefix(MAGIC[image_format])
         if len(content) > max_bytes:
             raise Refused(f"The image unpacks to {len(content)} bytes.", code="image-too-large")
         part = target.with_suffix(".part")

@@ -36,6 +36,7 @@ _COUNTS = {
     "disk_bytes": cast(_bytes(s.disks) + _bytes(s.snapshots), BigInteger),
     "snapshots": _count(s.snapshots),
     "images": _count(s.images),
+    "image_bytes": cast(_bytes(s.images), BigInteger),
 }
 
 

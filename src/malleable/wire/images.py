@@ -8,7 +8,7 @@ from pydantic import Field
 
 from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
 from malleable.domain.nodes import Firmware
-from malleable.wire.shapes import MAX_BYTES, Answer, FileName, Line, Name, Open, Ref, Request, Sha256
+from malleable.wire.shapes import MAX_BYTES, Answer, FileName, Line, Name, Open, Ref, Request, Sha256, Url
 
 
 class ImageRequest(Request):
@@ -27,6 +27,21 @@ class ImageRequest(Request):
     kernel: FileName | None = None
     initrd: FileName | None = None
     cmdline: Line = ""
+    default_user: Line = ""
+
+
+class FetchRequest(Request):
+    """An image about to be read from the web; without a project it is golden. It boots by way of ``san``."""
+
+    name: Name
+    project: Ref | None = None
+    url: Url
+    sha256: Sha256 | None = None  #: of the file
+    size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None  #: needed where the web server does not say it
+    os: Line = ""
+    architecture: Name = "x86_64"
+    firmwares: tuple[Firmware, ...] = Field(default=(Firmware.BIOS, Firmware.UEFI), min_length=1, max_length=2)
+    up_proof: UpProof = UpProof.ISCSI_LOGIN
     default_user: Line = ""
 
 

@@ -26,6 +26,8 @@ class StepView(Answer):
             "boot_intent",
             "consistency",
             "disk",
+            "fetched_bytes",
+            "format",
             "generation",
             "image",
             "initiator_address",

@@ -36,6 +36,7 @@ class QuotaRequest(Request):
     disk_bytes: Most | None = None  #: of disks and snapshots together, as large as they may become
     snapshots: Most | None = None
     images: Most | None = None  #: the project's own
+    image_bytes: Most | None = None  #: of these, and of uploads that are not sealed yet
 
 
 class LimitsView(Answer):
@@ -47,6 +48,7 @@ class LimitsView(Answer):
     disk_bytes: Open[int | None]
     snapshots: Open[int | None]
     images: Open[int | None]
+    image_bytes: Open[int | None]
 
 
 class HoldingsView(Answer):
@@ -58,6 +60,7 @@ class HoldingsView(Answer):
     disk_bytes: Open[int]
     snapshots: Open[int]
     images: Open[int]
+    image_bytes: Open[int]
 
 
 class QuotaView(Answer):

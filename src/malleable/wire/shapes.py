@@ -11,6 +11,7 @@ from malleable.domain.errors import Invalid
 from malleable.domain.ids import NAME_MAX_CHARS, parse_name
 from malleable.domain.networks import parse_cidr
 from malleable.domain.nodes import parse_mac
+from malleable.domain.urls import URL_MAX_CHARS, parse_url
 
 T = TypeVar("T")
 
@@ -134,6 +135,11 @@ FileName = Annotated[
     str,
     checked(parse_file_name),
     WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._+-]{0,126}$"}),
+]
+Url = Annotated[
+    str,
+    checked(parse_url),
+    WithJsonSchema({"type": "string", "example": "https://mirror.example/disk.qcow2", "maxLength": URL_MAX_CHARS}),
 ]
 #: One line of text: no control characters, which end up in boot scripts, tables and logs.
 Line = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]

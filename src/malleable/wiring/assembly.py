@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,9 +10,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from malleable.config import GIB, QuotaSettings, Settings
-from malleable.domain.errors import Unavailable
-from malleable.domain.ports import Clock, Drivers
+from malleable.config import GIB, FetchSettings, QuotaSettings, Settings
+from malleable.domain.errors import Invalid, Unavailable
+from malleable.domain.ports import Clock, Drivers, Fetcher
 from malleable.domain.projects import Quota
 from malleable.domain.store import Store
 from malleable.gateway.layout import portal_socket
@@ -68,7 +69,7 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
     store = open_store(settings.database, database_key(settings.state_dir))
     clock = SystemClock()
     try:
-        drivers = drivers or real_drivers(settings)
+        drivers = replace(drivers or real_drivers(settings), fetcher=make_fetcher(settings.fetch))
         spool_dir = settings.state_dir / "spool"
         parts = Parts(
             store=store, clock=clock, drivers=drivers, spool_dir=spool_dir, new_quota=new_quota(settings.quota)
@@ -88,8 +89,12 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
 def new_quota(settings: QuotaSettings) -> Quota:
     """Make the limits of new projects."""
     limits = {name: None if most == "none" else most for name, most in settings.model_dump().items()}
-    disk_gib = limits.pop("disk_gib")
-    return Quota(**limits, disk_bytes=None if disk_gib is None else disk_gib * GIB)
+    disk_gib, image_gib = limits.pop("disk_gib"), limits.pop("image_gib")
+    return Quota(
+        **limits,
+        disk_bytes=None if disk_gib is None else disk_gib * GIB,
+        image_bytes=None if image_gib is None else image_gib * GIB,
+    )
 
 
 def make_directories(settings: Settings) -> None:
@@ -122,6 +127,21 @@ def real_drivers(settings: Settings) -> Drivers:
         targets=targets,
         converter=QemuConverter(),
     )
+
+
+def make_fetcher(settings: FetchSettings) -> Fetcher:
+    """Make the reader of the web. Errors: Invalid, for a setting that is none."""
+    from malleable.drivers.fetch.guard import Guard
+    from malleable.drivers.fetch.http import HttpFetcher
+
+    context = ssl.create_default_context()
+    if settings.certificates is not None:
+        try:
+            context.load_verify_locations(settings.certificates)
+        except OSError as e:
+            fix = "Correct M2D_FETCH__CERTIFICATES."
+            raise Invalid(f"{settings.certificates} holds no certificates: {e}.", fix=fix) from e
+    return HttpFetcher(Guard(settings.allow), ssl_context=context)
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:

@@ -12,13 +12,18 @@ from malleable.domain.errors import Conflict, Public, Refused
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
 from malleable.domain.images import Image, ImageFormat, ImageState
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
+from malleable.domain.projects import Holdings
 from malleable.domain.store import Transaction
 from malleable.workflows import presenting
+from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
 
 #: In an upload's folder: what came; and, once it is taken to be sealed, the same below ``TAKEN`` beside the raw disk.
 UPLOAD, FILES, TAKEN, RAW = "content", "files", "taken", "raw"
+
+#: What brings images into being.
+MAKERS = ["import-image", "fetch-image", "promote-snapshot"]
 
 
 def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
@@ -96,7 +101,7 @@ def request_import(tx: Transaction, now: datetime, *, image: Image, spool: Path,
 
 def check_unsealing(tx: Transaction, image: Image) -> None:
     """Be sure that nobody seals or promotes the image at this moment. Errors: Conflict."""
-    if _active_on(tx, {"image_id": str(image.id)}, kind=["import-image", "promote-snapshot"]) is not None:
+    if _active_on(tx, {"image_id": str(image.id)}, kind=MAKERS) is not None:
         fix = "Wait for its end, or cancel it."
         raise Conflict(f"Image {image.name} is being sealed.", code="image-sealing", fix=fix)
 
@@ -171,8 +176,10 @@ def _convert(context: Context) -> Done:
     spool = _taken(context)
     with context.store.reading() as tx:
         image = tx.images.get(_image_id(context))
+    if image.upload_format is ImageFormat.RAW:
+        return Done(evidence={"image": "is raw"})
     if (spool / RAW).exists():
-        return Done(evidence={"image": "was unpacked"})
+        return _unpacked(image, (spool / RAW).stat().st_size)
     if context.drivers.converter is None:
         raise Refused(
             f"This server reads no {image.upload_format} images.", code="no-converter", fix="Upload the image as raw."
@@ -185,7 +192,17 @@ def _convert(context: Context) -> Done:
     size_bytes = context.drivers.converter.convert(
         spool / UPLOAD, image.upload_format, spool / RAW, max_bytes=max_bytes
     )
-    return Done(evidence={"upload_sha256": found, "size_bytes": size_bytes})
+    return _unpacked(image, size_bytes)
+
+
+def _unpacked(image: Image, size_bytes: int) -> Done:
+    """Take what it unpacked to from the quota."""
+
+    def write(tx: Transaction) -> None:
+        tx.images.change(image.id, size_bytes=size_bytes)
+        want_within_quota(tx, image.project_id, Holdings(image_bytes=max(size_bytes - image.size_bytes, 0)))
+
+    return Done(evidence={"upload_sha256": image.sha256, "size_bytes": size_bytes}, write=write)
 
 
 def _seal(context: Context) -> Done:
@@ -260,6 +277,17 @@ DROP_UPLOAD = Step(
 )
 #: Copying and checking a large image takes as long as its bytes.
 SEAL_DEADLINE_S = 3600.0
+CONVERT = Step(
+    name="convert",
+    do=_convert,
+    # No undo: what was unpacked goes with the upload.
+    deadline_s=SEAL_DEADLINE_S,
+    sla_s=120.0,
+    retry=Retry(attempts=2),
+    resource=presenting.copy_resource,
+    needed=_is_packed,
+    device=presenting.POOL,
+)
 CREATE_DISK = Workflow(
     name="create-disk", steps=(presenting.CLONE_DISK,), on_done=_ended("disk.created"), on_undone=_not_created
 )
@@ -273,17 +301,7 @@ DELETE_DISK = Workflow(
 IMPORT_IMAGE = Workflow(
     name="import-image",
     steps=(
-        Step(
-            name="convert",
-            do=_convert,
-            # No undo: what was unpacked goes with the upload.
-            deadline_s=SEAL_DEADLINE_S,
-            sla_s=120.0,
-            retry=Retry(attempts=2),
-            resource=presenting.copy_resource,
-            needed=_is_packed,
-            device=presenting.POOL,
-        ),
+        CONVERT,
         Step(
             name="seal",
             do=_seal,

@@ -62,6 +62,7 @@ def admins(done: int, *, operator: int = 403, unseen: int = 403) -> tuple[int, i
 _BOOT = {"image": "tiny", "network": "{network:alpha}", "project": "alpha"}
 _SHA = "0" * 64
 _NEW_IMAGE = {"name": "fresh", "sha256": _SHA, "size_bytes": 10}
+_NEW_FETCH = {"name": "fetched", "url": "https://mirror.example/disk.img"}
 _LOGIN = {"username": "x", "password": "y"}
 _ALL_200 = (200,) * 8
 
@@ -253,6 +254,13 @@ TABLE = (
         "/v1/images",
         (403, 201, 404, 403, 201, 404, 403, 201),
         body={**_NEW_IMAGE, "project": "alpha"},
+    ),
+    Row("POST /v1/images/fetch", "/v1/images/fetch", admins(202), body=_NEW_FETCH, note="golden"),
+    Row(
+        "POST /v1/images/fetch",
+        "/v1/images/fetch",
+        members(202, operator=403),
+        body={**_NEW_FETCH, "project": "alpha"},
     ),
     Row("GET /v1/images/{image}", "/v1/images/tiny", (200, 200, 200, 200, 200, 404, 200, 200), note="golden"),
     Row("GET /v1/images/{image}", "/v1/images/alpha-image", READERS),

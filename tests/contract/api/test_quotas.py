@@ -21,10 +21,19 @@ from malleable.store import SqlStore
 
 SIZE = len(GOLDEN)
 #: What project alpha has in the beginning.
-HAS = {"nodes": 1, "networks": 1, "disks": 2, "disk_bytes": 3 * SIZE, "snapshots": 1, "images": 2}
+HAS = {
+    "nodes": 1,
+    "networks": 1,
+    "disks": 2,
+    "disk_bytes": 3 * SIZE,
+    "snapshots": 1,
+    "images": 2,
+    "image_bytes": 2 * SIZE,
+}
 PATH = "/v1/projects/alpha/quota"
 PROVISION = {"project": "alpha", "image": "tiny", "network": "blue"}
 IMAGE = {"name": "more", "project": "alpha", "sha256": "0" * 64, "size_bytes": 10}
+FETCH = {"name": "more", "project": "alpha", "url": "https://mirror.example/more.img"}
 
 #: (what is limited, the request that takes it, how much that is)
 TAKERS: tuple[tuple[str, str, Mapping[str, Any], int], ...] = (
@@ -41,6 +50,10 @@ TAKERS: tuple[tuple[str, str, Mapping[str, Any], int], ...] = (
     ("disk_bytes", "/v1/snapshots", {"name": "more", "project": "alpha", "disk": "spare"}, SIZE),
     ("images", "/v1/images", IMAGE, 1),
     ("images", "/v1/snapshots/{snapshot:alpha}/promote", {"name": "more"}, 1),
+    ("image_bytes", "/v1/images", IMAGE, 10),
+    ("image_bytes", "/v1/images/fetch", {**FETCH, "size_bytes": 10}, 10),
+    ("images", "/v1/images/fetch", FETCH, 1),
+    ("image_bytes", "/v1/snapshots/{snapshot:alpha}/promote", {"name": "more"}, SIZE),
     ("nodes", "/v1/provisions", PROVISION, 1),
     ("nodes", "/v1/provisions", {"project": "alpha", "disk": "spare", "network": "blue"}, 1),
     ("disks", "/v1/provisions", PROVISION, 1),
@@ -92,7 +105,7 @@ def test_more_than_the_limit_is_refused_and_leaves_nothing(
     assert problem["details"] == {"limit": name, "max": limited, "in_use": HAS[name], "wanted": wanted}
     assert f"has {HAS[name]} of at most {limited}" in problem["detail"]
     assert "ask an admin" in problem["fix"]
-    assert f"m2 project quota set alpha --{'disk-size' if name == 'disk_bytes' else name} " in problem["fix"]
+    assert f"m2 project quota set alpha --{name.replace('_bytes', '-size')} " in problem["fix"]
     assert in_use(site) == HAS
     assert items(site.get("admin", "/v1/operations")) == operations
     assert site.get("admin", "/v1/nodes/free").json()["state"] == "free"

@@ -50,7 +50,7 @@ def test_everything_is_counted_in_one_query(store: SqlStore, project: Project) -
     with store.reading() as tx, counted(store) as statements:
         found = tx.projects.holdings(project.id)
     assert len(statements) == 1
-    assert found == Holdings(nodes=2, networks=2, disks=3, disk_bytes=3500, snapshots=1, images=1)
+    assert found == Holdings(nodes=2, networks=2, disks=3, disk_bytes=3500, snapshots=1, images=1, image_bytes=1 << 40)
 
 
 @pytest.mark.parametrize("name", HOLDINGS)

@@ -181,3 +181,55 @@ def test_a_wrong_fact_names_its_field(taking: Desk, built: Path) -> None:
     ran = taking.m2("image", "import", str(built / "tiny.json"), "--golden")
     assert ran.code == 2
     assert "boot-ways" in ran.err
+
+
+URL = "https://mirror.example/Debian%2012.QCOW2?signature=x"
+
+
+@pytest.fixture
+def fetching(desk: Desk) -> Desk:
+    """A server that reads the image itself."""
+    fetched = operation("pending", kind="fetch-image", node=None) | {"arguments": {"name": "debian-12"}}
+    desk.answers |= {
+        "POST /v1/images/fetch": fetched,
+        f"GET /v1/operations/{id_of(77)}": operation(kind="fetch-image", node=None),
+    }
+    return desk
+
+
+def test_a_url_is_read_by_the_server(fetching: Desk) -> None:
+    ran = fetching.m2("image", "import", URL, "--golden", "--sha256", "0" * 64, "--size", "2G")
+    assert ran.code == 0, ran.err
+    told = {"name": "debian-12", "url": URL, "sha256": "0" * 64, "size_bytes": 2 << 30}
+    assert told.items() <= fetching.sent("POST /v1/images/fetch").items()
+    assert "import of debian-12 done" in ran.out
+
+
+def test_a_manifest_tells_of_what_is_at_a_url(fetching: Desk, built: Path) -> None:
+    words = ("--project", "blue", "image", "import", URL, "--manifest", str(built / "tiny.json"))
+    assert fetching.m2(*words).code == 0
+    assert fetching.sent("POST /v1/images/fetch") == {
+        "name": "tiny",
+        "project": "blue",
+        "url": URL,
+        "sha256": sha256(RAW).hexdigest(),
+        "size_bytes": len(RAW),
+        "os": "busybox",
+        "architecture": "x86_64",
+        "firmwares": ["bios"],
+        "up_proof": "iscsi-login",
+        "default_user": "demo",
+    }
+
+
+@pytest.mark.parametrize("url", ["ftp://mirror.example/a.img", "https://user:secret@mirror.example/a.img"])
+def test_what_cannot_be_fetched_is_told_before_anything_is_sent(fetching: Desk, url: str) -> None:
+    ran = fetching.m2("image", "import", url, "--golden")
+    assert ran.code == 2
+    assert "secret" not in ran.err
+    assert fetching.requests == []
+
+
+def test_a_checksum_that_is_told_is_what_the_file_must_have(taking: Desk, built: Path) -> None:
+    assert taking.m2("image", "import", str(built / "tiny.json"), "--golden", "--sha256", "0" * 64).code == 0
+    assert taking.sent("POST /v1/images")["sha256"] == "0" * 64

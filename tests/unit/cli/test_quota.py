@@ -8,8 +8,24 @@ PROJECT = {"id": id_of(50), "name": "blue", "created_at": ago(7200)}
 QUOTA = {
     "project_id": id_of(50),
     "project": "blue",
-    "limits": {"nodes": 4, "networks": None, "disks": 10, "disk_bytes": 2 << 40, "snapshots": 0, "images": None},
-    "in_use": {"nodes": 3, "networks": 2, "disks": 5, "disk_bytes": 40 << 30, "snapshots": 0, "images": 1},
+    "limits": {
+        "nodes": 4,
+        "networks": None,
+        "disks": 10,
+        "disk_bytes": 2 << 40,
+        "snapshots": 0,
+        "images": None,
+        "image_bytes": 3 << 30,
+    },
+    "in_use": {
+        "nodes": 3,
+        "networks": 2,
+        "disks": 5,
+        "disk_bytes": 40 << 30,
+        "snapshots": 0,
+        "images": 1,
+        "image_bytes": 1 << 30,
+    },
 }
 SHOWN = ["nodes 3 of 4", "networks 2 (no limit)", "disks 5 of 10", "disk size 40 GiB of 2 TiB", "snapshots 0 of 0"]
 
@@ -20,10 +36,14 @@ def lines(out: str) -> list[str]:
 
 def test_what_a_project_has_stands_beside_what_it_may_have(desk: Desk) -> None:
     desk.answers |= {f"GET {PATH}": QUOTA, "GET /v1/projects/blue": PROJECT}
-    assert lines(desk.m2("project", "quota", "show", "blue").out) == [*SHOWN, "images 1 (no limit)"]
+    assert lines(desk.m2("project", "quota", "show", "blue").out) == [
+        *SHOWN,
+        "images 1 (no limit)",
+        "image size 1 GiB of 3 GiB",
+    ]
     shown = desk.m2("project", "show", "blue")
     assert lines(shown.out)[:2] == ["name blue", "age 2 h"]
-    assert lines(shown.out)[-6:-1] == SHOWN
+    assert lines(shown.out)[-7:-2] == SHOWN
     assert desk.m2("project", "show", "blue", "--json").json == {**PROJECT, "quota": QUOTA} | {
         "created_at": "2026-11-20T10:00:00Z"
     }
@@ -37,8 +57,8 @@ def test_only_what_is_named_is_set_and_none_lifts_a_limit(desk: Desk) -> None:
     assert ran.code == 0, ran.err
     assert desk.sent(f"PUT {PATH}") == {"nodes": 4, "images": None, "disk_bytes": 2 << 40, "snapshots": 0}
     assert "nodes 3 of 4" in lines(ran.out)
-    assert desk.m2(*words, "--disk-size", "none", "--networks", "7", "--disks", "8").code == 0
-    assert desk.sent(f"PUT {PATH}") == {"disk_bytes": None, "networks": 7, "disks": 8}
+    assert desk.m2(*words, "--disk-size", "none", "--networks", "7", "--disks", "8", "--image-size", "1G").code == 0
+    assert desk.sent(f"PUT {PATH}") == {"disk_bytes": None, "networks": 7, "disks": 8, "image_bytes": 1 << 30}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""Have the server read an image from the web."""
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from malleable.cli.image_upload import facts_of, read_manifest
+from malleable.cli.session import Session
+
+if TYPE_CHECKING:
+    from malleable.wire.operations import OperationView
+
+
+def fetch(
+    session: Session,
+    url: str,
+    manifest: Path | None,
+    *,
+    name: str | None,
+    sha256: str | None,
+    size_bytes: int | None,
+    project: str | None,
+) -> "OperationView":
+    """Begin to import an image from a URL. Errors: Invalid, OSError."""
+    from malleable.wire.images import FetchRequest
+
+    told = read_manifest(manifest) if manifest else {}
+    facts = {key: value for key, value in facts_of(told).items() if key in FetchRequest.model_fields}
+    described = {
+        **facts,
+        "name": name or told.get("name") or _name_in(url),
+        "project": project,
+        "url": url,
+        "sha256": sha256 or told.get("sha256"),
+        "size_bytes": size_bytes or told.get("size_bytes"),
+    }
+    return session.m2.image_fetch(FetchRequest.model_validate(described))
+
+
+def _name_in(url: str) -> str:
+    """Make a name of a URL's last part: "Debian 12.qcow2" becomes debian-12."""
+    stem = PurePosixPath(unquote(urlsplit(url).path)).stem.lower()
+    return re.sub(r"[^a-z0-9._-]+|\.{2,}", "-", stem).strip("._-")

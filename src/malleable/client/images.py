@@ -1,0 +1,51 @@
+"""Calls about images."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from malleable.client.connection import Connection
+from malleable.client.paths import v1
+from malleable.wire.images import FetchRequest, ImageRequest, ImageView
+from malleable.wire.operations import OperationView
+
+
+class ImageCalls(Connection):
+    """What disks are cloned from."""
+
+    def image_list(self, *, project: str | None = None) -> Iterator[ImageView]:
+        """List golden images and one's projects' own."""
+        return self.items("/v1/images", ImageView, {"project": project})
+
+    def image_get(self, image: str, *, project: str | None = None) -> ImageView:
+        """Read an image."""
+        return self.get(v1("images", image), ImageView, {"project": project})
+
+    def image_create(self, request: ImageRequest) -> ImageView:
+        """Announce an image; its content is uploaded next, then sealed."""
+        return self.post("/v1/images", ImageView, request)
+
+    def image_fetch(self, request: FetchRequest) -> OperationView:
+        """Begin to import an image that the server reads from the web; ``arguments.image_id`` names it."""
+        return self.post("/v1/images/fetch", OperationView, request)
+
+    def image_upload(self, image: str, chunks: Iterator[bytes], size_bytes: int) -> None:
+        """Stream an image's raw content."""
+        self.upload(v1("images", image, "content"), chunks, size_bytes)
+
+    def image_upload_file(self, image: str, name: str, chunks: Iterator[bytes], size_bytes: int) -> None:
+        """Stream a file beside an image: its kernel or initrd."""
+        self.upload(v1("images", image, "files", name), chunks, size_bytes)
+
+    def image_seal(self, image: str) -> OperationView:
+        """Begin to check the uploaded content and make it clonable."""
+        return self.post(v1("images", image, "seal"), OperationView)
+
+    @contextmanager
+    def image_content(self, image: str, *, project: str | None = None) -> Iterator[Iterator[bytes]]:
+        """Open a sealed image's raw content. Errors: Conflict when it is not sealed."""
+        with self.stream(v1("images", image, "content"), {"project": project}) as response:
+            yield response.iter_bytes()
+
+    def image_delete(self, image: str, *, project: str | None = None) -> OperationView:
+        """Begin to remove an image. Errors: Conflict while disks depend on it."""
+        return self.delete_slow(v1("images", image), OperationView, {"project": project})

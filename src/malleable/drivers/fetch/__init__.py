@@ -1,0 +1,1 @@
+"""Drivers that read files from the web."""

@@ -1,0 +1,39 @@
+"""A web in memory, with faults to order."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from malleable.domain.errors import Refused
+from malleable.sim.faults import Faults
+
+
+class SimFetcher:
+    """``Fetcher`` from a dictionary of URLs."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.files: dict[str, bytes] = {}
+
+    def fetch(
+        self, url: str, target: Path, *, size_bytes: int | None, max_bytes: int, on_progress: Callable[[int, int], None]
+    ) -> int:
+        """Do as ``Fetcher.fetch``."""
+        self.faults.before("fetch", url)
+        if target.exists():
+            return target.stat().st_size
+        content = self.files.get(url)
+        if content is None:
+            raise Refused("The web server answers with status 404.", code="url-answer")
+        if size_bytes not in (None, len(content)):
+            raise Refused(f"The file has {len(content)} bytes, {size_bytes} were announced.", code="wrong-size")
+        if not 0 < len(content) <= max_bytes:
+            raise Refused(f"The file has {len(content)} bytes.", code="url-too-large")
+        part = target.with_name(f".{target.name}.fetched")
+        have_bytes = part.stat().st_size if part.exists() else 0
+        on_progress(have_bytes, len(content))
+        with part.open("ab") as file:
+            file.write(content[have_bytes:])
+        on_progress(len(content), len(content))
+        part.replace(target)
+        self.faults.after("fetch", url)
+        return len(content)

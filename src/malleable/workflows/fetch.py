@@ -1,0 +1,120 @@
+"""Import an image that the server itself reads from the web."""
+
+import hashlib
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+from malleable.domain.errors import Refused
+from malleable.domain.ids import ImageId, UserId
+from malleable.domain.images import Image, format_of
+from malleable.domain.operations import Operation, Retry, Wait
+from malleable.domain.projects import Holdings
+from malleable.domain.store import Transaction
+from malleable.workflows import storage
+from malleable.workflows.quotas import want_within_quota
+from malleable.workflows.requests import begin
+from malleable.workflows.steps import Context, Done, Step, Workflow
+
+#: The longest download: 6 h carry 1 TiB at 50 MB/s.
+FETCH_DEADLINE_S = 6 * 3600.0
+STEP = "fetch"
+SERVER = "The web server"
+
+
+def request(
+    tx: Transaction, now: datetime, *, image: Image, url: str, spool: Path, actor_id: UserId | None
+) -> Operation:
+    """Add the image and begin to fetch it; a size of 0 and an empty SHA-256 are not known yet. Errors: Conflict."""
+    tx.images.add(image)
+    arguments: dict[str, object] = {"name": image.name, "image_id": str(image.id), "spool": str(spool), "url": url}
+    if image.size_bytes:
+        arguments["size_bytes"] = image.size_bytes
+    return begin(tx, now, "fetch-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
+
+
+class _CancelledError(Exception):
+    """The operation is to be undone; what has come may stay."""
+
+
+def _fetch(context: Context) -> Done | Wait:
+    """Bring the file into the upload's folder; take its size, format and, if none was given, its SHA-256 from it."""
+    if context.drivers.fetcher is None:
+        raise Refused("This server fetches nothing.", code="no-fetcher", fix="Upload the image.")
+    image_id = ImageId(UUID(context.argument("image_id")))
+    with context.store.reading() as tx:
+        image = tx.images.get(image_id)
+    spool = Path(context.argument("spool"))
+    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    told = context.operation.arguments.get("size_bytes")
+    try:
+        size_bytes = context.drivers.fetcher.fetch(
+            context.argument("url"),
+            spool / storage.UPLOAD,
+            size_bytes=int(str(told)) if told else None,
+            max_bytes=context.drivers.disks.capacity().total_bytes,
+            on_progress=partial(_tell, context, image),
+        )
+    except _CancelledError:
+        return Wait(seconds=0, reason="it is cancelled")
+    return _arrived(image, spool / storage.UPLOAD, size_bytes)
+
+
+def _arrived(image: Image, path: Path, size_bytes: int) -> Done:
+    with path.open("rb") as file:
+        image_format = format_of(file.read(8))
+        file.seek(0)
+        sha256 = image.sha256 or hashlib.file_digest(file, "sha256").hexdigest()
+
+    def write(tx: Transaction) -> None:
+        tx.images.change(image.id, upload_format=image_format, size_bytes=size_bytes, sha256=sha256)
+
+    return Done(evidence={"size_bytes": size_bytes, "format": image_format.value}, write=write)
+
+
+def _tell(context: Context, image: Image, have_bytes: int, size_bytes: int) -> None:
+    """Keep how far it is, and take the bytes from the quota. Errors: Conflict, FenceLost."""
+
+    def write(tx: Transaction) -> bool:
+        tx.operations.end_step(
+            context.operation.id,
+            STEP,
+            context.operation.direction,
+            evidence={"fetched_bytes": have_bytes, "size_bytes": size_bytes},
+        )
+        if tx.images.get(image.id).size_bytes != size_bytes:
+            tx.images.change(image.id, size_bytes=size_bytes)
+            want_within_quota(tx, image.project_id, Holdings(image_bytes=max(size_bytes - image.size_bytes, 0)))
+        return tx.operations.get(context.operation.id).is_cancel_requested
+
+    if context.write(write):
+        raise _CancelledError
+
+
+def _fetch_resource(operation: Operation) -> str:
+    """Name the token of an owner's downloads: whoever names slow servers holds nobody else up."""
+    return f"fetch:{operation.project_id or 'golden'}"
+
+
+FETCH_IMAGE = Workflow(
+    name="fetch-image",
+    steps=(
+        Step(
+            name=STEP,
+            do=_fetch,
+            # No undo: what has come goes when the failed image is deleted.
+            deadline_s=FETCH_DEADLINE_S,
+            sla_s=600.0,
+            retry=Retry(attempts=10, first_delay_s=1.0, max_delay_s=60.0),
+            resource=_fetch_resource,
+            device=SERVER,
+        ),
+        # Whether there is anything to unpack is known only now.
+        replace(storage.CONVERT, needed=lambda _: True),
+        *storage.IMPORT_IMAGE.steps[1:],
+    ),
+    on_done=storage.IMPORT_IMAGE.on_done,
+    on_undone=storage.IMPORT_IMAGE.on_undone,
+)

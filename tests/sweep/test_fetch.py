@@ -1,0 +1,111 @@
+"""Images read from a real web server, by the whole workflow."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from tests.contract.fetch.server import Web, breaking, honest, serving
+from tests.sweep.storage_verbs import golden
+from tests.sweep.world import CrashAt, World
+
+from malleable.domain.ids import ImageId, new_id
+from malleable.domain.images import Image, ImageState
+from malleable.domain.operations import Operation
+from malleable.domain.projects import Quota
+from malleable.drivers.fetch.guard import Guard
+from malleable.drivers.fetch.http import HttpFetcher
+from malleable.workflows import fetch
+
+NewWorld = Callable[[], World]
+CONTENT = b"disk" * 50_000
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serving() as web:
+        yield web
+
+
+@pytest.fixture
+def world(new_world: NewWorld) -> World:
+    world = new_world()
+    world.drivers = replace(world.drivers, fetcher=HttpFetcher(Guard(["127.0.0.1/32"]), reserve_bytes=0))
+    return world
+
+
+def begin(world: World, url: str, **facts: object) -> Operation:
+    known = {"size_bytes": 0, "sha256": "", **facts}
+    image = replace(
+        golden(world), id=ImageId(new_id()), name="mine", project_id=world.project_id, state=ImageState.IMPORTING
+    )
+    image = replace(image, **known)  # type: ignore[arg-type]
+    with world.store.transaction() as tx:
+        spool = world.spool / str(image.id)
+        return fetch.request(tx, world.clock.now(), image=image, url=url, spool=spool, actor_id=None)
+
+
+def fetched(world: World) -> Image:
+    with world.store.reading() as tx:
+        image = tx.images.find(name="mine")
+    assert image is not None
+    return image
+
+
+def test_an_image_is_there_as_it_was_on_the_web(world: World, web: Web) -> None:
+    ended = world.run(begin(world, web.file("/disk.img", CONTENT)).id)
+    assert ended.state == "succeeded", ended
+    image = fetched(world)
+    assert (image.size_bytes, image.sha256) == (len(CONTENT), sha256(CONTENT).hexdigest())
+    with world.disks.open_image(image.id) as file:
+        assert file.read() == CONTENT
+
+
+def test_a_connection_that_breaks_again_and_again_is_gone_on_with(world: World, web: Web) -> None:
+    web.scripts["/disk.img"] = breaking(CONTENT, 60_000)
+    digest = sha256(CONTENT).hexdigest()
+    assert world.run(begin(world, web.url("/disk.img"), sha256=digest).id).state == "succeeded"
+    assert [asked.begin for asked in web.asked] == [0, 60_000, 120_000, 180_000]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_worker_that_dies_leaves_what_has_come_to_the_next(world: World, web: Web, at: int) -> None:
+    operation = begin(world, web.url("/disk.img"))
+    web.scripts["/disk.img"] = breaking(CONTENT, len(CONTENT) - 10_000)
+    world.run(operation.id, CrashAt(at))
+    assert fetched(world).state is ImageState.SEALED
+    assert sum(asked.begin == 0 for asked in web.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"), [({"sha256": "0" * 64}, "checksum"), ({"size_bytes": 7}, "wrong-size")], ids=["sum", "size"]
+)
+def test_another_file_than_was_announced_is_no_image(
+    world: World, web: Web, facts: dict[str, object], code: str
+) -> None:
+    ended = world.run(begin(world, web.file("/disk.img", CONTENT), **facts).id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", code)
+    assert fetched(world).state is ImageState.FAILED
+    assert world.disks.list().images == {world.image_id}
+
+
+def test_a_quota_ends_it_before_the_first_byte(world: World, web: Web) -> None:
+    with world.store.transaction() as tx:
+        tx.projects.change(world.project_id, quota=Quota(image_bytes=len(CONTENT) - 1))
+    ended = world.run(begin(world, web.file("/disk.img", CONTENT)).id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "quota-exceeded")
+    with world.store.transaction() as tx:
+        assert tx.projects.holdings(world.project_id).image_bytes == 0
+        tx.images.remove(fetched(world).id)
+        tx.projects.change(world.project_id, quota=Quota(image_bytes=len(CONTENT)))
+    assert world.run(begin(world, web.file("/disk.img", CONTENT)).id).state == "succeeded"
+
+
+def test_a_url_inside_tells_a_tenant_nothing(world: World, web: Web) -> None:
+    web.scripts["/disk.img"] = honest(CONTENT)
+    world.drivers = replace(world.drivers, fetcher=HttpFetcher(Guard()))
+    ended = world.run(begin(world, web.url("/disk.img?signature=secret", "localhost")).id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "url-refused")
+    assert ended.public_reason == "localhost is not a host of the public internet."
+    assert "secret" not in f"{ended.error}{ended.reason}"
+    assert web.asked == []
