@@ -29,13 +29,14 @@ class _Daemon:
     """One network's daemon. It keeps nothing over a stop but its last session number."""
 
     is_running: bool = True
+    is_frozen: bool = False
     last_number: int = 0
     exports: dict[str, Export] = field(default_factory=dict)
     sessions: dict[str, list[Session]] = field(default_factory=dict)
 
 
 class SimTargets:
-    """``Targets`` without a network; every daemon runs at first. Knobs: ``faults``, ``stop``, ``start``."""
+    """``Targets`` without a network; every daemon runs at first. Knobs: ``faults``, ``stop``, ``start``, ``freeze``."""
 
     def __init__(self, *, faults: Faults | None = None) -> None:
         """Start with every network's daemon running and empty."""
@@ -61,6 +62,10 @@ class SimTargets:
                 code="portal-down",
                 fix="Wait for the gateway to start it.",
             )
+        if daemon.is_frozen:
+            raise Unreachable(
+                f"The target daemon of network {network_id} did not answer.", fix="Read the daemon's log."
+            )
         return daemon
 
     def export(self, export: Export) -> None:
@@ -76,6 +81,8 @@ class SimTargets:
         """Do as ``Targets.revoke``."""
         with self._call("revoke", iqn):
             daemon = self._daemon(network_id)
+            if daemon.is_running:
+                self._running(network_id)
             daemon.exports.pop(iqn, None)
             daemon.sessions.pop(iqn, None)
 
@@ -99,6 +106,11 @@ class SimTargets:
         """Start a network's daemon, without any target."""
         with self._lock:
             self._daemon(network_id).is_running = True
+
+    def freeze(self, network_id: NetworkId, *, is_frozen: bool = True) -> None:
+        """Let a network's daemon hang, its targets and sessions kept; or let it go on."""
+        with self._lock:
+            self._daemon(network_id).is_frozen = is_frozen
 
     def restart(self, network_id: NetworkId) -> None:
         """Kill and start a network's daemon."""

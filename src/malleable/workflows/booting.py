@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from malleable.domain.boots import BOOT_STAGES, Boot
-from malleable.domain.errors import Conflict, Public
+from malleable.domain.errors import Conflict, Public, Unreachable
 from malleable.domain.ids import BootId, DiskId, ImageId, NetworkId, NodeId, OperationId, new_id
 from malleable.domain.images import UpProof
 from malleable.domain.nodes import BootState
@@ -28,6 +28,9 @@ UP_DEADLINE_S = timedelta(minutes=20).total_seconds()
 CONSOLE_LINES = 20
 GATEWAY_FIX = (
     "Start `m2d gateway` or read its log; `m2 network show` tells whether it serves the network. Then try again."
+)
+_PORTAL_AWAY = Public(
+    "The server of the network's disks does not answer.", "Wait for the provider to see to it, then try again."
 )
 _SEE_CONSOLE = Public(
     "",
@@ -217,7 +220,10 @@ def _is_heard(context: Context, boot: Boot) -> bool:
         return True
     with context.store.reading() as tx:
         target = tx.targets.find(id=boot.target_id)
-    return target is not None and bool(context.drivers.targets.sessions(target.network_id, target.iqn))
+    try:
+        return target is not None and bool(context.drivers.targets.sessions(target.network_id, target.iqn))
+    except Unreachable:  # nobody can tell, and a machine that may run is not started again
+        return True
 
 
 def _phoned_home(context: Context, boot: Boot) -> Done | Wait:
@@ -237,7 +243,12 @@ def _logged_in(context: Context, boot: Boot) -> Done | Wait:
         target = tx.targets.find(id=boot.target_id)
     if target is None:
         raise Conflict("The disk is no longer presented to the node.", code="no-target")
-    sessions = context.drivers.targets.sessions(target.network_id, target.iqn)
+    try:
+        sessions = context.drivers.targets.sessions(target.network_id, target.iqn)
+    except Unreachable as e:
+        # The boot's own time goes on: whoever sees to the daemon lets the node go on.
+        not_yet = _not_yet(boot, 5.0, "to log in to its disk")
+        return replace(not_yet, reason=f"{e} {not_yet.reason}", public=_PORTAL_AWAY, fix=e.fix)
     systems = [s for s in sessions if s.alias or boot.metadata_fetched_at is not None]
     if systems:
         return _up(context, boot, {"session": systems[-1].number, "alias": systems[-1].alias})

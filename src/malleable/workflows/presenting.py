@@ -12,7 +12,8 @@ from malleable.domain.secrets import chap_secret
 from malleable.domain.store import Transaction
 from malleable.workflows.steps import Context, Done, Step
 
-TARGET_RETRY = Retry(attempts=8, first_delay_s=0.5, max_delay_s=10.0)
+#: A daemon that hangs, or whose gateway is away, comes back once somebody sees to it: the step's deadline ends the wait.
+TARGET_RETRY = Retry(attempts=1000, first_delay_s=0.5, max_delay_s=20.0)
 PORTAL_LOOK_S = 1.0
 POOL = "The disk storage"
 TARGETS = "The server of the network's disks"
@@ -188,7 +189,7 @@ EXPORT_TARGET = Step(
     name="export-target",
     do=export,
     undo=revoke_all,
-    deadline_s=timedelta(minutes=3).total_seconds(),
+    deadline_s=timedelta(minutes=10).total_seconds(),
     retry=TARGET_RETRY,
     resource=network_resource,
     device=TARGETS,
@@ -197,7 +198,7 @@ REVOKE_TARGETS = Step(
     name="revoke-targets",
     do=revoke_all,
     # No undo: the fence stays up.
-    deadline_s=timedelta(minutes=5).total_seconds(),
+    deadline_s=timedelta(minutes=10).total_seconds(),
     retry=TARGET_RETRY,
     resource=network_resource,
     device=TARGETS,

@@ -335,9 +335,9 @@ RESTORE_TARGETS = Workflow(
         Step(
             name="restore-targets",
             do=_restore,
-            retry=Retry(attempts=20),
+            retry=presenting.TARGET_RETRY,
             resource=presenting.network_resource,
-            deadline_s=300.0,
+            deadline_s=3600.0,
         ),
     ),
     on_done=_ended("targets.restored"),
