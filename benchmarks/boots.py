@@ -51,21 +51,21 @@ def _boot(site: Site, image: str, number: int) -> tuple[OperationDetail, int]:
     wish = ProvisionRequest(
         project=PROJECT, network=NETWORK, image=image, node=machine.name, disk_name=f"{image}-{number}"
     )
-    tgtd = eventually(lambda: _tgtd(site), "the network's tgtd runs", deadline_s=LOOK_S)
+    tgtd = eventually(lambda: tgtd_of(site), "the network's tgtd runs", deadline_s=LOOK_S)
     before = read_bytes(tgtd)
     begun = site.client.provision(wish)
     ended = site.client.operation_wait(begun.id, timeout_s=UP_S)
     if ended.state != "succeeded":
         raise RuntimeError(f"{image} did not boot: {ended.reason}")
-    if _tgtd(site) != tgtd:
+    if tgtd_of(site) != tgtd:
         raise RuntimeError("the network's tgtd was started anew meanwhile")
     read = read_bytes(tgtd) - before
     site.succeeded(site.client.node_release(machine.name))
     return ended, read
 
 
-def _tgtd(site: Site) -> int:
-    """Return the daemon's pid; 0 while it does not run."""
+def tgtd_of(site: Site) -> int:
+    """Return the pid of the network's target daemon; 0 while it does not run."""
     layout = NetworkLayout(run_dir=site.hall.run_dir / "gateway", network_id=site.network_id())
     found = daemons.recorded(layout.pid_file("tgtd"))
     return found.pid if found is not None else 0
