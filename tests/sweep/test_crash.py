@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from tests.sweep.disk_verbs import DISK_VERBS
 from tests.sweep.verb import Verb
 from tests.sweep.verbs import VERBS
 from tests.sweep.world import Act, CrashAt, World
@@ -11,7 +12,7 @@ from tests.sweep.world import Act, CrashAt, World
 from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.nodes import NodeState
 
-EVERY_VERB = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+EVERY_VERB = pytest.mark.parametrize("verb", [*VERBS, *DISK_VERBS], ids=lambda verb: verb.name)
 
 
 def _boundaries(new_world: Callable[[], World], verb: Verb) -> int:

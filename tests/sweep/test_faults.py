@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from tests.sweep.disk_verbs import DISK_VERBS
 from tests.sweep.verb import Verb
 from tests.sweep.verbs import VERBS
 from tests.sweep.world import SWITCH, World
@@ -11,7 +12,8 @@ from malleable.domain.nodes import NodeState
 from malleable.sim.faults import FaultKind
 from malleable.workflows import enrol, release
 
-EVERY_VERB = pytest.mark.parametrize("verb", [v for v in VERBS if v.has_devices], ids=lambda verb: verb.name)
+SWEPT = [verb for verb in (*VERBS, *DISK_VERBS) if verb.has_devices]
+EVERY_VERB = pytest.mark.parametrize("verb", SWEPT, ids=lambda verb: verb.name)
 PASSING = (FaultKind.LOST_REQUEST, FaultKind.LOST_REPLY, FaultKind.BUSY)
 
 

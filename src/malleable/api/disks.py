@@ -11,7 +11,7 @@ from malleable.domain.disks import Target
 from malleable.services.disks import DiskWish, PlacedDisk
 from malleable.services.parts import Shown
 from malleable.services.provisions import BootWish, ProvisionWish
-from malleable.wire.disks import DiskMoveRequest, DiskNameRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.disks import DiskAttachRequest, DiskMoveRequest, DiskNameRequest, DiskRequest, DiskView, TargetView
 from malleable.wire.nodes import BootOptions, ProvisionRequest
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
@@ -35,6 +35,7 @@ def disk_view(placed: PlacedDisk) -> DiskView:
         size_bytes=disk.size_bytes,
         node_id=placed.node_id,
         node=placed.node,
+        use=placed.use,
         created_at=disk.created_at,
     )
 
@@ -50,6 +51,7 @@ def target_view(shown: Shown[Target]) -> TargetView:
         node=names[target.node_id],
         network_id=target.network_id,
         network=names[target.network_id],
+        use=target.use,
         state=target.state,
         iqn=target.iqn,
         initiator_address=target.initiator_address,
@@ -77,6 +79,7 @@ def provision_create(request: Request, body: ProvisionRequest) -> Response:
         disk_size_bytes=body.disk_size_bytes,
         network=body.network,
         boot=boot_wish(body),
+        data_disks=body.data_disks,
     )
     return begun(call, call.services.provisions.provision_create(call.caller, wish))
 
@@ -123,12 +126,26 @@ def disk_delete(request: Request, disk: str, project: RefQuery = None) -> Respon
 
 @routes.post("/disks/{disk}/move", status_code=202, response_model=OperationView)
 def disk_move(request: Request, disk: str, body: DiskMoveRequest, project: RefQuery = None) -> Response:
-    """Run a disk on another node."""
+    """Take a disk from its node and have it on another, with everything on it."""
     call = call_of(request)
     operation = call.services.provisions.disk_move(
         call.caller, disk, node=body.node, network=body.network, boot=boot_wish(body), project=project
     )
     return begun(call, operation)
+
+
+@routes.post("/disks/{disk}/attach", status_code=202, response_model=OperationView)
+def disk_attach(request: Request, disk: str, body: DiskAttachRequest, project: RefQuery = None) -> Response:
+    """Present a disk to a running node, for data."""
+    call = call_of(request)
+    return begun(call, call.services.disks.disk_attach(call.caller, disk, node=body.node, project=project))
+
+
+@routes.post("/disks/{disk}/detach", status_code=202, response_model=OperationView)
+def disk_detach(request: Request, disk: str, project: RefQuery = None) -> Response:
+    """Take a disk for data from its node; sessions that are left are cut."""
+    call = call_of(request)
+    return begun(call, call.services.disks.disk_detach(call.caller, disk, project=project))
 
 
 @routes.get("/targets", response_model=Listing[TargetView])

@@ -11,12 +11,14 @@ from starlette.responses import FileResponse, Response
 
 from malleable.api.calls import call_of, edge_of, nothing, ok
 from malleable.api.routing import GuardedRoute
+from malleable.domain.disks import Disk, Target
 from malleable.domain.ids import BootId, NetworkId
 from malleable.domain.images import BootWay
 from malleable.domain.networks import gateway_address
 from malleable.services.gateway import Desired, Intent, Served, Sign
 from malleable.wire.gateway import (
     DesiredBoot,
+    DesiredDisk,
     DesiredFiles,
     DesiredHost,
     DesiredNetwork,
@@ -97,6 +99,18 @@ def _network(desired: Desired) -> DesiredNetwork:
     )
 
 
+def _disk(target: Target, disk: Disk) -> DesiredDisk:
+    return DesiredDisk(
+        name=disk.name,
+        serial=disk_serial(disk.id),
+        size_bytes=disk.size_bytes,
+        iqn=target.iqn,
+        lun=target.lun,
+        chap_username=target.chap_username,
+        chap_password=target.chap_password.reveal(),
+    )
+
+
 def _boot(intent: Intent) -> DesiredBoot:
     boot, target, image = intent.boot, intent.target, intent.image
     is_kernel = boot.way is BootWay.KERNEL
@@ -121,5 +135,6 @@ def _boot(intent: Intent) -> DesiredBoot:
         cmdline=image.cmdline,
         ssh_keys=boot.ssh_keys,
         user_data=boot.user_data.reveal(),
+        data_disks=tuple(_disk(*of_data) for of_data in intent.data),
         token=boot.token.reveal(),
     )

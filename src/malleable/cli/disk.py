@@ -8,11 +8,12 @@ from malleable.cli import completion
 from malleable.cli.attachment import NicOption
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
-from malleable.cli.options import DiskArgument, NewName, SnapshotArgument, Watch, Yes
+from malleable.cli.options import DiskArgument, NewName, NodeArgument, SnapshotArgument, Watch, Yes
 from malleable.cli.output import Column, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.provision import HostnameOption, KeyOption, UserDataOption, WayOption, boot_options, tell_where
 from malleable.cli.session import Session
+from malleable.domain.disks import DiskUse
 
 if TYPE_CHECKING:
     from malleable.wire.disks import DiskView
@@ -27,6 +28,8 @@ def add_to(app: typer.Typer) -> None:
             "list": disk_list,
             "show": disk_show,
             "create": disk_create,
+            "attach": disk_attach,
+            "detach": disk_detach,
             "move": disk_move,
             "rename": disk_rename,
             "grow": disk_grow,
@@ -43,13 +46,17 @@ def disk_list(session: Session) -> None:
         Column(title="name", cell=lambda disk: disk.name),
         Column(title="project", cell=lambda disk: disk.project, is_minor=True),
         Column(title="state", cell=lambda disk: disk.state),
-        Column(title="runs on", cell=lambda disk: disk.node or "-"),
+        Column(title="on", cell=_place),
         Column(title="from", cell=lambda disk: disk.snapshot or disk.image or "blank", is_minor=True),
         Column(title="size", cell=lambda disk: size(disk.size_bytes), is_number=True),
         Column(title="age", cell=lambda disk: age(disk.created_at, now), is_number=True, is_minor=True),
     ]
     nothing = "No disks; `m2 provision --image IMAGE --network NETWORK` makes one and boots it."
     show_list(session, session.m2.disk_list(project=session.project), columns, nothing=nothing)
+
+
+def _place(disk: "DiskView") -> str:
+    return f"{disk.node} (data)" if disk.use is DiskUse.DATA else disk.node or "-"
 
 
 def disk_show(session: Session, disk: DiskArgument) -> None:
@@ -59,7 +66,7 @@ def disk_show(session: Session, disk: DiskArgument) -> None:
         "name": found.name,
         "project": found.project,
         "state": found.state,
-        "runs on": found.node or "no node",
+        "on": _place(found) if found.node else "no node",
         "image": found.image or "none: it was made blank",
         "snapshot": found.snapshot or "",
         "size": size(found.size_bytes),
@@ -94,6 +101,18 @@ def disk_create(
     finish(session, session.m2.disk_create(request), is_watching=watch, what=f"create disk {name}")
 
 
+def disk_attach(session: Session, disk: DiskArgument, node: NodeArgument, watch: Watch = True) -> None:
+    """Give a running node one more disk, for data; its system finds it by the metadata service."""
+    operation = session.m2.disk_attach(disk, node, project=session.project)
+    finish(session, operation, is_watching=watch, what=f"attach of {disk} to {node}")
+
+
+def disk_detach(session: Session, disk: DiskArgument, watch: Watch = True) -> None:
+    """Take a disk for data from its node; unmount it and log out there first: what is left is cut."""
+    operation = session.m2.disk_detach(disk, project=session.project)
+    finish(session, operation, is_watching=watch, what=f"detach of {disk}")
+
+
 def disk_move(
     session: Session,
     disk: DiskArgument,
@@ -110,17 +129,18 @@ def disk_move(
     user_data: UserDataOption = None,
     watch: Watch = True,
 ) -> None:
-    """Stop the node that runs a disk and boot the disk on another, everything on it as it was."""
+    """Have a disk on another node, everything on it as it was; the node that boots it is stopped."""
     from malleable.wire.disks import DiskMoveRequest
 
     options = boot_options(nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data)
     request = DiskMoveRequest(node=node, network=network, **options.model_dump())
-    left = session.m2.disk_get(disk, project=session.project).node
+    before = session.m2.disk_get(disk, project=session.project)
     operation = session.m2.disk_move(disk, request, project=session.project)
     ended = finish(session, operation, is_watching=watch, what=f"move of {disk} to {node}")
-    if ended is not None:
+    if ended is not None and before.use is not DiskUse.DATA:
         tell_where(session, ended)
-        if left and left != ended.node:
+        if before.node and before.node != ended.node:
+            left = before.node
             session.hint(f"{left} is switched off and still yours. Give it back: `m2 node release {left}`.")
 
 

@@ -12,6 +12,7 @@ from malleable.cli.formats import parse_size
 from malleable.cli.options import Watch
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
+from malleable.domain.disks import DiskUse
 from malleable.domain.images import BootWay
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ def provision(
     ] = None,
     disk_name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the new disk.")] = None,
     disk_size: Annotated[str | None, typer.Option(metavar="SIZE", help="Of the new disk, e.g. 20G.")] = None,
+    data_disk: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DISK", autocompletion=completion.disks, help="A disk you have, for data; repeat."),
+    ] = None,
     nic: NicOption = None,
     way: WayOption = None,
     hostname: HostnameOption = None,
@@ -74,6 +79,7 @@ def provision(
         image=image,
         disk_name=disk_name,
         disk_size_bytes=parse_size(disk_size) if disk_size else None,
+        data_disks=tuple(data_disk or ()),
         network=network,
         **options.model_dump(),
     )
@@ -112,5 +118,6 @@ def tell_where(session: Session, ended: "OperationDetail") -> None:
     for attachment in session.m2.attachment_list(node=ended.node):
         session.say(f"{ended.node} has {attachment.address} in {attachment.network}.")
     for target in session.m2.target_list(node=ended.node):
-        session.say(f"It runs disk {target.disk}, which stays when the node is given back.")
+        does = "runs" if target.use is DiskUse.BOOT else "has"
+        session.say(f"It {does} disk {target.disk}, which stays when the node is given back.")
     session.hint(f"Look: `m2 node console {ended.node}`. Give it back: `m2 node release {ended.node}`.")

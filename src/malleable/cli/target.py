@@ -32,8 +32,9 @@ def target_list(session: Session, node: NodeOption = None, disk: DiskOption = No
         Column(title="disk", cell=lambda target: target.disk),
         Column(title="node", cell=lambda target: target.node),
         Column(title="network", cell=lambda target: target.network),
+        Column(title="for", cell=lambda target: target.use),
         Column(title="state", cell=lambda target: target.state),
-        Column(title="for address", cell=lambda target: target.initiator_address),
+        Column(title="address", cell=lambda target: target.initiator_address),
         Column(title="age", cell=lambda target: age(target.created_at, now), is_number=True, is_minor=True),
         Column(title="iqn", cell=lambda target: target.iqn, is_minor=True),
     ]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
-from malleable.wire.disks import DiskMoveRequest, DiskNameRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.disks import DiskAttachRequest, DiskMoveRequest, DiskNameRequest, DiskRequest, DiskView, TargetView
 from malleable.wire.operations import OperationView
 from malleable.wire.pool import GRACE_S, AuditView, CollectRequest, PoolView
 from malleable.wire.snapshots import GrowRequest, PromoteRequest, RollBackRequest, SnapshotRequest, SnapshotView
@@ -47,8 +47,17 @@ class StorageCalls(Connection):
         return self.delete_slow(v1("disks", disk), OperationView, {"project": project})
 
     def disk_move(self, disk: str, request: DiskMoveRequest, *, project: str | None = None) -> OperationView:
-        """Begin to stop the node that runs a disk and to boot the disk on another."""
+        """Begin to take a disk from its node, which stops if it boots it, and to have it on another."""
         return self.post(v1("disks", disk, "move"), OperationView, request, {"project": project})
+
+    def disk_attach(self, disk: str, node: str, *, project: str | None = None) -> OperationView:
+        """Begin to present a disk to a running node, for data."""
+        request = DiskAttachRequest(node=node)
+        return self.post(v1("disks", disk, "attach"), OperationView, request, {"project": project})
+
+    def disk_detach(self, disk: str, *, project: str | None = None) -> OperationView:
+        """Begin to take a disk for data from its node. Errors: Conflict when the node boots it."""
+        return self.post(v1("disks", disk, "detach"), OperationView, query={"project": project})
 
     def snapshot_list(self, *, disk: str | None = None, project: str | None = None) -> Iterator[SnapshotView]:
         """List snapshots."""

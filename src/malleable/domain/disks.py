@@ -55,6 +55,13 @@ class Snapshot:
     created_at: datetime
 
 
+class DiskUse(StrEnum):
+    """What a node has a disk for."""
+
+    BOOT = "boot"  #: its firmware starts it; at most one per node
+    DATA = "data"  #: its system logs in to it
+
+
 class TargetState(StrEnum):
     """Whether the target daemon presents the disk."""
 
@@ -71,6 +78,7 @@ class Target:
     disk_id: DiskId
     node_id: NodeId
     network_id: NetworkId
+    use: DiskUse = DiskUse.BOOT
     state: TargetState
     iqn: str  #: unguessable, new for every target
     initiator_iqn: str  #: what the node calls itself

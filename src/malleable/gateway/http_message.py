@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -37,13 +37,14 @@ class Gone(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request. ``source`` is the peer's IPv4 address."""
+    """One request. ``source`` is the peer's IPv4 address, ``source_port`` its port."""
 
     method: str
     path: str
     source: str
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)  #: names in lower case; the last of equal ones
+    source_port: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,10 @@ def read_request(wire: socket.socket, source: str) -> Request:
     head, rest = _read_head(wire, deadline)
     request = parse_head(head, source)
     _drop_body(wire, request, len(rest), deadline)
-    return request
+    try:
+        return replace(request, source_port=wire.getpeername()[1])
+    except OSError as e:
+        raise Gone from e
 
 
 def parse_head(head: bytes, source: str) -> Request:

@@ -10,11 +10,14 @@ from hmac import compare_digest
 from http import HTTPStatus
 
 from malleable.gateway.http_message import Request, Response, refusal, text
-from malleable.gateway.plan import BootPlan, NetworkPlan, Reservation
+from malleable.gateway.plan import BootPlan, DiskPlan, NetworkPlan, Reservation
+from malleable.gateway.portal import ISCSI_PORT
 from malleable.gateway.signs import Signs
 from malleable.wire.gateway import BootStage
 
 TOKEN_HEADER = "x-malleable-token"
+#: Ports below are for root to bind, on every system that keeps to that custom.
+LOW_PORTS = 1024
 #: A YAML plain scalar as long as it holds none of YAML's signs; ssh keys mostly are.
 _PLAIN = re.compile(r"[A-Za-z0-9/+=][A-Za-z0-9/+=@._ -]*[A-Za-z0-9/+=@._-]", re.ASCII)
 _AMBIGUOUS = re.compile(r"(?i)[0-9.+_-]+|true|false|yes|no|on|off|null", re.ASCII)
@@ -37,17 +40,44 @@ class MetadataRoutes:
             return refusal(HTTPStatus.FORBIDDEN)
         if request.method == "POST":
             return self._phone_home(boot, request.path)
+        if request.path == "/metadata/disks":
+            return self._disks(network, boot, request)
         page = PAGES.get(request.path) or _key_page(boot, request.path)
         if page is None:
             return refusal(HTTPStatus.NOT_FOUND)
         self._signs.see(boot, BootStage.METADATA_FETCHED)
         return text(page(boot))
 
+    def _disks(self, network: NetworkPlan, boot: BootPlan, request: Request) -> Response:
+        """Tell how to log in to the disks for data: to programs that may bind a low port, of the system's root alone.
+
+        Secrets of disks are root's: that of the boot disk is in the iBFT, which nobody else can read either.
+        """
+        if not 0 < request.source_port < LOW_PORTS:
+            return refusal(HTTPStatus.FORBIDDEN)
+        self._signs.see(boot, BootStage.METADATA_FETCHED)
+        return text("".join(_disk_line(network, disk) for disk in boot.data_disks))
+
     def _phone_home(self, boot: BootPlan, path: str) -> Response:
         if path not in ("/metadata/phone-home", "/nocloud/phone-home"):
             return refusal(HTTPStatus.NOT_FOUND)
         self._signs.see(boot, BootStage.PHONED_HOME)
         return text("ok\n")
+
+
+def _disk_line(network: NetworkPlan, disk: DiskPlan) -> str:
+    """Write a disk as words that a shell can take apart; none of the values holds a space."""
+    facts = {
+        "name": disk.name,
+        "serial": disk.serial,
+        "size_bytes": disk.size_bytes,
+        "portal": f"{network.gateway_address}:{ISCSI_PORT}",
+        "iqn": disk.iqn,
+        "lun": disk.lun,
+        "username": disk.chap_username,
+        "password": disk.chap_password.reveal(),
+    }
+    return " ".join(f"{name}={value}" for name, value in facts.items()) + "\n"
 
 
 def instance_id(boot: BootPlan) -> str:

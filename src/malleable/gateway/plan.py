@@ -16,7 +16,7 @@ from malleable.domain.images import BootWay
 from malleable.domain.networks import NetworkState, parse_cidr, parse_vid
 from malleable.domain.nodes import parse_mac
 from malleable.domain.secrets import Secret
-from malleable.wire.gateway import DesiredBoot, DesiredHost, DesiredNetwork
+from malleable.wire.gateway import DesiredBoot, DesiredDisk, DesiredHost, DesiredNetwork
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII | re.IGNORECASE)
@@ -36,6 +36,19 @@ class Reservation:
     mac: str
     address: str
     hostname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskPlan:
+    """A disk that a node has for data."""
+
+    name: str
+    serial: str
+    size_bytes: int
+    iqn: str
+    lun: int
+    chap_username: str
+    chap_password: Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +73,7 @@ class BootPlan:
     ssh_keys: tuple[str, ...]
     user_data: Secret
     token: Secret  #: new whenever the control plane arms the boot anew
+    data_disks: tuple[DiskPlan, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -157,7 +171,20 @@ def _boot(told: DesiredBoot, plan: IPv4Network) -> BootPlan:
         cmdline=_cmdline(told.cmdline) if is_kernel else "",
         ssh_keys=tuple(_match(_PRINTABLE_LINE, key, "ssh_keys") for key in told.ssh_keys),
         user_data=Secret(told.user_data),
+        data_disks=tuple(_disk(disk) for disk in told.data_disks),
         token=Secret(_match(_WORD, told.token, "token", is_secret=True)),
+    )
+
+
+def _disk(told: DesiredDisk) -> DiskPlan:
+    return DiskPlan(
+        name=_match(_WORD, told.name, "data_disks.name"),
+        serial=_match(_WORD, told.serial, "data_disks.serial"),
+        size_bytes=told.size_bytes,
+        iqn=_match(_IQN, told.iqn, "data_disks.iqn"),
+        lun=_lun(told.lun),
+        chap_username=_match(_WORD, told.chap_username, "data_disks.chap_username"),
+        chap_password=Secret(_match(_WORD, told.chap_password, "data_disks.chap_password", is_secret=True)),
     )
 
 

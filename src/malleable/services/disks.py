@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from malleable.domain.disks import Disk, DiskState, Snapshot, Target
-from malleable.domain.errors import Invalid
-from malleable.domain.ids import DiskId, NodeId, ProjectId, new_id
+from malleable.domain.disks import Disk, DiskState, DiskUse, Snapshot, Target
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.ids import DiskId, ImageId, NodeId, ProjectId, new_id
 from malleable.domain.images import Image
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
@@ -17,7 +17,7 @@ from malleable.services.finding import find_node, find_owned, find_project, list
 from malleable.services.parts import Listed, Parts
 from malleable.services.provisions import find_image, grown
 from malleable.services.quotas import want_within_quota
-from malleable.workflows import storage
+from malleable.workflows import data_disks, storage
 from malleable.workflows.requests import record
 
 
@@ -31,6 +31,7 @@ class PlacedDisk:
     snapshot: str | None
     node_id: NodeId | None
     node: str | None
+    use: DiskUse | None
 
     @property
     def id(self) -> DiskId:
@@ -85,7 +86,7 @@ class Disks:
                 id=DiskId(new_id()),
                 name=wish.name,
                 project_id=project_id,
-                image_id=origin.id if isinstance(origin, Image) else origin and origin.image_id,
+                image_id=_image_id(origin),
                 snapshot_id=origin.id if isinstance(origin, Snapshot) else None,
                 state=DiskState.CREATING,
                 size_bytes=grown(origin, wish.size_bytes) if origin else _blank_size(wish),
@@ -110,6 +111,24 @@ class Disks:
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_delete", ref, project)
             return storage.request_delete(tx, self._parts.now(), disk=disk, actor_id=caller.user_id)
+
+    def disk_attach(self, caller: Caller, ref: str, *, node: str, project: str | None = None) -> Operation:
+        """Begin to present a disk to a running node, for data. Errors: NotFound, Forbidden, Conflict."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            disk = find_owned(tx, tx.disks, caller, "disk_use", ref, project)
+            chosen = find_node(tx, caller, "node_attach", node)
+            return data_disks.request(tx, now, disk=disk, node=chosen, actor_id=caller.user_id)
+
+    def disk_detach(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
+        """Begin to take a disk for data from its node, sessions and all. Errors: NotFound, Forbidden, Conflict."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            disk = find_owned(tx, tx.disks, caller, "disk_use", ref, project)
+            target = tx.targets.find(disk_id=disk.id)
+            if target is None:
+                raise Conflict(f"No node has disk {disk.name}.", code="disk-idle")
+            return data_disks.request_detach(tx, now, disk=disk, target=target, actor_id=caller.user_id)
 
     def target_list(
         self,
@@ -147,6 +166,10 @@ def _origin(tx: Transaction, caller: Caller, wish: DiskWish, project_id: Project
     return snapshot
 
 
+def _image_id(origin: Image | Snapshot | None) -> ImageId | None:
+    return origin.image_id if isinstance(origin, Snapshot) else origin.id if origin else None
+
+
 def _blank_size(wish: DiskWish) -> int:
     """Return the size of a blank disk. Errors: Invalid when it is not named."""
     if wish.size_bytes is None:
@@ -161,8 +184,8 @@ def _blank_size(wish: DiskWish) -> int:
 def _placed(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ...]:
     """Join disks with their names and nodes; five queries however many disks."""
     ids = [disk.id for disk in disks]
-    node_ids = {t.disk_id: t.node_id for t in tx.targets.list(disk_id=ids)} if ids else {}
-    nodes = names_of(tx.nodes, node_ids.values())
+    targets = {t.disk_id: t for t in tx.targets.list(disk_id=ids)} if ids else {}
+    nodes = names_of(tx.nodes, (t.node_id for t in targets.values()))
     projects = names_of(tx.projects, (d.project_id for d in disks))
     images = names_of(tx.images, (d.image_id for d in disks))
     snapshots = names_of(tx.snapshots, (d.snapshot_id for d in disks))
@@ -172,11 +195,12 @@ def _placed(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ...]:
             project=projects[disk.project_id],
             image=images[disk.image_id] if disk.image_id else None,
             snapshot=snapshots.get(disk.snapshot_id) if disk.snapshot_id else None,
-            node_id=node_id,
-            node=nodes[node_id] if node_id else None,
+            node_id=target.node_id if target else None,
+            node=nodes[target.node_id] if target else None,
+            use=target.use if target else None,
         )
         for disk in disks
-        for node_id in [node_ids.get(disk.id)]
+        for target in [targets.get(disk.id)]
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from malleable.domain.boots import BOOT_STAGES, Boot
-from malleable.domain.disks import Target
+from malleable.domain.disks import Disk, DiskUse, Target, TargetState
 from malleable.domain.errors import Refused
 from malleable.domain.ids import BootId, ImageId, NetworkId
 from malleable.domain.images import Image
@@ -42,6 +42,7 @@ class Intent:
     target: Target
     image: Image
     address: str
+    data: tuple[tuple[Target, Disk], ...] = ()  #: what the node has besides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,17 +183,25 @@ def _intents(tx: Transaction, boots: Sequence[Boot], attachments: Mapping[UUID, 
     """Join armed boots with their targets and images; one whose disk is not presented yet is not served."""
     if not boots:
         return []
-    targets = {t.id: t for t in tx.targets.list(id=[b.target_id for b in boots if b.target_id is not None])}
-    disks = {d.id: d.image_id for d in tx.disks.list(id=[t.disk_id for t in targets.values()])} if targets else {}
-    images: dict[ImageId | None, Image] = {i.id: i for i in tx.images.list(id=set(disks.values()))} if disks else {}
+    targets = tx.targets.list(node_id=[boot.node_id for boot in boots])
+    by_id = {target.id: target for target in targets}
+    disks = {d.id: d for d in tx.disks.list(id=[t.disk_id for t in targets])} if targets else {}
+    image_ids = {disk.image_id for disk in disks.values()}
+    images: dict[ImageId | None, Image] = {i.id: i for i in tx.images.list(id=image_ids)} if disks else {}
     intents = []
     for boot in boots:
-        target = targets.get(boot.target_id) if boot.target_id is not None else None
+        target = by_id.get(boot.target_id) if boot.target_id is not None else None
         attachment = attachments.get(boot.attachment_id)
         if target is not None and attachment is not None:
-            image = images[disks[target.disk_id]]
-            intents.append(Intent(boot=boot, target=target, image=image, address=attachment.address))
+            data = tuple((t, disks[t.disk_id]) for t in targets if t.node_id == boot.node_id and _is_data(t, boot))
+            image = images[disks[target.disk_id].image_id]
+            intents.append(Intent(boot=boot, target=target, image=image, address=attachment.address, data=data))
     return intents
+
+
+def _is_data(target: Target, boot: Boot) -> bool:
+    is_there = target.state is TargetState.EXPORTED and target.network_id == boot.network_id
+    return target.use is DiskUse.DATA and is_there
 
 
 def _host(attachment: Attachment, nic: Nic, nodes: Mapping[UUID, str]) -> Host:

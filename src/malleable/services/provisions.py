@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from malleable.domain.disks import Disk, DiskState, Snapshot
+from malleable.domain.disks import Disk, DiskState, DiskUse, Snapshot, Target
 from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import DiskId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageState
@@ -19,7 +19,7 @@ from malleable.services.finding import find_node, find_owned, project_for, shown
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Parts
 from malleable.services.quotas import want_within_quota
-from malleable.workflows import move, provision
+from malleable.workflows import data_disks, move, provision
 from malleable.workflows.provision import Wish
 
 #: Free nodes looked at when any will do: more than one, so that many askers at once do not all want the same.
@@ -51,6 +51,7 @@ class ProvisionWish:
     disk_size_bytes: int | None
     network: str
     boot: BootWish
+    data_disks: tuple[str, ...] = ()  #: disks one has, for data
 
 
 class Provisions:
@@ -78,12 +79,17 @@ class Provisions:
     def disk_move(
         self, caller: Caller, ref: str, *, node: str, network: str | None, boot: BootWish, project: str | None
     ) -> Operation:
-        """Begin to stop the node that runs a disk and to run it on another. Errors: as provisioning."""
+        """Begin to take a disk from its node, which stops if it runs it, and to have it on another.
+
+        Errors: as provisioning.
+        """
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_use", ref, project)
             require(caller, "provision_create", project_id=disk.project_id)
             target = tx.targets.find(disk_id=disk.id)
+            if target is not None and target.use is DiskUse.DATA:
+                return self._move_data(tx, caller, disk, target, node)
             if network is not None:
                 where = find_owned(tx, tx.networks, caller, "network_use", network, str(disk.project_id))
             elif target is not None:
@@ -97,6 +103,12 @@ class Provisions:
             _want_within_quota(tx, wish)
             return operation
 
+    def _move_data(self, tx: Transaction, caller: Caller, disk: Disk, target: Target, node: str) -> Operation:
+        """Hand a disk for data from one node to another, which boots what it boots."""
+        chosen = find_node(tx, caller, "node_attach", node)
+        now, actor_id = self._parts.now(), caller.user_id
+        return data_disks.request_move(tx, now, disk=disk, target=target, node=chosen, actor_id=actor_id)
+
     def _provision(self, caller: Caller, wish: ProvisionWish) -> Operation:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
@@ -108,7 +120,8 @@ class Provisions:
             )
             runs = disk or _new_disk(wish, project_id, image, node, now)
             full = _wish(tx, caller, node=node, disk=runs, image=image, network=network, boot=wish.boot)
-            full = replace(full, makes_disk=disk is None)
+            data = tuple(find_owned(tx, tx.disks, caller, "disk_use", ref, str(project_id)) for ref in wish.data_disks)
+            full = replace(full, makes_disk=disk is None, data_disks=data)
             if full.makes_disk:
                 tx.disks.add(runs)
             operation = provision.request(tx, now, full)

@@ -81,6 +81,14 @@ _TAKEN = {
         .where(_given(s.targets.c.disk_id, "disk_id")),
         fix="Release that node or move the disk.",
     ),
+    "uq_targets_node_id_boot": Taken(
+        plain="The node boots another disk.",
+        held="The node boots disk {disk} already.",
+        holder=select(s.targets.c.id.label("target_id"), s.disks.c.name.label("disk"))
+        .join_from(s.targets, s.disks)
+        .where(_given(s.targets.c.node_id, "node_id"), s.targets.c.use == "boot"),
+        fix="Stop the node first, or attach the disk for data.",
+    ),
     "uq_attachments_native": Taken(
         plain="The NIC has another native network.",
         held="The NIC carries network {network} natively.",

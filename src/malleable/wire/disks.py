@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from malleable.domain.disks import DiskState, TargetState
+from malleable.domain.disks import DiskState, DiskUse, TargetState
 from malleable.wire.nodes import BootOptions
 from malleable.wire.shapes import MAX_BYTES, Answer, Name, Open, Ref, Request
 
@@ -22,10 +22,19 @@ class DiskRequest(Request):
 
 
 class DiskMoveRequest(BootOptions):
-    """Stop the node that runs the disk, and boot the disk on another."""
+    """Take the disk from its node and have it on another.
+
+    The node that boots it is stopped, and the other boots it; of a disk for data ``node`` alone counts.
+    """
 
     node: Ref
     network: Ref | None = None  #: null: the network it runs on now
+
+
+class DiskAttachRequest(Request):
+    """Which running node shall have the disk, for data."""
+
+    node: Ref
 
 
 class DiskNameRequest(Request):
@@ -35,9 +44,9 @@ class DiskNameRequest(Request):
 
 
 class DiskView(Answer):
-    """A disk; ``node`` is where it runs, ``snapshot`` what it was cloned from if that is still there.
+    """A disk; ``node`` is which node has it, and ``use`` for what.
 
-    ``image`` is null for a disk that was made blank.
+    ``snapshot`` is what it was cloned from, if that is still there. ``image`` is null for a disk that was made blank.
     """
 
     id: Open[UUID]
@@ -52,6 +61,7 @@ class DiskView(Answer):
     size_bytes: Open[int]
     node_id: Open[UUID | None]
     node: Open[str | None]
+    use: Open[DiskUse | None] = None
     created_at: Open[datetime]
 
 
@@ -65,6 +75,7 @@ class TargetView(Answer):
     node: Open[str]
     network_id: Open[UUID]
     network: Open[str]
+    use: Open[DiskUse] = DiskUse.BOOT
     state: Open[TargetState]
     iqn: Open[str]
     initiator_address: Open[str]

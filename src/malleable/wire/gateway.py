@@ -18,6 +18,18 @@ class DesiredFiles(Answer):
     initrd: str = ""
 
 
+class DesiredDisk(Answer):
+    """A disk that a node has for data: the metadata service tells its system how to log in."""
+
+    name: str
+    serial: str
+    size_bytes: int
+    iqn: str
+    lun: int
+    chap_username: str
+    chap_password: str = Field(repr=False)
+
+
 class DesiredBoot(Answer):
     """A node's boot intent, secrets included: for the gateway's eyes only."""
 
@@ -40,6 +52,7 @@ class DesiredBoot(Answer):
     cmdline: str
     ssh_keys: tuple[str, ...]
     user_data: str = Field(repr=False)
+    data_disks: tuple[DesiredDisk, ...] = ()
     token: str = Field(repr=False)
 
 

@@ -149,4 +149,5 @@ class ProvisionRequest(BootOptions):
     image: Ref | None = None
     disk_name: Name | None = None
     disk_size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
+    data_disks: tuple[Ref, ...] = Field(default=(), max_length=16)  #: disks one has, for data
     network: Ref

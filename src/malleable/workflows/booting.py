@@ -8,8 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from malleable.domain.boots import BOOT_STAGES, Boot
+from malleable.domain.disks import DiskUse
 from malleable.domain.errors import Conflict, Public, Unreachable
-from malleable.domain.ids import BootId, DiskId, ImageId, NetworkId, NodeId, OperationId, new_id
+from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId, OperationId, new_id
 from malleable.domain.images import UpProof
 from malleable.domain.nodes import BootState
 from malleable.domain.operations import OperationState, Wait
@@ -74,12 +75,12 @@ def arm(context: Context) -> Done | Wait:
     """Write the boot intent with a fresh token, and wait until the gateway has it in force."""
     wanted = context.memory.get("generation")
     if wanted is not None:
-        return _served(context, int(str(wanted)), "takes the boot intent over")
+        return served(context, int(str(wanted)), "takes the boot intent over")
     network_id = _network_id(context)
-    return _ask_gateway(context, network_id, "takes the boot intent over", lambda tx: _write_intent(context, tx))
+    return ask_gateway(context, network_id, "takes the boot intent over", lambda tx: _write_intent(context, tx))
 
 
-def _ask_gateway(context: Context, network_id: NetworkId, what: str, write: Callable[[Transaction], int]) -> Ask:
+def ask_gateway(context: Context, network_id: NetworkId, what: str, write: Callable[[Transaction], int]) -> Ask:
     """Ask for what ``write`` writes; it returns the generation that the gateway is to serve."""
     asked_at = context.now().isoformat()
     return Ask(
@@ -98,7 +99,8 @@ def gateway_wait(what: str, waited: timedelta) -> str:
     return f"the gateway {what}" + (", but has not done so yet (is `m2d gateway` running?)" if is_late else "")
 
 
-def _served(context: Context, generation: int, what: str) -> Done | Wait:
+def served(context: Context, generation: int, what: str) -> Done | Wait:
+    """Wait until the gateway serves what ``ask_gateway`` asked for, its network at this generation."""
     network_id, node_id = _network_id(context), _node_id(context)
     with context.store.reading() as tx:
         if _is_served(tx, network_id, generation):
@@ -135,8 +137,8 @@ def _network_id(context: Context) -> NetworkId:
 def _write_intent(context: Context, tx: Transaction) -> int:
     node_id = _node_id(context)
     boot = tx.boots.find(node_id=node_id)
-    target = tx.targets.find(disk_id=DiskId(UUID(context.argument("disk_id"))))
-    if boot is None or target is None or target.node_id != node_id:
+    target = tx.targets.find(node_id=node_id, use=DiskUse.BOOT)
+    if boot is None or target is None:
         raise Conflict("The node's boot intent or its target is gone.", code="no-boot-intent")
     stages: dict[str, Any] = dict.fromkeys(BOOT_STAGES)
     # A new id for every arming: a sign of life of the one before that is still under way finds no boot to count for.
@@ -151,7 +153,7 @@ def disarm(context: Context) -> Done | Wait:
     """Take the boot intent away, and wait until the gateway has forgotten it."""
     wanted = context.memory.get("generation")
     if wanted is not None:
-        return _served(context, int(str(wanted)), "forgets the boot intent")
+        return served(context, int(str(wanted)), "forgets the boot intent")
     with context.store.reading() as tx:
         boot = tx.boots.find(node_id=_node_id(context))
     if boot is None:
@@ -162,7 +164,7 @@ def disarm(context: Context) -> Done | Wait:
         tx.boots.remove(gone.id)
         return tx.networks.touch(gone.network_id)
 
-    return _ask_gateway(context, gone.network_id, "forgets the boot intent", forget)
+    return ask_gateway(context, gone.network_id, "forgets the boot intent", forget)
 
 
 def await_up(context: Context, *, patience_s: float) -> Done | Wait:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
+from malleable.domain.disks import DiskUse
 from malleable.domain.errors import Conflict
 from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
@@ -13,6 +14,8 @@ from malleable.workflows.provision import Wish
 def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
     """Begin to stop the node that runs the disk, and to run the disk on ``wish.node`` once that is proven.
 
+    The disks that the old node has for data come along.
+
     The fence is the database's and the target daemon's: the new node's target cannot be made while the old one's row
     is there, and that row goes only with zero sessions proven. Errors: Conflict.
     """
@@ -22,5 +25,7 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
     if target.node_id == wish.node.id:
         raise Conflict(f"Disk {wish.disk.name} runs on node {wish.node.name} already.", code="same-node")
     source = tx.nodes.get(target.node_id)
+    others = [t.disk_id for t in tx.targets.list(node_id=source.id, use=DiskUse.DATA)]
+    data = (*wish.data_disks, *(tx.disks.list(id=others) if others else ()))
     stop = release.request_stop(tx, now, node=source, actor_id=wish.actor_id)
-    return provision.request(tx, now, replace(wish, after=stop.id))
+    return provision.request(tx, now, replace(wish, after=stop.id, data_disks=data))

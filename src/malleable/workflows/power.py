@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
+from malleable.domain.disks import DiskUse
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import UserId
 from malleable.domain.nodes import BootState, Node, NodeState, PowerState
@@ -36,7 +37,7 @@ def request(tx: Transaction, now: datetime, *, node: Node, action: PowerAction, 
     arguments: dict[str, object] = {**places(tx, node), "action": action.value}
     if action is not PowerAction.OFF:
         boot = tx.boots.find(node_id=node.id)
-        target = tx.targets.find(node_id=node.id)
+        target = tx.targets.find(node_id=node.id, use=DiskUse.BOOT)
         if boot is None or target is None:
             raise Conflict(
                 f"Node {node.name} has no disk to boot.", code="no-boot-intent", fix="Provision it with a disk."

@@ -1,22 +1,57 @@
 """Steps that present a disk to a node and take it away again, with fencing."""
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
-from malleable.domain.disks import Disk, DiskState, Target, TargetState, initiator_iqn, new_iqn
+from malleable.domain.disks import Disk, DiskState, DiskUse, Target, TargetState, initiator_iqn, new_iqn
 from malleable.domain.errors import Conflict, Public
-from malleable.domain.ids import AttachmentId, DiskId, NetworkId, NodeId, TargetId, new_id
+from malleable.domain.ids import AttachmentId, DiskId, NetworkId, ProjectId, TargetId, new_id
+from malleable.domain.networks import Attachment
 from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.ports import Export
 from malleable.domain.secrets import chap_secret
 from malleable.domain.store import Transaction
 from malleable.workflows.steps import Context, Done, Step
 
-#: A daemon that hangs, or whose gateway is away, comes back once somebody sees to it: the step's deadline ends the wait.
+#: A daemon that hangs, or whose gateway is away, comes back once somebody sees to it; the step's deadline ends that.
 TARGET_RETRY = Retry(attempts=1000, first_delay_s=0.5, max_delay_s=20.0)
 PORTAL_LOOK_S = 1.0
 POOL = "The disk storage"
 TARGETS = "The server of the network's disks"
+
+
+def check_usable(disks: Sequence[Disk], project_id: ProjectId) -> None:
+    """Be sure that disks are the project's and nothing is done to them that keeps nodes away. Errors: Conflict."""
+    for disk in disks:
+        if disk.project_id != project_id:
+            raise Conflict("The disk belongs to another project.", code="foreign-disk")
+        if disk.state is DiskState.DELETING:
+            raise Conflict(f"Disk {disk.name} is being deleted.", code="disk-deleting")
+        if disk.state is DiskState.CREATING:
+            # Another operation makes it, and takes it back should it fail: from under whoever runs it by then.
+            raise Conflict(f"Disk {disk.name} is still being made.", code="disk-creating", fix="Wait for its end.")
+        if disk.state is not DiskState.READY:
+            raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state", fix="Wait for its end.")
+    twice = [disk.name for disk, count in Counter(disks).items() if count > 1]
+    if twice:
+        raise Conflict(f"Disk {twice[0]} is named twice.", code="disk-twice", fix="Name each disk once.")
+
+
+def check_unpresented(tx: Transaction, disks: Sequence[Disk]) -> None:
+    """Be sure that no node has any of the disks. Errors: Conflict, naming the node."""
+    targets = tx.targets.list(disk_id=[disk.id for disk in disks]) if disks else ()
+    for target in targets[:1]:
+        holder = tx.nodes.get(target.node_id).name
+        disk = next(disk for disk in disks if disk.id == target.disk_id)
+        raise Conflict(
+            f"Disk {disk.name} is in use by node {holder}.",
+            code="disk-in-use",
+            fix=f"Move it with `m2 disk move {disk.name} --node …`, or release node {holder} first.",
+            details={"node": holder},
+        )
 
 
 def disk_of(context: Context) -> Disk:
@@ -57,12 +92,31 @@ def discard(context: Context) -> Done:
 
 
 def export(context: Context) -> Done | Wait:
-    """Present the disk inside the network, to one address and one secret."""
+    """Present the disk that the node boots."""
+    return present(context, [DiskId(UUID(context.argument("disk_id")))], DiskUse.BOOT)
+
+
+def export_data(context: Context) -> Done | Wait:
+    """Present the disks that the node has for data besides."""
+    return present(context, data_disks(context.operation), DiskUse.DATA)
+
+
+def data_disks(operation: Operation) -> list[DiskId]:
+    """List the disks that an operation gives a node for data."""
+    told = operation.arguments.get("disk_ids")
+    return [DiskId(UUID(str(disk_id))) for disk_id in told] if isinstance(told, list) else []
+
+
+def present(context: Context, disk_ids: Sequence[DiskId], use: DiskUse) -> Done | Wait:
+    """Present disks inside the network, each by a target of its own: to one address and one secret."""
     with context.store.reading() as tx:
-        disk = tx.disks.get(DiskId(UUID(context.argument("disk_id"))))
+        disks = tx.disks.list(id=disk_ids)
         network = tx.networks.get(NetworkId(UUID(context.argument("network_id"))))
         attachment = tx.attachments.get(AttachmentId(UUID(context.argument("attachment_id"))))
-        target = tx.targets.find(disk_id=disk.id)
+        there = {target.disk_id: target for target in tx.targets.list(disk_id=disk_ids)}
+    gone = len(disk_ids) - len(disks)
+    if gone:
+        raise Conflict(f"{gone} of the disks to be presented are not there any more.", code="disk-state")
     if not network.portal_epoch:
         return Wait(
             seconds=PORTAL_LOOK_S,
@@ -71,19 +125,24 @@ def export(context: Context) -> Done | Wait:
             fix="Start `m2d gateway`, or read its log. Then try again.",
             resource=f"network:{network.id}",
         )
-    if target is None:
-        target = _new_target(context, disk, network.id, attachment.address)
-        fresh = target
-        context.write(lambda tx: _take(tx, disk, fresh))
-    elif target.node_id != context.operation.node_id:
-        raise Conflict("The disk is presented to another node.", code="disk-exported", fix="Release that node first.")
-    context.drivers.targets.export(export_of(context, target, disk))
-    target_id = target.id
+    targets = [
+        _presented(context, disk, there.get(disk.id) or _new_target(context, disk, attachment, use)) for disk in disks
+    ]
 
     def write(tx: Transaction) -> None:
-        tx.targets.change(target_id, state=TargetState.EXPORTED)
+        for target in targets:
+            tx.targets.change(target.id, state=TargetState.EXPORTED)
 
-    return Done(evidence={"iqn": target.iqn, "initiator_address": target.initiator_address}, write=write)
+    iqns = [target.iqn for target in targets]
+    told = {"iqn": iqns[0]} if use is DiskUse.BOOT else {"iqns": iqns}
+    return Done(evidence={**told, "initiator_address": attachment.address}, write=write)
+
+
+def _presented(context: Context, disk: Disk, target: Target) -> Target:
+    if target.node_id != context.operation.node_id:
+        raise Conflict("The disk is presented to another node.", code="disk-exported", fix="Release that node first.")
+    context.drivers.targets.export(export_of(context, target, disk))
+    return target
 
 
 def _take(tx: Transaction, disk: Disk, target: Target) -> None:
@@ -113,36 +172,50 @@ def disk_serial(disk_id: DiskId) -> str:
     return disk_id.hex[-20:]
 
 
-def _new_target(context: Context, disk: Disk, network_id: NetworkId, address: str) -> Target:
+def _new_target(context: Context, disk: Disk, attachment: Attachment, use: DiskUse) -> Target:
+    """Write a target's row, which is what fences the disk, before any daemon is asked."""
     node_id = context.operation.node_id
     if node_id is None:
         raise Conflict("The operation is about no node.", code="no-argument")
     target_id = TargetId(new_id())
-    return Target(
+    target = Target(
         id=target_id,
         disk_id=disk.id,
         node_id=node_id,
-        network_id=network_id,
+        network_id=attachment.network_id,
+        use=use,
         state=TargetState.EXPORTING,
         iqn=new_iqn(),
         initiator_iqn=initiator_iqn(node_id),
         chap_username=f"m2-{target_id.hex[-12:]}",
         chap_password=chap_secret(),
-        initiator_address=address,
+        initiator_address=attachment.address,
         created_at=context.now(),
     )
+    context.write(lambda tx: _take(tx, disk, target))
+    return target
 
 
 def revoke_all(context: Context) -> Done:
     """Take every disk away from the node: sessions killed and proven gone, then the target removed."""
+    return _revoke(context)
+
+
+def revoke_disk(context: Context) -> Done:
+    """Take the operation's disk away from the node, as ``revoke_all``; others stay."""
+    return _revoke(context, disk_id=DiskId(UUID(context.argument("disk_id"))))
+
+
+def _revoke(context: Context, disk_id: DiskId | None = None) -> Done:
     node_id = context.operation.node_id
     if node_id is None:
         raise Conflict("The operation is about no node.", code="no-argument")
     with context.store.reading() as tx:
-        targets = tx.targets.list(node_id=node_id)
+        which = {} if disk_id is None else {"disk_id": disk_id}
+        targets = tx.targets.list(None, node_id=node_id, **which)
     if not targets:
         return Done(evidence={"targets": "none"})
-    context.write(lambda tx: _mark_revoking(tx, node_id))
+    context.write(lambda tx: _mark_revoking(tx, targets))
     for target in targets:
         context.drivers.targets.revoke(target.network_id, target.iqn)
 
@@ -152,13 +225,15 @@ def revoke_all(context: Context) -> Done:
             if boot is not None:
                 tx.boots.change(boot.id, target_id=None, armed_at=None)
                 tx.networks.touch(boot.network_id)
+            elif target.use is DiskUse.DATA:
+                tx.networks.touch(target.network_id)
             tx.targets.remove(target.id)
 
     return Done(evidence={"revoked": [t.iqn for t in targets], "sessions_left": 0}, write=write)
 
 
-def _mark_revoking(tx: Transaction, node_id: NodeId) -> None:
-    for target in tx.targets.list(node_id=node_id):
+def _mark_revoking(tx: Transaction, targets: Sequence[Target]) -> None:
+    for target in targets:
         tx.targets.change(target.id, state=TargetState.REVOKING)
 
 
@@ -193,6 +268,9 @@ EXPORT_TARGET = Step(
     retry=TARGET_RETRY,
     resource=network_resource,
     device=TARGETS,
+)
+EXPORT_DATA = replace(
+    EXPORT_TARGET, name="export-data-disks", do=export_data, needed=lambda operation: bool(data_disks(operation))
 )
 REVOKE_TARGETS = Step(
     name="revoke-targets",

@@ -36,12 +36,16 @@ class Wish:
     user_data: str = ""
     actor_id: UserId | None = None
     after: OperationId | None = None  #: an operation that must have succeeded first
+    data_disks: tuple[Disk, ...] = ()  #: for its system to log in to, besides the one it boots
     makes_disk: bool = False  #: the disk was added by this very request: undoing takes it back
 
 
 def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
     """Take the node for the project and begin. Errors: Conflict or Invalid, saying what stands in the way."""
-    _check_disk(tx, wish)
+    disks = wish.data_disks if wish.makes_disk else (wish.disk, *wish.data_disks)
+    presenting.check_usable(disks, wish.project_id)
+    if wish.after is None:
+        presenting.check_unpresented(tx, disks)
     _check_image(wish)
     node = wish.node
     if node.state is NodeState.ALLOCATED and node.project_id == wish.project_id:
@@ -74,6 +78,7 @@ def _arguments(tx: Transaction, wish: Wish, attachment: Attachment) -> dict[str,
     port = tx.switch_ports.get(wish.nic.switch_port_id) if wish.nic.switch_port_id else None
     return {
         "disk_id": str(wish.disk.id),
+        "disk_ids": [str(disk.id) for disk in wish.data_disks],
         "image_id": str(wish.image.id),
         "network_id": str(wish.network.id),
         "attachment_id": str(attachment.id),
@@ -97,27 +102,6 @@ def _boot(wish: Wish, attachment: Attachment) -> Boot:
         user_data=Secret(wish.user_data),
         token=random_secret(),
     )
-
-
-def _check_disk(tx: Transaction, wish: Wish) -> None:
-    if wish.disk.project_id != wish.project_id:
-        raise Conflict("The disk belongs to another project.", code="foreign-disk")
-    if wish.disk.state is DiskState.DELETING:
-        raise Conflict(f"Disk {wish.disk.name} is being deleted.", code="disk-deleting")
-    if wish.disk.state is DiskState.CREATING and not wish.makes_disk:
-        # Another operation makes it, and takes it back should it fail: from under whoever runs it by then.
-        raise Conflict(f"Disk {wish.disk.name} is still being made.", code="disk-creating", fix="Wait for its end.")
-    if wish.disk.state in (DiskState.ROLLING_BACK, DiskState.GROWING):
-        raise Conflict(f"Disk {wish.disk.name} is {wish.disk.state}.", code="disk-state", fix="Wait for its end.")
-    target = tx.targets.find(disk_id=wish.disk.id)
-    if target is not None and wish.after is None:
-        holder = tx.nodes.get(target.node_id).name
-        raise Conflict(
-            f"Disk {wish.disk.name} is in use by node {holder}.",
-            code="disk-in-use",
-            fix=f"Move it with `m2 disk move {wish.disk.name} --node …`, or release node {holder} first.",
-            details={"node": holder},
-        )
 
 
 def _check_image(wish: Wish) -> None:
@@ -204,6 +188,7 @@ def quarantine(tx: Transaction, operation: Operation, now: datetime, *, reason: 
 
 _START = (
     presenting.EXPORT_TARGET,
+    presenting.EXPORT_DATA,
     booting.ARM_BOOT,
     powering.BOOT_FROM_NETWORK,
     powering.POWER_ON,

@@ -18,6 +18,7 @@ FORWARD_ONLY = frozenset(
         "stop",
         "retire",
         "detach",
+        "detach-disk",
         "remove-network",
         "restore-targets",
         "repair-ports",

@@ -78,11 +78,16 @@ def want_unused(tx: Transaction, what: str, arguments: Mapping[str, object], *, 
 
 
 def _active_on(tx: Transaction, arguments: Mapping[str, object], **equal: object) -> Operation | None:
-    """Find an active operation with these arguments."""
+    """Find an active operation with these arguments; one may have several of a kind, "disk_ids" for "disk_id"."""
     for operation in tx.operations.list(None, state=list(ACTIVE_STATES), **equal):
-        if arguments.items() <= operation.arguments.items():
+        if all(_has(operation, name, value) for name, value in arguments.items()):
             return operation
     return None
+
+
+def _has(operation: Operation, name: str, value: object) -> bool:
+    several = operation.arguments.get(f"{name}s")
+    return operation.arguments.get(name) == value or (isinstance(several, list) and value in several)
 
 
 def request_import(tx: Transaction, now: datetime, *, image: Image, spool: Path, actor_id: UserId | None) -> Operation:

@@ -313,6 +313,26 @@ TABLE = (
         body={"name": "d", "snapshot": "{snapshot:beta}"},
         note="another project's snapshot",
     ),
+    Row(
+        "POST /v1/disks/{disk}/attach",
+        "/v1/disks/{spare:alpha}/attach",
+        (403, 409, 404, 404, 409, 404, 403, 409),
+        body={"node": "held"},
+        note="the node boots nothing at this moment",
+    ),
+    Row(
+        "POST /v1/disks/{disk}/attach",
+        "/v1/disks/{spare:alpha}/attach",
+        (403, 404, 404, 404, 409, 404, 403, 404),
+        body={"node": "foreign"},
+        note="another project's node",
+    ),
+    Row(
+        "POST /v1/disks/{disk}/detach",
+        "/v1/disks/{spare:alpha}/detach",
+        members(409),
+        note="no node has it",
+    ),
     Row("PUT /v1/disks/{disk}/name", "/v1/disks/{spare:alpha}/name", members(200), body={"name": "other"}),
     Row(
         "POST /v1/disks/{disk}/roll-back",

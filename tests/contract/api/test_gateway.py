@@ -1,6 +1,7 @@
 """The gateway's calls."""
 
 import threading
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -9,7 +10,8 @@ from tests.contract.api.serving import served
 from tests.contract.api.site import CHAP_PASSWORD, GOLDEN, START, Site
 
 from malleable.domain.boots import Boot
-from malleable.domain.ids import AttachmentId, BootId, NetworkId, NodeId, TargetId, new_id
+from malleable.domain.disks import DiskUse, TargetState, new_iqn
+from malleable.domain.ids import AttachmentId, BootId, DiskId, NetworkId, NodeId, TargetId, new_id
 from malleable.domain.images import BootWay
 from malleable.domain.operations import OperationState
 from malleable.domain.secrets import Secret
@@ -59,6 +61,26 @@ def test_desired_tells_all_that_a_boot_needs(site: Site) -> None:
     assert boot["token"] == "one-time"
     assert boot["kernel_url"] == f"/v1/gateway/images/{site.ids['image:alpha']}/files/vmlinuz"
     assert _network(site, "beta")["boots"] == []
+
+
+def test_desired_tells_of_the_disks_for_data(site: Site) -> None:
+    _arm(site)
+    with site.store.transaction() as tx:
+        boots = tx.targets.get(site.ids["target:alpha"])
+        disk = replace(tx.disks.get(boots.disk_id), id=DiskId(new_id()), name="data")
+        tx.disks.add(disk)
+        target = replace(boots, id=TargetId(new_id()), disk_id=disk.id, use=DiskUse.DATA, iqn=new_iqn())
+        tx.targets.add(target)
+    (boot,) = _network(site, "alpha")["boots"]
+    assert boot["iqn"] == boots.iqn
+    (told,) = boot["data_disks"]
+    assert (told["name"], told["iqn"], told["chap_password"]) == ("data", target.iqn, CHAP_PASSWORD)
+    seen = site.get("member", "/v1/disks/data").json()
+    assert (seen["node"], seen["use"]) == ("held", "data")
+    assert CHAP_PASSWORD not in site.get("admin", "/v1/targets").text
+    with site.store.transaction() as tx:
+        tx.targets.change(target.id, state=TargetState.REVOKING)
+    assert _network(site, "alpha")["boots"][0]["data_disks"] == []
 
 
 def test_an_intent_that_is_not_armed_is_not_served(site: Site) -> None:

@@ -156,7 +156,9 @@ def test_kernels_come_through_the_gateway_once_and_whole(bench: GatewayBench) ->
 
 
 def test_metadata_in_all_its_forms_and_the_call_home(bench: GatewayBench) -> None:
-    intent = boot(MAC_A, ADDRESS)
+    data = {"name": "data", "serial": "D2", "size_bytes": 1, "iqn": "iqn.2026-11.org.malleable:0c", "lun": 1}
+    data |= {"chap_username": "other", "chap_password": "fedcba9876543210"}
+    intent = boot(MAC_A, ADDRESS, data_disks=[data])
     bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)], boots=[intent]))
     node = bench.fabric.probe("a", MAC_A, 101)
     node.dhcp()
@@ -166,5 +168,8 @@ def test_metadata_in_all_its_forms_and_the_call_home(bench: GatewayBench) -> Non
     assert node.get(f"{GATEWAY}/metadata/phone-home", "-d", "hostname=alpha")[0] == 200
     assert node.get(f"{GATEWAY}/metadata/phone-home", "-d", "@/usr/bin/python3")[0] in (0, 413)
     assert node.get(f"{GATEWAY}/etc/passwd")[0] == 404
+    status, disks = node.get(f"{GATEWAY}/metadata/disks", "--local-port", "900-1023")
+    assert (status, f"portal={GATEWAY.removeprefix('http://')}:3260" in disks) == (200, True)
+    assert node.get(f"{GATEWAY}/metadata/disks")[0] == 403, "no program but root's is told"
     eventually(lambda: (intent["id"], "phoned_home") in bench.site.signs, "the sign came")
     assert bench.site.signs.count((intent["id"], "metadata_fetched")) == 1

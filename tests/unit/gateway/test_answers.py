@@ -196,3 +196,33 @@ def test_a_sign_is_one_armings(desk: Desk) -> None:
     assert desk.seen() == ["metadata_fetched"]
     desk.signs.keep_only(set())
     assert desk.seen() == []
+
+
+DATA = {
+    "name": "data", "serial": "DISK0002", "size_bytes": 1 << 20, "iqn": "iqn.2026-11.org.malleable:0c1d", "lun": 1,
+    "chap_username": "other", "chap_password": "fedcba9876543210",
+}  # fmt: skip
+
+
+def test_disks_for_data_are_told_to_root_alone(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, data_disks=[DATA])
+    told = desk.ask("/metadata/disks", source_port=1023)
+    facts = dict(word.split("=") for word in told.body.decode().split())
+    assert facts == {
+        "name": "data",
+        "serial": "DISK0002",
+        "size_bytes": "1048576",
+        "portal": "10.0.0.1:3260",
+        "iqn": DATA["iqn"],
+        "lun": "1",
+        "username": "other",
+        "password": "fedcba9876543210",
+    }
+    for port in (0, 1024, 40000):
+        assert desk.ask("/metadata/disks", source_port=port).status == HTTPStatus.FORBIDDEN
+    assert desk.ask("/metadata/disks", source=OTHER, source_port=1023).status == HTTPStatus.NOT_FOUND
+
+
+def test_a_disk_whose_name_would_be_more_words_refuses_the_boot(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, data_disks=[{**DATA, "name": "data lun=2"}])
+    assert list(desk.plan.refused) == [MAC]

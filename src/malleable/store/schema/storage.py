@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Integer, Table, UniqueConstraint
 
-from malleable.domain.disks import DiskState, SnapshotState, TargetState
+from malleable.domain.disks import DiskState, DiskUse, SnapshotState, TargetState
 from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
 from malleable.domain.nodes import Firmware
 from malleable.store.schema.columns import created, identity, metadata, to, unique_where, words
@@ -71,6 +71,7 @@ targets = Table(
     to("disk_id", "disks", is_indexed=False),
     to("node_id", "nodes"),
     to("network_id", "networks"),
+    Column("use", EnumText(DiskUse), nullable=False),
     Column("state", EnumText(TargetState), nullable=False),
     words("iqn"),
     words("initiator_iqn"),
@@ -83,3 +84,4 @@ targets = Table(
     UniqueConstraint("iqn"),
     info={"noun": "target"},
 )
+unique_where("uq_targets_node_id_boot", targets, "node_id", "use = 'boot'")

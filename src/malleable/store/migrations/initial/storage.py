@@ -64,6 +64,7 @@ targets = Table(
     to("disk_id", "disks", is_indexed=False),
     to("node_id", "nodes"),
     to("network_id", "networks"),
+    words("use"),
     Column("state", Text, nullable=False),
     words("iqn"),
     words("initiator_iqn"),
@@ -75,3 +76,4 @@ targets = Table(
     UniqueConstraint("disk_id"),
     UniqueConstraint("iqn"),
 )
+unique_where("uq_targets_node_id_boot", targets, "node_id", "use = 'boot'")
