@@ -478,8 +478,11 @@ def test_a_library_that_ends_its_process_costs_no_more_than_a_repeated_call(
     second = mine._started()._running
     assert second.pid != first.pid
     assert disks.has_disk(disk_id)
+    folder = Path(mine._started()._folder)
+    assert folder.stat().st_mode & 0o077 == 0
     mine.close()
     assert second.poll() is not None
+    assert not folder.exists()
 
 
 HOLD = """
@@ -489,7 +492,8 @@ from malleable.drivers.storage.rbd_cluster import RbdSettings
 from malleable.drivers.storage.rbd_process import RbdProcess
 conf, pool = sys.argv[1:]
 settings = RbdSettings(conf=Path(conf), user="malleable", pool=pool, cache_dir=Path("/nowhere"))
-print(RbdProcess(settings)._started()._running.pid, flush=True)
+process = RbdProcess(settings)._started()
+print(process._running.pid, process._folder, flush=True)
 sys.stdin.read()
 """
 
@@ -498,9 +502,10 @@ def test_the_process_ends_with_its_server_even_when_that_is_killed(settings: Rbd
     command = [sys.executable, "-c", HOLD, str(settings.conf), settings.pool]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
-        pid = int(server.stdout.readline())
+        pid, folder = server.stdout.readline().decode().split()
         server.kill()
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process is gone", 30)
+    assert not Path(folder).exists()
 
 
 def asked(settings: RbdSettings, **changes: Any) -> str:

@@ -8,8 +8,10 @@ import io
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -55,8 +57,9 @@ class _Process:
 
     def __init__(self, settings: RbdSettings) -> None:
         """Start it; 0.3 s. Errors: Unreachable."""
-        # An abstract socket leaves no file; the key keeps all others out.
-        address, key = f"\0malleable-rbd-{secrets.token_hex(16)}", secrets.token_bytes(32)
+        # A folder that is ours alone: whoever could connect could hold up everybody, even without the key.
+        self._folder = tempfile.mkdtemp(prefix="m2-rbd-")
+        address, key = f"{self._folder}/socket", secrets.token_bytes(32)
         self._running = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
@@ -66,17 +69,22 @@ class _Process:
         assert self._running.stdin is not None
         assert self._running.stdout is not None
         said = {"address": address, "key": key.hex(), "settings": asdict(settings)}
-        self._running.stdin.write(json.dumps(said, default=str).encode() + b"\n")
-        self._running.stdin.flush()
-        if not self._running.stdout.readline():
-            raise Unreachable("The program that speaks to Ceph does not start.", fix="Read the server's log.")
-        door: Any = _Door(address=address, authkey=key)
-        door.connect()
-        self.disks = door.disks()
+        try:
+            self._running.stdin.write(json.dumps(said, default=str).encode() + b"\n")
+            self._running.stdin.flush()
+            if not self._running.stdout.readline():
+                raise EOFError
+            door: Any = _Door(address=address, authkey=key)
+            door.connect()
+            self.disks = door.disks()
+        except GONE as e:
+            self.end()
+            raise Unreachable("The program that speaks to Ceph does not start.", fix="Read the server's log.") from e
 
     def end(self) -> None:
         self._running.kill()
         self._running.communicate()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class RbdProcess:
@@ -187,13 +195,14 @@ def main() -> None:
     disks = RbdDisks(RbdSettings(**{**settings, **paths}))
     _Door.register("disks", lambda: disks, exposed=(*METHODS, "open_image"), method_to_typeid={"open_image": "file"})
     server = _Door(address=said["address"], authkey=bytes.fromhex(said["key"])).get_server()
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=_end_with_input, args=(Path(said["address"]).parent,), daemon=True).start()
     print("listening", flush=True)
     server.serve_forever()
 
 
-def _end_with_input() -> None:
+def _end_with_input(folder: Path) -> None:
     sys.stdin.read()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
