@@ -1,5 +1,6 @@
 """The workflows that are swept, each with its beginning and what must hold at its end."""
 
+from tests.sweep.network_verbs import NETWORK_VERBS
 from tests.sweep.verb import Verb
 from tests.sweep.world import SWITCH, World
 
@@ -129,10 +130,13 @@ def _attach(world: World) -> tuple[NodeId, OperationId]:
         operation = attach.request(
             tx,
             world.clock.now(),
-            nic=tx.nics.list(node_id=node_id)[0],
-            node=tx.nodes.get(node_id),
-            network=tx.networks.get(world.second_network_id),
-            channel=Channel.TAGGED,
+            attach.Connection(
+                node=tx.nodes.get(node_id),
+                nic=tx.nics.list(node_id=node_id)[0],
+                network=tx.networks.get(world.second_network_id),
+                channel=Channel.TAGGED,
+                project_id=world.project_id,
+            ),
             actor_id=None,
         )
     return node_id, operation.id
@@ -281,6 +285,7 @@ VERBS = (
     ),
     Verb(name="retire", begin=_retire, check=_retired, steps=3),
     Verb(name="remove-network", begin=_remove_network, check=_network_removed, steps=1, has_devices=False),
+    *NETWORK_VERBS,
     Verb(name="repair-ports", begin=_repair, check=lambda world, _: _carries(world, set()), steps=1),
     Verb(name="release", begin=_release, check=_released, steps=5),
     Verb(name="stop", begin=_stop, check=_stopped, steps=3),

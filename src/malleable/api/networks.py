@@ -33,6 +33,8 @@ def network_view(shown: Shown[Network]) -> NetworkView:
         vid=network.vid,
         cidr=network.cidr,
         gateway_address=gateway_address(network.cidr),
+        is_public=network.is_public,
+        has_service=network.has_service,
         state=network.state,
         generation=network.generation,
         served_generation=network.served_generation,
@@ -63,7 +65,7 @@ def attachment_view(placed: PlacedAttachment) -> AttachmentView:
 
 @routes.get("/networks", response_model=Listing[NetworkView])
 def network_list(request: Request, after: After = None, limit: Limit = 100, project: RefQuery = None) -> Response:
-    """List the networks of one's projects; admins all."""
+    """List the networks that one's projects own or may use; admins all."""
     call = call_of(request)
     page = call.services.networks.network_list(call.caller, page_of(after, limit), project=project)
     items = tuple(network_view(Shown(value=network, names=page.names)) for network in page.items)
@@ -74,7 +76,16 @@ def network_list(request: Request, after: After = None, limit: Limit = 100, proj
 def network_create(request: Request, body: NetworkRequest) -> Response:
     """Make a network on a VLAN of its own."""
     call = call_of(request)
-    wish = NetworkWish(name=body.name, project=body.project, cidr=body.cidr, fabric=body.fabric, kind=body.kind)
+    wish = NetworkWish(
+        name=body.name,
+        project=body.project,
+        cidr=body.cidr,
+        fabric=body.fabric,
+        kind=body.kind,
+        vid=body.vlan,
+        is_public=body.public,
+        has_service=body.serve,
+    )
     return created(network_view(call.services.networks.network_create(call.caller, wish)), call)
 
 

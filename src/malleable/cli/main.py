@@ -10,6 +10,7 @@ from malleable.cli import (
     disk,
     event,
     fabric,
+    grant,
     image,
     login,
     network,
@@ -58,7 +59,7 @@ def everywhere(
     """Take the options of every command before the command, too; each command reads them from here."""
 
 
-for noun in (provision, node, disk, snapshot, network, attachment, image, target, operation, event):
+for noun in (provision, node, disk, snapshot, network, grant, attachment, image, target, operation, event):
     noun.add_to(app)
 for noun in (login, token, user, project, fabric, switch, pool, aliases):
     noun.add_to(app)

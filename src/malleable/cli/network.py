@@ -24,6 +24,8 @@ def add_to(app: typer.Typer) -> None:
 
 def served(network: "NetworkView") -> str:
     """Say whether the gateway has put the network's present form in force."""
+    if not network.has_service:
+        return "by others"
     return "yes" if network.is_served else "not yet"
 
 
@@ -55,7 +57,7 @@ def network_show(session: Session, network: NetworkArgument) -> None:
     facts = {
         "name": found.name,
         "project": found.project or "",
-        "kind": found.kind,
+        "kind": found.kind + (", public" if found.is_public else ""),
         "state": found.state,
         "served": served(found),
         "subnet": f"{found.cidr}, gateway {found.gateway_address}",
@@ -76,16 +78,36 @@ def _place(attachment: "AttachmentView") -> str:
 def network_create(
     session: Session,
     name: NewName,
+    *,
     cidr: Annotated[str, typer.Option(metavar="SUBNET", help="Its IPv4 subnet; other networks may have the same.")] = (
         "10.0.0.0/24"
     ),
     fabric: Annotated[str, typer.Option(help="Whose switches carry it.")] = "default",
     kind: Annotated[NetworkKind, typer.Option(help="Kinds other than tenant are the admins'.")] = NetworkKind.TENANT,
+    vlan: Annotated[
+        int | None, typer.Option(metavar="VLAN", help="Of kind provider: a VLAN that is there, outside the pool.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Of kind provider: every project may attach its nodes.")
+    ] = False,
+    serve: Annotated[
+        bool | None,
+        typer.Option("--serve/--no-serve", help="Of kind provider: whether nodes get addresses and boot from here."),
+    ] = None,
 ) -> None:
     """Make a network; its VLAN is chosen for you."""
     from malleable.wire.networks import NetworkRequest
 
-    request = NetworkRequest(name=name, project=session.project, cidr=cidr, fabric=fabric, kind=kind)
+    request = NetworkRequest(
+        name=name,
+        project=session.project,
+        cidr=cidr,
+        fabric=fabric,
+        kind=kind,
+        vlan=vlan,
+        public=public,
+        serve=serve,
+    )
     network = session.m2.network_create(request)
     done(session, network, f"Network {network.name} is there: {network.cidr}.")
 

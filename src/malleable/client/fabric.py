@@ -5,7 +5,14 @@ from uuid import UUID
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1, v1_port
-from malleable.wire.networks import AttachmentRequest, AttachmentView, NetworkRequest, NetworkView
+from malleable.wire.networks import (
+    AttachmentRequest,
+    AttachmentView,
+    GrantRequest,
+    GrantView,
+    NetworkRequest,
+    NetworkView,
+)
 from malleable.wire.operations import OperationView
 from malleable.wire.switches import FabricView, PortsRequest, PortView, SwitchRequest, SwitchView, VlansRequest
 
@@ -69,6 +76,22 @@ class FabricCalls(Connection):
     def network_delete(self, network: str, *, project: str | None = None) -> OperationView:
         """Begin to remove a network. Errors: Conflict while anything is attached."""
         return self.delete_slow(v1("networks", network), OperationView, {"project": project})
+
+    def grant_list(self, *, network: str | None = None, project: str | None = None) -> Iterator[GrantView]:
+        """List what one's projects share, and what is shared with them."""
+        return self.items("/v1/grants", GrantView, {"network": network, "project": project})
+
+    def grant_create(self, request: GrantRequest, *, project: str | None = None) -> GrantView:
+        """Offer a network to another project. Errors: Conflict when it was offered before."""
+        return self.post("/v1/grants", GrantView, request, {"project": project})
+
+    def grant_accept(self, grant: UUID) -> GrantView:
+        """Accept an offer for one's project."""
+        return self.post(v1("grants", grant, "accept"), GrantView)
+
+    def grant_revoke(self, grant: UUID, *, force: bool = False) -> OperationView:
+        """Begin to end a grant. Errors: Conflict while nodes are attached by it, unless forced."""
+        return self.delete_slow(v1("grants", grant), OperationView, {"force": "true" if force else None})
 
     def attachment_list(
         self, *, node: str | None = None, network: str | None = None, project: str | None = None

@@ -18,6 +18,7 @@ PUBLIC_FACTS = frozenset(
         "cidr",
         "disk",
         "disk_id",
+        "grantee",
         "image_id",
         "name",
         "network_id",

@@ -6,7 +6,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
 from malleable.domain.errors import Invalid
-from malleable.domain.ids import AttachmentId, NetworkId, NicId, ProjectId, VlanId
+from malleable.domain.ids import AttachmentId, GrantId, NetworkId, NicId, ProjectId, VlanId
 
 #: IEEE 802.1Q: 0 is "no VLAN", 4095 is reserved (HIL accepted 4095 and 4096: defect D11).
 VLAN_MIN, VLAN_MAX = 1, 4094
@@ -52,10 +52,31 @@ class Network:
     fabric: str
     vid: int  #: its VLAN on the fabric
     cidr: str  #: IPv4 plan; plans of two networks may overlap
+    is_public: bool = False  #: every project may attach its nodes
+    has_service: bool = True  #: our gateway serves it; else its addresses are somebody else's, and nothing boots there
     state: NetworkState = NetworkState.ACTIVE
     generation: int = 0  #: site-wide, grows with every change the gateway must see
     served_generation: int = 0  #: what the gateway last reported as in force
     portal_epoch: str = ""  #: names one life of the target daemon; a new one holds no targets yet
+    created_at: datetime
+
+
+class GrantState(StrEnum):
+    """How far two projects have come with sharing a network."""
+
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    REVOKING = "revoking"  #: nobody joins by it any more; until the last of its attachments is gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A network's owner lets another project attach its nodes, once that has accepted."""
+
+    id: GrantId
+    network_id: NetworkId
+    project_id: ProjectId  #: who is let in
+    state: GrantState = GrantState.OFFERED
     created_at: datetime
 
 

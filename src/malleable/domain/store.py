@@ -17,7 +17,7 @@ from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event, Link
 from malleable.domain.ids import NetworkId, NodeId, OperationId, ProjectId, UserId
 from malleable.domain.images import Image
-from malleable.domain.networks import Attachment, Network, Vlan
+from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Direction, Operation, StepRecord
 from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, Token, User
@@ -95,7 +95,10 @@ class NetworkRows(Rows[Network], Protocol):
         """Give the network the next generation of the site (they commit in order), wake the gateways, return it."""
 
     def changed_since(self, generation: int, limit: int) -> tuple[Network, ...]:
-        """Read networks of a larger generation, in order of generation."""
+        """Read networks that the gateways serve, of a larger generation, in order of generation."""
+
+    def usable_by(self, page: Page, project_ids: Collection[ProjectId], name: str | None = None) -> tuple[Network, ...]:
+        """Read a page of what these projects may use, in one query: owned, granted and accepted, or public."""
 
 
 class OperationRows(Rows[Operation], Protocol):
@@ -188,6 +191,7 @@ class Transaction(Protocol):
     switch_ports: Rows[SwitchPort]
     vlans: VlanRows
     networks: NetworkRows
+    grants: Rows[Grant]
     attachments: Rows[Attachment]
     images: Rows[Image]
     disks: Rows[Disk]

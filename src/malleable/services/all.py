@@ -8,6 +8,7 @@ from malleable.services.disks import Disks
 from malleable.services.events import Events
 from malleable.services.fabrics import Fabrics
 from malleable.services.gateway import Gateways
+from malleable.services.grants import Grants
 from malleable.services.health import Health
 from malleable.services.idempotency import Idempotency
 from malleable.services.images import Images
@@ -44,6 +45,7 @@ class Services:
     nics: Nics
     provisions: Provisions
     networks: Networks
+    grants: Grants
     attachments: Attachments
     images: Images
     disks: Disks
@@ -73,6 +75,7 @@ def make_services(parts: Parts) -> Services:
         nics=Nics(parts),
         provisions=Provisions(parts),
         networks=Networks(parts),
+        grants=Grants(parts),
         attachments=Attachments(parts),
         images=Images(parts),
         disks=Disks(parts),

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from malleable.domain.errors import Conflict
-from malleable.domain.ids import AttachmentId
+from malleable.domain.ids import AttachmentId, NicId
 from malleable.domain.networks import Attachment, Channel
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import may, not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_identified, find_node, find_owned, listed, merged, names_of
+from malleable.services.finding import find_identified, find_node, listed, merged, names_of
+from malleable.services.networks import authorize, find_network, visible_to
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Listed, Parts
 from malleable.workflows import attach
@@ -56,7 +57,10 @@ class Attachments:
                 held = find_node(tx, caller, "node_attachments", node)
                 wanted["nic_id"] = [nic.id for nic in tx.nics.list(node_id=held.id)]
             if network is not None:
-                wanted["network_id"] = find_owned(tx, tx.networks, caller, "network_get", network, project).id
+                on = find_network(tx, caller, "network_get", network, project)
+                wanted["network_id"] = on.id
+                if node is None and not may(caller, "network_get", project_id=on.project_id):
+                    wanted["nic_id"] = _own_nics(tx, caller)  # whose the others on a shared network are is not told
             is_narrowed = bool(wanted) or caller.is_admin
             found = tx.attachments.list(page, **wanted) if is_narrowed else _visible(tx, caller, page)
             return listed(_placed(tx, caller, found), page, {})
@@ -64,17 +68,29 @@ class Attachments:
     def attachment_create(
         self, caller: Caller, *, node: str, nic: str | None, network: str, channel: Channel
     ) -> Operation:
-        """Begin to put a node's NIC on a network. Errors: NotFound, Forbidden, Conflict, Exhausted."""
+        """Begin to put a node's NIC on a network. Errors: NotFound, Forbidden, Conflict, Exhausted.
+
+        The checks are in HIL's order: all is there, the node is held, the caller may; then those of ``attach``.
+        """
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
-            found = find_node(tx, caller, "node_attach", node)
-            where = find_owned(tx, tx.networks, caller, "network_use", network, _project_of(found))
+            found = find_node(tx, caller, "node_get", node)
             chosen = find_nic(tx, found, nic) if nic is not None else first_wired(tx, found.id)
+            where = find_network(tx, caller, "network_get", network, _project_of(found))
+            project_id = attach.holder(found)
+            require(caller, "node_attach", project_id=project_id)
+            authorize(tx, caller, "network_use", where)
             if chosen is None:
                 raise Conflict(f"Node {found.name} has no NIC.", code="no-nic")
-            return attach.request(
-                tx, now, nic=chosen, node=found, network=where, channel=channel, actor_id=caller.user_id
+            wish = attach.Connection(
+                node=found,
+                nic=chosen,
+                network=where,
+                channel=channel,
+                project_id=project_id,
+                is_by_site=caller.is_admin,
             )
+            return attach.request(tx, now, wish, actor_id=caller.user_id)
 
     def attachment_delete(self, caller: Caller, attachment_id: UUID) -> Operation:
         """Begin to take a NIC off a network. Errors: NotFound, Forbidden, Conflict."""
@@ -86,7 +102,7 @@ class Attachments:
             if not may_see(caller, node) and not may(caller, "network_get", project_id=network.project_id):
                 raise not_found(what)
             require(caller, "node_attach", project_id=node.project_id)
-            require(caller, "network_use", project_id=network.project_id)
+            authorize(tx, caller, "network_use", network)
             now = self._parts.now()
             return attach.request_detach(tx, now, attachment=attachment, node=node, actor_id=caller.user_id)
 
@@ -104,9 +120,14 @@ def _visible(tx: Transaction, caller: Caller, page: Page) -> tuple[Attachment, .
     """Read what is on one's networks or on one's nodes."""
     mine = list(caller.memberships)
     networks = [network.id for network in tx.networks.list(project_id=mine)]
-    nodes = [node.id for node in tx.nodes.list(project_id=mine)]
-    nics = [nic.id for nic in tx.nics.list(node_id=nodes)] if nodes else []
-    return merged(page, tx.attachments.list(page, network_id=networks), tx.attachments.list(page, nic_id=nics))
+    own = _own_nics(tx, caller)
+    return merged(page, tx.attachments.list(page, network_id=networks), tx.attachments.list(page, nic_id=own))
+
+
+def _own_nics(tx: Transaction, caller: Caller) -> list[NicId]:
+    """Name the NICs of the nodes that one's projects hold."""
+    nodes = [node.id for node in tx.nodes.list(project_id=list(caller.memberships))]
+    return [nic.id for nic in tx.nics.list(node_id=nodes)] if nodes else []
 
 
 def _placed(tx: Transaction, caller: Caller, found: Sequence[Attachment]) -> tuple[PlacedAttachment, ...]:
@@ -115,7 +136,7 @@ def _placed(tx: Transaction, caller: Caller, found: Sequence[Attachment]) -> tup
     nics: Mapping[UUID, Nic] = {nic.id: nic for nic in tx.nics.list(id={a.nic_id for a in found})}
     nodes = names_of(tx.nodes, (nic.node_id for nic in nics.values()))
     networks = tx.networks.list(id={a.network_id for a in found})
-    names = {n.id: n.name for n in networks if may(caller, "network_get", project_id=n.project_id)}
+    names = {network.id: network.name for network in visible_to(tx, caller, networks)}
     vids = {n.id: n.vid for n in networks}
     return tuple(
         PlacedAttachment(

@@ -25,7 +25,7 @@ class Reach(Enum):
     """Whom an object is for, beside its owner. There is no "nobody means everybody"."""
 
     OWNED = "owned"  #: its project's people; without a project: site roles only
-    SHARED = "shared"  #: everybody who belongs to some project or runs the site: golden images, free nodes
+    SHARED = "shared"  #: every person of a project or the site: golden images, free nodes, public networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +51,8 @@ def _reads(site: frozenset[Role], project: frozenset[Role] = _NONE, *, shared: b
     return Rule(site=site, project=project, effect=Effect.READS, shared=shared)
 
 
-def _changes(site: frozenset[Role], project: frozenset[Role] = _NONE) -> Rule:
-    return Rule(site=site, project=project, effect=Effect.CHANGES)
+def _changes(site: frozenset[Role], project: frozenset[Role] = _NONE, *, shared: bool = False) -> Rule:
+    return Rule(site=site, project=project, effect=Effect.CHANGES, shared=shared)
 
 
 _FILTERED = Rule(site=_O, project=_R, effect=Effect.READS, people=True)
@@ -106,11 +106,16 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "node_console": _reads(_O, _R),
         "node_attach": _changes(_A, _M),
         "network_list": _FILTERED,
-        "network_get": _reads(_A, _R),
+        "network_get": _reads(_A, _R, shared=True),
         "network_create": _changes(_A, _M),
         "network_create_provider": _changes(_A),
         "network_delete": _changes(_A, _M),
-        "network_use": _changes(_A, _M),
+        "network_share": _changes(_A, _M),
+        "network_use": _changes(_A, _M, shared=True),
+        "grant_list": _FILTERED,
+        "grant_get": _reads(_A, _R),
+        "grant_accept": _changes(_A, _M),
+        "grant_revoke": _changes(_A, _M),
         "attachment_list": _FILTERED,
         "node_attachments": _reads(_A, _R),
         "image_list": _FILTERED,

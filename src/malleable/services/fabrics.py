@@ -55,7 +55,9 @@ class Fabrics:
         with self._parts.store.transaction() as tx:
             present = {vlan.vid: vlan for vlan in tx.vlans.list(fabric=name)}
             _drop(tx, [vlan for vid, vlan in present.items() if vid not in wanted])
-            for vid in sorted(wanted - present.keys()):
+            new = wanted - present.keys()
+            _check_untaken(tx, name, new)
+            for vid in sorted(new):
                 tx.vlans.add(Vlan(id=VlanId(new_id()), fabric=name, vid=vid, network_id=None, reusable_at=_LONG_AGO))
             now = self._parts.now()
             data = {"fabric": name, "vlans": len(wanted)}
@@ -90,6 +92,18 @@ def _drop(tx: Transaction, vlans: list[Vlan]) -> None:
         )
     for vlan in vlans:
         tx.vlans.remove(vlan.id, expect={"network_id": None})
+
+
+def _check_untaken(tx: Transaction, fabric: str, vids: frozenset[int]) -> None:
+    """Refuse VLANs that networks were put on by hand."""
+    taken = [n for n in tx.networks.list(fabric=fabric) if n.vid in vids]
+    if taken:
+        raise Conflict(
+            f"Network {taken[0].name} is on VLAN {taken[0].vid} of fabric {fabric} by hand.",
+            code="vlan-taken",
+            fix="Leave this VLAN out of the ranges, or delete the network first.",
+            details={"vlans": {str(n.vid): str(n.id) for n in taken[:VLANS_SHOWN]}},
+        )
 
 
 def _count(name: str, vlans: Iterable[Vlan], now: datetime) -> Fabric:

@@ -118,11 +118,12 @@ def _find_by_name(tx: Transaction, rows: Rows[OwnedT], caller: Caller, ref: str,
         )
     visible = [m for m in matches if m.project_id is None or caller.is_admin or m.project_id in caller.memberships]
     if len(visible) > 1:
-        raise _ambiguous(tx, ref, visible)
+        raise ambiguous(tx, ref, visible)
     return visible[0] if visible else None
 
 
-def _ambiguous(tx: Transaction, ref: str, matches: Sequence[Owned]) -> Conflict:
+def ambiguous(tx: Transaction, ref: str, matches: Sequence[Owned]) -> Conflict:
+    """Say that several objects have a name, and whose they are."""
     owners = names_of(tx.projects, (m.project_id for m in matches))
     where = sorted(owners.values()) + (["(golden)"] if any(m.project_id is None for m in matches) else [])
     return Conflict(

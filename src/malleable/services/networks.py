@@ -1,16 +1,26 @@
 """Networks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from malleable.domain.errors import Exhausted
-from malleable.domain.ids import NetworkId, ProjectId, new_id
-from malleable.domain.networks import Network, NetworkKind
+from malleable.domain.errors import Conflict, Exhausted, Invalid
+from malleable.domain.ids import NetworkId, ProjectId, new_id, parse_id
+from malleable.domain.networks import GrantState, Network, NetworkKind, parse_vid
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
-from malleable.services.authorization import require
+from malleable.services.authorization import Reach, may, not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_owned, find_project, listed, names_of, project_for
+from malleable.services.finding import (
+    AMBIGUOUS_MAX,
+    ambiguous,
+    find_project,
+    is_name,
+    listed,
+    names_of,
+    project_for,
+    shown,
+)
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.quotas import want_within_quota
 from malleable.workflows import networks
@@ -26,6 +36,9 @@ class NetworkWish:
     cidr: str
     fabric: str
     kind: NetworkKind
+    vid: int | None = None  #: a VLAN that is there already, outside the pool; None takes one of the pool
+    is_public: bool = False
+    has_service: bool | None = None  #: None: not on a given VLAN, where somebody else may answer DHCP
 
 
 class Networks:
@@ -35,26 +48,27 @@ class Networks:
         self._parts = parts
 
     def network_list(self, caller: Caller, page: Page, *, project: str | None = None) -> Listed[Network]:
-        """List the networks of one's projects; admins: all. Errors: NotFound."""
+        """List what one's projects own, and may use as granted or public; admins: all. Errors: NotFound."""
         require(caller, "network_list")
         with self._parts.store.reading() as tx:
             if project is not None:
                 project_id = find_project(tx, caller, project).id
                 require(caller, "network_get", project_id=project_id)
-                found = tx.networks.list(page, project_id=project_id)
+                found = tx.networks.usable_by(page, [project_id])
+            elif caller.is_admin:
+                found = tx.networks.list(page)
             else:
-                wanted: dict[str, object] = {} if caller.is_admin else {"project_id": list(caller.memberships)}
-                found = tx.networks.list(page, **wanted)
+                found = tx.networks.usable_by(page, list(caller.memberships))
             return listed(found, page, names_of(tx.projects, (n.project_id for n in found)))
 
     def network_get(self, caller: Caller, ref: str, *, project: str | None = None) -> Shown[Network]:
         """Read one network. Errors: NotFound, Conflict for an ambiguous name."""
         with self._parts.store.reading() as tx:
-            network = find_owned(tx, tx.networks, caller, "network_get", ref, project)
+            network = find_network(tx, caller, "network_get", ref, project)
             return Shown(value=network, names=names_of(tx.projects, [network.project_id]))
 
     def network_create(self, caller: Caller, wish: NetworkWish) -> Shown[Network]:
-        """Make a network on the lowest free VLAN of its fabric; the gateway begins to serve it.
+        """Make a network on the lowest free VLAN of its fabric, or on a given one; the gateway begins to serve it.
 
         Errors: Invalid, NotFound, Forbidden; Conflict (name, quota); Exhausted when the pool is empty.
         """
@@ -62,7 +76,7 @@ class Networks:
         with self._parts.store.transaction() as tx:
             project_id = self._owner(tx, caller, wish)
             network_id = NetworkId(new_id())
-            vlan = self._take(tx, wish.fabric, network_id)
+            vlan = self._take(tx, wish, network_id)
             network = Network(
                 id=network_id,
                 name=wish.name,
@@ -71,6 +85,8 @@ class Networks:
                 fabric=wish.fabric,
                 vid=vlan,
                 cidr=wish.cidr,
+                is_public=wish.is_public,
+                has_service=wish.vid is None if wish.has_service is None else wish.has_service,
                 created_at=now,
             )
             tx.networks.add(network)
@@ -84,18 +100,29 @@ class Networks:
     def network_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to take a network down that nobody is attached to. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:
-            network = find_owned(tx, tx.networks, caller, "network_delete", ref, project)
+            network = find_network(tx, caller, "network_delete", ref, project)
             now = self._parts.now()
             return networks.request_remove(tx, now, network=network, actor_id=caller.user_id)
 
     def _owner(self, tx: Transaction, caller: Caller, wish: NetworkWish) -> ProjectId | None:
         """Decide the owner; networks of the provider's kinds are the admins', and belong to no project unless told."""
+        if wish.kind is not NetworkKind.PROVIDER and (
+            wish.is_public or wish.vid is not None or wish.has_service is False
+        ):
+            raise Invalid(
+                f"A network of kind {wish.kind} is on a VLAN of the pool, served, and not public.",
+                code="provider-only",
+                fix="Admins make such networks with kind provider.",
+            )
         if wish.kind is NetworkKind.TENANT:
             return project_for(tx, caller, wish.project, "network_create")
         require(caller, "network_create_provider")
         return find_project(tx, caller, wish.project).id if wish.project is not None else None
 
-    def _take(self, tx: Transaction, fabric: str, network_id: NetworkId) -> int:
+    def _take(self, tx: Transaction, wish: NetworkWish, network_id: NetworkId) -> int:
+        fabric = wish.fabric
+        if wish.vid is not None:
+            return _given(tx, fabric, wish.vid)
         try:
             return tx.vlans.take(fabric, network_id, self._parts.now()).vid
         except Exhausted as e:
@@ -105,3 +132,82 @@ class Networks:
                 fix="An operator adds some: `m2 fabric vlans FABRIC 100-199`; or delete a network and wait a minute.",
                 details={"fabric": fabric},
             ) from e
+
+
+def find_network(tx: Transaction, caller: Caller, action: str, ref: str, project: str | None = None) -> Network:
+    """Find a network by id or name, and let the caller do ``action`` to it: its owner's people all that theirs may,
+    the people of projects it is shared with see and use it.
+
+    ``project`` says where to look for a name; its own network comes before one that is shared with it.
+    Errors: NotFound, Forbidden, Conflict with code "ambiguous".
+    """
+    what = f"network {shown(ref)}"
+    found = tx.networks.find(id=id) if (id := parse_id(ref)) else _named(tx, caller, ref, project)
+    if found is None:
+        raise not_found(what)
+    authorize(tx, caller, action, found)
+    return found
+
+
+def authorize(tx: Transaction, caller: Caller, action: str, network: Network) -> None:
+    """Let the caller do ``action`` to a network of their own, or one that is shared with them. Errors: as above."""
+    owner = network.project_id
+    if may(caller, action, project_id=owner):
+        return
+    reach = Reach.SHARED if network.is_public else Reach.OWNED
+    mine = list(caller.memberships)
+    shared = tx.grants.list(network_id=network.id, project_id=mine, state=GrantState.ACCEPTED) if mine else ()
+    sides = (owner, *(grant.project_id for grant in shared))
+    sees = [side for side in sides if may(caller, "network_get", project_id=side, reach=reach)]
+    if not sees:
+        raise not_found(f"network {network.name}")
+    if action not in ("network_get", "network_use"):
+        require(caller, action, project_id=owner)
+    via = next((side for side in sees if may(caller, action, project_id=side, reach=reach)), sees[0])
+    require(caller, action, project_id=via, reach=reach)
+
+
+def visible_to(tx: Transaction, caller: Caller, networks: Sequence[Network]) -> list[Network]:
+    """Choose the networks that a caller may know of; one query however many."""
+    mine = list(caller.memberships)
+    ids = [network.id for network in networks]
+    grants = tx.grants.list(network_id=ids, project_id=mine, state=GrantState.ACCEPTED) if mine and ids else ()
+    granted = {grant.network_id for grant in grants}
+    return [
+        network
+        for network in networks
+        if network.is_public or network.id in granted or may(caller, "network_get", project_id=network.project_id)
+    ]
+
+
+def _named(tx: Transaction, caller: Caller, name: str, project: str | None) -> Network | None:
+    if not is_name(name):
+        return None
+    page = Page(limit=AMBIGUOUS_MAX)
+    if project is not None:
+        sides = [find_project(tx, caller, project).id]
+        own = tx.networks.find(name=name, project_id=sides[0])
+        if own is not None:
+            return own
+    else:
+        sides = list(caller.memberships)
+    if caller.is_admin:
+        narrowed = {} if project is None else {"project_id": None}
+        matches = tx.networks.list(page, name=name, **narrowed) or tx.networks.usable_by(page, sides, name)
+    else:
+        matches = tx.networks.usable_by(page, sides, name)
+    own_first = [m for m in matches if m.project_id in sides] or list(matches)
+    if len(own_first) > 1:
+        raise ambiguous(tx, name, own_first)
+    return own_first[0] if own_first else None
+
+
+def _given(tx: Transaction, fabric: str, vid: int) -> int:
+    """Accept a VLAN that a network is told to be on. Errors: Invalid; Conflict for one of the pool."""
+    if tx.vlans.find(fabric=fabric, vid=parse_vid(vid)) is not None:
+        raise Conflict(
+            f"VLAN {vid} is in the pool of fabric {fabric}, which gives it to any network.",
+            code="vlan-in-pool",
+            fix=f"Take it out of the pool first (`m2 fabric vlans {fabric} …`), or name no VLAN.",
+        )
+    return vid

@@ -16,6 +16,7 @@ from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, project_for, shown
+from malleable.services.networks import find_network
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Parts
 from malleable.services.quotas import want_within_quota
@@ -91,7 +92,7 @@ class Provisions:
             if target is not None and target.use is DiskUse.DATA:
                 return self._move_data(tx, caller, disk, target, node)
             if network is not None:
-                where = find_owned(tx, tx.networks, caller, "network_use", network, str(disk.project_id))
+                where = find_network(tx, caller, "network_use", network, str(disk.project_id))
             elif target is not None:
                 where = tx.networks.get(target.network_id)
             else:
@@ -113,7 +114,7 @@ class Provisions:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = project_for(tx, caller, wish.project, "provision_create")
-            network = find_owned(tx, tx.networks, caller, "network_use", wish.network, str(project_id))
+            network = find_network(tx, caller, "network_use", wish.network, str(project_id))
             disk, image = self._disk(tx, caller, wish, project_id)
             node = (
                 find_node(tx, caller, "node_get", wish.node) if wish.node is not None else _any_free(tx, image, network)
@@ -232,6 +233,7 @@ def _wish(
         way=boot.way or image.boot_ways[0],
         hostname=boot.hostname or node.name.replace(".", "-").replace("_", "-"),
         actor_id=caller.user_id,
+        is_by_site=caller.is_admin,
     )
     return replace(wish, ssh_keys=boot.ssh_keys, user_data=boot.user_data)
 

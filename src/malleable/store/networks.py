@@ -1,15 +1,16 @@
 """Networks, with the site-wide generation the gateways follow."""
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import Select, bindparam, false, or_, select, update
 
 from malleable.domain.errors import NotFound
-from malleable.domain.ids import NetworkId
-from malleable.domain.networks import Network
-from malleable.domain.store import GATEWAY, PAGE_MAX
+from malleable.domain.ids import NetworkId, ProjectId
+from malleable.domain.networks import GrantState, Network
+from malleable.domain.store import GATEWAY, PAGE_MAX, Page
 from malleable.store.rows import TableRows
-from malleable.store.schema import networks, site
+from malleable.store.schema import grants, networks, site
 
 # The counter's row stays locked until the commit, so generations become visible in their order:
 # a gateway that has seen generation n has seen every smaller one.
@@ -35,12 +36,34 @@ class NetworkTable(TableRows[Network]):
         return generation
 
     def changed_since(self, generation: int, limit: int) -> tuple[Network, ...]:
-        """Read networks of a larger generation, in order of generation."""
+        """Read networks that the gateways serve, of a larger generation, in order of generation."""
 
         def build() -> Select[Any]:
             newer = select(*self._record.columns).where(networks.c.generation > bindparam("seen"))
-            return newer.order_by(networks.c.generation).limit(bindparam("limit"))
+            return newer.where(networks.c.has_service).order_by(networks.c.generation).limit(bindparam("limit"))
 
         statement = self._record.cached(("changed",), build)
         rows = self._session.read(statement, {"seen": generation, "limit": min(limit, PAGE_MAX)}).all()
+        return tuple(self._record.value(row, self._session.seal) for row in rows)
+
+    def usable_by(self, page: Page, project_ids: Collection[ProjectId], name: str | None = None) -> tuple[Network, ...]:
+        """Read a page of what these projects may use, in one query: owned, granted and accepted, or public."""
+        narrowed, params = self._record.filter({} if name is None else {"name": name})
+        owned, ids = self._record.filter({"project_id": list(project_ids)})
+
+        def build() -> Select[Any]:
+            theirs = [bindparam(key, type_=grants.c.project_id.type) for key in ids]
+            accepted = select(grants.c.network_id).where(grants.c.state == GrantState.ACCEPTED)
+            granted = networks.c.id.in_(accepted.where(grants.c.project_id.in_(theirs))) if ids else false()
+            usable = or_(self._record.where(owned), networks.c.is_public, granted)
+            found = select(*self._record.columns).where(self._record.where(narrowed), usable).order_by(networks.c.id)
+            if page.after is not None:
+                found = found.where(networks.c.id > bindparam("after"))
+            return found.limit(bindparam("limit"))
+
+        statement = self._record.cached(("usable", narrowed, owned, page.after is not None), build)
+        params |= {**ids, "limit": min(page.limit, PAGE_MAX)}
+        if page.after is not None:
+            params["after"] = page.after
+        rows = self._session.read(statement, params).all()
         return tuple(self._record.value(row, self._session.seal) for row in rows)

@@ -13,7 +13,7 @@ from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event
 from malleable.domain.images import Image
-from malleable.domain.networks import Attachment, Network, Vlan
+from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
 from malleable.domain.projects import Membership, Project, Token, User
@@ -66,6 +66,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "switch_ports": _plain(SwitchPort, schema.switch_ports),
     "vlans": partial(VlanTable, Record(Vlan, schema.vlans)),
     "networks": partial(NetworkTable, Record(Network, schema.networks)),
+    "grants": _plain(Grant, schema.grants),
     "attachments": _plain(Attachment, schema.attachments),
     "images": _plain(Image, schema.images),
     "disks": _plain(Disk, schema.disks),
@@ -94,6 +95,7 @@ class SqlTransaction:
     switch_ports: Rows[SwitchPort]
     vlans: VlanRows
     networks: NetworkRows
+    grants: Rows[Grant]
     attachments: Rows[Attachment]
     images: Rows[Image]
     disks: Rows[Disk]

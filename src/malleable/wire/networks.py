@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from malleable.domain.networks import AttachmentState, Channel, NetworkKind, NetworkState
+from malleable.domain.networks import AttachmentState, Channel, GrantState, NetworkKind, NetworkState
 from malleable.wire.shapes import Answer, Cidr, Name, Open, Ref, Request
 
 
@@ -15,6 +15,9 @@ class NetworkRequest(Request):
     cidr: Cidr = "10.0.0.0/24"
     fabric: Name = "default"
     kind: NetworkKind = NetworkKind.TENANT
+    vlan: int | None = None  #: of kind provider: a VLAN that is there already, outside the pool
+    public: bool = False  #: of kind provider: every project may attach its nodes
+    serve: bool | None = None  #: of kind provider: whether the gateway serves it; null: unless a VLAN is given
 
 
 class NetworkView(Answer):
@@ -32,10 +35,33 @@ class NetworkView(Answer):
     vid: int | None = None
     cidr: Open[str]
     gateway_address: Open[str]
+    is_public: Open[bool]
+    has_service: Open[bool]  #: false: nothing of ours answers there, and nothing boots
     state: Open[NetworkState]
     generation: Open[int]
     served_generation: Open[int]
     is_served: Open[bool]
+    created_at: Open[datetime]
+
+
+class GrantRequest(Request):
+    """Offer a network to another project; one that the caller does not belong to is named by its id."""
+
+    network: Ref
+    grantee: Ref
+
+
+class GrantView(Answer):
+    """A network that its owner shares with another project, the grantee."""
+
+    id: Open[UUID]
+    network_id: Open[UUID]
+    network: Open[str]
+    owner_id: Open[UUID | None]  #: null: the site
+    owner: Open[str | None]
+    grantee_id: Open[UUID]
+    grantee: Open[str]
+    state: Open[GrantState]
     created_at: Open[datetime]
 
 

@@ -1,5 +1,6 @@
 """Attach and detach: a held node's NIC joins or leaves a network."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -9,13 +10,14 @@ from malleable.domain.networks import (
     Attachment,
     AttachmentState,
     Channel,
+    GrantState,
     Network,
     NetworkKind,
     NetworkState,
     first_free_address,
 )
 from malleable.domain.nodes import Nic, Node, NodeState
-from malleable.domain.operations import Operation
+from malleable.domain.operations import ACTIVE_STATES, Operation
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SwitchPort
 from malleable.workflows import switching
@@ -23,33 +25,50 @@ from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ending, Workflow
 
 
-def check_connection(
-    tx: Transaction, nic: Nic, network: Network, channel: Channel, *, project_id: ProjectId
-) -> SwitchPort:
-    """Apply the checks of connect in HIL's order, after existence and access; return the NIC's port.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A NIC that is to join a network, for the project that holds its node or is about to."""
 
-    Errors: Conflict.
+    node: Node
+    nic: Nic
+    network: Network
+    channel: Channel
+    project_id: ProjectId
+    is_by_site: bool = False  #: an admin asks, who may put any node on the site's own provider networks
+
+
+def check_connection(tx: Transaction, wish: Connection) -> SwitchPort:
+    """Apply the checks of connect, in HIL's order, that follow those of existence and of access to the node.
+
+    The NIC has a port, nobody works on the node, the network is for this project, the NIC is not on it yet, the
+    channel is unused, and the switch can do it. Returns the NIC's port. Errors: Conflict, NotFound.
     """
+    nic, network, channel = wish.nic, wish.network, wish.channel
     if nic.switch_port_id is None:
         raise Conflict(
             f"NIC {nic.name} ({nic.mac}) has no switch port.",
             code="nic-not-wired",
-            fix=f"An operator runs `m2 node wire {tx.nodes.get(nic.node_id).name} {nic.name} SWITCH PORT`.",
+            fix=f"An operator runs `m2 node wire {wish.node.name} {nic.name} SWITCH PORT`.",
         )
-    if network.project_id != project_id and network.kind is not NetworkKind.PROVIDER:
+    is_held = wish.node.project_id == wish.project_id  # of one that is only being taken, its state tells
+    if is_held and tx.operations.count(node_id=wish.node.id, state=list(ACTIVE_STATES)):
+        name = wish.node.name
+        fix = f"Wait for its end (`m2 operation watch {name}`), or cancel it (`m2 operation cancel {name}`)."
+        raise Conflict(f"An operation works on node {name}.", code="node-busy", fix=fix)
+    if not _may_join(tx, wish):
         # As for any object of another tenant: it does not exist.
-        raise NotFound(f"There is no network {network.name}.")
+        raise NotFound(f"There is no network {network.name} for the project that holds the node.")
     if network.state is not NetworkState.ACTIVE:
         raise Conflict(f"Network {network.name} is being removed.", code="network-removing")
-    for other in tx.attachments.list(nic_id=nic.id):
-        if other.network_id == network.id:
-            raise Conflict(f"NIC {nic.name} is on network {network.name} already.", code="already-attached")
-        if channel is Channel.NATIVE and other.channel is Channel.NATIVE:
-            raise Conflict(
-                f"NIC {nic.name} already carries another network natively.",
-                code="channel-taken",
-                fix="Use --channel tagged, or detach the other network first.",
-            )
+    present = tx.attachments.list(nic_id=nic.id)
+    if any(other.network_id == network.id for other in present):
+        raise Conflict(f"NIC {nic.name} is on network {network.name} already.", code="already-attached")
+    if channel is Channel.NATIVE and any(other.channel is Channel.NATIVE for other in present):
+        raise Conflict(
+            f"NIC {nic.name} already carries another network natively.",
+            code="channel-taken",
+            fix="Use --channel tagged, or detach the other network first.",
+        )
     port = tx.switch_ports.get(nic.switch_port_id)
     switch = tx.switches.get(port.switch_id)
     if switch.fabric != network.fabric:
@@ -61,11 +80,34 @@ def check_connection(
     return port
 
 
-def reserve_attachment(tx: Transaction, now: datetime, nic: Nic, network: Network, channel: Channel) -> Attachment:
+def _may_join(tx: Transaction, wish: Connection) -> bool:
+    """Say whether the network is for the project: its own, a public one, or one it accepted a grant of."""
+    network = wish.network
+    if network.is_public or network.project_id == wish.project_id:
+        return True
+    if wish.is_by_site and network.kind is NetworkKind.PROVIDER:
+        return True
+    return tx.grants.count(network_id=network.id, project_id=wish.project_id, state=GrantState.ACCEPTED) == 1
+
+
+def _hold_grant(tx: Transaction, wish: Connection) -> None:
+    """Keep the grant that lets the project in until this transaction ends. Errors: Conflict: it is revoked."""
+    network = wish.network
+    is_free = network.is_public or (wish.is_by_site and network.kind is NetworkKind.PROVIDER)
+    if is_free or network.project_id == wish.project_id:
+        return
+    grant = tx.grants.find(network_id=network.id, project_id=wish.project_id)
+    if grant is not None and not tx.grants.change(grant.id, expect={"state": GrantState.ACCEPTED}):
+        raise Conflict(f"Network {network.name} is shared with the project no more.", code="grant-revoking")
+
+
+def reserve_attachment(tx: Transaction, now: datetime, wish: Connection) -> Attachment:
     """Give the NIC an address and the intent to be on the network. Errors: Exhausted, Conflict."""
+    nic, network, channel = wish.nic, wish.network, wish.channel
     # Its row queues who wants an address, and who removes the network, at the same time.
     if not tx.networks.change(network.id, expect={"state": NetworkState.ACTIVE}):
         raise Conflict(f"Network {network.name} is being removed.", code="network-removing")
+    _hold_grant(tx, wish)
     taken = frozenset(a.address for a in tx.attachments.list(network_id=network.id))
     address = first_free_address(network.cidr, taken)
     if address is None:
@@ -88,26 +130,23 @@ def reserve_attachment(tx: Transaction, now: datetime, nic: Nic, network: Networ
 def request(
     tx: Transaction,
     now: datetime,
+    wish: Connection,
     *,
-    nic: Nic,
-    node: Node,
-    network: Network,
-    channel: Channel,
     actor_id: UserId | None,
 ) -> Operation:
-    """Begin to attach. Errors: Conflict."""
-    project_id = _holder(node)
-    port = check_connection(tx, nic, network, channel, project_id=project_id)
-    attachment = reserve_attachment(tx, now, nic, network, channel)
-    arguments = {"attachment_id": str(attachment.id), "network_id": str(network.id), "switch_id": str(port.switch_id)}
-    return begin(tx, now, "attach", node_id=node.id, project_id=project_id, actor_id=actor_id, arguments=arguments)
+    """Begin to attach. Errors: Conflict, NotFound, Exhausted."""
+    port = check_connection(tx, wish)
+    attachment = reserve_attachment(tx, now, wish)
+    network_id, node_id, project_id = wish.network.id, wish.node.id, wish.project_id
+    arguments = {"attachment_id": str(attachment.id), "network_id": str(network_id), "switch_id": str(port.switch_id)}
+    return begin(tx, now, "attach", node_id=node_id, project_id=project_id, actor_id=actor_id, arguments=arguments)
 
 
 def request_detach(
     tx: Transaction, now: datetime, *, attachment: Attachment, node: Node, actor_id: UserId | None
 ) -> Operation:
     """Begin to detach. Errors: Conflict, also while the node runs its disk over this very attachment."""
-    project_id = _holder(node)
+    project_id = holder(node)
     boot = tx.boots.find(attachment_id=attachment.id)
     if boot is not None:
         raise Conflict(
@@ -125,7 +164,8 @@ def request_detach(
     return begin(tx, now, "detach", node_id=node.id, project_id=project_id, actor_id=actor_id, arguments=arguments)
 
 
-def _holder(node: Node) -> ProjectId:
+def holder(node: Node) -> ProjectId:
+    """Return the project that holds the node. Errors: Conflict when none does."""
     if node.state is not NodeState.ALLOCATED or node.project_id is None:
         raise Conflict(
             f"Node {node.name} is {node.state}; only an allocated node is attached to networks.",

@@ -9,6 +9,7 @@ from malleable.workflows import (
     data_disks,
     enrol,
     fetch,
+    grants,
     networks,
     power,
     provision,
@@ -44,6 +45,7 @@ _ALL = (
     snapshots.PROMOTE_SNAPSHOT,
     repair.REPAIR_PORTS,
     networks.REMOVE_NETWORK,
+    grants.REVOKE_GRANT,
     collect.COLLECT_POOL,
 )
 WORKFLOWS: dict[str, Workflow] = {workflow.name: workflow for workflow in _ALL}

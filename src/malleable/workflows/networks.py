@@ -9,6 +9,7 @@ from malleable.domain.networks import Network, NetworkState
 from malleable.domain.operations import Operation, Wait
 from malleable.domain.store import Transaction
 from malleable.workflows.booting import gateway_wait
+from malleable.workflows.grants import forget_grants
 from malleable.workflows.requests import begin, record
 from malleable.workflows.steps import Context, Done, Step, Workflow
 
@@ -42,7 +43,7 @@ def _await_gone(context: Context) -> Done | Wait:
         return Done(evidence={"network": "gone"})
     # Also when none was ever reported as served: a gateway may be building it, or its report be under way. One that has
     # nothing of it says so as soon as it hears of the removal.
-    if network.served_generation < network.generation:
+    if network.has_service and network.served_generation < network.generation:
         waited = context.now() - context.operation.created_at
         return Wait(
             seconds=2.0,
@@ -54,6 +55,7 @@ def _await_gone(context: Context) -> Done | Wait:
     reusable_at = context.now() + timedelta(seconds=VLAN_REST_S)
 
     def write(tx: Transaction) -> None:
+        forget_grants(tx, network_id)
         tx.vlans.give_back(network_id, reusable_at)
         tx.networks.remove(network_id)
 

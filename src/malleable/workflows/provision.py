@@ -15,7 +15,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.secrets import Secret, random_secret
 from malleable.domain.store import Transaction
 from malleable.workflows import booting, powering, presenting, switching
-from malleable.workflows.attach import check_connection, reserve_attachment
+from malleable.workflows.attach import Connection, check_connection, reserve_attachment
 from malleable.workflows.requests import begin, move_node, reasons, record
 from malleable.workflows.steps import Workflow
 
@@ -35,6 +35,7 @@ class Wish:
     ssh_keys: tuple[str, ...] = ()
     user_data: str = ""
     actor_id: UserId | None = None
+    is_by_site: bool = False  #: an admin asks
     after: OperationId | None = None  #: an operation that must have succeeded first
     data_disks: tuple[Disk, ...] = ()  #: for its system to log in to, besides the one it boots
     makes_disk: bool = False  #: the disk was added by this very request: undoing takes it back
@@ -47,6 +48,7 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
     if wish.after is None:
         presenting.check_unpresented(tx, disks)
     _check_image(wish)
+    _check_served(wish.network)
     node = wish.node
     if node.state is NodeState.ALLOCATED and node.project_id == wish.project_id:
         kind, attachment = "boot", _present_attachment(tx, wish)
@@ -57,9 +59,10 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
                 fix=f"Run `m2 node stop {node.name}` first, or choose another node.",
             )
     else:
-        check_connection(tx, wish.nic, wish.network, Channel.NATIVE, project_id=wish.project_id)
+        connection = _connection(wish)
+        check_connection(tx, connection)
         move_node(tx, now, node, NodeState.ALLOCATED, project_id=wish.project_id)
-        kind, attachment = "provision", reserve_attachment(tx, now, wish.nic, wish.network, Channel.NATIVE)
+        kind, attachment = "provision", reserve_attachment(tx, now, connection)
         held = tx.nodes.get(node.id)
         record(tx, now, "node.allocated", node=held, actor_id=wish.actor_id, data={"disk": wish.disk.name})
     tx.boots.add(_boot(wish, attachment))
@@ -72,6 +75,26 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
         actor_id=wish.actor_id,
         arguments=_arguments(tx, wish, attachment),
     )
+
+
+def _connection(wish: Wish) -> Connection:
+    return Connection(
+        node=wish.node,
+        nic=wish.nic,
+        network=wish.network,
+        channel=Channel.NATIVE,
+        project_id=wish.project_id,
+        is_by_site=wish.is_by_site,
+    )
+
+
+def _check_served(network: Network) -> None:
+    if not network.has_service:
+        raise Conflict(
+            f"Nothing boots in network {network.name}: it is not served here.",
+            code="network-not-served",
+            fix="Boot in another network; attach the node to this one tagged, or by another NIC.",
+        )
 
 
 def _arguments(tx: Transaction, wish: Wish, attachment: Attachment) -> dict[str, object]:

@@ -20,6 +20,7 @@ FORWARD_ONLY = frozenset(
         "detach",
         "detach-disk",
         "remove-network",
+        "revoke-grant",
         "restore-targets",
         "repair-ports",
         "delete-disk",

@@ -17,6 +17,7 @@ from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Tar
 from malleable.domain.ids import (
     AttachmentId,
     DiskId,
+    GrantId,
     ImageId,
     MembershipId,
     NetworkId,
@@ -32,7 +33,16 @@ from malleable.domain.ids import (
     new_id,
 )
 from malleable.domain.images import BootWay, Image, ImageState
-from malleable.domain.networks import Attachment, AttachmentState, Channel, Network, NetworkKind, Vlan
+from malleable.domain.networks import (
+    Attachment,
+    AttachmentState,
+    Channel,
+    Grant,
+    GrantState,
+    Network,
+    NetworkKind,
+    Vlan,
+)
 from malleable.domain.nodes import Firmware, Nic, Node, NodeState
 from malleable.domain.ports import Drivers
 from malleable.domain.projects import Membership, Project, Role, Token, User
@@ -106,6 +116,7 @@ class Site:
             self._room(tx)
             self._tenant(tx, "alpha", "held", 101)
             self._tenant(tx, "beta", "foreign", 102)
+            self._share(tx)
             operation = begin(
                 tx, START, "create-disk", project_id=ProjectId(self.ids["alpha"]), arguments={"disk_id": str(new_id())}
             )
@@ -287,6 +298,36 @@ class Site:
         (place / "files").mkdir(parents=True)
         for name in ("content", "files/vmlinuz", "files/initrd"):
             (place / name).write_bytes(GOLDEN)
+
+    def _share(self, tx: Transaction) -> None:
+        """Make a network that alpha shares with beta, one of the site's that is offered to alpha, and a public one."""
+        for name, vid, owner in (("lent", 103, "alpha"), ("site", 4001, None), ("public", 4002, None)):
+            network = Network(
+                id=NetworkId(self._new(f"network:{name}")),
+                name=name,
+                project_id=ProjectId(self.ids[owner]) if owner else None,
+                kind=NetworkKind.TENANT if owner else NetworkKind.PROVIDER,
+                fabric="default",
+                vid=vid,
+                cidr="10.8.0.0/24",
+                is_public=name == "public",
+                created_at=START,
+            )
+            tx.networks.add(network)
+            if owner:
+                vlan = tx.vlans.find(fabric="default", vid=vid)
+                assert vlan is not None
+                tx.vlans.change(vlan.id, network_id=network.id)
+            tx.networks.touch(network.id)
+        for name, grantee, state in (("lent", "beta", GrantState.ACCEPTED), ("site", "alpha", GrantState.OFFERED)):
+            grant = Grant(
+                id=GrantId(self._new(f"grant:{name}")),
+                network_id=NetworkId(self.ids[f"network:{name}"]),
+                project_id=ProjectId(self.ids[grantee]),
+                state=state,
+                created_at=START,
+            )
+            tx.grants.add(grant)
 
     def _snapshot(self, tx: Transaction, project: str, disk: Disk) -> None:
         """Add a disk that runs nowhere, and its snapshot."""

@@ -185,9 +185,10 @@ class Hall:
         with self.world.store.transaction() as tx:
             node, (nic,) = tx.nodes.get(self.ids[state]), tx.nics.list(node_id=self.ids[state])
             network = tx.networks.get(network_id)
-            return attach.request(
-                tx, self.world.clock.now(), nic=nic, node=node, network=network, channel=channel, actor_id=None
-            ).id
+            wish = attach.Connection(
+                node=node, nic=nic, network=network, channel=channel, project_id=self.world.project_id
+            )
+            return attach.request(tx, self.world.clock.now(), wish, actor_id=None).id
 
     def _release(self, state: str) -> OperationId:
         with self.world.store.transaction() as tx:
@@ -204,10 +205,6 @@ class Hall:
         begun = self.world.operation(operation_id)
         assert begun.finished_at is None, begun
 
-    # -- frames --------------------------------------------------------------------------------------------------------
-
-    def hear(self, sender: str, told: Sequence[bytes]) -> dict[bytes, dict[str, tuple[int, ...]]]:
-        """Send frames; say of each, by its mark, who heard it and with which tags."""
     def forget_rules(self) -> None:
         """Lose all rules, as ovs-vswitchd does when it starts anew."""
         run("ovs-ofctl", "del-flows", f"unix:{self._room.folder}/{BRIDGE}.mgmt")
@@ -223,6 +220,10 @@ class Hall:
         with self.world.store.reading() as tx:
             return {str(event.detail["port"]) for event in tx.events.list(Page(limit=100), kind="port.repaired")}
 
+    # -- frames --------------------------------------------------------------------------------------------------------
+
+    def hear(self, sender: str, told: Sequence[bytes]) -> dict[bytes, dict[str, tuple[int, ...]]]:
+        """Send frames; say of each, by its mark, who heard it and with which tags."""
         heard: dict[bytes, dict[str, tuple[int, ...]]] = {}
         for number, one in enumerate(told):
             self.stations[sender].put(one)

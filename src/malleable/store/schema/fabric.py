@@ -1,8 +1,8 @@
 """Switches and their ports, networks, their VLANs and who is attached."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Integer, Table, Text, UniqueConstraint
 
-from malleable.domain.networks import AttachmentState, Channel, NetworkKind, NetworkState
+from malleable.domain.networks import AttachmentState, Channel, GrantState, NetworkKind, NetworkState
 from malleable.domain.switches import PortState
 from malleable.store.schema.columns import created, identity, metadata, to, unique_where, words
 from malleable.store.types import EnumText, Id, Instant, JsonObject, PortConfigJson, Sealed
@@ -50,6 +50,8 @@ networks = Table(
     words("fabric"),
     Column("vid", Integer, nullable=False),
     words("cidr"),
+    Column("is_public", Boolean, nullable=False),
+    Column("has_service", Boolean, nullable=False),
     Column("state", EnumText(NetworkState), nullable=False),
     Column("generation", BigInteger, nullable=False, index=True),
     Column("served_generation", BigInteger, nullable=False),
@@ -75,6 +77,18 @@ vlans = Table(
     UniqueConstraint("network_id"),
     CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
     info={"noun": "VLAN"},
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    identity(),
+    to("network_id", "networks", is_indexed=False),
+    to("project_id", "projects"),
+    Column("state", EnumText(GrantState), nullable=False),
+    created(),
+    UniqueConstraint("network_id", "project_id"),
+    info={"noun": "network grant"},
 )
 
 attachments = Table(

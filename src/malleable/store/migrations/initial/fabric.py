@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -65,6 +66,8 @@ networks = Table(
     words("fabric"),
     Column("vid", Integer, nullable=False),
     words("cidr"),
+    Column("is_public", Boolean, nullable=False),
+    Column("has_service", Boolean, nullable=False),
     Column("state", Text, nullable=False),
     Column("generation", BigInteger, nullable=False, index=True),
     Column("served_generation", BigInteger, nullable=False),
@@ -88,6 +91,17 @@ vlans = Table(
     UniqueConstraint("fabric", "vid"),
     UniqueConstraint("network_id"),
     CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    identity(),
+    to("network_id", "networks", is_indexed=False),
+    to("project_id", "projects"),
+    Column("state", Text, nullable=False),
+    created(),
+    UniqueConstraint("network_id", "project_id"),
 )
 
 attachments = Table(

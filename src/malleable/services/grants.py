@@ -1,0 +1,172 @@
+"""Grants: networks that one project shares with another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from malleable.domain.errors import Conflict, Invalid, NotFound
+from malleable.domain.ids import GrantId, ProjectId, new_id, parse_id
+from malleable.domain.networks import Grant, GrantState, Network, NetworkKind, NetworkState
+from malleable.domain.operations import Operation
+from malleable.domain.projects import Project
+from malleable.domain.store import Page, Transaction
+from malleable.services.authorization import may, not_found, require
+from malleable.services.caller import Caller
+from malleable.services.finding import find_identified, find_project, is_name, listed, merged, names_of, shown
+from malleable.services.networks import find_network
+from malleable.services.parts import Listed, Parts
+from malleable.workflows import grants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedGrant:
+    """A grant with the names around it."""
+
+    grant: Grant
+    network: str
+    owner_id: ProjectId | None
+    owner: str | None  #: None: the site
+    grantee: str
+
+    @property
+    def id(self) -> GrantId:
+        return self.grant.id
+
+
+class Grants:
+    """Who else may attach nodes to a network: offered by its owner, accepted by the other side."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def grant_list(
+        self, caller: Caller, page: Page, *, network: str | None = None, project: str | None = None
+    ) -> Listed[PlacedGrant]:
+        """List what one's projects share and what is shared with them; admins: all. Errors: NotFound."""
+        require(caller, "grant_list")
+        mine = list(caller.memberships)
+        with self._parts.store.reading() as tx:
+            if network is not None:
+                found = find_network(tx, caller, "network_get", network, project)
+                narrowed = {} if may(caller, "grant_get", project_id=found.project_id) else {"project_id": mine}
+                return listed(_placed(tx, tx.grants.list(page, network_id=found.id, **narrowed)), page, {})
+            if project is not None:
+                sides: Sequence[ProjectId] = [find_project(tx, caller, project, "grant_get").id]
+            elif caller.is_admin:
+                return listed(_placed(tx, tx.grants.list(page)), page, {})
+            else:
+                sides = mine
+            networks = [owned.id for owned in tx.networks.list(project_id=sides)]
+            received = tx.grants.list(page, project_id=sides)
+            return listed(_placed(tx, merged(page, received, tx.grants.list(page, network_id=networks))), page, {})
+
+    def grant_get(self, caller: Caller, grant_id: UUID) -> PlacedGrant:
+        """Read one grant. Errors: NotFound."""
+        with self._parts.store.reading() as tx:
+            grant, _ = _find(tx, caller, "grant_get", grant_id)
+            return _placed(tx, [grant])[0]
+
+    def grant_create(self, caller: Caller, *, network: str, grantee: str, project: str | None = None) -> PlacedGrant:
+        """Offer a network to another project. Errors: NotFound, Forbidden, Conflict, Invalid."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            owned = find_network(tx, caller, "network_share", network, project)
+            receiver = _grantee(tx, caller, grantee)
+            _check_shareable(owned, receiver)
+            # Its row queues who shares the network and who removes it.
+            if not tx.networks.change(owned.id, expect={"state": NetworkState.ACTIVE}):
+                raise Conflict(f"Network {owned.name} is being removed.", code="network-removing")
+            grant = Grant(id=GrantId(new_id()), network_id=owned.id, project_id=receiver.id, created_at=now)
+            tx.grants.add(grant)
+            grants.tell(
+                tx, now, "network.offered", grant=grant, network=owned, by=owned.project_id, actor_id=caller.user_id
+            )
+            return _placed(tx, [grant])[0]
+
+    def grant_accept(self, caller: Caller, grant_id: UUID) -> PlacedGrant:
+        """Accept an offer for the project it was made to; nothing to do if it was. Errors: NotFound, Conflict."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            grant, network = _find(tx, caller, "grant_accept", grant_id)
+            if grant.state is not GrantState.ACCEPTED:
+                if not tx.grants.change(grant.id, expect={"state": GrantState.OFFERED}, state=GrantState.ACCEPTED):
+                    raise Conflict(f"The grant of network {network.name} is being revoked.", code="grant-revoking")
+                by, actor_id = grant.project_id, caller.user_id
+                grants.tell(tx, now, "network.grant-accepted", grant=grant, network=network, by=by, actor_id=actor_id)
+            return _placed(tx, [tx.grants.get(grant.id)])[0]
+
+    def grant_revoke(self, caller: Caller, grant_id: UUID, *, is_forced: bool) -> Operation:
+        """Begin to end a grant or an offer; either side may. Errors: NotFound, Forbidden, Conflict: in use."""
+        with self._parts.store.transaction() as tx:
+            grant, network = _find(tx, caller, "grant_revoke", grant_id)
+            is_owner = may(caller, "grant_revoke", project_id=network.project_id)
+            return grants.request_revoke(
+                tx,
+                self._parts.now(),
+                grant=grant,
+                network=network,
+                for_project_id=network.project_id if is_owner else grant.project_id,
+                is_forced=is_forced,
+                actor_id=caller.user_id,
+            )
+
+
+def _find(tx: Transaction, caller: Caller, action: str, grant_id: UUID) -> tuple[Grant, Network]:
+    """Find a grant for one of its two sides; only the grantee's accepts. Errors: NotFound, Forbidden."""
+    grant = find_identified(tx.grants, grant_id, "grant")
+    network = tx.networks.get(grant.network_id)
+    sides = (grant.project_id, network.project_id)
+    if not any(may(caller, "grant_get", project_id=side) for side in sides):
+        raise not_found(f"grant {grant_id}")
+    allowed = sides[:1] if action == "grant_accept" else sides
+    via = next((side for side in allowed if may(caller, action, project_id=side)), grant.project_id)
+    require(caller, action, project_id=via)
+    return grant, network
+
+
+def _grantee(tx: Transaction, caller: Caller, ref: str) -> Project:
+    """Find the project a network is offered to; one that the caller does not see is named by its id, or not found."""
+    if id := parse_id(ref):
+        found = tx.projects.find(id=id)
+    else:
+        named = tx.projects.find(name=ref) if is_name(ref) else None
+        found = named if named is not None and may(caller, "project_get", project_id=named.id) else None
+    if found is None:
+        raise NotFound(
+            f"There is no project {shown(ref)}, or you may not see it.",
+            fix="Name a project you do not belong to by its id; its people read it in `m2 project show`.",
+        )
+    return found
+
+
+def _check_shareable(network: Network, grantee: Project) -> None:
+    if network.project_id == grantee.id:
+        raise Invalid(
+            f"Network {network.name} belongs to project {grantee.name} already.",
+            code="grant-to-owner",
+            fix="Offer it to another project.",
+        )
+    if network.is_public:
+        raise Conflict(f"Network {network.name} is public: every project may use it.", code="network-public")
+    if network.kind not in (NetworkKind.TENANT, NetworkKind.PROVIDER):
+        raise Conflict(f"Network {network.name} is of kind {network.kind}, for the site alone.", code="network-kind")
+
+
+def _placed(tx: Transaction, found: Sequence[Grant]) -> tuple[PlacedGrant, ...]:
+    networks = {n.id: n for n in tx.networks.list(id={g.network_id for g in found})} if found else {}
+    owners = {network.project_id for network in networks.values()}
+    names: Mapping[UUID, str] = names_of(tx.projects, {*owners, *(g.project_id for g in found)})
+    placed = []
+    for grant in found:
+        network = networks[grant.network_id]
+        owner = names[network.project_id] if network.project_id is not None else None
+        placed.append(
+            PlacedGrant(
+                grant=grant,
+                network=network.name,
+                owner_id=network.project_id,
+                owner=owner,
+                grantee=names[grant.project_id],
+            )
+        )
+    return tuple(placed)
