@@ -63,6 +63,7 @@ class WorkerSettings(_Part):
     lease_s: float = Field(default=2.0, gt=0.5)
     power_poll_s: float = Field(default=60.0, gt=0)
     port_scan_s: float = Field(default=20.0, gt=0)
+    upload_days: float = Field(default=7.0, gt=0, le=3650)  #: what is not sealed and got nothing for so long is deleted
     up_deadline_s: float = Field(default=1200.0, ge=10)  #: from power-on to the proof that the system runs
 
 

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -17,15 +16,16 @@ from malleable.domain.errors import Invalid
 from malleable.domain.images import Image
 from malleable.services.images import FetchWish, ImageWish, Upload
 from malleable.services.parts import Shown
-from malleable.wire.images import FetchRequest, ImageRequest, ImageView
+from malleable.wire.images import FetchRequest, ImageRequest, ImageView, UploadView
 from malleable.wire.operations import OperationView
-from malleable.wire.shapes import Listing
+from malleable.wire.shapes import MAX_BYTES, Listing
 
 routes = APIRouter(prefix="/v1/images", route_class=GuardedRoute, tags=["images"])
 
 #: Fewer, larger writes: handing each 64 KiB to a thread would cost more than writing it.
 WRITE_BYTES = 4 * 1024 * 1024
 READ_BYTES = 1024 * 1024
+OffsetQuery = Annotated[int | None, Query(ge=0, le=MAX_BYTES, description="Go on at this byte.")]
 _RAW_ANSWER: dict[str, Any] = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     "description": "The raw disk; its SHA-256 is the ETag",
@@ -150,10 +150,20 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
             yield chunk
 
 
+@routes.get("/{image}/upload", response_model=UploadView)
+def image_uploaded(request: Request, image: str, project: RefQuery = None) -> Response:
+    """Say how much of an image's content has come; go on there."""
+    call = call_of(request)
+    found = call.services.images.image_uploaded(call.caller, image, project=project)
+    return ok(UploadView(received_bytes=found.received_bytes, size_bytes=found.size_bytes), call)
+
+
 @routes.put("/{image}/content", status_code=204, openapi_extra=_RAW)
-async def image_upload_content(request: Request, image: str, project: RefQuery = None) -> Response:
-    """Upload an image's raw content."""
-    return await _upload(request, image, None, project)
+async def image_upload_content(
+    request: Request, image: str, project: RefQuery = None, offset: OffsetQuery = None
+) -> Response:
+    """Upload an image's content; with an offset go on there, and keep what has come when it breaks off."""
+    return await _upload(request, image, None, project, offset)
 
 
 @routes.put("/{image}/files/{name}", status_code=204, openapi_extra=_RAW)
@@ -162,48 +172,51 @@ async def image_upload_file(request: Request, image: str, name: str, project: Re
     return await _upload(request, image, name, project)
 
 
-async def _upload(request: Request, image: str, file: str | None, project: str | None) -> Response:
+async def _upload(
+    request: Request, image: str, file: str | None, project: str | None, offset: int | None = None
+) -> Response:
     call = call_of(request)
     images = call.services.images
-    upload = await run_in_threadpool(lambda: images.image_upload(call.caller, image, file=file, project=project))
+    upload = await run_in_threadpool(
+        lambda: images.image_upload(call.caller, image, file=file, offset=offset, project=project)
+    )
     try:
         size_bytes = await _receive(request, upload)
         await run_in_threadpool(upload.finish, size_bytes)
     except ClientDisconnect as e:
-        raise Invalid("The upload broke off.", code="upload-broken", fix="Upload it again.") from e
+        raise Invalid("The upload broke off.", code="upload-broken", fix="Go on with it, or upload it again.") from e
     finally:
         await run_in_threadpool(upload.drop)
     return nothing()
 
 
 async def _receive(request: Request, upload: Upload) -> int:
-    """Write the body to the upload's part file; return its size.
+    """Write the body to the upload's part file; return how much of the file is there then.
 
-    Errors: Invalid when it is larger than announced; Exhausted.
+    Errors: Invalid when it is larger than announced; Exhausted; Conflict when it cannot go on at its offset.
     """
+    size_bytes, held = upload.offset or 0, bytearray()
     if upload.exact_bytes is not None:
-        await run_in_threadpool(upload.want_room, upload.exact_bytes)
-    size_bytes, held = 0, bytearray()
-    descriptor = await run_in_threadpool(_create, upload.part)
+        await run_in_threadpool(upload.want_room, upload.exact_bytes - size_bytes)
+    descriptor = await run_in_threadpool(upload.open)
     try:
-        async for chunk in request.stream():
-            size_bytes += len(chunk)
-            if size_bytes > upload.max_bytes:
-                raise Invalid(
-                    f"More than {upload.max_bytes} bytes came.", code="wrong-size", fix="Check which file this is."
-                )
-            held += chunk
-            if len(held) >= WRITE_BYTES:
-                await run_in_threadpool(_write, descriptor, held, upload)
-                held = bytearray()
-        await run_in_threadpool(_write, descriptor, held, upload)
+        try:
+            async for chunk in request.stream():
+                if size_bytes + len(chunk) > upload.max_bytes:
+                    raise Invalid(
+                        f"More than {upload.max_bytes} bytes came.", code="wrong-size", fix="Check which file this is."
+                    )
+                size_bytes += len(chunk)
+                held += chunk
+                if len(held) >= WRITE_BYTES:
+                    await run_in_threadpool(_write, descriptor, held, upload)
+                    held = bytearray()
+        finally:
+            # Also of what broke off: the next try goes on after it.
+            await run_in_threadpool(_write, descriptor, held, upload)
     finally:
         os.close(descriptor)
     return size_bytes
-
-
-def _create(part: Path) -> int:
-    return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
 
 def _write(descriptor: int, data: bytearray, upload: Upload) -> None:

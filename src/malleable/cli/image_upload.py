@@ -103,8 +103,10 @@ def upload(session: Session, source: Source, project: str | None) -> "ImageView"
     sha256 = source.sha256 or _hash(session, source)
     image = _unfinished(session, source, sha256, project) or _announce(session, source, sha256, project)
     m2, id = session.m2, str(image.id)
-    with _meter(session, f"upload {source.file.name}", source.file, source.size_bytes) as chunks:
-        m2.image_upload(id, chunks, source.size_bytes)
+    offset = m2.image_uploaded(id).received_bytes
+    if offset < source.size_bytes:
+        with _meter(session, f"upload {source.file.name}", source.file, source.size_bytes, offset) as chunks:
+            m2.image_upload(id, chunks, source.size_bytes - offset, offset)
     for path in source.files.values():
         with _meter(session, f"upload {path.name}", path, path.stat().st_size) as chunks:
             m2.image_upload_file(id, path.name, chunks, path.stat().st_size)
@@ -161,14 +163,17 @@ class _Readable(Protocol):
 
 
 @contextmanager
-def _meter(session: Session, what: str, path: Path, size_bytes: int) -> Iterator[Iterator[bytes]]:
+def _meter(session: Session, what: str, path: Path, size_bytes: int, offset: int = 0) -> Iterator[Iterator[bytes]]:
     """Open a file as chunks and show how far they have been taken; one line at the end where there is no terminal."""
+    if offset:
+        session.hint(f"Going on with {what} after {size(offset)}.")
     began = time.monotonic()
     console = session.err if session.is_json else session.out
     with path.open("rb") as file:
+        file.seek(offset)
         if console.is_terminal and not console.is_dumb_terminal:
             with transfer_bar(session) as progress:
-                task = progress.add_task(what, total=size_bytes)
+                task = progress.add_task(what, total=size_bytes, completed=offset)
                 yield _chunks(file, progress, task)
             return
         yield _chunks(file)

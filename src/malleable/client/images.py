@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
-from malleable.wire.images import FetchRequest, ImageRequest, ImageView
+from malleable.wire.images import FetchRequest, ImageRequest, ImageView, UploadView
 from malleable.wire.operations import OperationView
 
 
@@ -28,9 +28,13 @@ class ImageCalls(Connection):
         """Begin to import an image that the server reads from the web; ``arguments.image_id`` names it."""
         return self.post("/v1/images/fetch", OperationView, request)
 
-    def image_upload(self, image: str, chunks: Iterator[bytes], size_bytes: int) -> None:
-        """Stream an image's raw content."""
-        self.upload(v1("images", image, "content"), chunks, size_bytes)
+    def image_uploaded(self, image: str) -> UploadView:
+        """Say how much of an image's content the server has."""
+        return self.get(v1("images", image, "upload"), UploadView)
+
+    def image_upload(self, image: str, chunks: Iterator[bytes], size_bytes: int, offset: int = 0) -> None:
+        """Stream an image's content from ``offset`` on, ``size_bytes`` of it; what came of it stays if it breaks."""
+        self.upload(v1("images", image, "content"), chunks, size_bytes, {"offset": offset})
 
     def image_upload_file(self, image: str, name: str, chunks: Iterator[bytes], size_bytes: int) -> None:
         """Stream a file beside an image: its kernel or initrd."""

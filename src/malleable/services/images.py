@@ -1,5 +1,6 @@
 """Images: golden ones and projects' own; their upload and sealing."""
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ from malleable.workflows.requests import record
 FILE_MAX_BYTES = 1024**3
 #: Uploads leave this much free: the database may lie on the same filesystem, and needs room for everybody's sake.
 SPOOL_RESERVE_BYTES = 1024**3
+#: In an upload's folder: what came of its content, until all is there.
+UPLOADED = ".uploaded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,24 @@ class Upload:
     max_bytes: int
     exact_bytes: int | None
     check: Callable[[], None]  #: that the image still takes uploads; raises Conflict
+    offset: int | None = None  #: where it goes on in a part that stays for the next try; None: one of its own
+
+    def open(self) -> int:
+        """Open the part to be written from the offset on; the caller closes the descriptor. Errors: Conflict."""
+        if self.offset is None:
+            return os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT, 0o600)
+        have_bytes = os.fstat(descriptor).st_size
+        if self.offset > have_bytes:
+            os.close(descriptor)
+            raise Conflict(
+                f"{have_bytes} bytes of the upload are here; it cannot go on at {self.offset}.",
+                code="upload-offset",
+                fix="Ask how many bytes are here, and go on there.",
+                details={"wanted": have_bytes},
+            )
+        os.lseek(descriptor, self.offset, os.SEEK_SET)
+        return descriptor
 
     def want_room(self, size_bytes: int) -> None:
         """Be sure that this much more can be written. Errors: Exhausted."""
@@ -91,7 +112,12 @@ class Upload:
             )
 
     def finish(self, size_bytes: int) -> None:
-        """Put a completely received upload in place. Errors: Invalid when it has not the size that was announced."""
+        """Put a completely received upload in place; a piece that ends earlier waits for the next.
+
+        Errors: Invalid when it has not the size that was announced.
+        """
+        if self.offset is not None and size_bytes < (self.exact_bytes or 0):
+            return
         if self.exact_bytes is not None and size_bytes != self.exact_bytes:
             raise Invalid(
                 f"{size_bytes} bytes came, {self.exact_bytes} were announced.",
@@ -106,8 +132,17 @@ class Upload:
             raise Conflict("The image was deleted or sealed meanwhile.", code="image-state") from e
 
     def drop(self) -> None:
-        """Forget an upload that did not finish."""
-        self.part.unlink(missing_ok=True)
+        """Forget an upload that did not finish, but for a part that can be gone on with."""
+        if self.offset is None:
+            self.part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploaded:
+    """How far the upload of an image's content is."""
+
+    received_bytes: int
+    size_bytes: int
 
 
 class Images:
@@ -202,8 +237,13 @@ class Images:
             raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
         return image, self._parts.drivers.disks.open_image(image.id)
 
-    def image_upload(self, caller: Caller, ref: str, *, file: str | None, project: str | None = None) -> Upload:
-        """Prepare to receive an image's content, or a file it names. Errors: NotFound, Forbidden, Conflict."""
+    def image_upload(
+        self, caller: Caller, ref: str, *, file: str | None, offset: int | None = None, project: str | None = None
+    ) -> Upload:
+        """Prepare to receive an image's content, or a file it names. Errors: NotFound, Forbidden, Conflict.
+
+        With an ``offset`` the content is gone on with there, and what has come stays when it breaks off.
+        """
         with self._parts.store.reading() as tx:
             image = find_owned(tx, tx.images, caller, "image_upload", ref, project)
             _want_uploadable(tx, image)
@@ -215,9 +255,26 @@ class Images:
         else:
             raise not_found(f"file {shown(file)} of image {image.name}")
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = spool / f".{secrets.token_hex(8)}.part"
-        check = partial(self._check_upload, image.id)
-        return Upload(image_id=image.id, part=part, path=target, max_bytes=most, exact_bytes=exact, check=check)
+        return Upload(
+            image_id=image.id,
+            part=spool / (UPLOADED if offset is not None else f".{secrets.token_hex(8)}.part"),
+            path=target,
+            max_bytes=most,
+            exact_bytes=exact,
+            check=partial(self._check_upload, image.id),
+            offset=offset,
+        )
+
+    def image_uploaded(self, caller: Caller, ref: str, *, project: str | None = None) -> Uploaded:
+        """Say how much of an image's content has come. Errors: NotFound, Forbidden, Conflict."""
+        with self._parts.store.reading() as tx:
+            image = find_owned(tx, tx.images, caller, "image_upload", ref, project)
+            _want_uploadable(tx, image)
+        spool = self._parts.spool_dir / str(image.id)
+        if (spool / storage.UPLOAD).exists():
+            return Uploaded(received_bytes=image.size_bytes, size_bytes=image.size_bytes)
+        part = spool / UPLOADED
+        return Uploaded(received_bytes=part.stat().st_size if part.exists() else 0, size_bytes=image.size_bytes)
 
     def _check_upload(self, image_id: ImageId) -> None:
         with self._parts.store.reading() as tx:

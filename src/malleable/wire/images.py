@@ -66,3 +66,10 @@ class ImageView(Answer):
     cmdline: Open[str]
     default_user: Open[str]
     created_at: Open[datetime]
+
+
+class UploadView(Answer):
+    """How far the upload of an image's content is."""
+
+    received_bytes: Open[int]  #: all of them when it only needs to be sealed
+    size_bytes: Open[int]

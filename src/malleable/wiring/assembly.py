@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -27,6 +28,7 @@ from malleable.wiring.metrics import EngineMetrics
 from malleable.wiring.pools import make_pool, portal_threads, storage_vlan
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.engine import Engine
+from malleable.workflows.expiry import expire_uploads
 from malleable.workflows.watch import Watch
 from malleable.workflows.worker import Worker
 
@@ -58,6 +60,12 @@ class Assembly:
     def watch(self) -> Watch:
         """Make the watch over powers and ports."""
         return Watch(store=self.store, drivers=self.drivers, clock=self.clock)
+
+    def expire_uploads(self) -> int:
+        """Begin to delete uploads that nobody finished; return how many."""
+        now = self.clock.now()
+        before = now - timedelta(days=self.settings.worker.upload_days)
+        return expire_uploads(self.store, self.services.parts.spool_dir, now=now, before=before)
 
 
 @contextmanager

@@ -329,6 +329,7 @@ TABLE = (
     Row("DELETE /v1/images/{image}", "/v1/images/tiny", (403, 403, 403, 403, 202, 404, 403, 403), note="golden"),
     Row("DELETE /v1/images/{image}", "/v1/images/alpha-new", members(202)),
     Row("PUT /v1/images/{image}/content", "/v1/images/alpha-new/content", members(204), content=b"golden" * 1000),
+    Row("GET /v1/images/{image}/upload", "/v1/images/alpha-new/upload", members(200)),
     Row("PUT /v1/images/{image}/files/{name}", "/v1/images/alpha-new/files/initrd", members(204), content=b"x"),
     Row("POST /v1/images/{image}/seal", "/v1/images/alpha-new/seal", members(202)),
     # disks

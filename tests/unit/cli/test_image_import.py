@@ -68,6 +68,7 @@ def taking(desk: Desk) -> Desk:
     desk.answers |= {
         "GET /v1/images/tiny": problem(404, "not-found", "No such image."),
         "POST /v1/images": image(),
+        f"GET /v1/images/{id_of(71)}/upload": {"received_bytes": 0, "size_bytes": len(RAW)},
         f"PUT /v1/images/{id_of(71)}/content": None,
         f"PUT /v1/images/{id_of(71)}/files/tiny.vmlinuz": None,
         f"PUT /v1/images/{id_of(71)}/files/tiny.initrd": None,
@@ -108,10 +109,14 @@ def test_a_disk_without_a_manifest_is_measured_here(taking: Desk, built: Path) -
     assert taking.sent("POST /v1/images")["sha256"] == sha256(RAW).hexdigest()
 
 
-def test_a_broken_upload_is_taken_up(taking: Desk, built: Path) -> None:
+@pytest.mark.parametrize("have", [0, 1000, len(RAW)])
+def test_a_broken_upload_goes_on_where_it_stopped(taking: Desk, built: Path, have: int) -> None:
     taking.answers["GET /v1/images/tiny"] = image()
+    taking.answers[f"GET /v1/images/{id_of(71)}/upload"] = {"received_bytes": have, "size_bytes": len(RAW)}
     assert taking.m2("image", "import", str(built / "tiny.json"), "--golden").code == 0
     assert not any(r.method == "POST" and r.url.path == "/v1/images" for r in taking.requests)
+    sent = [r for r in taking.requests if r.method == "PUT" and r.url.path.endswith("/content")]
+    assert [(r.content, r.url.params["offset"]) for r in sent] == ([(RAW[have:], str(have))] if have < len(RAW) else [])
 
 
 @pytest.mark.parametrize(
