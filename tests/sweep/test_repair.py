@@ -4,13 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+from tests.contract.store.test_query_counts import counted
 from tests.sweep.world import SWITCH, World
 
-from malleable.domain.ids import SwitchPortId, new_id
+from malleable.domain.ids import NodeId, SwitchPortId, new_id
+from malleable.domain.networks import Channel
 from malleable.domain.operations import Operation
 from malleable.domain.store import Page
-from malleable.domain.switches import PortConfig, PortState, SwitchPort
+from malleable.domain.switches import SHUT, PortConfig, PortState, SwitchPort
+from malleable.sim.faults import FaultKind
 from malleable.sim.switches import Misbehaviour
+from malleable.workflows import attach, release, repair
 from malleable.workflows.watch import Watch
 
 STRANGE = PortConfig(native_vid=666)
@@ -109,6 +113,112 @@ def test_it_does_not_stand_for_ever(new_world: Callable[[], World]) -> None:
         assert ended.finished_at - ended.created_at >= timedelta(days=1)
         watch.scan_ports()
     assert len(repairs(world)) == 2
+
+
+def doubted(world: World) -> NodeId:
+    """Have a node whose attach could neither be done nor undone: nobody knows what its port carries."""
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        wish = attach.Connection(
+            node=tx.nodes.get(node_id),
+            nic=tx.nics.list(node_id=node_id)[0],
+            network=tx.networks.get(world.second_network_id),
+            channel=Channel.TAGGED,
+            project_id=world.project_id,
+        )
+        operation = attach.request(tx, world.clock.now(), wish, actor_id=None)
+    world.faults.add("read", FaultKind.LOST_REQUEST, times=None)
+    assert world.run(operation.id).state == "failed"
+    with world.store.reading() as tx:
+        assert [port.state for port in tx.switch_ports.list()] == ["unknown"]
+    return node_id
+
+
+def test_a_port_whose_outcome_is_lost_is_shut_and_the_next_detach_brings_the_rest_back(
+    new_world: Callable[[], World],
+) -> None:
+    world = new_world()
+    node_id = doubted(world)
+    with watched(world) as watch:
+        assert watch.scan_ports() == 0, "the switch tells nothing"
+        assert (world.node(node_id).state, events(world, "port.unknown")) == ("allocated", 1)
+        assert world.switches.carried(SWITCH, "p1") != SHUT
+        world.faults.clear()
+        assert watch.scan_ports() == 1
+        world.work_for(30)
+        assert watch.scan_ports() == 0
+    assert world.switches.carried(SWITCH, "p1") == SHUT
+    assert events(world, "port.proven") == 1
+    with world.store.reading() as tx:
+        (port,) = tx.switch_ports.list()
+        assert (port.state, port.observed) == ("settled", SHUT)
+        attachment = tx.attachments.find(network_id=world.second_network_id)
+        assert attachment is not None
+    with world.store.transaction() as tx:
+        detach = attach.request_detach(
+            tx, world.clock.now(), attachment=attachment, node=tx.nodes.get(node_id), actor_id=None
+        )
+    assert world.run(detach.id).state == "succeeded"
+    assert carried(world) == (101, frozenset())
+
+
+def test_a_node_with_an_unknown_port_is_not_freed_before_the_port_is_proven_shut(
+    new_world: Callable[[], World],
+) -> None:
+    world = new_world()
+    node_id = doubted(world)
+
+    def released() -> str:
+        with world.store.transaction() as tx:
+            operation = release.request(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
+        world.run(operation.id)
+        return world.node(node_id).state
+
+    assert released() == "quarantined"
+    world.faults.clear()
+    with watched(world) as watch:
+        watch.scan_ports()
+        world.work_for(30)
+    assert world.switches.carried(SWITCH, "p1") == SHUT, "in quarantine too"
+    assert released() == "free"
+
+
+def test_a_rebuild_tells_which_ports_do_not_obey_and_restores_the_others(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    world.running_node()
+    with world.store.transaction() as tx:
+        gone = SwitchPort(id=SwitchPortId(new_id()), switch_id=world.switch_id, name="p9", created_at=world.clock.now())
+        tx.switch_ports.add(gone)
+        tx.switch_ports.change(gone.id, state=PortState.SETTLED, wanted_generation=1)
+        world.switches.wipe(SWITCH)
+        switch = tx.switches.get(world.switch_id)
+        rebuild = repair.request_rebuild(tx, world.clock.now(), switch=switch, actor_id=None)
+    ended = world.run(rebuild.id)
+    assert ended.state == "failed"
+    assert "p9" in ended.reason
+    assert carried(world) == (101, frozenset())
+    assert (events(world, "port.repaired"), events(world, "switch.rebuild-failed")) == (1, 1)
+
+
+def test_a_scan_asks_the_database_the_same_however_many_ports(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    world.switches.add(SWITCH, [f"q{number}" for number in range(300)])
+    asked = []
+    for count in (1, 300):
+        with world.store.transaction() as tx:
+            for number in range(count):
+                name = f"q{number}"
+                if tx.switch_ports.find(name=name) is None:
+                    port = SwitchPort(
+                        id=SwitchPortId(new_id()), switch_id=world.switch_id, name=name, created_at=world.clock.now()
+                    )
+                    tx.switch_ports.add(port)
+                    tx.switch_ports.change(port.id, state=PortState.SETTLED, wanted_generation=1)
+                    world.switches.drift(SWITCH, name, SHUT)
+        with watched(world) as watch, counted(world.store) as statements:  # type: ignore[arg-type]
+            assert watch.scan_ports() == 0
+            asked.append(len(statements))
+    assert asked == [2, 2], "the switches, and each one's ports"
 
 
 def test_a_port_that_is_gone_hides_no_drift_and_holds_up_no_repair(new_world: Callable[[], World]) -> None:

@@ -9,7 +9,7 @@ from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.networks import Channel
 from malleable.domain.nodes import NodeState, PowerState
 from malleable.domain.switches import PortConfig
-from malleable.workflows import attach, move, networks, power, release, storage
+from malleable.workflows import attach, move, networks, power, release, repair, storage
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.watch import Watch
 
@@ -227,7 +227,26 @@ def _repair(world: World) -> tuple[NodeId, OperationId]:
         return node_id, tx.operations.list(kind="repair-ports")[0].id
 
 
+def _rebuild(world: World) -> tuple[NodeId, OperationId]:
+    """A power cut: the switch is as out of the box, every port open to every VLAN."""
+    node_id, _ = world.running_node()
+    world.free_node("n2", "p2")
+    world.switches.wipe(SWITCH)
+    with world.store.transaction() as tx:
+        switch = tx.switches.get(world.switch_id)
+        return node_id, repair.request_rebuild(tx, world.clock.now(), switch=switch, actor_id=None).id
+
+
+def _rebuilt(world: World, node_id: NodeId) -> None:
+    world.assert_up(node_id)
+    with world.store.reading() as tx:
+        wanted = {port.name: port.wanted for port in tx.switch_ports.list()}
+    assert {name: world.switches.carried(SWITCH, name) for name in wanted} == wanted
+    assert world.switches.carried(SWITCH, "p3") is None, "nothing was ever wanted of it"
+
+
 VERBS = (
+    Verb(name="rebuild-switch", begin=_rebuild, check=_rebuilt, steps=1),
     Verb(
         name="enrol",
         begin=_enrol,

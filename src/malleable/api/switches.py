@@ -1,26 +1,40 @@
 """Fabrics, switches and switch ports."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, call_of, created, edge_of, nothing, ok, page_of
+from malleable.api.operations import begun
 from malleable.api.routing import GuardedRoute
 from malleable.domain.secrets import Secret
-from malleable.domain.switches import PortConfig, Switch
+from malleable.domain.switches import PortConfig, PortPlan, Switch
 from malleable.services.fabrics import Fabric
+from malleable.services.paths import Path
 from malleable.services.switches import SwitchWish, WiredPort
+from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 from malleable.wire.switches import (
     FabricView,
     GuardView,
+    ImportRequest,
+    ImportView,
+    PathEndView,
+    PathView,
     PortConfigView,
+    PortPlanView,
     PortsRequest,
     PortView,
+    SharedNetworkView,
     SwitchRequest,
     SwitchView,
+    VlansChangeRequest,
     VlansRequest,
 )
+
+NodeQuery = Annotated[str, Query(min_length=1, max_length=200, description="id or name of a node")]
 
 routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["switches"])
 
@@ -28,7 +42,14 @@ routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["switches"])
 def fabric_view(fabric: Fabric) -> FabricView:
     """Show a fabric."""
     free = fabric.total - fabric.used - fabric.resting
-    return FabricView(name=fabric.name, total=fabric.total, used=fabric.used, resting=fabric.resting, free=free)
+    return FabricView(
+        name=fabric.name,
+        total=fabric.total,
+        used=fabric.used,
+        resting=fabric.resting,
+        free=free,
+        ranges=fabric.ranges,
+    )
 
 
 def switch_view(switch: Switch) -> SwitchView:
@@ -75,12 +96,49 @@ def _config(config: PortConfig) -> PortConfigView:
     )
 
 
+def _plan(plan: PortPlan) -> PortPlanView:
+    carried, wanted = (_config(config) if config is not None else None for config in (plan.carried, plan.wanted))
+    return PortPlanView(name=plan.name, adoption=plan.adoption, carried=carried, wanted=wanted, reason=plan.reason)
+
+
+def _path(path: Path) -> PathView:
+    shared = tuple(
+        SharedNetworkView(
+            network_id=network.network_id,
+            network=network.network,
+            is_open=network.is_open,
+            ends=tuple(
+                PathEndView(node=end.node, nic=end.nic, channel=end.channel, is_open=end.is_open, reason=end.reason)
+                for end in network.ends
+            ),
+        )
+        for network in path.shared
+    )
+    return PathView(is_open=path.is_open, reason=path.reason, networks=shared, stray_vids=path.stray_vids)
+
+
 @routes.get("/fabrics", response_model=Listing[FabricView])
 def fabric_list(request: Request) -> Response:
     """List all fabrics with their VLANs, counted; in one page."""
     call = call_of(request)
     fabrics = call.services.fabrics.fabric_list(call.caller)
     return ok(Listing[FabricView](items=tuple(fabric_view(fabric) for fabric in fabrics)), call)
+
+
+@routes.get("/fabrics/{fabric}", response_model=FabricView)
+def fabric_get(request: Request, fabric: str) -> Response:
+    """Read a fabric: its VLANs, counted."""
+    call = call_of(request)
+    return ok(fabric_view(call.services.fabrics.fabric_get(call.caller, fabric)), call)
+
+
+@routes.post("/fabrics/{fabric}/vlans", response_model=FabricView)
+def fabric_change_vlans(request: Request, fabric: str, body: VlansChangeRequest) -> Response:
+    """Add VLANs to a fabric's pool, or take some out."""
+    call = call_of(request)
+    fabrics = call.services.fabrics
+    changed = fabrics.fabric_change_vlans(call.caller, fabric, add=body.add, remove=body.remove)
+    return ok(fabric_view(changed), call)
 
 
 @routes.put("/fabrics/{fabric}/vlans", response_model=FabricView)
@@ -131,6 +189,30 @@ def switch_delete(request: Request, switch: str) -> Response:
     call = call_of(request)
     call.services.switches.switch_delete(call.caller, switch)
     return nothing()
+
+
+@routes.post("/switches/{switch}/rebuild", status_code=202, response_model=OperationView)
+def switch_rebuild(request: Request, switch: str) -> Response:
+    """Make a switch carry all that is wanted of it, as after a reset to factory settings."""
+    call = call_of(request)
+    return begun(call, call.services.switches.switch_rebuild(call.caller, switch))
+
+
+@routes.post("/switches/{switch}/import", response_model=ImportView)
+async def switch_import(request: Request, switch: str, body: ImportRequest) -> Response:
+    """Keep what a live switch carries, without touching it; or only tell what that would do."""
+    call = call_of(request)
+    switches = call.services.switches
+    adopt = switches.switch_import if body.apply else switches.switch_plan
+    plans = await edge_of(request).on_device(lambda: adopt(call.caller, switch))
+    return ok(ImportView(is_applied=body.apply, ports=tuple(_plan(plan) for plan in plans)), call)
+
+
+@routes.get("/paths", response_model=PathView)
+def path_get(request: Request, one: NodeQuery, other: NodeQuery) -> Response:
+    """Say whether two nodes reach each other, and why."""
+    call = call_of(request)
+    return ok(_path(call.services.paths.path_get(call.caller, one, other)), call)
 
 
 @routes.get("/switches/{switch}/ports", response_model=Listing[PortView])

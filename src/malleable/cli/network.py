@@ -8,6 +8,7 @@ from malleable.cli.command import group, register
 from malleable.cli.formats import age
 from malleable.cli.options import NetworkArgument, NewName, Watch
 from malleable.cli.output import Column, done, show_facts, show_list
+from malleable.cli.path import network_path
 from malleable.cli.progress import finish
 from malleable.cli.session import Session
 from malleable.domain.networks import NetworkKind
@@ -20,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     noun = group(app, "network", "Isolated networks, each with its own boot service.")
     register(noun, {"list": network_list, "show": network_show, "create": network_create, "delete": network_delete})
+    register(noun, {"path": network_path})
 
 
 def served(network: "NetworkView") -> str:

@@ -6,12 +6,14 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, natural
-from malleable.cli.options import NewName, PasswordFile, SwitchArgument, read_password
-from malleable.cli.output import Column, done, show_list, show_one
+from malleable.cli.options import NewName, PasswordFile, SwitchArgument, Watch, read_password
+from malleable.cli.output import Column, done, show_list, show_one, show_table
+from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
+from malleable.domain.switches import Adoption
 
 if TYPE_CHECKING:
-    from malleable.wire.switches import PortConfigView, PortView, SwitchView
+    from malleable.wire.switches import PortConfigView, PortPlanView, PortView, SwitchView
 
 PortArgument = Annotated[str, typer.Argument(metavar="PORT", help="As the switch calls it.", show_default=False)]
 
@@ -20,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     noun = group(app, "switch", "Managed switches and their ports.")
     register(noun, {"list": switch_list, "show": switch_show, "create": switch_create, "delete": switch_delete})
+    register(noun, {"rebuild": switch_rebuild, "import": switch_import})
     port = group(noun, "port", "The ports we manage: what is wanted and what was read back.")
     register(port, {"list": port_list, "create": port_create, "delete": port_delete})
 
@@ -100,6 +103,41 @@ def switch_delete(session: Session, switch: SwitchArgument) -> None:
     """Forget a switch that nothing is wired to."""
     session.m2.switch_delete(switch)
     done(session, None, f"Switch {switch} is forgotten.")
+
+
+def switch_rebuild(session: Session, switch: SwitchArgument, *, watch: Watch = True) -> None:
+    """Restore a switch that lost its configuration: all its ports, as the database wants them."""
+    operation = session.m2.switch_rebuild(switch)
+    ended = finish(session, operation, is_watching=watch, what=f"rebuild switch {switch}")
+    if ended is not None:
+        session.say(f"{ended.result.get('restored', 0)} of {ended.result.get('ports', 0)} ports were put back.")
+
+
+def switch_import(
+    session: Session,
+    switch: SwitchArgument,
+    *,
+    apply: Annotated[bool, typer.Option("--apply/--dry-run", help="Do it, or only tell what would be done.")] = False,
+) -> None:
+    """Adopt a live switch: keep its ports as they are from now on. Nothing is changed on the switch."""
+    found = session.m2.switch_import(switch, apply=apply)
+    if session.is_json:
+        session.write_json(found.model_dump(mode="json"))
+        return
+    columns: list[Column[PortPlanView]] = [
+        Column(title="port", cell=lambda port: port.name),
+        Column(title="carries", cell=lambda port: carried(port.carried)),
+        Column(title="wanted", cell=lambda port: "-" if port.wanted is None else carried(port.wanted)),
+        Column(title="import", cell=lambda port: port.adoption),
+        Column(title="reason", cell=lambda port: port.reason, is_wrapped=True),
+    ]
+    if found.ports:
+        show_table(session, sorted(found.ports, key=lambda port: natural(port.name)), columns)
+    adopted = sum(port.adoption is Adoption.ADOPT for port in found.ports)
+    if apply:
+        session.say(f"{adopted} ports of {switch} are kept as they are.")
+    else:
+        session.hint(f"Nothing was done; `m2 switch import {switch} --apply` keeps {adopted} ports as they are.")
 
 
 def carried(config: "PortConfigView | None") -> str:

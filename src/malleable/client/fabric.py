@@ -14,7 +14,18 @@ from malleable.wire.networks import (
     NetworkView,
 )
 from malleable.wire.operations import OperationView
-from malleable.wire.switches import FabricView, PortsRequest, PortView, SwitchRequest, SwitchView, VlansRequest
+from malleable.wire.switches import (
+    FabricView,
+    ImportRequest,
+    ImportView,
+    PathView,
+    PortsRequest,
+    PortView,
+    SwitchRequest,
+    SwitchView,
+    VlansChangeRequest,
+    VlansRequest,
+)
 
 
 class FabricCalls(Connection):
@@ -27,6 +38,15 @@ class FabricCalls(Connection):
     def fabric_set_vlans(self, fabric: str, ranges: Sequence[str]) -> FabricView:
         """Set a fabric's pool of VLAN ids. Errors: Conflict when one that is left out is in use."""
         return self.put(v1("fabrics", fabric, "vlans"), FabricView, VlansRequest(ranges=tuple(ranges)))
+
+    def fabric_get(self, fabric: str) -> FabricView:
+        """Read a fabric."""
+        return self.get(v1("fabrics", fabric), FabricView)
+
+    def fabric_change_vlans(self, fabric: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> FabricView:
+        """Add VLANs to a fabric's pool, or take some out. Errors: Conflict: there, not there, in use, or resting."""
+        request = VlansChangeRequest(add=tuple(add), remove=tuple(remove))
+        return self.post(v1("fabrics", fabric, "vlans"), FabricView, request)
 
     def switch_list(self) -> Iterator[SwitchView]:
         """List switches."""
@@ -43,6 +63,18 @@ class FabricCalls(Connection):
     def switch_delete(self, switch: str) -> None:
         """Forget a switch. Errors: Conflict while nodes are wired to it."""
         self.delete(v1("switches", switch))
+
+    def switch_rebuild(self, switch: str) -> OperationView:
+        """Begin to make a switch carry all that is wanted of it."""
+        return self.post(v1("switches", switch, "rebuild"), OperationView)
+
+    def switch_import(self, switch: str, *, apply: bool) -> ImportView:
+        """Keep what a live switch carries, or only tell what that would do."""
+        return self.post(v1("switches", switch, "import"), ImportView, ImportRequest(apply=apply))
+
+    def path_get(self, one: str, other: str) -> PathView:
+        """Tell whether two nodes reach each other, and why."""
+        return self.get("/v1/paths", PathView, {"one": one, "other": other})
 
     def port_list(self, switch: str) -> Iterator[PortView]:
         """List a switch's managed ports: what is wanted and what was read back."""

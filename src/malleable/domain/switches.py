@@ -75,3 +75,29 @@ class SwitchPort:
     def is_shut(self) -> bool:
         """Say whether the last read-back showed the port shut."""
         return self.observed is not None and self.observed.is_shut
+
+    @property
+    def is_kept(self) -> bool:
+        """Say whether the port is kept as wanted: not before anything was wanted of it, nor while an operation does."""
+        return self.state is PortState.SETTLED or (self.state is PortState.UNKNOWN and self.wanted_generation > 0)
+
+
+class Adoption(StrEnum):
+    """What adopting a live switch makes of one of its ports."""
+
+    ADOPT = "adopt"  #: kept from now on as it is
+    SAME = "same"  #: carries what is wanted
+    DIFFERS = "differs"  #: carries something else than is wanted; the watch puts it back
+    LEAVE = "leave"  #: in no state that can be kept, for example an uplink with every VLAN
+    GONE = "gone"  #: managed, and the switch has no such port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortPlan:
+    """One port of a live switch beside what the database says of it."""
+
+    name: str
+    adoption: Adoption
+    carried: PortConfig | None  #: None: no port, or nothing that can be told
+    wanted: PortConfig | None  #: None: not managed, or nothing was ever wanted of it
+    reason: str

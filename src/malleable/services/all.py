@@ -18,6 +18,7 @@ from malleable.services.nodes import Nodes
 from malleable.services.operations import Operations
 from malleable.services.parts import Parts
 from malleable.services.passwords import Passwords
+from malleable.services.paths import Paths
 from malleable.services.pool import Pool
 from malleable.services.projects import Projects
 from malleable.services.provisions import Provisions
@@ -41,6 +42,7 @@ class Services:
     quotas: Quotas
     fabrics: Fabrics
     switches: SwitchService
+    paths: Paths
     nodes: Nodes
     nics: Nics
     provisions: Provisions
@@ -71,6 +73,7 @@ def make_services(parts: Parts) -> Services:
         quotas=Quotas(parts),
         fabrics=Fabrics(parts),
         switches=SwitchService(parts),
+        paths=Paths(parts),
         nodes=Nodes(parts),
         nics=Nics(parts),
         provisions=Provisions(parts),

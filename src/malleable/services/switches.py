@@ -7,14 +7,16 @@ from uuid import UUID
 from malleable.domain.errors import Conflict, DriverError, Invalid
 from malleable.domain.ids import SwitchId, SwitchPortId, new_id, parse_id
 from malleable.domain.nodes import Nic
+from malleable.domain.operations import Operation
 from malleable.domain.ports import Switches as Driver
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Page, Transaction
-from malleable.domain.switches import Switch, SwitchPort
+from malleable.domain.switches import PortConfig, PortPlan, Switch, SwitchPort
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_named, listed, names_of, shown
 from malleable.services.parts import Listed, Parts
+from malleable.workflows import adoption, repair
 from malleable.workflows.requests import record
 
 
@@ -103,6 +105,41 @@ class SwitchService:
                 )
             tx.switches.remove(switch.id)
             record(tx, self._parts.now(), "switch.deleted", actor_id=caller.user_id, data={"name": switch.name})
+
+    def switch_rebuild(self, caller: Caller, ref: str) -> Operation:
+        """Begin to make a switch carry all that is wanted of it. Errors: NotFound."""
+        require(caller, "switch_rebuild", what=f"switch {shown(ref)}")
+        with self._parts.store.transaction() as tx:
+            switch = find_named(tx.switches, ref, "switch")
+            return repair.request_rebuild(tx, self._parts.now(), switch=switch, actor_id=caller.user_id)
+
+    def switch_plan(self, caller: Caller, ref: str) -> tuple[PortPlan, ...]:
+        """Compare a live switch with the database, and change neither. Errors: NotFound; the driver's."""
+        require(caller, "switch_plan", what=f"switch {shown(ref)}")
+        with self._parts.store.reading() as tx:
+            switch = find_named(tx.switches, ref, "switch")
+        names, carried = self._live(switch)
+        with self._parts.store.reading() as tx:
+            return adoption.plan(adoption.known(tx, switch), names, carried)
+
+    def switch_import(self, caller: Caller, ref: str) -> tuple[PortPlan, ...]:
+        """Keep from now on what a live switch carries, without touching it; return what was made of each port.
+
+        Errors: NotFound; the driver's.
+        """
+        require(caller, "switch_import", what=f"switch {shown(ref)}")
+        with self._parts.store.reading() as tx:
+            switch = find_named(tx.switches, ref, "switch")
+        names, carried = self._live(switch)
+        with self._parts.store.transaction() as tx:
+            plans = adoption.plan(adoption.known(tx, switch), names, carried)
+            adoption.adopt(tx, self._parts.now(), switch, plans, actor_id=caller.user_id)
+            return plans
+
+    def _live(self, switch: Switch) -> tuple[Sequence[str], Mapping[str, PortConfig]]:
+        driver = self._driver(switch.driver)
+        names = driver.ports(switch)
+        return names, repair.read_names(driver, switch, names)
 
     def port_list(self, caller: Caller, ref: str, page: Page) -> Listed[WiredPort]:
         """List a switch's ports, each with what is wired to it. Errors: NotFound."""

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from malleable.domain.switches import PortState
-from malleable.wire.shapes import Answer, Line, Name, Ref, Request
+from malleable.domain.networks import Channel
+from malleable.domain.switches import Adoption, PortState
+from malleable.wire.shapes import Answer, Line, Name, Open, Ref, Request
 
 #: As the switch calls it, e.g. "Ethernet1/1".
 PortName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -21,6 +22,7 @@ class FabricView(Answer):
     used: int
     resting: int
     free: int
+    ranges: tuple[str, ...]  #: the pool's VLANs
 
 
 class VlansRequest(Request):
@@ -29,6 +31,13 @@ class VlansRequest(Request):
     ranges: tuple[Annotated[str, StringConstraints(max_length=20)], ...] = Field(
         max_length=4094, examples=[["100-199", "300"]]
     )
+
+
+class VlansChangeRequest(Request):
+    """VLAN ids, as ranges, that join a fabric's pool, and others that leave it."""
+
+    add: tuple[Annotated[str, StringConstraints(max_length=20)], ...] = Field(default=(), max_length=4094)
+    remove: tuple[Annotated[str, StringConstraints(max_length=20)], ...] = Field(default=(), max_length=4094)
 
 
 class SwitchRequest(Request):
@@ -75,6 +84,57 @@ class PortConfigView(Answer):
     native_vid: int | None
     tagged_vids: tuple[int, ...]
     guard: GuardView | None
+
+
+class PortPlanView(Answer):
+    """One port of a live switch beside what is wanted of it; null: nothing that can be told, or nothing was wanted."""
+
+    name: str
+    adoption: Adoption
+    carried: PortConfigView | None
+    wanted: PortConfigView | None
+    reason: str
+
+
+class ImportRequest(Request):
+    """Adopt a live switch; without ``apply`` only tell what that would do."""
+
+    apply: bool = False
+
+
+class ImportView(Answer):
+    """What adopting a live switch makes, or made, of every port."""
+
+    is_applied: bool
+    ports: tuple[PortPlanView, ...]
+
+
+class PathEndView(Answer):
+    """One NIC on a network that two nodes share, and why its switch port does not carry it, if so."""
+
+    node: Open[str]
+    nic: Open[str]
+    channel: Open[Channel]
+    is_open: Open[bool]
+    reason: Open[str]
+
+
+class SharedNetworkView(Answer):
+    """A network that two nodes are on; open when a NIC of each was read back on it."""
+
+    network_id: Open[UUID]
+    network: Open[str]
+    is_open: Open[bool]
+    ends: Open[tuple[PathEndView, ...]]
+
+
+class PathView(Answer):
+    """Whether two nodes reach each other, and why. ``stray_vids``: VLANs of both that no network explains."""
+
+    is_open: Open[bool]
+    reason: Open[str]
+    networks: Open[tuple[SharedNetworkView, ...]]
+    stray_vids: tuple[int, ...] = ()
 
 
 class PortView(Answer):

@@ -44,6 +44,7 @@ _ALL = (
     snapshots.GROW_DISK,
     snapshots.PROMOTE_SNAPSHOT,
     repair.REPAIR_PORTS,
+    repair.REBUILD_SWITCH,
     networks.REMOVE_NETWORK,
     grants.REVOKE_GRANT,
     collect.COLLECT_POOL,

@@ -1,18 +1,22 @@
-"""Repair: put switch ports that drifted back to what is wanted, and keep what was found as events."""
+"""Repair: put switch ports that drifted back to what is wanted, and keep what was found as events.
 
-from collections.abc import Iterable, Mapping, Sequence
+Ports whose outcome was lost are wanted shut, and settled when they are read back so. A rebuild is the repair of a
+whole switch, in batches.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from malleable.domain.errors import Busy, DriverError, Malformed, Public, Refused, Unreachable
-from malleable.domain.ids import SwitchId
+from malleable.domain.ids import SwitchId, UserId
 from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortConfig, PortState, Switch, SwitchPort
 from malleable.workflows import switching
-from malleable.workflows.requests import reasons, record
+from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ask, Context, Done, Step, Workflow
 
 #: A port that does not obey is tried ever more seldom, in the end every ten minutes, by one operation that waits.
@@ -21,6 +25,9 @@ REPAIR_PAUSE = Retry(first_delay_s=0.5, max_delay_s=600.0)
 AWAY_PAUSE = Retry(first_delay_s=0.5, max_delay_s=15.0)
 #: After so many tries (seven seconds) it is told as an event.
 TRIES_UNTOLD = 4
+REBUILD = "rebuild-switch"
+#: So many ports are asked of a switch at once: some take no more in one call.
+REBUILD_BATCH = 100
 DEADLINE_S = timedelta(days=1).total_seconds()
 
 
@@ -41,14 +48,27 @@ class _Outcome:
         return [port for port in self.drifted if self.after.get(port.name) != port.wanted]
 
 
+def is_proven(port: SwitchPort, seen: Mapping[str, PortConfig]) -> bool:
+    """Say whether a port carries what is wanted and is known to."""
+    return port.state is PortState.SETTLED and seen.get(port.name) == port.wanted
+
+
 def read_ports(driver: Switches, switch: Switch, ports: Iterable[SwitchPort]) -> Mapping[str, PortConfig]:
     """Read ports back; one that is gone, or in no state that can be told, is left out and does not hide the others."""
-    names = [port.name for port in ports]
+    return read_names(driver, switch, [port.name for port in ports])
+
+
+def read_names(driver: Switches, switch: Switch, names: Sequence[str]) -> Mapping[str, PortConfig]:
+    """Read ports back by name, as ``read_ports``."""
     try:
         return driver.read(switch, names)
     except (Malformed, Refused) as e:
         if not _is_about_a_port(e):
             raise
+        wrong = e.details.get("ports")
+        rest = [name for name in names if name not in wrong] if isinstance(wrong, Collection) else list(names)
+        if len(rest) < len(names):
+            return read_names(driver, switch, rest) if rest else {}
         return {name: config for name in names for config in _read_one(driver, switch, name)}
 
 
@@ -76,8 +96,7 @@ def _repair(context: Context) -> Done | Wait:
     names = ports_of(context.operation)
     with context.store.reading() as tx:
         switch = tx.switches.get(switch_id)
-        settled = tx.switch_ports.list(switch_id=switch_id, state=PortState.SETTLED)
-    ports = [port for port in settled if port.name in names]
+        ports = [port for port in tx.switch_ports.list(switch_id=switch_id) if port.is_kept and port.name in names]
     driver = switching.switches_of(context, switch)
     try:
         outcome = _put_back(driver, switch, ports)
@@ -96,10 +115,10 @@ def _repair(context: Context) -> Done | Wait:
 
 def _put_back(driver: Switches, switch: Switch, ports: Sequence[SwitchPort]) -> _Outcome:
     found = read_ports(driver, switch, ports)
-    drifted = [port for port in ports if found.get(port.name) != port.wanted]
-    if not drifted:
-        return _Outcome(found=found, after=found)
-    wanted = {port.name: port.wanted for port in drifted}
+    drifted = [port for port in ports if not is_proven(port, found)]
+    wanted = {port.name: port.wanted for port in drifted if found.get(port.name) != port.wanted}
+    if not wanted:
+        return _Outcome(drifted=drifted, found=found, after=found)
     try:
         driver.apply(switch, wanted)
     except (Malformed, Refused):
@@ -152,7 +171,10 @@ def _record(context: Context, tx: Transaction, switch: Switch, outcome: _Outcome
         nic = nics.get(port.id)
         node = nodes[nic.node_id] if nic else None
         data = {"switch": switch.name, "port": port.name, **_facts(outcome, port)}
-        record(tx, context.now(), "port.repaired", node=node, operation=context.operation, data=data)
+        kind = "port.repaired" if port.state is PortState.SETTLED else "port.proven"
+        record(tx, context.now(), kind, node=node, operation=context.operation, data=data)
+    doubted = [port for port in outcome.repaired if port.state is PortState.UNKNOWN]
+    switching.settled(doubted, {port.id: port.wanted for port in doubted}, context.now())(tx)
 
 
 def _check_intent(context: Context, switch: Switch, drifted: Sequence[SwitchPort]) -> None:
@@ -189,6 +211,72 @@ def _beaten(tx: Transaction, operation: Operation, now: datetime) -> None:
     record(tx, now, "port.repair-failed", operation=operation, data=data)
 
 
+def request_rebuild(tx: Transaction, now: datetime, *, switch: Switch, actor_id: UserId | None) -> Operation:
+    """Begin to make a switch carry all that is wanted of it, as after a reset to factory settings."""
+    arguments = {"name": switch.name, "switch_id": str(switch.id)}
+    return begin(tx, now, REBUILD, actor_id=actor_id, arguments=arguments)
+
+
+def _rebuild(context: Context) -> Done:
+    """Put every kept port back, a batch at a time; one that does not obey keeps no other one open."""
+    switch_id = SwitchId(UUID(context.argument("switch_id")))
+    with context.store.reading() as tx:
+        switch = tx.switches.get(switch_id)
+        ports = [port for port in tx.switch_ports.list(switch_id=switch_id) if port.is_kept]
+    driver = switching.switches_of(context, switch)
+    restored, refused = 0, None
+    stubborn: list[str] = []
+    for start in range(0, len(ports), REBUILD_BATCH):
+        try:
+            outcome = _put_back(driver, switch, ports[start : start + REBUILD_BATCH])
+        except (Malformed, Refused) as e:
+            refused = e  # the one port of the batch that was not as wanted
+            continue
+        _check_intent(context, switch, outcome.drifted)
+        context.write(lambda tx, outcome=outcome: _record(context, tx, switch, outcome))  # type: ignore[misc]
+        restored += len(outcome.repaired)
+        stubborn += [port.name for port in outcome.stubborn]
+    if refused is not None and not stubborn:
+        raise refused
+    if stubborn:
+        raise Malformed(
+            f"Port {', '.join(stubborn)} of switch {switch.name} does not keep what it is told.",
+            code="read-back",
+            fix=f"Look at the switch; of a port that it lost for good, `m2 switch port delete {switch.name} PORT`.",
+            details={"ports": stubborn, "restored": restored},
+        )
+    told = {"ports": len(ports), "restored": restored}
+    return Done(evidence=told, result=told)
+
+
+def _rebuilt(tx: Transaction, operation: Operation, now: datetime) -> None:
+    data = {"switch": operation.arguments["name"], **operation.result}
+    record(tx, now, "switch.rebuilt", operation=operation, data=data)
+
+
+def _not_rebuilt(tx: Transaction, operation: Operation, now: datetime) -> None:
+    data = {"switch": operation.arguments["name"], **reasons(operation)}
+    record(tx, now, "switch.rebuild-failed", operation=operation, data=data)
+
+
+REBUILD_SWITCH = Workflow(
+    name=REBUILD,
+    steps=(
+        Step(
+            name="rebuild-ports",
+            do=_rebuild,
+            # No undo: what was found is nobody's wish.
+            deadline_s=1800.0,
+            sla_s=60.0,
+            retry=switching.SWITCH_RETRY,
+            resource=switching.switch_resource,
+            device=switching.SWITCH,
+        ),
+    ),
+    on_done=_rebuilt,
+    on_undone=None,
+    on_stuck=_not_rebuilt,
+)
 REPAIR_PORTS = Workflow(
     name="repair-ports",
     steps=(

@@ -23,6 +23,7 @@ FORWARD_ONLY = frozenset(
         "revoke-grant",
         "restore-targets",
         "repair-ports",
+        "rebuild-switch",
         "delete-disk",
         "delete-snapshot",
         "delete-image",

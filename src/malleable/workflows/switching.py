@@ -15,7 +15,7 @@ from malleable.domain.networks import Attachment, AttachmentState, Channel, gate
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
-from malleable.domain.switches import Guard, PortConfig, PortState, Switch, SwitchPort
+from malleable.domain.switches import SHUT, Guard, PortConfig, PortState, Switch, SwitchPort
 from malleable.workflows.steps import Context, Done, Step, Write
 
 SWITCH = "The network switch"
@@ -253,10 +253,14 @@ def drop_attachments(tx: Transaction, node_id: NodeId) -> None:
 
 
 def doubt_ports(tx: Transaction, node_id: NodeId) -> None:
-    """Mark the ports that were left in mid-change as unknown, for everyone to see."""
+    """Mark the ports that were left in mid-change as unknown, for everyone to see, and want them shut.
+
+    The watch tries until that is read back; what the node's other networks need, the next attach or detach brings back.
+    """
     for port in ports_of_node(tx, node_id):
         if port.state is PortState.CHANGING:
-            tx.switch_ports.change(port.id, state=PortState.UNKNOWN)
+            generation = port.wanted_generation + 1
+            tx.switch_ports.change(port.id, wanted=SHUT, wanted_generation=generation, state=PortState.UNKNOWN)
 
 
 def switch_resource(operation: Operation) -> str:

@@ -16,7 +16,7 @@ from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import Page, Store, Transaction
 from malleable.domain.switches import PortState, Switch, SwitchPort
 from malleable.workflows.powering import bmc_of
-from malleable.workflows.repair import ports_of, read_ports
+from malleable.workflows.repair import is_proven, ports_of, read_ports
 from malleable.workflows.requests import begin, record
 
 log = structlog.get_logger()
@@ -80,20 +80,24 @@ class Watch:
     # -- ports --------------------------------------------------------------------------------------------------------
 
     def scan_ports(self) -> int:
-        """Compare every settled port with what is wanted and repair the rest; return how many had drifted."""
+        """Compare every port with what is wanted and repair what is not; return how many that were.
+
+        Ports whose outcome was lost are among them until they are read back shut.
+        """
         with self._store.reading() as tx:
             switches = tx.switches.list()
         return sum(self._threads.map(self._scan_switch, switches))
 
     def _scan_switch(self, switch: Switch) -> int:
         with self._store.reading() as tx:
-            ports = tx.switch_ports.list(switch_id=switch.id, state=PortState.SETTLED)
+            found = tx.switch_ports.list(switch_id=switch.id, state=[PortState.SETTLED, PortState.UNKNOWN])
+        ports = [port for port in found if port.is_kept]
         driver = self._drivers.switches.get(switch.driver)
         if driver is None or not ports:
             return 0
         try:
             seen = read_ports(driver, switch, ports)
-            drifted = [port for port in ports if seen.get(port.name) != port.wanted]
+            drifted = [port for port in ports if not is_proven(port, seen)]
         except DriverError as e:
             log.warning("switch not scanned", switch=switch.name, error=str(e))
             return 0

@@ -155,6 +155,15 @@ TABLE = (
     Row("DELETE /v1/switches/{switch}", "/v1/switches/tor1", operators(409, unseen=404)),
     Row("GET /v1/switches/{switch}/ports", "/v1/switches/tor1/ports", OPERATORS_GET),
     Row(
+    Row("POST /v1/switches/{switch}/rebuild", "/v1/switches/tor1/rebuild", operators(202, unseen=404)),
+    Row("POST /v1/switches/{switch}/import", "/v1/switches/tor1/import", operators(200, unseen=404), body={}),
+    Row(
+        "POST /v1/switches/{switch}/import",
+        "/v1/switches/tor1/import",
+        operators(200, unseen=404),
+        body={"apply": True},
+    ),
+    Row("GET /v1/paths", "/v1/paths?one=held&other=held", READERS_AND_OPERATORS),
         "POST /v1/switches/{switch}/ports",
         "/v1/switches/tor1/ports",
         operators(201, unseen=404),

@@ -133,15 +133,18 @@ def write_rules(database: str, bridge: str, wanted: Mapping[int, frozenset[Rule]
         lines.append(f"delete in_port={ofport}")
         lines += [f"add table={table},cookie={_COOKIE},{text}" for table, text in sorted(rules)]
     # Fragments keep the ports of their first one: else a DHCP answer in two pieces passes as no DHCP at all.
-    _ofctl(database, bridge, ["set-frags"], ["nx-match"], "", timeout_s)
-    _ofctl(database, bridge, ["-O", "OpenFlow14", "--bundle", "add-flows"], ["-"], "\n".join(lines) + "\n", timeout_s)
-
-
-def _ofctl(database: str, bridge: str, before: list[str], after: list[str], told: str, timeout_s: float) -> None:
     management = Path(database.partition(":")[2]).parent / f"{bridge}.mgmt"
-    command = ["ovs-ofctl", *before, f"unix:{management}", *after]
+    place, told = f"unix:{management}", "\n".join(lines) + "\n"
+    _ofctl(management, "set-frags", place, "nx-match", timeout_s=timeout_s)
+    _ofctl(management, "-O", "OpenFlow14", "--bundle", "add-flows", place, "-", told=told, timeout_s=timeout_s)
+
+
+def _ofctl(management: Path, *command: str, told: str = "", timeout_s: float) -> None:
+    bridge = management.stem
     try:
-        done = subprocess.run(command, input=told, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            ["ovs-ofctl", *command], input=told, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
     except FileNotFoundError as e:
         raise Refused(
             "The program ovs-ofctl is not installed.",
