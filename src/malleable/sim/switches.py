@@ -18,6 +18,7 @@ class Misbehaviour(StrEnum):
     LATE = "applies-late"  #: a change is in the data path only ``late_s`` after it was accepted
     LIES = "lies-on-read-back"  #: accepts a change, does nothing, and reads back what was asked
     HALF = "half-applies-a-batch"  #: changes the first half of the ports (rounded down), then the reply is lost
+    SLOW = "slow"  #: does all that is asked, and answers every call only after ``late_s``
     DEAD = "dead"  #: answers nothing
 
 
@@ -138,6 +139,8 @@ class SimSwitches:
             self._delay(self._call_s)
         self.faults.before(method, switch.address)
         found = self._switches.get(switch.address)
+        if found is not None and found.misbehaviour is Misbehaviour.SLOW:
+            self._delay(found.late_s)
         if found is None or found.misbehaviour is Misbehaviour.DEAD:
             raise Unreachable(
                 f"Switch {switch.name} at {switch.address} does not answer.", fix="Check its address, cable and power."

@@ -26,6 +26,7 @@ class Bench:
     switch: Switch
     lose_port: Callable[[str], object]  #: make the switch forget a port's configuration
     die: Callable[[], object]  #: make what forwards stop answering
+    carried: Callable[[str], tuple[int | None, frozenset[int]]]  #: a port's VLANs, by another witness than the driver
 
 
 def a_switch(address: str, **settings: str) -> Switch:
@@ -49,7 +50,13 @@ def sim_bench(driver: SimSwitches) -> Bench:
         switch=a_switch(address),
         lose_port=lambda port: driver.drift(address, port, None),
         die=lambda: driver.misbehave(address, Misbehaviour.DEAD),
+        carried=lambda port: _carried(driver, address, port),
     )
+
+
+def _carried(driver: SimSwitches, address: str, port: str) -> tuple[int | None, frozenset[int]]:
+    config = driver.carried(address, port)
+    return (None, frozenset()) if config is None else (config.native_vid, config.tagged_vids)
 
 
 _names = itertools.count()
@@ -77,7 +84,14 @@ def ovs_bench(running: OvsRoom) -> Bench:
         switch=a_switch(running.address, bridge=BRIDGE),
         lose_port=lambda port: running.vsctl("clear", "port", port, "tag", "trunks", "vlan_mode"),
         die=lambda: running.stop_daemon("ovs-vswitchd"),
+        carried=lambda port: _told(running, port),
     )
+
+
+def _told(running: OvsRoom, port: str) -> tuple[int | None, frozenset[int]]:
+    tag, trunks = running.vsctl("get", "port", port, "tag", "trunks").split("\n")[:2]
+    vids = frozenset(int(vid) for vid in trunks.strip("[]").split(",") if vid)
+    return None if tag == "[]" else int(tag), vids - {4095}
 
 
 @pytest.fixture(params=["sim", pytest.param("ovs", marks=pytest.mark.room)])

@@ -29,6 +29,12 @@ def carries_exactly_what_is_wanted(bench: Bench) -> None:
         assert bench.driver.read(bench.switch, ["n1"]) == {"n1": config}
 
 
+def is_believed_by_another_witness(bench: Bench) -> None:
+    for config in (ACCESS, TRUNK, HYBRID, SHUT):
+        bench.driver.apply(bench.switch, {"n1": config})
+        assert bench.carried("n1") == (config.native_vid, config.tagged_vids)
+
+
 def guards_exactly_as_wanted(bench: Bench) -> None:
     bench.driver.apply(bench.switch, {"n1": ACCESS, "n2": ACCESS})
     for config in (GUARDED, GUARDED, GUARDED_OTHERWISE, HYBRID, GUARDED, SHUT, GUARDED_OTHERWISE):
@@ -131,6 +137,7 @@ def _every_call(bench: Bench) -> tuple[Callable[[Bench], object], ...]:
 RULES: tuple[Callable[[Bench], None], ...] = (
     answers_and_names_its_ports,
     carries_exactly_what_is_wanted,
+    is_believed_by_another_witness,
     guards_exactly_as_wanted,
     refuses_to_guard_where_it_cannot,
     does_it_again_without_harm,

@@ -18,6 +18,9 @@ def test_driver_keeps_the_rule(rule: Callable[[Bench], None], bench: Bench) -> N
     rule(bench)
 
 
+ADDRESS = "sim://leaf"
+
+
 class Forgetful(SimSwitches):
     """Accepts everything and does nothing."""
 
@@ -85,6 +88,28 @@ def test_wrong_driver_breaks_a_rule(wrong: Callable[[], SimSwitches]) -> None:
     assert broken
 
 
+@pytest.mark.parametrize("how", [how for how in Misbehaviour if how is not Misbehaviour.SLOW])
+def test_misbehaving_switch_breaks_a_rule(how: Misbehaviour) -> None:
+    def broken_bench() -> Bench:
+        driver = SimSwitches()
+        bench = sim_bench(driver)
+        driver.misbehave(ADDRESS, how, late_s=3600)
+        return bench
+
+    assert [rule.__name__ for rule in RULES if not _keeps(rule, broken_bench())]
+
+
+def test_slow_switch_keeps_every_rule_and_takes_its_time() -> None:
+    waited: list[float] = []
+    for rule in RULES:
+        driver = SimSwitches(delay=waited.append)
+        bench = sim_bench(driver)
+        driver.misbehave(ADDRESS, Misbehaviour.SLOW, late_s=2.0)
+        rule(bench)
+    assert len(waited) > len(RULES)
+    assert set(waited) == {2.0}
+
+
 def _keeps(rule: Callable[[Bench], None], bench: Bench) -> bool:
     try:
         rule(bench)
@@ -94,8 +119,6 @@ def _keeps(rule: Callable[[Bench], None], bench: Bench) -> bool:
 
 
 # The simulator's own knobs.
-
-ADDRESS = "sim://leaf"
 
 
 @pytest.fixture
