@@ -6,17 +6,29 @@ import typer
 
 from malleable.cli import completion
 from malleable.cli.command import group, register
-from malleable.cli.output import Column, done, show_list
+from malleable.cli.output import Column, done, show_list, show_one
 from malleable.cli.session import Session
 
 if TYPE_CHECKING:
     from malleable.wire.switches import FabricView
 
+FabricArgument = Annotated[str, typer.Argument(metavar="FABRIC", autocompletion=completion.fabrics, show_default=False)]
+Ranges = Annotated[list[str], typer.Argument(metavar="RANGE...", help="VLAN ids, e.g. 100-199 300.")]
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     noun = group(app, "fabric", "Switches that share one pool of VLANs.")
-    register(noun, {"list": fabric_list, "vlans": fabric_vlans})
+    register(
+        noun,
+        {
+            "list": fabric_list,
+            "show": fabric_show,
+            "add": fabric_add,
+            "remove": fabric_remove,
+            "vlans": fabric_vlans,
+        },
+    )
 
 
 def fabric_list(session: Session) -> None:
@@ -32,11 +44,33 @@ def fabric_list(session: Session) -> None:
     show_list(session, session.m2.fabric_list(), columns, nothing=nothing)
 
 
-def fabric_vlans(
-    session: Session,
-    fabric: Annotated[str, typer.Argument(metavar="FABRIC", autocompletion=completion.fabrics, show_default=False)],
-    ranges: Annotated[list[str], typer.Argument(metavar="RANGE...", help="VLAN ids, e.g. 100-199 300.")],
-) -> None:
+def fabric_show(session: Session, fabric: FabricArgument) -> None:
+    """Show a fabric's pool of VLANs."""
+    pool = session.m2.fabric_get(fabric)
+    facts = {
+        "name": pool.name,
+        "vlans": ", ".join(pool.ranges) or "none",
+        "used": f"{pool.used} of {pool.total}",
+        "resting": f"{pool.resting}, given back less than a minute ago",
+        "free": str(pool.free),
+    }
+    show_one(session, pool, facts)
+
+
+def fabric_add(session: Session, fabric: FabricArgument, ranges: Ranges) -> None:
+    """Add VLANs to a fabric's pool."""
+    _tell(session, session.m2.fabric_change_vlans(fabric, add=ranges))
+
+
+def fabric_remove(session: Session, fabric: FabricArgument, ranges: Ranges) -> None:
+    """Take VLANs that no network uses out of a fabric's pool."""
+    _tell(session, session.m2.fabric_change_vlans(fabric, remove=ranges))
+
+
+def fabric_vlans(session: Session, fabric: FabricArgument, ranges: Ranges) -> None:
     """Set which VLAN ids networks of a fabric may take."""
-    pool = session.m2.fabric_set_vlans(fabric, ranges)
+    _tell(session, session.m2.fabric_set_vlans(fabric, ranges))
+
+
+def _tell(session: Session, pool: "FabricView") -> None:
     done(session, pool, f"Fabric {pool.name} has {pool.total} VLANs, {pool.free} free.")

@@ -9,8 +9,9 @@ from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import VlanId, new_id
 from malleable.domain.networks import Vlan, parse_vid
 from malleable.domain.store import Transaction
-from malleable.services.authorization import require
+from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
+from malleable.services.finding import shown
 from malleable.services.parts import Parts
 from malleable.workflows.requests import record
 
@@ -28,6 +29,7 @@ class Fabric:
     total: int
     used: int
     resting: int
+    ranges: tuple[str, ...]  #: the pool's VLANs, e.g. "100-199"
 
 
 class Fabrics:
@@ -45,6 +47,35 @@ class Fabrics:
         now = self._parts.now()
         return tuple(_count(name, [v for v in vlans if v.fabric == name], now) for name in names)
 
+    def fabric_get(self, caller: Caller, name: str) -> Fabric:
+        """Read one fabric. Errors: NotFound."""
+        require(caller, "fabric_list")
+        with self._parts.store.reading() as tx:
+            pool = tx.vlans.list(fabric=name)
+            if not pool and not tx.switches.count(fabric=name):
+                raise not_found(f"fabric {shown(name)}")
+        return _count(name, pool, self._parts.now())
+
+    def fabric_change_vlans(
+        self, caller: Caller, name: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()
+    ) -> Fabric:
+        """Add VLANs to a fabric's pool and take others out.
+
+        Errors: Invalid for ids outside 1 to 4094, or given twice; Conflict for what is in the pool already, not in it,
+        used by a network or still resting.
+        """
+        require(caller, "fabric_set_vlans")
+        new, gone = parse_ranges(add, is_once=True), parse_ranges(remove, is_once=True)
+        if new & gone or not new | gone:
+            raise Invalid("Name VLANs to add, or others to remove.", fix="Write for example 100-199.")
+        with self._parts.store.transaction() as tx:
+            present = frozenset(vlan.vid for vlan in tx.vlans.list(fabric=name))
+            if new & present:
+                raise Conflict(f"In the pool already: VLAN {_ranges_text(new & present)}.", code="vlan-in-pool")
+            if gone - present:
+                raise Conflict(f"Not in the pool: VLAN {_ranges_text(gone - present)}.", code="vlan-not-in-pool")
+            return self._replace(tx, caller, name, present - gone | new)
+
     def fabric_set_vlans(self, caller: Caller, name: str, ranges: Iterable[str]) -> Fabric:
         """Make ``ranges`` the pool of a fabric: adds what is new, drops what is left out.
 
@@ -53,20 +84,23 @@ class Fabrics:
         require(caller, "fabric_set_vlans")
         wanted = parse_ranges(ranges)
         with self._parts.store.transaction() as tx:
-            present = {vlan.vid: vlan for vlan in tx.vlans.list(fabric=name)}
-            _drop(tx, [vlan for vid, vlan in present.items() if vid not in wanted])
-            new = wanted - present.keys()
-            _check_untaken(tx, name, new)
-            for vid in sorted(new):
-                tx.vlans.add(Vlan(id=VlanId(new_id()), fabric=name, vid=vid, network_id=None, reusable_at=_LONG_AGO))
-            now = self._parts.now()
-            data = {"fabric": name, "vlans": len(wanted)}
-            record(tx, now, "fabric.vlans-set", actor_id=caller.user_id, data=data)
-            return _count(name, tx.vlans.list(fabric=name), now)
+            return self._replace(tx, caller, name, wanted)
+
+    def _replace(self, tx: Transaction, caller: Caller, name: str, wanted: frozenset[int]) -> Fabric:
+        now = self._parts.now()
+        present = {vlan.vid: vlan for vlan in tx.vlans.list(fabric=name)}
+        _drop(tx, [vlan for vid, vlan in present.items() if vid not in wanted], now)
+        new = wanted - present.keys()
+        _check_untaken(tx, name, new)
+        for vid in sorted(new):
+            tx.vlans.add(Vlan(id=VlanId(new_id()), fabric=name, vid=vid, network_id=None, reusable_at=_LONG_AGO))
+        data = {"fabric": name, "vlans": len(wanted)}
+        record(tx, now, "fabric.vlans-set", actor_id=caller.user_id, data=data)
+        return _count(name, tx.vlans.list(fabric=name), now)
 
 
-def parse_ranges(ranges: Iterable[str]) -> frozenset[int]:
-    """Read ``["100-199", "300"]``. Errors: Invalid."""
+def parse_ranges(ranges: Iterable[str], *, is_once: bool = False) -> frozenset[int]:
+    """Read ``["100-199", "300"]``; ``is_once`` takes no VLAN twice. Errors: Invalid."""
     vids: set[int] = set()
     for raw in ranges:
         match = _RANGE.fullmatch(raw.strip())
@@ -76,19 +110,44 @@ def parse_ranges(ranges: Iterable[str]) -> frozenset[int]:
         last = parse_vid(int(match[2])) if match[2] else first
         if last < first:
             raise Invalid(f"The range {raw} ends before it begins.", fix=f"Write {last}-{first}.")
-        vids.update(range(first, last + 1))
+        span = frozenset(range(first, last + 1))
+        if is_once and span & vids:
+            raise Invalid(f"The ranges overlap: VLAN {_ranges_text(span & vids)} is named twice.", fix="Name it once.")
+        vids |= span
     return frozenset(vids)
 
 
-def _drop(tx: Transaction, vlans: list[Vlan]) -> None:
+def ranges_of(vids: Iterable[int]) -> tuple[str, ...]:
+    """Write VLANs as ranges, lowest first: the reverse of ``parse_ranges``."""
+    spans: list[list[int]] = []
+    for vid in sorted(vids):
+        if spans and spans[-1][-1] == vid - 1:
+            spans[-1][1:] = [vid]
+        else:
+            spans.append([vid])
+    return tuple("-".join(str(vid) for vid in span) for span in spans)
+
+
+def _ranges_text(vids: Iterable[int]) -> str:
+    return ", ".join(ranges_of(vids))
+
+
+def _drop(tx: Transaction, vlans: list[Vlan], now: datetime) -> None:
     used = [v for v in vlans if v.network_id is not None]
     if used:
-        shown = ", ".join(str(v.vid) for v in used[:VLANS_SHOWN]) + (", …" if len(used) > VLANS_SHOWN else "")
         raise Conflict(
-            f"In use, and cannot leave the pool: VLAN {shown}.",
+            f"In use, and cannot leave the pool: VLAN {_ranges_text(v.vid for v in used)}.",
             code="vlan-in-use",
             fix="Delete their networks first (`m2 network list` shows them), or keep them in the ranges.",
             details={"vlans": {str(v.vid): str(v.network_id) for v in used}},
+        )
+    resting = [v for v in vlans if v.reusable_at > now]
+    if resting:
+        # Put back into the pool, it would be used again at once.
+        raise Conflict(
+            f"Just given back by a network, and still resting: VLAN {_ranges_text(v.vid for v in resting)}.",
+            code="vlan-resting",
+            fix=f"Try again after {max(v.reusable_at for v in resting):%H:%M:%S} UTC.",
         )
     for vlan in vlans:
         tx.vlans.remove(vlan.id, expect={"network_id": None})
@@ -110,4 +169,5 @@ def _count(name: str, vlans: Iterable[Vlan], now: datetime) -> Fabric:
     pool = list(vlans)
     used = sum(v.network_id is not None for v in pool)
     resting = sum(v.network_id is None and v.reusable_at > now for v in pool)
-    return Fabric(name=name, total=len(pool), used=used, resting=resting)
+    ranges = ranges_of(v.vid for v in pool)
+    return Fabric(name=name, total=len(pool), used=used, resting=resting, ranges=ranges)

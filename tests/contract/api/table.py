@@ -144,6 +144,8 @@ TABLE = (
         operators(200),
         body={"ranges": ["100-120"]},
     ),
+    Row("GET /v1/fabrics/{fabric}", "/v1/fabrics/default", OPERATORS_LIST),
+    Row("POST /v1/fabrics/{fabric}/vlans", "/v1/fabrics/default/vlans", operators(200), body={"add": ["200"]}),
     Row("GET /v1/switches", "/v1/switches", OPERATORS_LIST),
     Row(
         "POST /v1/switches",
@@ -153,8 +155,6 @@ TABLE = (
     ),
     Row("GET /v1/switches/{switch}", "/v1/switches/tor1", OPERATORS_GET),
     Row("DELETE /v1/switches/{switch}", "/v1/switches/tor1", operators(409, unseen=404)),
-    Row("GET /v1/switches/{switch}/ports", "/v1/switches/tor1/ports", OPERATORS_GET),
-    Row(
     Row("POST /v1/switches/{switch}/rebuild", "/v1/switches/tor1/rebuild", operators(202, unseen=404)),
     Row("POST /v1/switches/{switch}/import", "/v1/switches/tor1/import", operators(200, unseen=404), body={}),
     Row(
@@ -164,6 +164,8 @@ TABLE = (
         body={"apply": True},
     ),
     Row("GET /v1/paths", "/v1/paths?one=held&other=held", READERS_AND_OPERATORS),
+    Row("GET /v1/switches/{switch}/ports", "/v1/switches/tor1/ports", OPERATORS_GET),
+    Row(
         "POST /v1/switches/{switch}/ports",
         "/v1/switches/tor1/ports",
         operators(201, unseen=404),
@@ -321,10 +323,7 @@ TABLE = (
     ),
     Row("POST /v1/images/fetch", "/v1/images/fetch", admins(202), body=_NEW_FETCH, note="golden"),
     Row(
-        "POST /v1/images/fetch",
-        "/v1/images/fetch",
-        members(202, operator=403),
-        body={**_NEW_FETCH, "project": "alpha"},
+        "POST /v1/images/fetch", "/v1/images/fetch", members(202, operator=403), body={**_NEW_FETCH, "project": "alpha"}
     ),
     Row("GET /v1/images/{image}", "/v1/images/tiny", (200, 200, 200, 200, 200, 404, 200, 200), note="golden"),
     Row("GET /v1/images/{image}", "/v1/images/alpha-image", READERS),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.contract.api.room import Room
-from tests.contract.api.site import START, Site, items
+from tests.contract.api.site import START, Site, items, later
 
 from malleable.domain.ids import AttachmentId, NetworkId, NodeId, new_id
 from malleable.domain.networks import Channel
@@ -192,6 +192,40 @@ def test_a_vlan_set_by_hand_does_not_enter_the_pool(small_site: Site) -> None:
     small_site.post("admin", "/v1/networks", {**NEW, "vlan": 4000})
     wanted = {"ranges": ["100-109", "4000"]}
     assert _codes(small_site, "operator", "PUT", "/v1/fabrics/default/vlans", wanted) == (409, "vlan-taken")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"add": ["200-299", "300"]}, (200, "")),
+        ({"remove": ["105-109"]}, (200, "")),
+        ({"add": ["105-120"]}, (409, "vlan-in-pool")),
+        ({"add": ["200-210", "205-215"]}, (422, "invalid")),
+        ({"add": ["0"]}, (422, "invalid")),
+        ({"add": ["4095"]}, (422, "invalid")),
+        ({"add": ["4001"]}, (409, "vlan-taken")),
+        ({"remove": ["400"]}, (409, "vlan-not-in-pool")),
+        ({"remove": ["101-109"]}, (409, "vlan-in-use")),
+        ({"add": ["200"], "remove": ["200"]}, (422, "invalid")),
+        ({}, (422, "invalid")),
+    ],
+)
+def test_a_pool_is_changed_by_ranges(small_site: Site, body: object, expected: tuple[int, str]) -> None:
+    assert _codes(small_site, "operator", "POST", "/v1/fabrics/default/vlans", body) == expected
+    if expected[0] == 200:
+        ranges = {"add": ["100-109", "200-300"], "remove": ["100-104"]}[next(iter(dict(body)))]  # type: ignore[call-overload]
+        assert small_site.get("operator", "/v1/fabrics/default").json()["ranges"] == ranges
+
+
+def test_a_resting_vlan_does_not_leave_the_pool_to_come_back_fresh(small_site: Site) -> None:
+    with small_site.store.transaction() as tx:
+        vlan = tx.vlans.find(fabric="default", vid=109)
+        assert vlan is not None
+        tx.vlans.change(vlan.id, reusable_at=later(60))
+    gone = ("operator", "POST", "/v1/fabrics/default/vlans", {"remove": ["109"]})
+    assert _codes(small_site, *gone) == (409, "vlan-resting")
+    small_site.clock.advance(60)
+    assert _codes(small_site, *gone) == (200, "")
 
 
 def _break(site: Site, tx: Transaction, check: str) -> None:

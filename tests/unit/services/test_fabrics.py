@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from malleable.domain.errors import Invalid
-from malleable.services.fabrics import parse_ranges
+from malleable.services.fabrics import parse_ranges, ranges_of
 
 
 @given(st.sets(st.integers(1, 4094), max_size=50))
@@ -23,3 +23,8 @@ def test_ranges_hold_both_ends(one: int, other: int) -> None:
 def test_what_is_no_range_is_refused(bad: str) -> None:
     with pytest.raises(Invalid):
         parse_ranges([bad])
+
+
+@given(st.sets(st.integers(1, 4094), max_size=50))
+def test_ranges_are_written_as_they_are_read(vids: set[int]) -> None:
+    assert parse_ranges(ranges_of(vids), is_once=True) == vids
