@@ -96,6 +96,15 @@ def _create(world: World) -> tuple[NodeId, OperationId]:
     return begun(world, lambda tx: storage.request_create(tx, world.clock.now(), disk=disk, actor_id=None))
 
 
+def _create_by_its_asker(world: World) -> tuple[NodeId, OperationId]:
+    """Begin it in the transaction that adds it, and die."""
+    disk, engine = disk_of(world), world.engine()
+    with world.store.transaction() as tx:
+        operation = storage.request_create(tx, world.clock.now(), disk=disk, actor_id=None)
+        assert engine.enter(tx, operation) is not None
+    return NOBODY, operation.id
+
+
 def _created(world: World, _: NodeId) -> None:
     only_disk(world)
 
@@ -370,6 +379,7 @@ def _import_verb(upload_format: ImageFormat, steps: int) -> Verb:
 
 STORAGE_VERBS = (
     _verb("create-disk", _create, _created, _no_disk, "clone-disk"),
+    _verb("create-disk-begun-by-its-asker", _create_by_its_asker, _created, _no_disk, "clone-disk"),
     _verb("create-blank-disk", _create_blank, _created_blank, _no_disk, "clone-disk"),
     _verb("create-disk-from-snapshot", _create_from_snapshot, _created_from_snapshot, _no_disk, "clone-disk"),
     _verb("snapshot-disk", _snapshot, _snapshot_taken, _no_snapshot, "snapshot-disk"),

@@ -75,7 +75,10 @@ class Disks:
             return _placed(tx, [disk])[0]
 
     def disk_create(self, caller: Caller, wish: DiskWish) -> Operation:
-        """Begin to clone a disk, or to make a blank one. Errors: Invalid, NotFound, Forbidden, Conflict."""
+        """Clone a disk, or make a blank one: in a moment, else it goes on after the answer.
+
+        Errors: Invalid, NotFound, Forbidden, Conflict.
+        """
         if wish.image is not None and wish.snapshot is not None:
             raise Invalid("Name either an image or a snapshot.", fix="Give image= or snapshot=, what to clone.")
         now = self._parts.now()
@@ -94,7 +97,8 @@ class Disks:
             )
             operation = storage.request_create(tx, now, disk=disk, actor_id=caller.user_id)
             want_within_quota(tx, project_id, Holdings(disks=1, disk_bytes=disk.size_bytes))
-            return operation
+            begun = self._parts.enter(tx, operation)
+        return self._parts.walked(operation, begun)
 
     def disk_rename(self, caller: Caller, ref: str, *, name: str, project: str | None = None) -> PlacedDisk:
         """Give a disk another name; whatever runs it goes on. Errors: NotFound, Forbidden, Conflict."""

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from uuid import UUID
 
+from malleable.domain.operations import Operation
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.projects import NO_LIMITS, Quota
-from malleable.domain.store import Store
+from malleable.domain.store import WORK, Store, Transaction
+from malleable.workflows.boundary import Begun
+from malleable.workflows.worker import Worker
 
 T = TypeVar("T")
 
@@ -23,9 +26,25 @@ class Parts:
     drivers: Drivers
     spool_dir: Path  #: uploads land here, under the image's id, until they are sealed
     new_quota: Quota = NO_LIMITS  #: of a project that is made
+    worker: Worker | None = None  #: of this process: what takes but a moment is done by it before the answer
 
     def now(self) -> datetime:
         return self.clock.now()
+
+    def enter(self, tx: Transaction, operation: Operation) -> Begun | None:
+        """Begin a new operation here, if there is a worker; as the last thing of all in its transaction."""
+        if self.worker is None:
+            tx.notify(WORK)
+            return None
+        return self.worker.enter(tx, operation)
+
+    def walked(self, operation: Operation, begun: Begun | None) -> Operation:
+        """Return an operation as it is after a moment in which what is begun of it was walked."""
+        if self.worker is None or begun is None:
+            return operation
+        self.worker.walk_soon(begun)
+        with self.store.reading() as tx:
+            return tx.operations.get(operation.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,19 +43,7 @@ class Assembly:
     drivers: Drivers
     services: Services
     registry: CollectorRegistry
-
-    def worker(self) -> Worker:
-        """Make a worker."""
-        engine = Engine(
-            store=self.store,
-            clock=self.clock,
-            drivers=self.drivers,
-            workflows=workflows(up_deadline_s=self.settings.worker.up_deadline_s),
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-            lease_s=self.settings.worker.lease_s,
-            observer=EngineMetrics(self.registry),
-        )
-        return Worker(engine, threads=self.settings.worker.threads)
+    worker: Worker  #: not started
 
     def watch(self) -> Watch:
         """Make the watch over powers and ports."""
@@ -79,8 +67,15 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
     try:
         drivers = replace(drivers or real_drivers(settings), fetcher=make_fetcher(settings.fetch))
         spool_dir = settings.state_dir / "spool"
+        registry = CollectorRegistry()
+        worker = _worker(settings, store, clock, drivers, registry)
         parts = Parts(
-            store=store, clock=clock, drivers=drivers, spool_dir=spool_dir, new_quota=new_quota(settings.quota)
+            store=store,
+            clock=clock,
+            drivers=drivers,
+            spool_dir=spool_dir,
+            new_quota=new_quota(settings.quota),
+            worker=worker,
         )
         yield Assembly(
             settings=settings,
@@ -88,10 +83,25 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
             store=store,
             drivers=drivers,
             services=make_services(parts),
-            registry=CollectorRegistry(),
+            registry=registry,
+            worker=worker,
         )
     finally:
         store.close()
+
+
+def _worker(settings: Settings, store: Store, clock: Clock, drivers: Drivers, registry: CollectorRegistry) -> Worker:
+    """Make a worker; whether it is started is not decided here."""
+    engine = Engine(
+        store=store,
+        clock=clock,
+        drivers=drivers,
+        workflows=workflows(up_deadline_s=settings.worker.up_deadline_s),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        lease_s=settings.worker.lease_s,
+        observer=EngineMetrics(registry),
+    )
+    return Worker(engine, threads=settings.worker.threads)
 
 
 def new_quota(settings: QuotaSettings) -> Quota:

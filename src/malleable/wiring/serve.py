@@ -120,7 +120,7 @@ def uplink(settings: UplinkSettings) -> Uplink:
 
 def _work_beside(assembly: Assembly, _url: str, stop: threading.Event) -> None:
     """Run a worker and the watch; end with the steps at hand."""
-    worker, watch = assembly.worker(), assembly.watch()
+    worker, watch = assembly.worker, assembly.watch()
     settings = assembly.settings.worker
     looks = [
         threading.Thread(target=_every, args=(settings.power_poll_s, watch.look_at_powers, stop), daemon=True),

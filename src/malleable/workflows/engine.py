@@ -8,15 +8,16 @@ before acting again) or the step ended with everything it wrote.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Concatenate, ParamSpec, TypeVar
+from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 
 from malleable.domain.errors import Busy, FenceLost, Malformed, MalleableError, Public, Unavailable, Unreachable
 from malleable.domain.operations import Operation, OperationState, Wait
 from malleable.domain.ports import Clock, Drivers
-from malleable.domain.store import WORK, Store
+from malleable.domain.store import WORK, Store, Transaction
 from malleable.workflows.boundary import Begun, Boundary, Unwritten, park, public_of
 from malleable.workflows.plan import Place
 from malleable.workflows.steps import Context, Done, Observer, Probe, Workflow
@@ -61,6 +62,17 @@ class Engine:
         with self.store.transaction() as tx:
             return tx.operations.claim(self.worker, self.clock.now(), self.lease_s, limit)
 
+    def enter(self, tx: Transaction, operation: Operation) -> Begun | None:
+        """Claim an operation and begin its first step in the transaction that adds it; None: it waits for its turn.
+
+        ``walk`` what is begun once it is committed. If the process dies before, the lease runs out like any other.
+        """
+        now = self.clock.now()
+        claim: dict[str, Any] = {"worker": self.worker, "fence": operation.fence + 1, "state": OperationState.RUNNING}
+        claim |= {"lease_expires_at": now + timedelta(seconds=self.lease_s), "started_at": now}
+        tx.operations.change(operation.id, **claim)
+        return self._boundary(tx, replace(operation, **claim)).begin()
+
     def keep(self, lost: Sequence[Operation] = ()) -> None:
         """Renew the lease of everything this worker walks; give back that of ``lost``, which it no longer walks."""
         with self.store.transaction() as tx:
@@ -82,7 +94,7 @@ class Engine:
             self.walk(operation)
         return len(claimed)
 
-    def walk(self, operation: Operation) -> None:
+    def walk(self, operation: Operation, begun: Begun | None = None) -> None:
         """Walk a claimed operation until it waits, ends, parks, or is lost to another worker.
 
         Errors: Busy, Unavailable (the database's): the operation stays leased until the lease runs out or is given
@@ -92,7 +104,7 @@ class Engine:
         latest = operation
         try:
             try:
-                begun = self._begin(operation)
+                begun = begun or self._begin(operation)
                 while begun is not None:
                     latest = begun.operation
                     begun = self._walk_step(begun)
@@ -160,14 +172,7 @@ class Engine:
     ) -> Begun | None:
         """Do one thing at the boundary between two steps, in one transaction."""
         with self.store.transaction() as tx:
-            boundary = Boundary(
-                tx,
-                self.workflows[operation.kind],
-                operation,
-                self.clock.now(),
-                limits=self.drivers.limits,
-                is_stopping=self._is_stopping,
-            )
+            boundary = self._boundary(tx, operation)
             begun = act(boundary, *args, **kwargs)
         ended = boundary.operation
         if ended.state is OperationState.NEEDS_OPERATOR:
@@ -175,6 +180,16 @@ class Engine:
         elif self._observer is not None and ended.finished_at is not None:
             self._observer.operation_ended(ended)
         return begun
+
+    def _boundary(self, tx: Transaction, operation: Operation) -> Boundary:
+        return Boundary(
+            tx,
+            self.workflows[operation.kind],
+            operation,
+            self.clock.now(),
+            limits=self.drivers.limits,
+            is_stopping=self._is_stopping,
+        )
 
     def _tell_parked(self, operation: Operation, code: str, defect: Exception | None = None) -> None:
         about = {"operation": str(operation.id), "kind": operation.kind, "step": operation.step, "code": code}

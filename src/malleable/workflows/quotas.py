@@ -23,8 +23,8 @@ def want_within_quota(tx: Transaction, project_id: ProjectId | None, taken: Hold
     """Be sure that a project may have what this transaction has given it; what is nobody's has no limit.
 
     Call it last. The project is locked from here to the commit: of two requests at once the second counts what the
-    first has added. As nobody who holds this lock takes another than the events', nobody waits in a circle, and the
-    next one waits no longer than for the events. Two statements.
+    first has added. As nobody who holds this lock takes another than a token for what it began and the events', nobody
+    waits in a circle, and the next one waits no longer than for these. Two statements.
     Errors: Conflict, naming the limit, what is in use and who may raise it; leave the transaction by it.
     """
     if project_id is None or taken == Holdings():

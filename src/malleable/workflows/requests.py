@@ -41,8 +41,9 @@ def begin(
     project_id: ProjectId | None = None,
     actor_id: UserId | None = None,
     arguments: Mapping[str, object] = {},
+    wakes: bool = True,
 ) -> Operation:
-    """Add an operation; workers see it when the transaction commits.
+    """Add an operation; workers see it when the transaction commits. ``wakes`` False: its asker begins it.
 
     ``arguments`` hold a "name" where no node tells people what it is about, or where the node may be gone at the end.
     Errors: Conflict when the node has an active one.
@@ -58,7 +59,8 @@ def begin(
         created_at=now,
     )
     tx.operations.add(operation)
-    tx.notify(WORK)
+    if wakes:
+        tx.notify(WORK)
     return operation
 
 

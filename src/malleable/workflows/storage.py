@@ -27,7 +27,10 @@ MAKERS = ["import-image", "fetch-image", "promote-snapshot"]
 
 
 def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
-    """Add the disk and begin to make it. Errors: Conflict when the name is taken or its origin is not ready."""
+    """Add the disk and what makes it, for the asker to begin or to wake workers for.
+
+    Errors: Conflict when the name is taken or its origin is not ready.
+    """
     image = tx.images.get(disk.image_id) if disk.image_id else None
     if image is not None and image.state is not ImageState.SEALED:
         raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
@@ -36,7 +39,9 @@ def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: User
         want_ready(tx, tx.snapshots.get(disk.snapshot_id))
         arguments["snapshot_id"] = str(disk.snapshot_id)
     tx.disks.add(disk)
-    return begin(tx, now, "create-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
+    return begin(
+        tx, now, "create-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments, wakes=False
+    )
 
 
 def want_ready(tx: Transaction, snapshot: Snapshot) -> None:

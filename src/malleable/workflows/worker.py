@@ -3,7 +3,8 @@
 import random
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -11,7 +12,8 @@ import structlog
 from malleable.domain.errors import Busy, Unavailable
 from malleable.domain.ids import OperationId
 from malleable.domain.operations import Operation
-from malleable.domain.store import WORK
+from malleable.domain.store import WORK, Transaction
+from malleable.workflows.boundary import Begun
 from malleable.workflows.engine import Engine
 
 log = structlog.get_logger()
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 RESYNC_S = 2.5
 #: After the database went away: look again, but do not hammer it.
 RECOVERY_S = 1.0
+#: So long does a request wait for what it began. A clone takes milliseconds; whatever hangs must not hold the requests.
+ASKER_WAITS_S = 0.25
 
 
 class Worker:
@@ -53,6 +57,28 @@ class Worker:
         self._finished.set()
         self._notify()
         self._keeper.join()
+
+    # -- work that its asker waits for ------------------------------------------------------------------------------
+
+    def enter(self, tx: Transaction, operation: Operation) -> Begun | None:
+        """Begin an operation here in the transaction that adds it; None: any worker takes it up as usual.
+
+        Do it last of all in the transaction: it takes concurrency tokens. ``walk_soon`` what is begun.
+        """
+        with self._changed:
+            is_free = self._dispatcher.is_alive() and not self._stopping.is_set() and len(self._walking) < self._threads
+        if not is_free:
+            tx.notify(WORK)
+            return None
+        return self._engine.enter(tx, operation)
+
+    def walk_soon(self, begun: Begun) -> None:
+        """Walk what is begun and committed; return when it ends or waits, or after ``ASKER_WAITS_S`` while it goes on."""
+        with self._changed:
+            self._walking[begun.operation.id] = None
+            self._changed.notify_all()
+        with suppress(RuntimeError):  # stopped meanwhile: another worker goes on when the lease runs out
+            wait([self._pool.submit(self._walk, begun.operation, begun)], ASKER_WAITS_S)
 
     # -- handing out work -------------------------------------------------------------------------------------------
 
@@ -102,17 +128,17 @@ class Worker:
             self._changed.notify_all()
         self._pool.submit(self._walk, operation)
 
-    def _walk(self, operation: Operation) -> None:
-        claimed: Operation | None = operation
+    def _walk(self, operation: Operation, begun: Begun | None = None) -> None:
+        claimed = self._walk_once(operation, begun)
         while claimed is not None:
             claimed = self._walk_once(claimed)
         self._engine.store.signal(WORK)
 
-    def _walk_once(self, operation: Operation) -> Operation | None:
+    def _walk_once(self, operation: Operation, begun: Begun | None = None) -> Operation | None:
         """Walk an operation; return a later claim of it, if there is one."""
         is_lost = True
         try:
-            self._engine.walk(operation)
+            self._engine.walk(operation, begun)
             is_lost = False
         except (Busy, Unavailable) as e:
             log.warning("operation given back; it goes on from here", operation=str(operation.id), error=str(e))

@@ -18,6 +18,8 @@ from malleable.domain.store import WORK
 from malleable.store import SqlStore, open_store
 from malleable.store.migrate import upgrade
 from malleable.wiring.clock import SystemClock
+from malleable.workflows import requests
+from malleable.workflows.boundary import Begun
 from malleable.workflows.engine import Engine
 from malleable.workflows.steps import Context, Done
 from malleable.workflows.worker import Worker
@@ -104,6 +106,85 @@ def test_stop_finishes_the_step_at_hand_and_leaves_the_rest(live: Shop, until: U
     assert other.run_due() == 1
     assert live.operation(operation_id).state == "succeeded"
     assert [record.attempts for record in live.timeline(operation_id)] == [1, 1, 1]
+
+
+def _begin_here(shop: Shop, worker: Worker, kind: str) -> tuple[OperationId, Begun | None]:
+    with shop.store.transaction() as tx:
+        operation = requests.begin(tx, shop.clock.now(), kind, wakes=False)
+        return operation.id, worker.enter(tx, operation)
+
+
+def test_what_its_asker_begins_is_done_when_the_asker_goes_on(live: Shop) -> None:
+    live.workflow("make", live.step("a"), live.step("b"))
+    with _working(live.engine()) as worker:
+        operation_id, begun = _begin_here(live, worker, "make")
+        assert begun is not None
+        worker.walk_soon(begun)
+        operation = live.operation(operation_id)
+    assert (operation.state, operation.fence) == ("succeeded", 1)
+    assert live.calls == ["a", "b", "[done]"]
+
+
+def test_an_asker_does_not_wait_for_what_hangs(live: Shop, until: Until) -> None:
+    """Its lease is kept meanwhile: no other worker begins it again."""
+    entered, may_end = threading.Event(), threading.Event()
+
+    def slow(context: Context) -> Done:
+        entered.set()
+        assert may_end.wait(20)
+        return Done()
+
+    live.workflow("make", live.step("a", slow))
+    other = live.engine()
+    with _working(live.engine(lease_s=0.3), threads=1) as worker:
+        hanging_id, begun = _begin_here(live, worker, "make")
+        assert begun is not None
+        worker.walk_soon(begun)
+        assert entered.wait(10)
+        assert live.operation(hanging_id).state == "running"
+        # The only thread is taken: this one is for any worker, and nobody waits for it.
+        next_id, begun = _begin_here(live, worker, "make")
+        assert begun is None
+        assert live.operation(next_id).state == "pending"
+        threading.Event().wait(0.6)
+        assert len(other.claim(10)) == 1
+        may_end.set()
+        until(_has(live, hanging_id, "succeeded"), seconds=5)
+
+
+def test_what_an_asker_began_and_died_goes_on_elsewhere(shop: Shop) -> None:
+    shop.workflow("make", shop.step("a"))
+    with shop.store.transaction() as tx:
+        operation = requests.begin(tx, shop.clock.now(), "make", wakes=False)
+        assert shop.engine().enter(tx, operation) is not None
+    assert shop.engine().run_due() == 0
+    ended = shop.run(operation.id)
+    assert (ended.state, ended.fence) == ("succeeded", 2)
+    assert [record.attempts for record in shop.timeline(operation.id)] == [2]
+
+
+def test_what_waits_for_its_turn_is_not_begun_by_its_asker(shop: Shop) -> None:
+    shop.limits = {"pool": 1}
+    shop.workflow("make", shop.step("a", resource=lambda _: "pool:default"))
+    engine, ids, begun = shop.engine(), [], []
+    for _ in range(2):
+        with shop.store.transaction() as tx:
+            operation = requests.begin(tx, shop.clock.now(), "make", wakes=False)
+            begun.append(engine.enter(tx, operation))
+            ids.append(operation.id)
+    assert begun[0] is not None
+    assert begun[1] is None
+    engine.walk(begun[0].operation, begun[0])
+    assert [shop.operation(id).state for id in ids] == ["succeeded", "waiting"]
+    assert shop.engine().run_due() == 1
+    assert shop.operation(ids[1]).state == "succeeded"
+
+
+def test_a_worker_that_does_not_run_begins_nothing(live: Shop) -> None:
+    live.workflow("make", live.step("a"))
+    operation_id, begun = _begin_here(live, Worker(live.engine()), "make")
+    assert begun is None
+    assert live.operation(operation_id).state == "pending"
 
 
 def test_stop_returns_at_once_when_nothing_is_at_hand(live: Shop) -> None:

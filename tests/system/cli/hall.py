@@ -112,7 +112,7 @@ def _open(scratch: Path, nodes: int) -> Iterator[tuple[Assembly, Hall]]:
 
 @contextmanager
 def _working(assembly: Assembly) -> Iterator[None]:
-    worker = assembly.worker()
+    worker = assembly.worker
     worker.start()
     try:
         yield
