@@ -119,6 +119,18 @@ def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
             ["kind"],
             registry=registry,
         ),
+        "pool_bytes": Gauge(
+            "malleable_pool_bytes",
+            "The pool's size, what is free of it, and below how much free nothing new is made.",
+            ["kind"],
+            registry=registry,
+        ),
+        "gateway_silent_seconds": Gauge(
+            "malleable_gateway_silent_seconds", "Since a gateway was last heard of.", ["gateway"], registry=registry
+        ),
+        "gateway_troubles": Gauge(
+            "malleable_gateway_troubles", "What is wrong by a gateway's own word.", ["gateway"], registry=registry
+        ),
         "free_vlans": Gauge("malleable_vlans", "VLANs of all fabrics.", ["state"], registry=registry),
     }
 

@@ -15,7 +15,7 @@ from malleable.domain.disks import Disk, Target
 from malleable.domain.ids import BootId, NetworkId
 from malleable.domain.images import BootWay
 from malleable.domain.networks import gateway_address
-from malleable.services.gateway import Desired, Intent, Served, Sign
+from malleable.services.gateway import Beat, Desired, Intent, Served, Sign
 from malleable.wire.gateway import (
     DesiredBoot,
     DesiredDisk,
@@ -58,7 +58,8 @@ def gateway_report(request: Request, body: ReportsRequest) -> Response:
         Served(network_id=NetworkId(n.id), served_generation=n.served_generation, portal_epoch=n.portal_epoch)
         for n in body.networks
     ]
-    call.services.gateways.gateway_report(call.caller, served, body.removed)
+    beat = None if body.gateway is None else Beat(name=body.gateway.name, troubles=body.gateway.troubles)
+    call.services.gateways.gateway_report(call.caller, served, body.removed, beat)
     return nothing()
 
 

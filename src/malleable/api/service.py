@@ -21,11 +21,14 @@ async def version_get(request: Request) -> Response:
 
 @open_routes.get("/health", response_model=HealthView, responses={503: {"model": HealthView}})
 def health_get(request: Request) -> Response:
-    """Tell whether the parts an API server needs work."""
-    failing = edge_of(request).services.health.health_get()
-    if failing:
-        return ok(HealthView(status="failing", failing=dict(failing)), None, status=503)
-    return ok(HealthView(status="ok"), None)
+    """Tell whether the parts an API server needs work, and whether something else is wrong.
+
+    Warnings leave the answer 200: another API server would know no better.
+    """
+    found = edge_of(request).services.health.health_get()
+    status = "failing" if found.failing else "warning" if found.warnings else "ok"
+    view = HealthView(status=status, failing=dict(found.failing), warnings=dict(found.warnings))
+    return ok(view, None, status=503 if found.failing else 200)
 
 
 @metrics_routes.get("/metrics", response_class=Response)
@@ -35,6 +38,7 @@ def metrics_get(request: Request) -> Response:
     counts = call.services.health.metrics_get(call.caller)
     gauges: dict[str, Gauge] = request.app.state.gauges
     for name, by_state in counts.items():
+        gauges[name].clear()
         for state, count in by_state.items():
             gauges[name].labels(state).set(count)
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)

@@ -15,6 +15,7 @@ from uuid import UUID
 from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event, Link
+from malleable.domain.gateways import Gateway
 from malleable.domain.ids import NetworkId, NodeId, OperationId, ProjectId, UserId
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
@@ -189,6 +190,7 @@ class Transaction(Protocol):
     nics: Rows[Nic]
     switches: Rows[Switch]
     switch_ports: Rows[SwitchPort]
+    gateways: Rows[Gateway]
     vlans: VlanRows
     networks: NetworkRows
     grants: Rows[Grant]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from malleable.domain.errors import Refused
+from malleable.domain.errors import Refused, Unavailable
 from malleable.domain.ports import Uplink
 from malleable.gateway import namespace, storage_leg
 from malleable.gateway.daemon import Daemon
@@ -32,6 +32,7 @@ class NetworkService:
         self._server = server
         self._addresses = AddressService(layout)
         self._portal: Portal | None = None
+        self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
         self._laid: tuple[int, str] | None = None  #: the VLAN and subnet last made
         self._inode = 0  #: the namespace's identity: a new one of the same name holds nothing of ours
         self._index = 0
@@ -59,6 +60,8 @@ class NetworkService:
         self._addresses.ensure(plan, self._index)
         if not self._server.has(plan.id):
             self._server.add(plan.id, namespace.listen(self._layout.namespace, HTTP_PORT))
+        if is_deep:
+            self.trouble = self._portal.trouble()
         return epoch
 
     def remove(self) -> None:

@@ -2,14 +2,20 @@
 
 import contextlib
 import socket
+import struct
 from pathlib import Path
 
+from malleable.domain.errors import Unavailable
 from malleable.gateway import namespace
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.layout import TGT_CONTROL_PORT, NetworkLayout
 from malleable.gateway.process import ProcessId
 
 ISCSI_PORT = 3260
+#: A tgtd with a thousand targets and busy disks answers in milliseconds.
+ANSWER_S = 5.0
+#: ``tgtadm --op show --mode system`` (struct tgtadm_req of tgt 1.0.85): a question that changes nothing.
+_SHOW_SYSTEM = struct.pack("=ii64sIiQQIIIIII", 0, 2, b"iscsi", 120, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Portal:
@@ -41,8 +47,33 @@ class Portal:
             self._layout.portal_socket.unlink(missing_ok=True)
         return self.daemon.ensure().epoch
 
+    def trouble(self) -> Unavailable | None:
+        """Say that the daemon hangs; None when it answers. 5 s then. It is not ended: that is a person's to do."""
+        running = self.daemon.find()
+        if running is None or not is_hung(self._layout.portal_socket):
+            return None
+        return Unavailable(
+            f"tgtd (pid {running.pid}) does not answer.",
+            fix=f"If it does not come back: kill -9 {running.pid}. It is started anew, and its nodes go on.",
+        )
+
     def _is_ready(self, daemon: ProcessId, _said: str) -> bool:
         return _listens(daemon) and _answers(self._layout.portal_socket)
+
+
+def is_hung(control_socket: Path, timeout_s: float = ANSWER_S) -> bool:
+    """Say whether a tgtd that runs does not answer; the kernel takes connections for it even while it is stopped."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
+        wire.settimeout(timeout_s)
+        try:
+            wire.connect(str(control_socket))
+            wire.sendall(_SHOW_SYSTEM)
+            wire.recv(1)
+        except (TimeoutError, BlockingIOError):
+            return True
+        except OSError:  # it ends at this moment, or ended: that is told otherwise
+            return False
+    return False
 
 
 def _listens(daemon: ProcessId) -> bool:

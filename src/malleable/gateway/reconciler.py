@@ -103,7 +103,7 @@ class Reconciler:
     def problems(self) -> dict[NetworkId, MalleableError]:
         """Say which networks are not served as planned, and why."""
         with self._guard:
-            found = {network_id: task.problem or task.crash for network_id, task in self._tasks.items()}
+            found = {id: task.problem or task.crash or task.service.trouble for id, task in self._tasks.items()}
         return {network_id: problem for network_id, problem in found.items() if problem is not None}
 
     def wake(self) -> None:

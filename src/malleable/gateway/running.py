@@ -8,6 +8,7 @@ from contextlib import suppress
 from malleable.domain.errors import MalleableError
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Clock, Uplink
+from malleable.gateway.beat import beat
 from malleable.gateway.boot_routes import Answered, BootRoutes
 from malleable.gateway.control_plane import ControlPlane
 from malleable.gateway.desired import Desired
@@ -40,6 +41,7 @@ class Running:
 
     def __init__(self, client: ControlPlane, uplink: Uplink, settings: GatewaySettings, clock: Clock) -> None:
         """Put the parts together, with what an earlier life kept."""
+        self._client = client
         self._settings = settings
         self._uplink = uplink
         self._guard = threading.Lock()
@@ -64,11 +66,12 @@ class Running:
         asking = threading.Thread(target=self._follower.run, args=(stop,), name="follow", daemon=True)
         telling = threading.Thread(target=self._reporter.run, name="report", daemon=True)
         waking = threading.Thread(target=self._wake_at, args=(stop,), name="stop", daemon=True)
+        living = threading.Thread(target=beat, args=(self._client, self.troubles, stop), name="beat", daemon=True)
         self._server.start()
         for network_id in self._desired.plans:  # from memory: the control plane may be away
             self._reconciler.want(network_id, self._desired.plans[network_id])
         self._spread()
-        for thread in (telling, asking, waking):
+        for thread in (telling, asking, waking, living):
             thread.start()
         try:
             self._reconciler.run(stop)
@@ -78,7 +81,7 @@ class Running:
             self._reporter.stop()
             self._prefetchers.shutdown(cancel_futures=True)
             # A long question may take half a minute to end; its thread ends by itself after it.
-            for thread in (telling, asking, waking):
+            for thread in (telling, asking, waking, living):
                 thread.join(_JOIN_S)
 
     def troubles(self) -> list[Trouble]:

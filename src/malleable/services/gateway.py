@@ -10,7 +10,8 @@ from uuid import UUID
 from malleable.domain.boots import BOOT_STAGES, Boot
 from malleable.domain.disks import Disk, DiskUse, Target, TargetState
 from malleable.domain.errors import Refused
-from malleable.domain.ids import BootId, ImageId, NetworkId
+from malleable.domain.gateways import Gateway
+from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, new_id
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, NetworkState
 from malleable.domain.nodes import Nic
@@ -23,6 +24,8 @@ from malleable.workflows import storage
 
 #: Networks in one answer; the gateway asks again for the rest.
 DESIRED_MAX = 100
+#: A gateway that was taken away for good is not missed for ever.
+FORGOTTEN_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,14 @@ class Sign:
     stage: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """A gateway's sign of life."""
+
+    name: str
+    troubles: tuple[str, ...] = ()
+
+
 class Gateways:
     """The gateway's calls; nobody else's."""
 
@@ -86,7 +97,9 @@ class Gateways:
         with self._parts.store.reading() as tx:
             return _desired(tx, tx.networks.changed_since(after, DESIRED_MAX))
 
-    def gateway_report(self, caller: Caller, served: Sequence[Served], removed: Sequence[UUID]) -> None:
+    def gateway_report(
+        self, caller: Caller, served: Sequence[Served], removed: Sequence[UUID], beat: Beat | None = None
+    ) -> None:
         """Note what a gateway has in force, and wake what waits for it. Idempotent; unknown networks are passed over.
 
         A new epoch of a target daemon begins to give it its targets back.
@@ -94,6 +107,8 @@ class Gateways:
         require(caller, "gateway_report")
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
+            if beat is not None:
+                _heard(tx, now, beat)
             ids = {s.network_id for s in served} | set(removed)
             networks = {n.id: n for n in tx.networks.list(id=ids)} if ids else {}
             for report in served:
@@ -139,6 +154,19 @@ class Gateways:
             return self._parts.drivers.disks.file(ImageId(image_id), name)
         except Refused as e:
             raise not_found(what) from e
+
+
+def _heard(tx: Transaction, now: datetime, beat: Beat) -> None:
+    """Note that a gateway lives; forget those that have been silent for long, now that another one serves."""
+    known = tx.gateways.find(name=beat.name)
+    if known is None:
+        fresh = Gateway(id=GatewayId(new_id()), name=beat.name, seen_at=now, troubles=beat.troubles, created_at=now)
+        tx.gateways.add(fresh)
+    else:
+        tx.gateways.change(known.id, seen_at=now, troubles=beat.troubles)
+    for other in tx.gateways.list():
+        if other.silent_s(now) > FORGOTTEN_AFTER_S:
+            tx.gateways.remove(other.id)
 
 
 def _note(tx: Transaction, now: datetime, network: Network, report: Served) -> None:

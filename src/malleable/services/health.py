@@ -1,17 +1,28 @@
 """Whether the service works, and how much of everything it has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
-from malleable.domain.errors import MalleableError
+from malleable.domain.errors import DriverError, MalleableError
+from malleable.domain.gateways import Gateway
 from malleable.domain.nodes import NodeState
 from malleable.domain.operations import OperationState
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
+from malleable.services.gauge import PoolGauge
 from malleable.services.parts import Parts
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How the service is, for anybody: no names, no sizes."""
+
+    failing: Mapping[str, str] = field(default_factory=dict)  #: what an API server needs and does not work, and why
+    warnings: Mapping[str, str] = field(default_factory=dict)  #: what is wrong elsewhere, and why
 
 
 class Health:
@@ -19,25 +30,63 @@ class Health:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._pool = PoolGauge(parts.drivers.disks, parts.clock.monotonic_s)
 
-    def health_get(self) -> Mapping[str, str]:
-        """Try what an API server needs; return what does not work, with the reason. Empty: all is well."""
+    def health_get(self) -> Condition:
+        """Try what an API server needs, and look at pool and gateways. Takes a second at most."""
         try:
             with self._parts.store.reading() as tx:
-                tx.projects.count()
+                gateways, networks = tx.gateways.list(), tx.networks.count()
         except MalleableError as e:
             # Whoever asks needs no token; the log tells the provider more.
             log.warning("the database does not work", error=str(e))
-            return {"database": e.public().message}
-        return {}
+            return Condition(failing={"database": e.public().message})
+        said = {"gateway": self._gateways(gateways, networks), "pool": self._pool_trouble()}
+        return Condition(warnings={what: why for what, why in said.items() if why})
 
-    def metrics_get(self, caller: Caller) -> Mapping[str, Mapping[str, int]]:
-        """Count nodes and operations by state, and VLANs by use. A dozen indexed counts."""
+    def _gateways(self, gateways: Sequence[Gateway], networks: int) -> str:
+        now = self._parts.now()
+        silent = [gateway for gateway in gateways if gateway.is_silent(now)]
+        if silent:
+            age_s = max(gateway.silent_s(now) for gateway in silent)
+            return f"{len(silent)} of {len(gateways)} gateways not heard of, one for {age_s:.0f} s."
+        if networks and not gateways:
+            return "No gateway was ever heard of."
+        troubles = sum(len(gateway.troubles) for gateway in gateways)
+        return f"{troubles} thing(s) wrong at {len(gateways)} gateways." if troubles else ""
+
+    def _pool_trouble(self) -> str:
+        try:
+            capacity = self._pool.look()
+        except MalleableError as e:
+            log.warning("the pool does not work", error=str(e))
+            return "The pool cannot be measured."
+        if capacity.free_bytes < capacity.reserve_bytes:
+            return "The pool has less free than its reserve: nothing new is made in it."
+        return ""
+
+    def metrics_get(self, caller: Caller) -> Mapping[str, Mapping[str, float]]:
+        """Count nodes and operations by state, and VLANs by use; tell of gateways and the pool. Two dozen numbers.
+
+        A pool that cannot be measured is absent.
+        """
         require(caller, "metrics_get")
         live = [s for s in OperationState if s not in (OperationState.SUCCEEDED, OperationState.CANCELLED)]
+        now, pool_bytes = self._parts.now(), self._pool_bytes()
         with self._parts.store.reading() as tx:
+            gateways = tx.gateways.list()
             return {
+                "pool_bytes": pool_bytes,
+                "gateway_silent_seconds": {gateway.name: gateway.silent_s(now) for gateway in gateways},
+                "gateway_troubles": {gateway.name: len(gateway.troubles) for gateway in gateways},
                 "nodes": {state: tx.nodes.count(state=state) for state in NodeState},
                 "operations": {state: tx.operations.count(state=state) for state in live},
                 "free_vlans": {"free": tx.vlans.count(network_id=None)},
             }
+
+    def _pool_bytes(self) -> Mapping[str, float]:
+        try:
+            capacity = self._pool.look()
+        except DriverError:
+            return {}
+        return {"total": capacity.total_bytes, "free": capacity.free_bytes, "reserve": capacity.reserve_bytes}

@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event
+from malleable.domain.gateways import Gateway
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
@@ -64,6 +65,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "nics": _plain(Nic, schema.nics),
     "switches": _plain(Switch, schema.switches),
     "switch_ports": _plain(SwitchPort, schema.switch_ports),
+    "gateways": _plain(Gateway, schema.gateways),
     "vlans": partial(VlanTable, Record(Vlan, schema.vlans)),
     "networks": partial(NetworkTable, Record(Network, schema.networks)),
     "grants": _plain(Grant, schema.grants),
@@ -93,6 +95,7 @@ class SqlTransaction:
     nics: Rows[Nic]
     switches: Rows[Switch]
     switch_ports: Rows[SwitchPort]
+    gateways: Rows[Gateway]
     vlans: VlanRows
     networks: NetworkRows
     grants: Rows[Grant]

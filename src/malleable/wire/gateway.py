@@ -93,8 +93,17 @@ class ServedNetwork(Request):
     portal_epoch: Line
 
 
+class GatewayBeat(Request):
+    """A gateway's sign of life, with what is wrong there, a sentence each."""
+
+    name: Line
+    troubles: tuple[Line, ...] = Field(default=(), max_length=100)
+
+
 class ReportsRequest(Request):
-    """What the gateway serves now, and of which networks nothing is left."""
+    """What the gateway serves now, of which networks nothing is left, and that it lives."""
+
+    gateway: GatewayBeat | None = None
 
     networks: tuple[ServedNetwork, ...] = Field(default=(), max_length=4096)
     removed: tuple[UUID, ...] = Field(default=(), max_length=4096)

@@ -12,7 +12,11 @@ class VersionView(Answer):
 
 
 class HealthView(Answer):
-    """Whether the parts that an API server needs work; ``failing`` names the others and why."""
+    """Whether the parts that an API server needs work, and what is wrong elsewhere: each by what it is, and why.
+
+    ``status`` is ok, warning or failing.
+    """
 
     status: Open[str]
     failing: Open[dict[str, str]] = {}
+    warnings: Open[dict[str, str]] = {}

@@ -5,10 +5,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from malleable.config import Settings
 from malleable.domain.errors import MalleableError
+from malleable.domain.gateways import Gateway
 from malleable.domain.networks import Network
 from malleable.domain.operations import OperationState
 from malleable.domain.secrets import Secret
@@ -58,10 +60,13 @@ def examine_room(settings: Settings) -> Iterator[Finding]:
         with closing(open_store(settings.database, database_key(settings.state_dir))) as store:
             with store.reading() as tx:
                 switches, networks = tx.switches.list(), tx.networks.list()
+                gateways = tx.gateways.list()
                 parked = tx.operations.count(state=OperationState.NEEDS_OPERATOR)
             for switch in switches:
                 yield _switch(settings, switch)
             yield _served(networks)
+            for gateway in gateways:
+                yield from _gateway(gateway, SystemClock().now())
             yield _parked(parked)
 
 
@@ -91,6 +96,15 @@ def _served(networks: Sequence[Network]) -> Finding:
     return Finding(what="gateway", is_good=True, said=f"serves {len(networks)} of {len(networks)} networks")
 
 
+def _gateway(gateway: Gateway, now: datetime) -> Iterator[Finding]:
+    what = f"gateway {gateway.name}"
+    said = f"last heard of {gateway.silent_s(now):.0f} s ago"
+    fix = "Does `m2d gateway` run there, and does it reach the API? One that is gone for good is forgotten in a day."
+    yield Finding(what=what, is_good=not gateway.is_silent(now), said=said, fix=fix)
+    for trouble in gateway.troubles:
+        yield Finding(what=what, is_good=False, said=trouble, fix="Its log says more.")
+
+
 def _parked(count: int) -> Finding:
     said = f"{count} wait for an operator"
     fix = "`m2 operation list --state needs-operator` names them, `m2 operation show` says why."
@@ -114,13 +128,20 @@ def _pool(settings: Settings) -> Finding:
     was_mounted = any(path.is_mount() for path in (settings.state_dir / "pool").glob("*"))
     try:
         make_directories(settings)
-        real_drivers(settings).disks.check()
+        disks = real_drivers(settings).disks
+        disks.check()
+        capacity = disks.capacity()
         if not was_mounted:
             # Looking must leave a host as it was; a server mounts the pool when it needs it.
             unmount_pool(settings)
     except MalleableError as e:
         return Finding(what="disk pool", is_good=False, said=e.message, fix=e.fix)
-    return Finding(what="disk pool", is_good=True, said="clones in constant time")
+    free, total, reserve = (
+        f"{size / (1 << 30):.1f}" for size in (capacity.free_bytes, capacity.total_bytes, capacity.reserve_bytes)
+    )
+    said = f"clones in constant time; {free} of {total} GiB free, {reserve} of them kept for disks in use"
+    is_good = capacity.free_bytes >= capacity.reserve_bytes
+    return Finding(what="disk pool", is_good=is_good, said=said, fix="Delete images or disks, or enlarge the pool.")
 
 
 def _way_to_ceph(settings: Settings) -> Finding:

@@ -10,6 +10,7 @@ import structlog
 
 from malleable.client import Client
 from malleable.domain.errors import MalleableError
+from malleable.domain.gateways import BEAT_S
 from malleable.domain.ids import NetworkId
 from malleable.domain.networks import NetworkState
 from malleable.domain.nodes import Firmware
@@ -25,7 +26,15 @@ from malleable.sim.room import Intent, Pace, SimRoom
 from malleable.sim.schedule import Schedule
 from malleable.sim.switches import SimSwitches
 from malleable.sim.targets import SimTargets
-from malleable.wire.gateway import BootSign, BootStage, DesiredNetwork, ReportsRequest, ServedNetwork, SignsRequest
+from malleable.wire.gateway import (
+    BootSign,
+    BootStage,
+    DesiredNetwork,
+    GatewayBeat,
+    ReportsRequest,
+    ServedNetwork,
+    SignsRequest,
+)
 from malleable.wiring.assembly import Assembly
 
 log = structlog.get_logger()
@@ -121,10 +130,13 @@ class SimulatedSite:
         self._news.set()
 
     def _follow(self, client: ControlPlane, stop: threading.Event) -> None:
-        generation = 0
+        generation, beat_at_s = 0, 0.0
         while not stop.is_set():
             rest_s = RETRY_S
             try:
+                if time.monotonic() >= beat_at_s:
+                    client.gateway_report(ReportsRequest(gateway=GatewayBeat(name="simulated")))
+                    beat_at_s = time.monotonic() + BEAT_S
                 view = client.gateway_desired(generation, LONG_POLL_S)
                 began_s = time.monotonic()
                 if view.networks:

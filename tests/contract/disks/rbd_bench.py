@@ -1,19 +1,23 @@
 """A pool in a real Ceph, in the shape of every pool."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.ceph import Ceph
-from tests.contract.disks.conftest import Bench
+from tests.contract.disks.conftest import MIB, Bench
+from tests.contract.targets import conftest as targets
+from tests.contract.targets.room import TgtRoom
 
-from malleable.domain.ids import DiskId, ImageId
-from malleable.drivers.storage import rbd_index, rbd_sealing
-from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdSettings
+from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
+from malleable.domain.ports import DiskHandle
+from malleable.drivers.storage import rbd_index, rbd_rubbish, rbd_sealing
+from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_library import rbd
 from malleable.drivers.storage.rbd_process import DisksApart, apart
+from malleable.drivers.target.tgt import TgtTargets
 
 
 def settings_of(cluster: Ceph, cache_dir: Path) -> RbdSettings:
@@ -72,6 +76,29 @@ def rbd_bench(disks: DisksApart, settings: RbdSettings, folder: Path) -> Iterato
     full.close()
 
 
+@contextmanager
+def rbd_targets(disks: DisksApart, bench: Bench, nodes: targets.RealNodes, other: TgtRoom) -> Iterator[targets.Bench]:
+    """Present disks in Ceph; the neighbour's disks are files."""
+
+    def new_disk(content: bytes = b"") -> DiskHandle:
+        disk_id = DiskId(new_id())
+        disks.make_blank(disk_id, size_bytes=targets.DISK_BYTES)
+        if content:
+            bench.write(disk_id, 0, content)
+        return disks.handle(disk_id)
+
+    def neighbour() -> targets.Bench:
+        theirs = targets.RealNodes(room=other, folder=nodes.folder)
+        closing.callback(theirs.close)
+        return targets.real_bench(TgtTargets(other.socket_of), NetworkId(new_id()), theirs)
+
+    driver = TgtTargets(nodes.room.socket_of, shut_out=disks.shut_out)
+    with ExitStack() as closing:
+        bare = targets.real_bench(driver, NetworkId(new_id()), nodes, neighbour)
+        # Each LUN of tgt-rbd has a connection to the cluster of its own, with some 19 threads.
+        yield replace(bare, new_disk=new_disk, many=20)
+
+
 def empty(disks: DisksApart) -> None:
     """Delete all that a test left."""
     things = disks.list()
@@ -88,3 +115,34 @@ def rbd_names(settings: RbdSettings) -> tuple[set[str], set[str]]:
     with RbdCluster(settings).opened("test") as pool:
         here = set(rbd().RBD().list(pool.ioctx))
         return here, {item["name"] for item in rbd().RBD().trash_list(pool.ioctx)}
+
+
+@contextmanager
+def namespaced(ceph: Ceph, folder: Path) -> Iterator[DisksApart]:
+    """Use a namespace of the pool, as the administrator."""
+    layout = ceph.layout
+    settings = replace(settings_of(ceph, folder), conf=layout.cluster_conf, user="admin")
+    with RbdCluster(settings).opened("make a namespace") as pool:
+        rbd().RBD().namespace_create(pool.ioctx, "apart")
+    disks = apart(replace(settings, namespace="apart"))
+    yield disks
+    empty(disks)
+    with RbdCluster(settings).opened("remove a namespace") as pool:
+        rbd().RBD().namespace_remove(pool.ioctx, "apart")
+    disks.close()
+
+
+def is_written_to(pool: RbdPool) -> bool:
+    """Tell whether somebody has an RBD image open to write."""
+    with suppress(rbd().ImageNotFound):
+        for name in rbd().RBD().list(pool.ioctx):
+            with pool.image(name) as image:
+                return bool(list(image.watchers_list()))
+    return False
+
+
+def leftover(pool: RbdPool) -> str:
+    """Leave what a crash amid a clone leaves."""
+    name = rbd_rubbish.new_name("disk", new_id())
+    rbd().RBD().create(pool.ioctx, name, MIB, features=FEATURES, old_format=False)
+    return name

@@ -24,6 +24,7 @@ from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.drivers.storage.sealing import sha256_of
 from malleable.drivers.target.tgt import TgtTargets
 from malleable.drivers.target.tgt_control import ALL_TARGETS, Denied, Mode, Op, TgtControl, parse_targets
+from malleable.gateway.portal import is_hung
 
 pytestmark = pytest.mark.room
 
@@ -102,6 +103,19 @@ def test_a_frozen_daemon_is_not_taken_for_a_dead_one(tgt: Bench, tgt_room: TgtRo
     impatient.revoke(tgt.network_id, export.iqn)
     with pytest.raises(IoFailed):
         login.read(0, 512)
+
+
+def test_a_gateway_tells_a_hung_daemon_from_one_that_answers(tgt: Bench, tgt_room: TgtRoom) -> None:
+    tgt.login(tgt.export())
+    assert not is_hung(tgt_room.socket)
+    tgt_room.freeze()
+    try:
+        assert is_hung(tgt_room.socket, timeout_s=0.2)
+    finally:
+        tgt_room.thaw()
+    assert not is_hung(tgt_room.socket)
+    tgt_room.stop()
+    assert not is_hung(tgt_room.socket)
 
 
 def test_a_lost_socket_is_no_proof_while_the_daemon_lives(tgt: Bench, tgt_room: TgtRoom) -> None:

@@ -1,12 +1,15 @@
 """What `m2d doctor` finds in the database of a server."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tests.contract.store import values
 
 from malleable.config import Settings
+from malleable.domain.gateways import Gateway
+from malleable.domain.ids import GatewayId, new_id
 from malleable.store import open_store
 from malleable.store.migrate import upgrade
 from malleable.wiring.assembly import make_directories
@@ -44,3 +47,19 @@ def test_silent_switches_and_networks_that_nobody_serves_are_found(settings: Set
     assert look["gateway"].said == "1 of 1 networks wait for it: blue"
     assert look["switch tor1"].fix
     assert look["switch tor2"].said == "not looked at: its driver is sim"
+
+
+def test_a_gateway_that_is_silent_or_in_trouble_is_found(settings: Settings) -> None:
+    make_directories(settings)
+    upgrade(settings.database)
+    store = open_store(settings.database, database_key(settings.state_dir))
+    now = datetime.now(UTC)
+    told = {"host1": (now, ()), "host2": (now - timedelta(minutes=5), ()), "host3": (now, ("tgtd does not answer.",))}
+    with store.transaction() as tx:
+        for name, (seen_at, troubles) in told.items():
+            fresh = Gateway(id=GatewayId(new_id()), name=name, seen_at=seen_at, troubles=troubles, created_at=now)
+            tx.gateways.add(fresh)
+    store.close()
+    bad = {(finding.what, finding.said) for finding in examine_room(settings) if not finding.is_good}
+    assert {what for what, _ in bad} == {"gateway host2", "gateway host3"}
+    assert ("gateway host3", "tgtd does not answer.") in bad

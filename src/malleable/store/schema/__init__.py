@@ -5,7 +5,7 @@ a violation into words. ``info["noun"]`` is what the product calls one row.
 """
 
 from malleable.store.schema.columns import metadata
-from malleable.store.schema.fabric import attachments, grants, networks, switch_ports, switches, vlans
+from malleable.store.schema.fabric import attachments, gateways, grants, networks, switch_ports, switches, vlans
 from malleable.store.schema.machines import boots, nics, nodes
 from malleable.store.schema.operations import (
     ACTIVE,
@@ -27,6 +27,7 @@ __all__ = [
     "event_chains",
     "event_links",
     "events",
+    "gateways",
     "grants",
     "idempotency",
     "images",

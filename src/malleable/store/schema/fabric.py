@@ -5,7 +5,7 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey,
 from malleable.domain.networks import AttachmentState, Channel, GrantState, NetworkKind, NetworkState
 from malleable.domain.switches import PortState
 from malleable.store.schema.columns import created, identity, metadata, to, unique_where, words
-from malleable.store.types import EnumText, Id, Instant, JsonObject, PortConfigJson, Sealed
+from malleable.store.types import EnumText, Id, Instant, JsonObject, PortConfigJson, Sealed, TupleOf
 
 switches = Table(
     "switches",
@@ -38,6 +38,18 @@ switch_ports = Table(
     created(),
     UniqueConstraint("switch_id", "name"),
     info={"noun": "switch port"},
+)
+
+gateways = Table(
+    "gateways",
+    metadata,
+    identity(),
+    words("name"),
+    Column("seen_at", Instant, nullable=False),
+    Column("troubles", TupleOf(), nullable=False),
+    created(),
+    UniqueConstraint("name"),
+    info={"noun": "gateway"},
 )
 
 networks = Table(

@@ -56,6 +56,17 @@ switch_ports = Table(
     UniqueConstraint("switch_id", "name"),
 )
 
+gateways = Table(
+    "gateways",
+    metadata,
+    identity(),
+    words("name"),
+    Column("seen_at", INSTANT, nullable=False),
+    Column("troubles", OBJECT, nullable=False),
+    created(),
+    UniqueConstraint("name"),
+)
+
 networks = Table(
     "networks",
     metadata,
