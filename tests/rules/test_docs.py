@@ -131,6 +131,16 @@ def test_functions_named_in_the_tour_exist() -> None:
     assert [span for span in named if span[:-2].rpartition(".")[2] not in defined | {"__del__"}] == []
 
 
+def test_tests_named_in_explanations_exist() -> None:
+    named = {
+        span for text in PAGES.values() for span in pages.spans(text) if re.fullmatch(r"tests/[\w/]+\.py:\w+", span)
+    }
+    assert len(named) > 10
+    parts = (span.split(":") for span in named)
+    missing = [(file, name) for file, name in parts if f"def {name}(" not in (ROOT / file).read_text()]
+    assert missing == []
+
+
 def broken(path: Path, text: str) -> Iterator[str]:
     for link in pages.links(text):
         target, _, anchor = link.partition("#")
