@@ -7,6 +7,7 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
+from malleable.cli.image_share import image_accept, image_share, image_shares, image_unshare
 from malleable.cli.options import ImageArgument, Watch, Yes
 from malleable.cli.output import Column, show_list, show_one
 from malleable.cli.progress import finish
@@ -28,6 +29,10 @@ def add_to(app: typer.Typer) -> None:
             "import": image_import,
             "export": image_export,
             "delete": image_delete,
+            "share": image_share,
+            "accept": image_accept,
+            "unshare": image_unshare,
+            "shares": image_shares,
         },
     )
 

@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
-from malleable.wire.images import FetchRequest, ImageRequest, ImageView, UploadView
+from malleable.wire.images import (
+    FetchRequest,
+    ImageGrantRequest,
+    ImageGrantView,
+    ImageRequest,
+    ImageView,
+    UploadView,
+)
 from malleable.wire.operations import OperationView
 
 
@@ -53,3 +61,20 @@ class ImageCalls(Connection):
     def image_delete(self, image: str, *, project: str | None = None) -> OperationView:
         """Begin to remove an image. Errors: Conflict while disks depend on it."""
         return self.delete_slow(v1("images", image), OperationView, {"project": project})
+
+    def image_grant_list(self, *, image: str | None = None, project: str | None = None) -> Iterator[ImageGrantView]:
+        """List the images that one's projects share, and those offered to them."""
+        return self.items("/v1/image-grants", ImageGrantView, {"image": image, "project": project})
+
+    def image_share(self, image: str, grantee: str, *, project: str | None = None) -> ImageGrantView:
+        """Offer an image to another project. Errors: Conflict when it was offered before."""
+        request = ImageGrantRequest(grantee=grantee)
+        return self.post(v1("images", image, "grants"), ImageGrantView, request, {"project": project})
+
+    def image_accept(self, grant: UUID) -> ImageGrantView:
+        """Accept an offer for one's project."""
+        return self.post(v1("image-grants", grant, "accept"), ImageGrantView)
+
+    def image_unshare(self, grant: UUID) -> None:
+        """End a grant or an offer."""
+        self.delete(v1("image-grants", grant))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from malleable.domain.ids import ImageId, ProjectId
+from malleable.domain.ids import ImageGrantId, ImageId, ProjectId
 from malleable.domain.nodes import Firmware
 
 
@@ -76,4 +76,15 @@ class Image:
     cmdline: str = ""
     default_user: str = ""
     parent_id: ImageId | None = None  #: the image whose disk it was promoted from; None also when that is gone
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageGrant:
+    """An image's owner lets another project see it and clone disks of it, once that has accepted."""
+
+    id: ImageGrantId
+    image_id: ImageId
+    project_id: ProjectId  #: who is let in
+    is_accepted: bool = False
     created_at: datetime

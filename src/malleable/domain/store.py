@@ -17,7 +17,7 @@ from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event, Link
 from malleable.domain.gateways import Gateway
 from malleable.domain.ids import NetworkId, NodeId, OperationId, ProjectId, UserId
-from malleable.domain.images import Image
+from malleable.domain.images import Image, ImageGrant
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Direction, Operation, StepRecord
@@ -196,6 +196,7 @@ class Transaction(Protocol):
     grants: Rows[Grant]
     attachments: Rows[Attachment]
     images: Rows[Image]
+    image_grants: Rows[ImageGrant]
     disks: Rows[Disk]
     snapshots: Rows[Snapshot]
     targets: Rows[Target]

@@ -11,6 +11,7 @@ from malleable.services.gateway import Gateways
 from malleable.services.grants import Grants
 from malleable.services.health import Health
 from malleable.services.idempotency import Idempotency
+from malleable.services.image_grants import ImageGrants
 from malleable.services.images import Images
 from malleable.services.networks import Networks
 from malleable.services.nics import Nics
@@ -50,6 +51,7 @@ class Services:
     grants: Grants
     attachments: Attachments
     images: Images
+    image_grants: ImageGrants
     disks: Disks
     snapshots: Snapshots
     pool: Pool
@@ -81,6 +83,7 @@ def make_services(parts: Parts) -> Services:
         grants=Grants(parts),
         attachments=Attachments(parts),
         images=Images(parts),
+        image_grants=ImageGrants(parts),
         disks=Disks(parts),
         snapshots=Snapshots(parts),
         pool=Pool(parts),

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.errors import Conflict, Invalid, NotFound
 from malleable.domain.ids import ProjectId, parse_id, parse_name
 from malleable.domain.nodes import Node, NodeState
 from malleable.domain.projects import Project
 from malleable.domain.store import Page, Rows, Transaction
-from malleable.services.authorization import Reach, not_found, require
+from malleable.services.authorization import Reach, may, not_found, require
 from malleable.services.caller import Caller
 from malleable.services.parts import Listed
 
@@ -61,6 +61,21 @@ def find_project(tx: Transaction, caller: Caller, ref: str, action: str = "proje
     return project
 
 
+def find_grantee(tx: Transaction, caller: Caller, ref: str) -> Project:
+    """Find the project something is offered to; one that the caller does not see is named by its id, or not found."""
+    if id := parse_id(ref):
+        found = tx.projects.find(id=id)
+    else:
+        named = tx.projects.find(name=ref) if is_name(ref) else None
+        found = named if named is not None and may(caller, "project_get", project_id=named.id) else None
+    if found is None:
+        raise NotFound(
+            f"There is no project {shown(ref)}, or you may not see it.",
+            fix="Name a project you do not belong to by its id; its people read it in `m2 project show`.",
+        )
+    return found
+
+
 def project_for(tx: Transaction, caller: Caller, ref: str | None, action: str) -> ProjectId:
     """Decide which project something new belongs to: the one named, or the caller's only one.
 
@@ -91,7 +106,7 @@ def find_owned(
     """
     noun = action.partition("_")[0]
     what = f"{noun} {shown(ref)}"
-    found = rows.find(id=id) if (id := parse_id(ref)) else _find_by_name(tx, rows, caller, ref, project)
+    found = rows.find(id=id) if (id := parse_id(ref)) else find_by_name(tx, rows, caller, ref, project)
     if found is None:
         raise not_found(what)
     require(caller, action, what=what, project_id=found.project_id, reach=_reach(noun, found))
@@ -102,7 +117,8 @@ def _reach(noun: str, found: Owned) -> Reach:
     return Reach.SHARED if noun == "image" and found.project_id is None else Reach.OWNED
 
 
-def _find_by_name(tx: Transaction, rows: Rows[OwnedT], caller: Caller, ref: str, project: str | None) -> OwnedT | None:
+def find_by_name(tx: Transaction, rows: Rows[OwnedT], caller: Caller, ref: str, project: str | None) -> OwnedT | None:
+    """Find a project's object, or the site's, by name; None when there is none. Errors: NotFound, Conflict."""
     if not is_name(ref):
         return None
     if project is not None:

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Invalid, NotFound
-from malleable.domain.ids import GrantId, ProjectId, new_id, parse_id
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.ids import GrantId, ProjectId, new_id
 from malleable.domain.networks import Grant, GrantState, Network, NetworkKind, NetworkState
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Project
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import may, not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_identified, find_project, is_name, listed, merged, names_of, shown
+from malleable.services.finding import find_grantee, find_identified, find_project, listed, merged, names_of
 from malleable.services.networks import find_network
 from malleable.services.parts import Listed, Parts
 from malleable.workflows import grants
@@ -71,7 +71,7 @@ class Grants:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             owned = find_network(tx, caller, "network_share", network, project)
-            receiver = _grantee(tx, caller, grantee)
+            receiver = find_grantee(tx, caller, grantee)
             _check_shareable(owned, receiver)
             # Its row queues who shares the network and who removes it.
             if not tx.networks.change(owned.id, expect={"state": NetworkState.ACTIVE}):
@@ -122,21 +122,6 @@ def _find(tx: Transaction, caller: Caller, action: str, grant_id: UUID) -> tuple
     via = next((side for side in allowed if may(caller, action, project_id=side)), grant.project_id)
     require(caller, action, project_id=via)
     return grant, network
-
-
-def _grantee(tx: Transaction, caller: Caller, ref: str) -> Project:
-    """Find the project a network is offered to; one that the caller does not see is named by its id, or not found."""
-    if id := parse_id(ref):
-        found = tx.projects.find(id=id)
-    else:
-        named = tx.projects.find(name=ref) if is_name(ref) else None
-        found = named if named is not None and may(caller, "project_get", project_id=named.id) else None
-    if found is None:
-        raise NotFound(
-            f"There is no project {shown(ref)}, or you may not see it.",
-            fix="Name a project you do not belong to by its id; its people read it in `m2 project show`.",
-        )
-    return found
 
 
 def _check_shareable(network: Network, grantee: Project) -> None:

@@ -19,7 +19,8 @@ from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_owned, find_project, listed, merged, names_of, shown
+from malleable.services.finding import find_project, listed, merged, names_of, shown
+from malleable.services.image_finding import find_image, shared_with
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.quotas import want_within_quota
 from malleable.workflows import fetch, storage
@@ -152,24 +153,25 @@ class Images:
         self._parts = parts
 
     def image_list(self, caller: Caller, page: Page, *, project: str | None = None) -> Listed[Image]:
-        """List golden images and those of one's projects; admins: all. Errors: NotFound."""
+        """List golden images, those of one's projects and those shared with them; admins: all. Errors: NotFound."""
         require(caller, "image_list")
         with self._parts.store.reading() as tx:
             if project is not None:
                 project_id = find_project(tx, caller, project).id
                 require(caller, "image_get", project_id=project_id)
-                found = tx.images.list(page, project_id=project_id)
+                found = _with_shared(tx, page, [project_id], tx.images.list(page, project_id=project_id))
             elif caller.is_admin:
                 found = tx.images.list(page)
             else:
-                own = tx.images.list(page, project_id=list(caller.memberships))
+                mine = list(caller.memberships)
+                own = _with_shared(tx, page, mine, tx.images.list(page, project_id=mine))
                 found = merged(page, own, tx.images.list(page, project_id=None))
             return listed(found, page, names_of(tx.projects, (i.project_id for i in found)))
 
     def image_get(self, caller: Caller, ref: str, *, project: str | None = None) -> Shown[Image]:
         """Read one image. Errors: NotFound, Conflict for an ambiguous name."""
         with self._parts.store.reading() as tx:
-            return _shown(tx, find_owned(tx, tx.images, caller, "image_get", ref, project))
+            return _shown(tx, find_image(tx, caller, "image_get", ref, project))
 
     def image_create(self, caller: Caller, wish: ImageWish) -> Shown[Image]:
         """Announce an image; its content is uploaded next, then it is sealed. Errors: Invalid, NotFound, Conflict.
@@ -209,14 +211,14 @@ class Images:
     def image_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to delete an image that no disk was cloned from. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:
-            image = find_owned(tx, tx.images, caller, "image_delete", ref, project)
+            image = find_image(tx, caller, "image_delete", ref, project)
             spool, now = self._parts.spool_dir / str(image.id), self._parts.now()
             return storage.request_delete_image(tx, now, image=image, spool=spool, actor_id=caller.user_id)
 
     def image_seal(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to prove the upload's checksum and to seal it. Errors: NotFound; Conflict when a file is missing."""
         with self._parts.store.transaction() as tx:
-            image = find_owned(tx, tx.images, caller, "image_upload", ref, project)
+            image = find_image(tx, caller, "image_upload", ref, project)
             spool = self._parts.spool_dir / str(image.id)
             wanted = [spool / "content"] + [spool / "files" / name for name in (image.kernel, image.initrd) if name]
             missing = [path.name for path in wanted if not path.is_file()]
@@ -232,7 +234,7 @@ class Images:
     def image_open(self, caller: Caller, ref: str, *, project: str | None = None) -> tuple[Image, BinaryIO]:
         """Open a sealed image's raw content; the caller closes it. Errors: NotFound, Conflict."""
         with self._parts.store.reading() as tx:
-            image = find_owned(tx, tx.images, caller, "image_read", ref, project)
+            image = find_image(tx, caller, "image_read", ref, project)
         if image.state is not ImageState.SEALED:
             raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
         return image, self._parts.drivers.disks.open_image(image.id)
@@ -245,7 +247,7 @@ class Images:
         With an ``offset`` the content is gone on with there, and what has come stays when it breaks off.
         """
         with self._parts.store.reading() as tx:
-            image = find_owned(tx, tx.images, caller, "image_upload", ref, project)
+            image = find_image(tx, caller, "image_upload", ref, project)
             _want_uploadable(tx, image)
         spool = self._parts.spool_dir / str(image.id)
         if file is None:
@@ -268,7 +270,7 @@ class Images:
     def image_uploaded(self, caller: Caller, ref: str, *, project: str | None = None) -> Uploaded:
         """Say how much of an image's content has come. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.reading() as tx:
-            image = find_owned(tx, tx.images, caller, "image_upload", ref, project)
+            image = find_image(tx, caller, "image_upload", ref, project)
             _want_uploadable(tx, image)
         spool = self._parts.spool_dir / str(image.id)
         if (spool / storage.UPLOAD).exists():
@@ -297,6 +299,13 @@ class Images:
         found = find_project(tx, caller, project)
         require(caller, "image_create", project_id=found.id)
         return found.id
+
+
+def _with_shared(
+    tx: Transaction, page: Page, project_ids: Sequence[ProjectId], own: Sequence[Image]
+) -> Sequence[Image]:
+    ids = shared_with(tx, project_ids)
+    return merged(page, own, tx.images.list(page, id=ids)) if ids else own
 
 
 def _want_uploadable(tx: Transaction, image: Image) -> None:

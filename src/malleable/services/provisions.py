@@ -13,6 +13,7 @@ from malleable.domain.nodes import Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
+from malleable.services import image_finding
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, project_for, shown
@@ -187,9 +188,9 @@ def _want_within_quota(tx: Transaction, wish: Wish) -> None:
 
 
 def find_image(tx: Transaction, caller: Caller, ref: str, project_id: ProjectId) -> Image:
-    """Find an image that a project's disks may be cloned from: golden or its own. Errors: NotFound, Conflict."""
-    image = find_owned(tx, tx.images, caller, "image_get", ref, str(project_id))
-    if image.project_id not in (None, project_id):
+    """Find an image that a project's disks may be cloned from. Errors: NotFound, Conflict."""
+    image = image_finding.find_image(tx, caller, "image_get", ref, str(project_id))
+    if not image_finding.is_usable(tx, image, project_id):
         # Its owner could not delete it as long as another project's disk depends on it, and would not see why.
         raise not_found(f"image {shown(ref)}")
     return image

@@ -13,7 +13,7 @@ from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event
 from malleable.domain.gateways import Gateway
-from malleable.domain.images import Image
+from malleable.domain.images import Image, ImageGrant
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
@@ -71,6 +71,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "grants": _plain(Grant, schema.grants),
     "attachments": _plain(Attachment, schema.attachments),
     "images": _plain(Image, schema.images),
+    "image_grants": _plain(ImageGrant, schema.image_grants),
     "disks": _plain(Disk, schema.disks),
     "snapshots": _plain(Snapshot, schema.snapshots),
     "targets": _plain(Target, schema.targets),
@@ -101,6 +102,7 @@ class SqlTransaction:
     grants: Rows[Grant]
     attachments: Rows[Attachment]
     images: Rows[Image]
+    image_grants: Rows[ImageGrant]
     disks: Rows[Disk]
     snapshots: Rows[Snapshot]
     targets: Rows[Target]

@@ -73,3 +73,23 @@ class UploadView(Answer):
 
     received_bytes: Open[int]  #: all of them when it only needs to be sealed
     size_bytes: Open[int]
+
+
+class ImageGrantRequest(Request):
+    """An image about to be offered to another project."""
+
+    grantee: Ref
+
+
+class ImageGrantView(Answer):
+    """An image that a project shares with another, or offers to it."""
+
+    id: Open[UUID]
+    image_id: Open[UUID]
+    image: Open[str]
+    owner_id: Open[UUID]
+    owner: Open[str]
+    grantee_id: Open[UUID]
+    grantee: Open[str]
+    is_accepted: Open[bool]
+    created_at: Open[datetime]

@@ -18,6 +18,7 @@ from malleable.domain.ids import (
     AttachmentId,
     DiskId,
     GrantId,
+    ImageGrantId,
     ImageId,
     MembershipId,
     NetworkId,
@@ -32,7 +33,7 @@ from malleable.domain.ids import (
     VlanId,
     new_id,
 )
-from malleable.domain.images import BootWay, Image, ImageState
+from malleable.domain.images import BootWay, Image, ImageGrant, ImageState
 from malleable.domain.networks import (
     Attachment,
     AttachmentState,
@@ -117,6 +118,7 @@ class Site:
             self._tenant(tx, "alpha", "held", 101)
             self._tenant(tx, "beta", "foreign", 102)
             self._share(tx)
+            self._share_image(tx)
             operation = begin(
                 tx, START, "create-disk", project_id=ProjectId(self.ids["alpha"]), arguments={"disk_id": str(new_id())}
             )
@@ -298,6 +300,16 @@ class Site:
         (place / "files").mkdir(parents=True)
         for name in ("content", "files/vmlinuz", "files/initrd"):
             (place / name).write_bytes(GOLDEN)
+
+    def _share_image(self, tx: Transaction) -> None:
+        """Offer beta's image to alpha."""
+        grant = ImageGrant(
+            id=ImageGrantId(self._new("image_grant")),
+            image_id=ImageId(self.ids["image:beta"]),
+            project_id=ProjectId(self.ids["alpha"]),
+            created_at=START,
+        )
+        tx.image_grants.add(grant)
 
     def _share(self, tx: Transaction) -> None:
         """Make a network that alpha shares with beta, one of the site's that is offered to alpha, and a public one."""

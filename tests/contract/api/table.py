@@ -338,6 +338,26 @@ TABLE = (
     Row("DELETE /v1/images/{image}", "/v1/images/alpha-new", members(202)),
     Row("PUT /v1/images/{image}/content", "/v1/images/alpha-new/content", members(204), content=b"golden" * 1000),
     Row("GET /v1/images/{image}/upload", "/v1/images/alpha-new/upload", members(200)),
+    Row("GET /v1/image-grants", "/v1/image-grants", EVERY_PERSON),
+    Row("GET /v1/image-grants", "/v1/image-grants?project=alpha", (200, 200, 404, 404, 200, 403, 200, 200)),
+    Row(
+        "POST /v1/images/{image}/grants",
+        "/v1/images/alpha-image/grants",
+        members(201),
+        body={"grantee": "{empty}"},
+    ),
+    Row(
+        "POST /v1/image-grants/{grant}/accept",
+        "/v1/image-grants/{image_grant}/accept",
+        (403, 200, 403, 404, 200, 404, 403, 200),
+        note="beta's offer to alpha",
+    ),
+    Row(
+        "DELETE /v1/image-grants/{grant}",
+        "/v1/image-grants/{image_grant}",
+        (403, 204, 204, 404, 204, 404, 403, 204),
+        note="from either side",
+    ),
     Row("PUT /v1/images/{image}/files/{name}", "/v1/images/alpha-new/files/initrd", members(204), content=b"x"),
     Row("POST /v1/images/{image}/seal", "/v1/images/alpha-new/seal", members(202)),
     # disks

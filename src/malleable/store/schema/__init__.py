@@ -17,7 +17,7 @@ from malleable.store.schema.operations import (
     steps,
 )
 from malleable.store.schema.people import idempotency, memberships, projects, site, tokens, users
-from malleable.store.schema.storage import disks, images, snapshots, targets
+from malleable.store.schema.storage import disks, image_grants, images, snapshots, targets
 
 __all__ = [
     "ACTIVE",
@@ -30,6 +30,7 @@ __all__ = [
     "gateways",
     "grants",
     "idempotency",
+    "image_grants",
     "images",
     "memberships",
     "metadata",

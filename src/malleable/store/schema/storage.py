@@ -1,6 +1,6 @@
 """Images, disks, snapshots and the targets that export disks."""
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, Table, UniqueConstraint
 
 from malleable.domain.disks import DiskState, DiskUse, SnapshotState, TargetState
 from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
@@ -33,6 +33,18 @@ images = Table(
     info={"noun": "image"},
 )
 unique_where("uq_images_name_golden", images, "name", "project_id IS NULL")
+
+image_grants = Table(
+    "image_grants",
+    metadata,
+    identity(),
+    Column("image_id", Id, ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("is_accepted", Boolean, nullable=False),
+    created(),
+    UniqueConstraint("image_id", "project_id"),
+    info={"noun": "image grant"},
+)
 
 disks = Table(
     "disks",

@@ -1,6 +1,6 @@
 """Images, disks, snapshots and the targets that export disks."""
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, Table, Text, UniqueConstraint
 
 from malleable.store.migrations.initial.columns import ID, OBJECT, created, identity, metadata, to, unique_where, words
 
@@ -28,6 +28,17 @@ images = Table(
     UniqueConstraint("project_id", "name"),
 )
 unique_where("uq_images_name_golden", images, "name", "project_id IS NULL")
+
+image_grants = Table(
+    "image_grants",
+    metadata,
+    identity(),
+    Column("image_id", ID, ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", ID, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("is_accepted", Boolean, nullable=False),
+    created(),
+    UniqueConstraint("image_id", "project_id"),
+)
 
 disks = Table(
     "disks",
