@@ -95,6 +95,7 @@ def _network(desired: Desired) -> DesiredNetwork:
         vid=network.vid,
         cidr=network.cidr,
         gateway_address=gateway_address(network.cidr),
+        mtu=network.mtu,
         boots=tuple(_boot(intent) for intent in desired.intents),
         hosts=tuple(DesiredHost(mac=h.mac, address=h.address, hostname=h.hostname) for h in desired.hosts),
     )

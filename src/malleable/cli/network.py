@@ -64,6 +64,7 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "served": served(found),
         "subnet": f"{found.cidr}, gateway {found.gateway_address}",
         "vlan": str(found.vid or ""),
+        "mtu": str(found.mtu),
         "fabric": found.fabric,
         "age": age(found.created_at, session.now()),
         "id": str(found.id),
@@ -86,6 +87,7 @@ def network_create(
     ),
     fabric: Annotated[str, typer.Option(help="Whose switches carry it.")] = "default",
     kind: Annotated[NetworkKind, typer.Option(help="Kinds other than tenant are the admins'.")] = NetworkKind.TENANT,
+    mtu: Annotated[int, typer.Option(metavar="BYTES", help="Largest packet; switches and NICs must know it.")] = 1500,
     vlan: Annotated[
         int | None, typer.Option(metavar="VLAN", help="Of kind provider: a VLAN that is there, outside the pool.")
     ] = None,
@@ -106,6 +108,7 @@ def network_create(
         cidr=cidr,
         fabric=fabric,
         kind=kind,
+        mtu=mtu,
         vlan=vlan,
         public=public,
         serve=serve,

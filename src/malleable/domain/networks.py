@@ -12,6 +12,8 @@ from malleable.domain.ids import AttachmentId, GrantId, NetworkId, NicId, Projec
 VLAN_MIN, VLAN_MAX = 1, 4094
 #: The gateway takes the first host address; reservations begin here, so a plan can grow fixed services.
 FIRST_LEASE_OFFSET = 10
+#: IPv6 asks for the least; more than the most is beyond what switches of any make forward.
+MTU_MIN, MTU_MAX, MTU_USUAL = 1280, 9216, 1500
 
 
 class NetworkState(StrEnum):
@@ -52,6 +54,7 @@ class Network:
     fabric: str
     vid: int  #: its VLAN on the fabric
     cidr: str  #: IPv4 plan; plans of two networks may overlap
+    mtu: int = MTU_USUAL  #: bytes of an IP packet
     is_public: bool = False  #: every project may attach its nodes
     has_service: bool = True  #: our gateway serves it; else its addresses are somebody else's, and nothing boots there
     state: NetworkState = NetworkState.ACTIVE
@@ -112,6 +115,13 @@ def parse_vid(raw: int) -> int:
     """Accept a VLAN id from 1 to 4094. Errors: Invalid."""
     if not VLAN_MIN <= raw <= VLAN_MAX:
         raise Invalid(f"VLAN {raw} cannot be used.", fix=f"Use a VLAN id from {VLAN_MIN} to {VLAN_MAX}.")
+    return raw
+
+
+def parse_mtu(raw: int) -> int:
+    """Accept an MTU from 1280 to 9216. Errors: Invalid."""
+    if not MTU_MIN <= raw <= MTU_MAX:
+        raise Invalid(f"An MTU of {raw} cannot be used.", fix=f"Use {MTU_MIN} to {MTU_MAX}; {MTU_USUAL} is usual.")
     return raw
 
 

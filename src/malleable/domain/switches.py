@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from malleable.domain.ids import SwitchId, SwitchPortId
+from malleable.domain.networks import MTU_MAX
 from malleable.domain.secrets import Secret
 
 
@@ -24,6 +25,12 @@ class Switch:
     created_at: datetime
 
 
+def mtu_limit(switch: Switch) -> int:
+    """Say the largest MTU that a switch forwards: its setting "mtu", as its operator gave it; else the usual 9216."""
+    told = switch.settings.get("mtu", "")
+    return int(told) if told.isdecimal() else MTU_MAX
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
     """What the machine at a port may not pretend: to be another machine, the gateway, or a DHCP server or a router."""
@@ -38,6 +45,7 @@ class PortConfig:
 
     native_vid: int | None = None
     tagged_vids: frozenset[int] = frozenset()
+    mtu: int | None = None  #: None: whatever the port has, which is enough for 1500
     guard: Guard | None = None  #: None: the machine may send what it likes; a shut port needs none
 
     @property

@@ -54,7 +54,8 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
         "quiet-ra",
         # no last address: with one dnsmasq advertises DHCPv6 as well, and iPXE asks for it for 16 s (measured)
         f"dhcp-range={layout.ula},ra-only,64",
-        f"ra-param={layout.interface},0,0",
+        f"ra-param={layout.interface},mtu:{plan.mtu},0,0",
+        f"dhcp-option=option:mtu,{plan.mtu}",
         # no-pxedhcp: saves iPXE's 2 s wait for a ProxyDHCP offer
         "dhcp-option=encap:175,176,1b",
         *_boot_options(plan.gateway_address, layout.run_dir),

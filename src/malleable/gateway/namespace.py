@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from malleable.domain.errors import Unavailable
+from malleable.domain.networks import MTU_USUAL
 from malleable.gateway import command, process
 from malleable.gateway.layout import NAMESPACES
 
@@ -29,9 +30,9 @@ def ensure(namespace: str) -> None:
     within(namespace, _forbid_forwarding)
 
 
-def configure(namespace: str, interface: str, addresses: list[str]) -> None:
+def configure(namespace: str, interface: str, addresses: list[str], *, mtu: int = MTU_USUAL) -> None:
     """Bring ``interface`` and the loopback up and give the interface its addresses (with prefix); idempotent."""
-    lines = ["link set lo up", f"link set {interface} up"]
+    lines = ["link set lo up", f"link set {interface} up mtu {mtu}"]
     # nodad: dnsmasq must be able to use the address at once.
     lines += [f"addr replace {a} dev {interface}" + (" nodad" if ":" in a else "") for a in addresses]
     command.run(["ip", "-n", namespace, "-batch", "-"], text="\n".join(lines) + "\n")

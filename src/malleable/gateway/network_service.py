@@ -17,6 +17,9 @@ from malleable.gateway.portal import Portal
 from malleable.gateway.settings import GatewaySettings
 
 HTTP_PORT = 80
+#: Open vSwitch's userspace datapath takes no larger packet from a device in another namespace (measured, 3.1): nodes
+#: send each other whole large packets, and agree with the gateway, by TCP or in fragments, on these.
+GATEWAY_MTU_MAX = 1500
 #: Where EC2's clients ask; nodes reach it by their default route.
 EC2_ADDRESS = "169.254.169.254/32"
 
@@ -88,7 +91,8 @@ class NetworkService:
         addresses = [f"{plan.gateway_address}/{prefix}", EC2_ADDRESS]
         if Path("/proc/sys/net/ipv6").exists():
             addresses.append(f"{layout.ula}/64")
-        namespace.configure(layout.namespace, layout.interface, addresses)
+        mtu = min(plan.mtu, GATEWAY_MTU_MAX)
+        namespace.configure(layout.namespace, layout.interface, addresses, mtu=mtu)
         self._index = namespace.interface_index(layout.namespace, layout.interface)
         if self._settings.storage is not None:
             storage_leg.ensure(self._settings.storage, layout, self._uplink, plan.vid, plan.cidr)

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from malleable.domain.errors import Invalid, Malformed
 from malleable.domain.ids import BootId, ImageId, NetworkId
 from malleable.domain.images import BootWay
-from malleable.domain.networks import NetworkState, parse_cidr, parse_vid
+from malleable.domain.networks import MTU_USUAL, NetworkState, parse_cidr, parse_mtu, parse_vid
 from malleable.domain.nodes import parse_mac
 from malleable.domain.secrets import Secret
 from malleable.wire.gateway import DesiredBoot, DesiredDisk, DesiredHost, DesiredNetwork
@@ -92,6 +92,7 @@ class NetworkPlan:
     vid: int
     cidr: str
     gateway_address: str
+    mtu: int = MTU_USUAL
     reservations: tuple[Reservation, ...] = ()
     boots: tuple[BootPlan, ...] = ()
     #: boots that cannot be served, with the reason: one bad intent must not take the others' down
@@ -124,6 +125,7 @@ def parse_network(told: DesiredNetwork) -> NetworkPlan:
             vid=parse_vid(told.vid),
             cidr=str(plan),
             gateway_address=_address(told.gateway_address, plan),
+            mtu=parse_mtu(told.mtu),
             reservations=hosts,
         )
         _refuse_twins(network)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import NetworkId, ProjectId, new_id, parse_id
-from malleable.domain.networks import GrantState, Network, NetworkKind, parse_vid
+from malleable.domain.networks import MTU_USUAL, GrantState, Network, NetworkKind, parse_mtu, parse_vid
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
+from malleable.domain.switches import mtu_limit
 from malleable.services.authorization import Reach, may, not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import (
@@ -36,6 +37,7 @@ class NetworkWish:
     cidr: str
     fabric: str
     kind: NetworkKind
+    mtu: int = MTU_USUAL
     vid: int | None = None  #: a VLAN that is there already, outside the pool; None takes one of the pool
     is_public: bool = False
     has_service: bool | None = None  #: None: not on a given VLAN, where somebody else may answer DHCP
@@ -85,6 +87,7 @@ class Networks:
                 fabric=wish.fabric,
                 vid=vlan,
                 cidr=wish.cidr,
+                mtu=_mtu(tx, wish),
                 is_public=wish.is_public,
                 has_service=wish.vid is None if wish.has_service is None else wish.has_service,
                 created_at=now,
@@ -200,6 +203,18 @@ def _named(tx: Transaction, caller: Caller, name: str, project: str | None) -> N
     if len(own_first) > 1:
         raise ambiguous(tx, name, own_first)
     return own_first[0] if own_first else None
+
+
+def _mtu(tx: Transaction, wish: NetworkWish) -> int:
+    """Accept an MTU that some switch of the fabric forwards. Errors: Invalid."""
+    limits = [mtu_limit(switch) for switch in tx.switches.list(fabric=wish.fabric)]
+    if limits and parse_mtu(wish.mtu) > max(limits):
+        raise Invalid(
+            f"No switch of fabric {wish.fabric} forwards packets of {wish.mtu} bytes.",
+            code="mtu-too-large",
+            fix=f"Use an MTU of at most {max(limits)}.",
+        )
+    return parse_mtu(wish.mtu)
 
 
 def _given(tx: Transaction, fabric: str, vid: int) -> int:

@@ -158,6 +158,8 @@ class PortConfigJson(_OverJson):
         if value is None:
             return None
         plain: dict[str, object] = {"native": value.native_vid, "tagged": sorted(value.tagged_vids)}
+        if value.mtu is not None:
+            plain["mtu"] = value.mtu
         if value.guard is not None:
             plain["guard"] = {"macs": sorted(value.guard.macs), "gateways": sorted(value.guard.gateways)}
         return plain
@@ -167,7 +169,8 @@ class PortConfigJson(_OverJson):
             return None
         told = value.get("guard")
         guard = Guard(macs=frozenset(told["macs"]), gateways=frozenset(told["gateways"])) if told else None
-        return PortConfig(native_vid=value["native"], tagged_vids=frozenset(value["tagged"]), guard=guard)
+        tagged = frozenset(value["tagged"])
+        return PortConfig(native_vid=value["native"], tagged_vids=tagged, mtu=value.get("mtu"), guard=guard)
 
 
 class QuotaJson(_OverJson):

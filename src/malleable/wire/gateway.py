@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from malleable.domain.images import BootWay
-from malleable.domain.networks import NetworkState
+from malleable.domain.networks import MTU_USUAL, NetworkState
 from malleable.wire.shapes import MAX_COUNT, Answer, Line, Request
 
 
@@ -74,6 +74,7 @@ class DesiredNetwork(Answer):
     vid: int
     cidr: str
     gateway_address: str
+    mtu: int = MTU_USUAL
     boots: tuple[DesiredBoot, ...]
     hosts: tuple[DesiredHost, ...]
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from malleable.domain.networks import AttachmentState, Channel, GrantState, NetworkKind, NetworkState
+from malleable.domain.networks import MTU_USUAL, AttachmentState, Channel, GrantState, NetworkKind, NetworkState
 from malleable.wire.shapes import Answer, Cidr, Name, Open, Ref, Request
 
 
@@ -15,6 +15,7 @@ class NetworkRequest(Request):
     cidr: Cidr = "10.0.0.0/24"
     fabric: Name = "default"
     kind: NetworkKind = NetworkKind.TENANT
+    mtu: int = MTU_USUAL
     vlan: int | None = None  #: of kind provider: a VLAN that is there already, outside the pool
     public: bool = False  #: of kind provider: every project may attach its nodes
     serve: bool | None = None  #: of kind provider: whether the gateway serves it; null: unless a VLAN is given
@@ -35,6 +36,7 @@ class NetworkView(Answer):
     vid: int | None = None
     cidr: Open[str]
     gateway_address: Open[str]
+    mtu: Open[int]
     is_public: Open[bool]
     has_service: Open[bool]  #: false: nothing of ours answers there, and nothing boots
     state: Open[NetworkState]

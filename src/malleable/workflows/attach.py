@@ -19,7 +19,7 @@ from malleable.domain.networks import (
 from malleable.domain.nodes import Nic, Node, NodeState
 from malleable.domain.operations import ACTIVE_STATES, Operation
 from malleable.domain.store import Transaction
-from malleable.domain.switches import SwitchPort
+from malleable.domain.switches import SwitchPort, mtu_limit
 from malleable.workflows import switching
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ending, Workflow
@@ -76,6 +76,13 @@ def check_connection(tx: Transaction, wish: Connection) -> SwitchPort:
             f"NIC {nic.name} is wired to fabric {switch.fabric}, network {network.name} lives on {network.fabric}.",
             code="other-fabric",
             fix="Use a network of the same fabric.",
+        )
+    if network.mtu > mtu_limit(switch):
+        raise Conflict(
+            f"The switch of NIC {nic.name} forwards packets of at most {mtu_limit(switch)} bytes, "
+            f"network {network.name} has {network.mtu}.",
+            code="mtu-too-large",
+            fix="Use a network with a smaller MTU, or another node.",
         )
     return port
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from malleable.domain.errors import Conflict, Malformed, Public
 from malleable.domain.ids import AttachmentId, NicId, NodeId
-from malleable.domain.networks import Attachment, AttachmentState, Channel, gateway_address
+from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel, gateway_address
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
@@ -26,10 +26,12 @@ def wanted_of(tx: Transaction, nic_id: NicId) -> PortConfig:
     """Say what a NIC's port shall carry: the networks of its attachments that are not on their way out."""
     live = [AttachmentState.ATTACHING, AttachmentState.ATTACHED]
     attachments = tx.attachments.list(nic_id=nic_id, state=live)
-    vids = {n.id: n.vid for n in tx.networks.list(id=[a.network_id for a in attachments])} if attachments else {}
+    networks = tx.networks.list(id=[a.network_id for a in attachments]) if attachments else ()
+    vids, mtu = {n.id: n.vid for n in networks}, max((n.mtu for n in networks), default=MTU_USUAL)
     native = [vids[a.network_id] for a in attachments if a.channel is Channel.NATIVE]
     tagged = frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED)
-    return PortConfig(native_vid=native[0] if native else None, tagged_vids=tagged)
+    is_usual = mtu <= MTU_USUAL
+    return PortConfig(native_vid=native[0] if native else None, tagged_vids=tagged, mtu=None if is_usual else mtu)
 
 
 def guard_of(tx: Transaction, nic_id: NicId) -> Guard:
@@ -124,7 +126,8 @@ def _tell(config: PortConfig | None) -> str:
         return "shut"
     tagged = f" tagged {sorted(config.tagged_vids)}" if config.tagged_vids else ""
     guarded = "" if config.guard is None else f", guarded as {' '.join(sorted(config.guard.macs))}"
-    return f"VLAN {config.native_vid}{tagged}{guarded}"
+    mtu = f", MTU {config.mtu}" if config.mtu is not None else ""
+    return f"VLAN {config.native_vid}{tagged}{mtu}{guarded}"
 
 
 def settled(ports: Iterable[SwitchPort], proven: Mapping[UUID, PortConfig], now: datetime) -> Write:

@@ -166,6 +166,8 @@ NEW = {"name": "office", "kind": "provider"}
         ({"name": "mine", "project": "alpha", "vlan": 4000}, (422, "provider-only")),
         ({"name": "mine", "project": "alpha", "public": True}, (422, "provider-only")),
         ({"name": "mine", "project": "alpha", "serve": False}, (422, "provider-only")),
+        ({"name": "mine", "project": "alpha", "mtu": 1279}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "mtu": 9217}, (422, "invalid")),
     ],
 )
 def test_what_provider_networks_cannot_be(small_site: Site, body: object, expected: tuple[int, str]) -> None:
@@ -186,6 +188,26 @@ def test_a_vlan_that_is_there_is_not_served_unless_asked(small_site: Site) -> No
         break
     with small_site.store.reading() as tx:
         assert tx.networks.find(name="office") is None, "no gateway is waited for that never had it"
+
+
+def test_packets_are_no_larger_than_the_switch_forwards(small_site: Site) -> None:
+    jumbo = small_site.post("member", "/v1/networks", {"name": "jumbo", "project": "alpha", "mtu": 9000}).json()
+    told = small_site.get("gateway", "/v1/gateway/desired").json()["networks"]
+    assert [network["mtu"] for network in told if network["id"] == jumbo["id"]] == [9000]
+    with small_site.store.transaction() as tx:
+        tx.switches.change(small_site.ids["switch"], settings={"mtu": "2000"})
+    body = {"node": "held", "network": jumbo["id"], "channel": "tagged"}
+    assert _codes(small_site, "member", "POST", "/v1/attachments", body) == (409, "mtu-too-large")
+    again = {"name": "more", "project": "alpha", "mtu": 9000}
+    assert _codes(small_site, "member", "POST", "/v1/networks", again) == (422, "mtu-too-large")
+    with small_site.store.transaction() as tx:
+        tx.switches.change(small_site.ids["switch"], settings={})
+    assert _codes(small_site, "member", "POST", "/v1/attachments", body) == (202, "")
+    for _ in Room(small_site).work():
+        pass
+    carried = small_site.switches.carried("sim://tor1", "p3")
+    assert carried is not None
+    assert (carried.native_vid, carried.mtu) == (101, 9000), "the port takes the largest of its networks"
 
 
 def test_a_vlan_set_by_hand_does_not_enter_the_pool(small_site: Site) -> None:

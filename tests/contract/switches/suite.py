@@ -15,6 +15,7 @@ HYBRID = PortConfig(native_vid=101, tagged_vids=frozenset({201}))
 GUARD = Guard(macs=frozenset({"52:54:00:00:00:01", "52:54:00:00:00:02"}), gateways=frozenset({"10.0.0.1", "fd00::1"}))
 GUARDED = replace(HYBRID, guard=GUARD)
 GUARDED_OTHERWISE = PortConfig(native_vid=101, guard=replace(GUARD, gateways=frozenset()))
+JUMBO = PortConfig(native_vid=101, tagged_vids=frozenset({201}), mtu=9000)
 EDGES = PortConfig(native_vid=1, tagged_vids=frozenset({4094}))
 
 
@@ -24,7 +25,7 @@ def answers_and_names_its_ports(bench: Bench) -> None:
 
 
 def carries_exactly_what_is_wanted(bench: Bench) -> None:
-    for config in (ACCESS, TRUNK, HYBRID, EDGES, SHUT, HYBRID, ACCESS, SHUT):
+    for config in (ACCESS, TRUNK, JUMBO, HYBRID, EDGES, SHUT, JUMBO, ACCESS, SHUT):
         bench.driver.apply(bench.switch, {"n1": config})
         assert bench.driver.read(bench.switch, ["n1"]) == {"n1": config}
 

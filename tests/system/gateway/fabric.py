@@ -19,7 +19,7 @@ UDHCPC = """#!/bin/sh
 [ "$1" = bound ] || [ "$1" = renew ] || exit 0
 ip addr replace "$ip/$mask" dev "$interface"
 ip route replace default via "$router"
-echo "$ip $boot_file$bootfile $siaddr $hostname" >"$LEASE"
+echo "$ip $boot_file$bootfile $siaddr $hostname${mtu:+ $mtu}" >"$LEASE"
 """
 
 
@@ -132,6 +132,12 @@ class Fabric:
         run("ip", "-n", self.room, "link", "set", device, "up")
         database = f"--db=unix:{self.directory}/db.sock"
         run("ovs-vsctl", database, "--timeout=10", "--may-exist", "add-port", BRIDGE, device, f"tag={vid}")
+
+    def widen(self, name: str, mtu: int) -> None:
+        """Let a probe and its port pass larger packets, as a node's system and the switch driver do."""
+        database = f"--db=unix:{self.directory}/db.sock"
+        run("ovs-vsctl", database, "--timeout=10", "set", "interface", f"p{name}", f"mtu_request={mtu}")
+        run("ip", "-n", f"{self.room}{name}", "link", "set", "eth0", "mtu", str(mtu))
 
     def unplug_probe(self, probe: Probe) -> None:
         run("ip", "netns", "del", probe.namespace)

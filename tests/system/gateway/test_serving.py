@@ -99,6 +99,17 @@ def test_each_kind_of_firmware_is_told_its_own_loader(bench: GatewayBench, asks:
     assert bench.fabric.probe("a", MAC_A, 101).dhcp("-O", "bootfile", *asks)[1] == loader
 
 
+def test_large_packets_are_told_and_answered(bench: GatewayBench) -> None:
+    bench.serve(network(vid=101, mtu=9000, hosts=[host(MAC_A, ADDRESS), host(MAC_B, "10.0.0.11")]))
+    nodes = {name: bench.fabric.probe(name, mac, 101) for name, mac in (("a", MAC_A), ("b", MAC_B))}
+    for name, node in nodes.items():
+        bench.fabric.widen(name, 9000)
+        assert node.dhcp("-O", "mtu")[-1] == "9000"
+    large = ("ping", "-c", "1", "-W", "2", "-s", str(9000 - 28))
+    assert " 1 received" in inside(nodes["a"].namespace, *large, "-M", "do", "10.0.0.11", check=False)
+    assert " 1 received" in inside(nodes["a"].namespace, *large, "10.0.0.1", check=False), "the gateway in fragments"
+
+
 def test_routers_are_advertised_and_dhcpv6_is_not(bench: GatewayBench) -> None:
     """IPXE would wait for an answer by DHCPv6 that never comes."""
     layout = bench.layout(bench.serve(network(vid=101)))

@@ -32,7 +32,7 @@ VIDS = range(1, 4095)
 OUTSIDE_TYPES = ("", "system", "tap", "afxdp", "dpdk", "dpdkvhostuser", "dpdkvhostuserclient")
 
 _PORT_COLUMNS = ("_uuid", "name", "interfaces", "tag", "trunks", "vlan_mode", "protected", "external_ids")
-_INTERFACE_COLUMNS = ("_uuid", "name", "ofport", "error")
+_INTERFACE_COLUMNS = ("_uuid", "name", "ofport", "error", "mtu", "mtu_request")
 
 
 class OvsSwitches:
@@ -86,7 +86,7 @@ class OvsSwitches:
         A guard is there before its VLANs, and goes after them.
         Errors: also Refused with code "bad-vlan" for VLAN ids outside 1-4094, or tagged and native at once.
         """
-        rows = {name: _row(name, config) for name, config in wanted.items()}
+        rows = {name: row_of(name, config) for name, config in wanted.items()}
         if not self.can_guard(switch) and any(config.guard for config in wanted.values()):
             raise Refused(f"Switch {switch.name} cannot guard its ports.", code="no-guard")
         with self._open(switch) as ovsdb:
@@ -116,8 +116,9 @@ class OvsSwitches:
         seen: dict[str, PortConfig] = {}
         wrong: dict[str, str] = {}
         for name in names:
-            told = _interface_fault(found[name], interfaces[name]) or _told(found[name])
+            told = interface_fault(found[name], interfaces[name]) or told_by(found[name])
             if isinstance(told, PortConfig):
+                told = replace(told, mtu=_mtu(interfaces[name]))
                 told = _guarded(told, found[name], _ofport(interfaces[name]), rules)
             if isinstance(told, str):
                 wrong[name] = told
@@ -186,7 +187,7 @@ def _find(ovsdb: Ovsdb, switch: Switch, names: Iterable[str]) -> Mapping[str, Ro
     return found
 
 
-def _row(name: str, config: PortConfig) -> Row:
+def row_of(name: str, config: PortConfig) -> Row:
     """Write a configuration as columns of table Port. Errors: Refused."""
     native, tagged = config.native_vid, sorted(config.tagged_vids)
     if any(vid not in VIDS for vid in _vids(config)) or native in tagged:
@@ -214,7 +215,13 @@ def _update(port: Row, row: Row, config: PortConfig) -> tuple[Operation, ...]:
     mutations: list[object] = [["external_ids", "delete", to_set([CLAIM])]]
     if config.guard is not None:
         mutations.append(["external_ids", "insert", ["map", [[CLAIM, claim_of(config.guard)]]]])
-    return {"op": "update", **at, "row": row}, {"op": "mutate", **at, "mutations": mutations}
+    device = {
+        "op": "update",
+        "table": "Interface",
+        "where": [["name", "==", port["name"]]],
+        "row": {"mtu_request": to_set([] if config.mtu is None else [config.mtu])},
+    }
+    return {"op": "update", **at, "row": row}, {"op": "mutate", **at, "mutations": mutations}, device
 
 
 def _guarded(config: PortConfig, port: Row, ofport: int, rules: Rules) -> PortConfig | str:
@@ -237,7 +244,7 @@ def _ofport(interfaces: Sequence[Row]) -> int:
     return max(0, int(numbers[0])) if numbers else 0
 
 
-def _told(port: Row) -> PortConfig | str:
+def told_by(port: Row) -> PortConfig | str:
     """Read what columns of table Port mean in the data path; words when no PortConfig can tell it."""
     tag, trunks = members(port["tag"]), frozenset(members(port["trunks"]))
     # Without a mode a tag makes an access port, and anything else a trunk.
@@ -265,7 +272,13 @@ def _vids(config: PortConfig) -> frozenset[int]:
     return config.tagged_vids | frozenset(() if config.native_vid is None else (config.native_vid,))
 
 
-def _interface_fault(port: Row, interfaces: Sequence[Mapping[str, Any]]) -> str:
+def _mtu(interfaces: Sequence[Row]) -> int | None:
+    """Return what a port's device has where it was asked for something; else it has what it came with."""
+    asked, has = members(interfaces[0]["mtu_request"]), members(interfaces[0]["mtu"])
+    return int(has[0]) if asked and has else None
+
+
+def interface_fault(port: Row, interfaces: Sequence[Mapping[str, Any]]) -> str:
     """Say why a port is not in the data path; "" when it is."""
     own = set(members(port["interfaces"]))
     if len(interfaces) != 1 or own != {members(interfaces[0]["_uuid"])[0]}:

@@ -62,6 +62,7 @@ networks = Table(
     words("fabric"),
     Column("vid", Integer, nullable=False),
     words("cidr"),
+    Column("mtu", Integer, nullable=False),
     Column("is_public", Boolean, nullable=False),
     Column("has_service", Boolean, nullable=False),
     Column("state", EnumText(NetworkState), nullable=False),
