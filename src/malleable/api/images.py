@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Query
@@ -16,7 +17,15 @@ from malleable.domain.errors import Invalid
 from malleable.domain.images import Image
 from malleable.services.images import FetchWish, ImageWish, Upload
 from malleable.services.parts import Shown
-from malleable.wire.images import FetchRequest, ImageRequest, ImageView, UploadView
+from malleable.wire.images import (
+    BranchView,
+    FetchRequest,
+    ImageNameRequest,
+    ImageRequest,
+    ImageTreeView,
+    ImageView,
+    UploadView,
+)
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import MAX_BYTES, Listing
 
@@ -119,6 +128,23 @@ def image_get(request: Request, image: str, project: RefQuery = None) -> Respons
     """Read an image."""
     call = call_of(request)
     return ok(image_view(call.services.images.image_get(call.caller, image, project=project)), call)
+
+
+@routes.put("/{image}/name", response_model=ImageView)
+def image_rename(request: Request, image: str, body: ImageNameRequest, project: RefQuery = None) -> Response:
+    """Give an image another name."""
+    call = call_of(request)
+    return ok(image_view(call.services.images.image_rename(call.caller, image, name=body.name, project=project)), call)
+
+
+@routes.get("/{image}/tree", response_model=ImageTreeView)
+def image_tree(request: Request, image: str, project: RefQuery = None, measure: bool = False) -> Response:
+    """Read what came of an image; measured it takes longer, and tells how much each shares with nothing."""
+    call = call_of(request)
+    trees = call.services.image_trees
+    tree = trees.image_tree(call.caller, image, project=project, is_measured=measure)
+    branches = tuple(BranchView(**{field.name: getattr(b, field.name) for field in fields(b)}) for b in tree.branches)
+    return ok(ImageTreeView(branches=branches, hidden_count=tree.hidden_count, is_cut=tree.is_cut), call)
 
 
 @routes.delete("/{image}", status_code=202, response_model=OperationView)

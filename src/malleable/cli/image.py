@@ -8,8 +8,9 @@ import typer
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
 from malleable.cli.image_share import image_accept, image_share, image_shares, image_unshare
-from malleable.cli.options import ImageArgument, Watch, Yes
-from malleable.cli.output import Column, show_list, show_one
+from malleable.cli.image_tree import image_tree
+from malleable.cli.options import ImageArgument, NewName, Watch, Yes
+from malleable.cli.output import Column, done, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
 from malleable.domain.images import ImageFormat
@@ -29,6 +30,8 @@ def add_to(app: typer.Typer) -> None:
             "import": image_import,
             "export": image_export,
             "delete": image_delete,
+            "rename": image_rename,
+            "tree": image_tree,
             "share": image_share,
             "accept": image_accept,
             "unshare": image_unshare,
@@ -141,6 +144,12 @@ def image_export(
     from malleable.cli.image_export import export
 
     export(session, image, file, image_format)
+
+
+def image_rename(session: Session, image: ImageArgument, name: NewName) -> None:
+    """Give an image another name; its disks go on."""
+    found = session.m2.image_rename(image, name, project=session.project)
+    done(session, found, f"Image {image} is named {found.name} now.")
 
 
 def image_delete(session: Session, image: ImageArgument, yes: Yes = False, watch: Watch = True) -> None:

@@ -10,7 +10,9 @@ from malleable.wire.images import (
     FetchRequest,
     ImageGrantRequest,
     ImageGrantView,
+    ImageNameRequest,
     ImageRequest,
+    ImageTreeView,
     ImageView,
     UploadView,
 )
@@ -57,6 +59,14 @@ class ImageCalls(Connection):
         """Open a sealed image's raw content. Errors: Conflict when it is not sealed."""
         with self.stream(v1("images", image, "content"), {"project": project}) as response:
             yield response.iter_bytes()
+
+    def image_rename(self, image: str, name: str, *, project: str | None = None) -> ImageView:
+        """Give an image another name."""
+        return self.put(v1("images", image, "name"), ImageView, ImageNameRequest(name=name), {"project": project})
+
+    def image_tree(self, image: str, *, project: str | None = None, measure: bool = False) -> ImageTreeView:
+        """Read what came of an image; measuring asks the pool for each thing."""
+        return self.get(v1("images", image, "tree"), ImageTreeView, {"project": project, "measure": measure})
 
     def image_delete(self, image: str, *, project: str | None = None) -> OperationView:
         """Begin to remove an image. Errors: Conflict while disks depend on it."""

@@ -12,6 +12,7 @@ from malleable.services.grants import Grants
 from malleable.services.health import Health
 from malleable.services.idempotency import Idempotency
 from malleable.services.image_grants import ImageGrants
+from malleable.services.image_tree import ImageTrees
 from malleable.services.images import Images
 from malleable.services.networks import Networks
 from malleable.services.nics import Nics
@@ -52,6 +53,7 @@ class Services:
     attachments: Attachments
     images: Images
     image_grants: ImageGrants
+    image_trees: ImageTrees
     disks: Disks
     snapshots: Snapshots
     pool: Pool
@@ -84,6 +86,7 @@ def make_services(parts: Parts) -> Services:
         attachments=Attachments(parts),
         images=Images(parts),
         image_grants=ImageGrants(parts),
+        image_trees=ImageTrees(parts),
         disks=Disks(parts),
         snapshots=Snapshots(parts),
         pool=Pool(parts),

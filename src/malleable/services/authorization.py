@@ -132,6 +132,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "image_unshare": _changes(_A, _M),
         "image_grants": _reads(_A, _R),
         "image_delete": _changes(_A, _M),
+        "image_change": _changes(_A, _M),
         "disk_list": _FILTERED,
         "disk_get": _reads(_A, _R),
         "disk_create": _changes(_A, _M),

@@ -208,6 +208,16 @@ class Images:
             want_within_quota(tx, image.project_id, Holdings(images=1, image_bytes=image.size_bytes))
             return operation
 
+    def image_rename(self, caller: Caller, ref: str, *, name: str, project: str | None = None) -> Shown[Image]:
+        """Give an image another name; its disks go on. Errors: NotFound, Forbidden, Conflict."""
+        with self._parts.store.transaction() as tx:
+            image = find_image(tx, caller, "image_change", ref, project)
+            tx.images.change(image.id, name=name)
+            data = {"image_id": str(image.id), "name": name, "before": image.name}
+            now, actor_id = self._parts.now(), caller.user_id
+            record(tx, now, "image.renamed", project_id=image.project_id, actor_id=actor_id, data=data)
+            return _shown(tx, tx.images.get(image.id))
+
     def image_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to delete an image that no disk was cloned from. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:

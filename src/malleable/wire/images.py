@@ -1,7 +1,7 @@
 """Golden images and projects' own."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -93,3 +93,31 @@ class ImageGrantView(Answer):
     grantee: Open[str]
     is_accepted: Open[bool]
     created_at: Open[datetime]
+
+
+class ImageNameRequest(Request):
+    """An image's new name."""
+
+    name: Name
+
+
+class BranchView(Answer):
+    """A thing in an image's tree."""
+
+    kind: Open[Literal["image", "disk", "snapshot"]]
+    id: Open[UUID]
+    parent_id: Open[UUID | None]  #: what it was made of; null at the root
+    name: Open[str]
+    project: Open[str | None]
+    state: Open[str]
+    size_bytes: Open[int]
+    own_bytes: Open[int | None]  #: that nothing else shares; null: not measured
+    node: Open[str | None]  #: who has it
+
+
+class ImageTreeView(Answer):
+    """An image, first, and all that came of it."""
+
+    branches: Open[tuple[BranchView, ...]]
+    hidden_count: Open[int]  #: of other projects, for whoever may delete the image
+    is_cut: Open[bool]

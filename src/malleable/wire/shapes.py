@@ -75,6 +75,7 @@ class Problem(Answer):
             "nodes",
             "projects",
             "retry_after_s",
+            "snapshots",
             "state",
             "wanted",
         ),

@@ -13,7 +13,7 @@ from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
 from malleable.domain.images import Image, ImageFormat, ImageState
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
 from malleable.domain.projects import Holdings
-from malleable.domain.store import Transaction
+from malleable.domain.store import Page, Rows, Transaction
 from malleable.workflows import presenting
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import begin, reasons, record
@@ -22,6 +22,8 @@ from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
 #: In an upload's folder: what came; and, once it is taken to be sealed, the same below ``TAKEN`` beside the raw disk.
 UPLOAD, FILES, TAKEN, RAW = "content", "files", "taken", "raw"
 
+#: So many of what depends on an image are named.
+NAMED_MAX = 10
 #: What brings images into being.
 MAKERS = ["import-image", "fetch-image", "promote-snapshot"]
 
@@ -124,19 +126,32 @@ def request_delete_image(
     The row goes at once: the database sees to it that no disk is cloned from bytes on their way out.
     Errors: Conflict, naming how many disks depend on it.
     """
-    children = tx.disks.count(image_id=image.id)
-    if children:
-        raise Conflict(
-            f"{children} disk(s) depend on image {image.name}.", code="image-in-use", fix="Delete these disks first."
-        )
-    snapshots = tx.snapshots.count(image_id=image.id)
-    if snapshots:
-        fix = "Delete these snapshots first."
-        raise Conflict(f"{snapshots} snapshot(s) depend on image {image.name}.", code="image-in-use", fix=fix)
+    want_childless(tx, image)
     check_unsealing(tx, image)
     tx.images.remove(image.id)
     arguments = {"name": image.name, "image_id": str(image.id), "spool": str(spool)}
     return begin(tx, now, "delete-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
+
+
+def want_childless(tx: Transaction, image: Image) -> None:
+    """Be sure that nothing depends on an image. Errors: Conflict, naming what does, but for other projects' things."""
+    parts, details = list[str](), dict[str, object]()
+    rows: Rows[Disk] | Rows[Snapshot]
+    for noun, rows in (("disk", tx.disks), ("snapshot", tx.snapshots)):
+        if count := rows.count(image_id=image.id):
+            # Only admins delete golden images: they may read all names.
+            whose = {} if image.project_id is None else {"project_id": image.project_id}
+            names = [row.name for row in rows.list(Page(limit=NAMED_MAX), image_id=image.id, **whose)]
+            more = [f"{count - len(names)} more"] if count > len(names) else []
+            parts.append(f"{noun}s {', '.join(names + more)}" if names else f"{count} {noun}(s) of other projects")
+            details[f"{noun}s"] = names
+    if parts:
+        raise Conflict(
+            f"Image {image.name} is still needed by {' and '.join(parts)}.",
+            code="image-in-use",
+            fix=f"Delete these first; `m2 image tree {image.name}` shows them.",
+            details=details,
+        )
 
 
 def request_restore(tx: Transaction, now: datetime, *, network_id: NetworkId) -> Operation:
