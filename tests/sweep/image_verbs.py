@@ -11,7 +11,7 @@ from tests.sweep.world import World
 from malleable.domain.ids import ImageId, NodeId, OperationId, new_id
 from malleable.domain.images import ImageFormat, ImageState
 from malleable.sim.converter import packed
-from malleable.workflows import fetch
+from malleable.workflows import copy, fetch
 
 URL = "https://mirror.example/mine.img?signature=secret"
 
@@ -49,7 +49,43 @@ def _fetch_verb(name: str, upload_format: ImageFormat, digest: str) -> Verb:
     )
 
 
+def _copy(world: World) -> tuple[NodeId, OperationId]:
+    source, now = golden(world), world.clock.now()
+    image = replace(source, id=ImageId(new_id()), name="mine", project_id=world.project_id, state=ImageState.IMPORTING)
+    return begun(world, lambda tx: copy.request(tx, now, source=source, image=image, actor_id=None))
+
+
+def _copied(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        image = tx.images.find(name="mine")
+    assert image is not None
+    assert (image.state, image.sha256) == (ImageState.SEALED, world.digest)
+    _nothing_between(world, {world.image_id, image.id})
+
+
+def _not_copied(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        assert tx.images.count() == 1
+    _nothing_between(world, {world.image_id})
+
+
+def _nothing_between(world: World, images: set[ImageId]) -> None:
+    stored = world.disks.list()
+    assert stored.images == images
+    assert not stored.disks
+    assert not stored.snapshots
+
+
 IMAGE_VERBS = (
+    Verb(
+        name="copy-image",
+        begin=_copy,
+        check=_copied,
+        steps=2,
+        check_undone=_not_copied,
+        can_cancel=True,
+        last_step="tidy",
+    ),
     _fetch_verb("fetch-raw", ImageFormat.RAW, ""),
     _fetch_verb("fetch-qcow2", ImageFormat.QCOW2, "told"),
 )

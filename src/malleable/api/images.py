@@ -20,6 +20,7 @@ from malleable.services.parts import Shown
 from malleable.wire.images import (
     BranchView,
     FetchRequest,
+    ImageCopyRequest,
     ImageNameRequest,
     ImageRequest,
     ImageTreeView,
@@ -128,6 +129,14 @@ def image_get(request: Request, image: str, project: RefQuery = None) -> Respons
     """Read an image."""
     call = call_of(request)
     return ok(image_view(call.services.images.image_get(call.caller, image, project=project)), call)
+
+
+@routes.post("/{image}/copy", status_code=202, response_model=OperationView)
+def image_copy(request: Request, image: str, body: ImageCopyRequest, project: RefQuery = None) -> Response:
+    """Copy an image to a project; ``project`` in the query says whose ``image`` is meant."""
+    call = call_of(request)
+    copied = call.services.images.image_copy(call.caller, image, name=body.name, to=body.project, project=project)
+    return begun(call, copied)
 
 
 @routes.put("/{image}/name", response_model=ImageView)

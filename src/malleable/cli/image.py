@@ -30,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
             "import": image_import,
             "export": image_export,
             "delete": image_delete,
+            "copy": image_copy,
             "rename": image_rename,
             "tree": image_tree,
             "share": image_share,
@@ -144,6 +145,24 @@ def image_export(
     from malleable.cli.image_export import export
 
     export(session, image, file, image_format)
+
+
+def image_copy(
+    session: Session,
+    image: ImageArgument,
+    *,
+    to: Annotated[str | None, typer.Option("--to", metavar="PROJECT", help="Whose the copy shall be.")] = None,
+    golden: Annotated[bool, typer.Option("--golden", help="For everybody; admins only.")] = False,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Else the same.")] = None,
+    watch: Watch = True,
+) -> None:
+    """Make a copy of an image that depends on nothing."""
+    from malleable.wire.images import ImageCopyRequest
+
+    if golden == (to is not None):
+        usage("Whose shall the copy be?", "Give either --to PROJECT, or --golden for everybody's (admins only).")
+    operation = session.m2.image_copy(image, ImageCopyRequest(project=to, name=name), project=session.project)
+    finish(session, operation, is_watching=watch, what=f"copy of image {image}")
 
 
 def image_rename(session: Session, image: ImageArgument, name: NewName) -> None:

@@ -8,6 +8,7 @@ from malleable.client.connection import Connection
 from malleable.client.paths import v1
 from malleable.wire.images import (
     FetchRequest,
+    ImageCopyRequest,
     ImageGrantRequest,
     ImageGrantView,
     ImageNameRequest,
@@ -59,6 +60,10 @@ class ImageCalls(Connection):
         """Open a sealed image's raw content. Errors: Conflict when it is not sealed."""
         with self.stream(v1("images", image, "content"), {"project": project}) as response:
             yield response.iter_bytes()
+
+    def image_copy(self, image: str, request: ImageCopyRequest, *, project: str | None = None) -> OperationView:
+        """Begin to copy an image; ``result.image_id`` names the copy."""
+        return self.post(v1("images", image, "copy"), OperationView, request, {"project": project})
 
     def image_rename(self, image: str, name: str, *, project: str | None = None) -> ImageView:
         """Give an image another name."""

@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from malleable.services.finding import find_project, listed, merged, names_of, s
 from malleable.services.image_finding import find_image, shared_with
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.quotas import want_within_quota
-from malleable.workflows import fetch, storage
+from malleable.workflows import copy, fetch, storage
 from malleable.workflows.requests import record
 
 #: A kernel or initrd; real ones have 10 to 200 MiB.
@@ -205,6 +205,26 @@ class Images:
             operation = fetch.request(tx, now, image=image, url=wish.url, spool=spool, actor_id=actor_id)
             data = {"image_id": str(image.id), "name": image.name, "sha256": image.sha256}
             record(tx, now, "image.created", project_id=image.project_id, actor_id=actor_id, data=data)
+            want_within_quota(tx, image.project_id, Holdings(images=1, image_bytes=image.size_bytes))
+            return operation
+
+    def image_copy(
+        self, caller: Caller, ref: str, *, name: str | None, to: str | None, project: str | None = None
+    ) -> Operation:
+        """Begin to copy a sealed image to a project, or for everybody. Errors: NotFound, Forbidden, Conflict."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            source = find_image(tx, caller, "image_read", ref, project)
+            image = replace(
+                source,
+                id=ImageId(new_id()),
+                name=name or source.name,
+                project_id=self._owner(tx, caller, to),
+                state=ImageState.IMPORTING,
+                parent_id=source.id,
+                created_at=now,
+            )
+            operation = copy.request(tx, now, source=source, image=image, actor_id=caller.user_id)
             want_within_quota(tx, image.project_id, Holdings(images=1, image_bytes=image.size_bytes))
             return operation
 

@@ -101,6 +101,13 @@ class ImageNameRequest(Request):
     name: Name
 
 
+class ImageCopyRequest(Request):
+    """A copy of an image about to be made; without a project it is golden."""
+
+    project: Ref | None = None
+    name: Name | None = None  #: else the same
+
+
 class BranchView(Answer):
     """A thing in an image's tree."""
 

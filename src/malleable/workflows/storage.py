@@ -25,7 +25,9 @@ UPLOAD, FILES, TAKEN, RAW = "content", "files", "taken", "raw"
 #: So many of what depends on an image are named.
 NAMED_MAX = 10
 #: What brings images into being.
-MAKERS = ["import-image", "fetch-image", "promote-snapshot"]
+MAKERS = ["import-image", "fetch-image", "promote-snapshot", "copy-image"]
+#: The argument of an operation that names the image it reads.
+SOURCE = "source_id"
 
 
 def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
@@ -127,6 +129,8 @@ def request_delete_image(
     Errors: Conflict, naming how many disks depend on it.
     """
     want_childless(tx, image)
+    if _active_on(tx, {SOURCE: str(image.id)}, kind="copy-image") is not None:
+        raise Conflict(f"Image {image.name} is being copied.", code="image-in-use", fix="Wait for the copy's end.")
     check_unsealing(tx, image)
     tx.images.remove(image.id)
     arguments = {"name": image.name, "image_id": str(image.id), "spool": str(spool)}

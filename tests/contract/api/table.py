@@ -360,6 +360,13 @@ TABLE = (
     ),
     Row("GET /v1/images/{image}/tree", "/v1/images/alpha-image/tree", READERS),
     Row("GET /v1/images/{image}/tree", "/v1/images/tiny/tree", (200, 200, 200, 200, 200, 404, 200, 200)),
+    Row(
+        "POST /v1/images/{image}/copy",
+        "/v1/images/tiny/copy",
+        members(202, operator=403),
+        body={"project": "alpha", "name": "copied"},
+        note="a golden one, to alpha",
+    ),
     Row("PUT /v1/images/{image}/name", "/v1/images/alpha-image/name", members(200), body={"name": "renamed"}),
     Row("PUT /v1/images/{image}/files/{name}", "/v1/images/alpha-new/files/initrd", members(204), content=b"x"),
     Row("POST /v1/images/{image}/seal", "/v1/images/alpha-new/seal", members(202)),

@@ -1,4 +1,4 @@
-"""What came of an image: its tree, its name, and what keeps it from being deleted."""
+"""What came of an image: its tree, copies, its name, and what keeps it from being deleted."""
 
 from typing import Any
 from uuid import UUID
@@ -116,3 +116,30 @@ def test_an_image_gets_another_name(small_site: Site) -> None:
     taken = small_site.call("member", "PUT", "/v1/images/web/name", json={"name": "alpha-new"})
     assert taken.status_code == 409
     assert small_site.call("member", "PUT", "/v1/images/web/name", json={"name": "../x"}).status_code == 422
+
+
+def test_a_copy_is_an_image_of_its_own(small_site: Site) -> None:
+    begun = small_site.post("member", "/v1/images/alpha-image/copy", {"project": "alpha", "name": "again"})
+    assert begun.status_code == 202
+    copied = small_site.get("member", "/v1/images/again").json()
+    assert (copied["state"], copied["project"], copied["kernel"]) == ("importing", "alpha", "vmlinuz")
+    taken = small_site.post("member", "/v1/images/alpha-image/copy", {"project": "alpha"})
+    assert taken.status_code == 409
+    assert small_site.post("member", "/v1/images/again/copy", {"project": "alpha", "name": "x"}).status_code == 409
+
+
+def test_an_image_is_copied_where_one_may_make_some(small_site: Site) -> None:
+    to_beta = {"project": "beta", "name": "tiny-too"}
+    assert small_site.post("other", "/v1/images/tiny/copy", to_beta).status_code == 202
+    assert small_site.post("member", "/v1/images/tiny/copy", {"project": "beta"}).status_code == 404
+    assert small_site.post("member", "/v1/images/alpha-image/copy", {}).status_code == 403
+    assert small_site.post("admin", "/v1/images/alpha-image/copy", {}).status_code == 202
+
+
+def test_what_is_being_copied_is_not_deleted(small_site: Site) -> None:
+    with small_site.store.transaction() as tx:
+        small_site.image(tx, "lone", "image:lone", "alpha")
+    body = {"project": "alpha", "name": "again"}
+    assert small_site.post("member", "/v1/images/lone/copy", body).status_code == 202
+    refused = small_site.call("member", "DELETE", "/v1/images/lone")
+    assert (refused.status_code, refused.json()["code"]) == (409, "image-in-use")

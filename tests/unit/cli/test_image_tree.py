@@ -1,6 +1,6 @@
-"""m2 image tree and rename."""
+"""m2 image tree and copy."""
 
-from tests.unit.cli.desk import Desk, id_of
+from tests.unit.cli.desk import Desk, id_of, operation
 
 from malleable.wire.images import BranchView
 
@@ -30,4 +30,15 @@ def test_a_tree_is_drawn_whatever_its_order(desk: Desk) -> None:
     ]
     assert "2 more of other projects" in ran.err
     assert desk.requests[-1].url.params["measure"] == "true"
-    assert len(desk.m2("image", "tree", "tiny", "--json").json["branches"]) == 4
+    assert '"hidden_count": 2' in desk.m2("image", "tree", "tiny", "--json").out
+
+
+def test_an_image_is_copied_to_a_project(desk: Desk) -> None:
+    desk.answers |= {
+        "POST /v1/images/tiny/copy": operation("pending", kind="copy-image", node=None),
+        f"GET /v1/operations/{id_of(77)}": operation(kind="copy-image", node=None),
+    }
+    assert "copy of image tiny done" in desk.m2("image", "copy", "tiny", "--to", "bob", "--name", "mine").out
+    assert desk.sent("POST /v1/images/tiny/copy") == {"project": "bob", "name": "mine"}
+    for words in ((), ("--to", "bob", "--golden")):
+        assert "Whose shall the copy be?" in desk.m2("image", "copy", "tiny", *words).err
