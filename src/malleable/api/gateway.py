@@ -1,5 +1,6 @@
 """The gateway's routes."""
 
+from dataclasses import asdict
 from time import monotonic
 from typing import Annotated
 from uuid import UUID
@@ -26,6 +27,7 @@ from malleable.wire.gateway import (
     ReportsRequest,
     SignsRequest,
 )
+from malleable.wire.networks import AddressingView
 from malleable.wire.shapes import MAX_COUNT
 from malleable.workflows.presenting import disk_serial
 
@@ -95,6 +97,7 @@ def _network(desired: Desired) -> DesiredNetwork:
         vid=network.vid,
         cidr=network.cidr,
         gateway_address=gateway_address(network.cidr),
+        addressing=AddressingView(**asdict(network.addressing)),
         mtu=network.mtu,
         boots=tuple(_boot(intent) for intent in desired.intents),
         hosts=tuple(DesiredHost(mac=h.mac, address=h.address, hostname=h.hostname) for h in desired.hosts),

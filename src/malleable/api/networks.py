@@ -1,5 +1,6 @@
 """Networks and attachments."""
 
+from dataclasses import asdict
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -9,11 +10,11 @@ from starlette.responses import Response
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, ok, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import GuardedRoute
-from malleable.domain.networks import Channel, Network, gateway_address
+from malleable.domain.networks import Addressing, Channel, Network, gateway_address
 from malleable.services.attachments import PlacedAttachment
 from malleable.services.networks import NetworkWish
 from malleable.services.parts import Shown
-from malleable.wire.networks import AttachmentRequest, AttachmentView, NetworkRequest, NetworkView
+from malleable.wire.networks import AddressingView, AttachmentRequest, AttachmentView, NetworkRequest, NetworkView
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 
@@ -33,6 +34,7 @@ def network_view(shown: Shown[Network]) -> NetworkView:
         vid=network.vid,
         cidr=network.cidr,
         gateway_address=gateway_address(network.cidr),
+        addressing=AddressingView(**asdict(network.addressing)),
         mtu=network.mtu,
         is_public=network.is_public,
         has_service=network.has_service,
@@ -83,6 +85,7 @@ def network_create(request: Request, body: NetworkRequest) -> Response:
         cidr=body.cidr,
         fabric=body.fabric,
         kind=body.kind,
+        addressing=Addressing(**body.addressing.model_dump()),
         mtu=body.mtu,
         vid=body.vlan,
         is_public=body.public,
@@ -128,7 +131,7 @@ def attachment_create(request: Request, body: AttachmentRequest) -> Response:
     """Put a node's NIC on a network."""
     call = call_of(request)
     operation = call.services.attachments.attachment_create(
-        call.caller, node=body.node, nic=body.nic, network=body.network, channel=body.channel
+        call.caller, node=body.node, nic=body.nic, network=body.network, channel=body.channel, address=body.address
     )
     return begun(call, operation)
 

@@ -48,12 +48,15 @@ def attachment_attach(
     *,
     nic: NicOption = None,
     channel: Annotated[Channel, typer.Option(help="How the frames travel.")] = Channel.NATIVE,
+    address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="One of the subnet, also outside its range; else chosen.")
+    ] = "",
     watch: Watch = True,
 ) -> None:
     """Put a node's NIC on a network."""
     from malleable.wire.networks import AttachmentRequest
 
-    request = AttachmentRequest(node=node, nic=nic, network=network, channel=channel)
+    request = AttachmentRequest(node=node, nic=nic, network=network, channel=channel, address=address)
     operation = session.m2.attachment_create(request, project=session.project)
     finish(session, operation, is_watching=watch, what=f"attach {node} to {network}")
 

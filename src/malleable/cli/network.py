@@ -11,10 +11,10 @@ from malleable.cli.output import Column, done, show_facts, show_list
 from malleable.cli.path import network_path
 from malleable.cli.progress import finish
 from malleable.cli.session import Session
-from malleable.domain.networks import NetworkKind
+from malleable.domain.networks import DOMAIN, NetworkKind
 
 if TYPE_CHECKING:
-    from malleable.wire.networks import AttachmentView, NetworkView
+    from malleable.wire.networks import AddressingView, AttachmentView, NetworkView
 
 
 def add_to(app: typer.Typer) -> None:
@@ -63,6 +63,7 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "state": found.state,
         "served": served(found),
         "subnet": f"{found.cidr}, gateway {found.gateway_address}",
+        "addresses": _addresses(found.addressing),
         "vlan": str(found.vid or ""),
         "mtu": str(found.mtu),
         "fabric": found.fabric,
@@ -71,6 +72,14 @@ def network_show(session: Session, network: NetworkArgument) -> None:
     }
     show_facts(session, facts)
     show_facts(session, {f"{a.node} {a.nic}": _place(a) for a in attachments})
+
+
+def _addresses(told: "AddressingView") -> str:
+    """Say what nodes are given."""
+    span = f"{told.first or 'the tenth'} to {told.last or 'the last'}"
+    dns, ntp = " ".join(told.dns_servers) or "the gateway", " ".join(told.ntp_servers) or "none"
+    router = "the gateway" if told.has_router else "none"
+    return f"{span}; names in {told.domain}; DNS {dns}, NTP {ntp}, router {router}"
 
 
 def _place(attachment: "AttachmentView") -> str:
@@ -87,6 +96,13 @@ def network_create(
     ),
     fabric: Annotated[str, typer.Option(help="Whose switches carry it.")] = "default",
     kind: Annotated[NetworkKind, typer.Option(help="Kinds other than tenant are the admins'.")] = NetworkKind.TENANT,
+    addresses: Annotated[
+        str, typer.Option(metavar="FIRST-LAST", help="From which addresses to choose; 10.0.0.50-10.0.0.99.")
+    ] = "",
+    domain: Annotated[str, typer.Option(help="What the nodes' names end in.")] = DOMAIN,
+    dns: Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="DNS server; else the gateway.")] = None,
+    ntp: Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="Time server.")] = None,
+    router: Annotated[bool, typer.Option("--router/--no-router", help="Whether nodes get a default route.")] = True,
     mtu: Annotated[int, typer.Option(metavar="BYTES", help="Largest packet; switches and NICs must know it.")] = 1500,
     vlan: Annotated[
         int | None, typer.Option(metavar="VLAN", help="Of kind provider: a VLAN that is there, outside the pool.")
@@ -100,14 +116,24 @@ def network_create(
     ] = None,
 ) -> None:
     """Make a network; its VLAN is chosen for you."""
-    from malleable.wire.networks import NetworkRequest
+    from malleable.wire.networks import AddressingRequest, NetworkRequest
 
+    first, _, last = addresses.partition("-")
+    addressing = AddressingRequest(
+        first=first,
+        last=last,
+        domain=domain,
+        dns_servers=tuple(dns or ()),
+        ntp_servers=tuple(ntp or ()),
+        has_router=router,
+    )
     request = NetworkRequest(
         name=name,
         project=session.project,
         cidr=cidr,
         fabric=fabric,
         kind=kind,
+        addressing=addressing,
         mtu=mtu,
         vlan=vlan,
         public=public,

@@ -1,6 +1,7 @@
 """Networks, their VLANs and address plans, and the attachments that put a NIC on one."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, ip_network
@@ -14,6 +15,14 @@ VLAN_MIN, VLAN_MAX = 1, 4094
 FIRST_LEASE_OFFSET = 10
 #: IPv6 asks for the least; more than the most is beyond what switches of any make forward.
 MTU_MIN, MTU_MAX, MTU_USUAL = 1280, 9216, 1500
+
+
+#: Reserved for private use by ICANN, 2024.
+DOMAIN = "internal"
+#: What one DHCP answer holds well.
+SERVERS_MAX = 4
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 
 
 class NetworkState(StrEnum):
@@ -44,6 +53,18 @@ class Vlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Addressing:
+    """What nodes of a network are given by DHCP, besides their addresses' subnet."""
+
+    first: str = ""  #: the addresses chosen for nodes begin here; "": at the tenth
+    last: str = ""  #: and end here; "": with the subnet
+    domain: str = DOMAIN  #: the nodes' names end in it
+    dns_servers: tuple[str, ...] = ()  #: none: the gateway, which knows the network's nodes and nothing else
+    ntp_servers: tuple[str, ...] = ()
+    has_router: bool = True  #: whether the gateway is their default router
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """One isolated L2 segment with its own boot service."""
 
@@ -54,6 +75,7 @@ class Network:
     fabric: str
     vid: int  #: its VLAN on the fabric
     cidr: str  #: IPv4 plan; plans of two networks may overlap
+    addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL  #: bytes of an IP packet
     is_public: bool = False  #: every project may attach its nodes
     has_service: bool = True  #: our gateway serves it; else its addresses are somebody else's, and nothing boots there
@@ -143,11 +165,46 @@ def gateway_address(cidr: str) -> str:
     return str(IPv4Network(cidr).network_address + 1)
 
 
-def first_free_address(cidr: str, taken: frozenset[str]) -> str | None:
-    """Return the lowest reservable address not in ``taken``; None when the plan is full."""
+def first_free_address(cidr: str, addressing: Addressing, taken: frozenset[str]) -> str | None:
+    """Return the lowest address of the range that is not in ``taken``; None when all are."""
     net = IPv4Network(cidr)
-    for offset in range(min(FIRST_LEASE_OFFSET, net.num_addresses // 2), net.num_addresses - 1):
-        address = str(IPv4Address(int(net.network_address) + offset))
+    lowest = int(net.network_address) + min(FIRST_LEASE_OFFSET, net.num_addresses // 2)
+    first = int(IPv4Address(addressing.first)) if addressing.first else lowest
+    last = int(IPv4Address(addressing.last)) if addressing.last else int(net.broadcast_address) - 1
+    for number in range(first, last + 1):
+        address = str(IPv4Address(number))
         if address not in taken:
             return address
     return None
+
+
+def parse_host_address(raw: str, cidr: str) -> str:
+    """Accept an address that a node may have in a network: not the gateway's. Errors: Invalid."""
+    net = IPv4Network(cidr)
+    address = _ipv4(raw)
+    if address not in net or address in (net.network_address, net.broadcast_address):
+        raise Invalid(f"The address {address} is not a host's in {cidr}.", fix="Choose one inside the subnet.")
+    if str(address) == gateway_address(cidr):
+        raise Invalid(f"The address {address} is the gateway's.", fix="Choose another one of the subnet.")
+    return str(address)
+
+
+def parse_addressing(told: Addressing, cidr: str) -> Addressing:
+    """Accept what nodes are to be given in a subnet, or say what cannot be. Errors: Invalid."""
+    first, last = (parse_host_address(raw, cidr) if raw else "" for raw in (told.first, told.last))
+    if first and last and IPv4Address(last) < IPv4Address(first):
+        raise Invalid(f"The range {first}-{last} ends before it begins.", fix=f"Write {last}-{first}.")
+    if len(told.domain) > 200 or not _DOMAIN.fullmatch(told.domain):
+        raise Invalid(f"{told.domain[:80]!a} is not a domain.", fix="Write for example lab.example, in lower case.")
+    for servers in (told.dns_servers, told.ntp_servers):
+        if len(servers) > SERVERS_MAX:
+            raise Invalid(f"{len(servers)} servers are too many.", fix=f"Name at most {SERVERS_MAX}.")
+    dns, ntp = (tuple(str(_ipv4(raw)) for raw in servers) for servers in (told.dns_servers, told.ntp_servers))
+    return replace(told, first=first, last=last, dns_servers=dns, ntp_servers=ntp)
+
+
+def _ipv4(raw: str) -> IPv4Address:
+    try:
+        return IPv4Address(raw)
+    except ValueError as e:
+        raise Invalid(f"{raw[:80]!a} is not an IPv4 address.", fix="Write for example 10.0.0.10.") from e

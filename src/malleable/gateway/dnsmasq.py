@@ -13,7 +13,7 @@ from pathlib import Path
 from malleable.domain.errors import Unavailable
 from malleable.gateway import namespace, process
 from malleable.gateway.daemon import Daemon
-from malleable.gateway.layout import NetworkLayout, firmware_root
+from malleable.gateway.layout import EC2_ADDRESS, NetworkLayout, firmware_root
 from malleable.gateway.plan import NetworkPlan
 from malleable.gateway.private_file import replace_file
 
@@ -23,7 +23,7 @@ UEFI_LOADER = "snponly.efi"
 FIRST_SCRIPT = "boot.ipxe"
 #: A running node whose lease ends loses its disk; an address is reserved for a node's whole stay anyway.
 LEASE = "24h"
-_PORTS = frozenset({67, 69})  #: DHCP, TFTP
+_PORTS = frozenset({53, 67, 69})  #: DNS, DHCP, TFTP
 #: Read by dnsmasq after it gave up root.
 _READABLE = 0o644
 
@@ -36,7 +36,10 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
         f"interface={layout.interface}",
         "bind-interfaces",
         "except-interface=lo",
-        "port=0",
+        # Names of this network's nodes, and of nothing else: there is nobody to ask on.
+        f"domain={plan.addressing.domain}",
+        f"local=/{plan.addressing.domain}/",
+        f"addn-hosts={layout.dnsmasq_names}",
         "pid-file=",
         "no-resolv",
         "no-hosts",
@@ -56,11 +59,25 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
         f"dhcp-range={layout.ula},ra-only,64",
         f"ra-param={layout.interface},mtu:{plan.mtu},0,0",
         f"dhcp-option=option:mtu,{plan.mtu}",
+        *_given(plan),
         # no-pxedhcp: saves iPXE's 2 s wait for a ProxyDHCP offer
         "dhcp-option=encap:175,176,1b",
         *_boot_options(plan.gateway_address, layout.run_dir),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _given(plan: NetworkPlan) -> list[str]:
+    """Write what nodes are given; dnsmasq by itself gives its own address as router and as DNS server."""
+    told, lines = plan.addressing, []
+    if told.dns_servers:
+        lines.append(f"dhcp-option=option:dns-server,{','.join(told.dns_servers)}")
+    if told.ntp_servers:
+        lines.append(f"dhcp-option=option:ntp-server,{','.join(told.ntp_servers)}")
+    if not told.has_router:
+        # Metadata is reached all the same, by a route of its own (RFC 3442).
+        lines += ["dhcp-option=option:router", f"dhcp-option=121,{EC2_ADDRESS},{plan.gateway_address}"]
+    return lines
 
 
 def _boot_options(gateway_address: str, run_dir: Path) -> list[str]:
@@ -85,6 +102,13 @@ def _boot_options(gateway_address: str, run_dir: Path) -> list[str]:
 def hosts(plan: NetworkPlan) -> str:
     """Write dnsmasq's list of reservations."""
     lines = [",".join(part for part in (r.mac, r.address, r.hostname, LEASE) if part) for r in plan.reservations]
+    return "".join(f"{line}\n" for line in sorted(lines))
+
+
+def names(plan: NetworkPlan) -> str:
+    """Write dnsmasq's list of names."""
+    domain, named = plan.addressing.domain, [r for r in plan.reservations if r.hostname]
+    lines = [f"{r.address} {r.hostname}.{domain} {r.hostname}" for r in named]
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
@@ -115,9 +139,11 @@ class AddressService:
             self.daemon.stop()
         if not self.daemon.find():
             replace_file(self._layout.dnsmasq_conf, conf, mode=_READABLE)
+            replace_file(self._layout.dnsmasq_names, names(plan), mode=_READABLE)
             replace_file(self._layout.dnsmasq_hosts, wanted, mode=_READABLE)
             self.daemon.ensure()
         elif before != wanted or not self._is_hosts_told:
+            replace_file(self._layout.dnsmasq_names, names(plan), mode=_READABLE)
             replace_file(self._layout.dnsmasq_hosts, wanted, mode=_READABLE)
             self._reload()
         self._is_hosts_told = True

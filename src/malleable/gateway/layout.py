@@ -11,6 +11,8 @@ from malleable.domain.ids import NetworkId, parse_id
 
 #: iproute2 keeps named namespaces here.
 NAMESPACES = Path("/run/netns")
+#: Where EC2's clients ask; nodes reach it by their default route.
+EC2_ADDRESS = "169.254.169.254/32"
 #: tgtd appends its control port to its socket's name; each daemon has a name of its own, so the port is always 0.
 TGT_CONTROL_PORT = 0
 SOCKET_PATH_LIMIT = 107  #: bytes of sun_path without its final zero, unix(7)
@@ -76,6 +78,10 @@ class NetworkLayout:
     @property
     def dnsmasq_hosts(self) -> Path:
         return self.directory / "dnsmasq.hosts"
+
+    @property
+    def dnsmasq_names(self) -> Path:
+        return self.directory / "dnsmasq.names"
 
     @property
     def portal_base(self) -> Path:

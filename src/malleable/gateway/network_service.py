@@ -11,7 +11,7 @@ from malleable.gateway import namespace, storage_leg
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.dnsmasq import AddressService
 from malleable.gateway.http_server import HttpServer
-from malleable.gateway.layout import NAMESPACES, NetworkLayout, passable
+from malleable.gateway.layout import EC2_ADDRESS, NAMESPACES, NetworkLayout, passable
 from malleable.gateway.plan import NetworkPlan
 from malleable.gateway.portal import Portal
 from malleable.gateway.settings import GatewaySettings
@@ -20,8 +20,6 @@ HTTP_PORT = 80
 #: Open vSwitch's userspace datapath takes no larger packet from a device in another namespace (measured, 3.1): nodes
 #: send each other whole large packets, and agree with the gateway, by TCP or in fragments, on these.
 GATEWAY_MTU_MAX = 1500
-#: Where EC2's clients ask; nodes reach it by their default route.
-EC2_ADDRESS = "169.254.169.254/32"
 
 
 class NetworkService:

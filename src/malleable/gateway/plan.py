@@ -13,7 +13,15 @@ from ipaddress import IPv4Address, IPv4Network
 from malleable.domain.errors import Invalid, Malformed
 from malleable.domain.ids import BootId, ImageId, NetworkId
 from malleable.domain.images import BootWay
-from malleable.domain.networks import MTU_USUAL, NetworkState, parse_cidr, parse_mtu, parse_vid
+from malleable.domain.networks import (
+    MTU_USUAL,
+    Addressing,
+    NetworkState,
+    parse_addressing,
+    parse_cidr,
+    parse_mtu,
+    parse_vid,
+)
 from malleable.domain.nodes import parse_mac
 from malleable.domain.secrets import Secret
 from malleable.wire.gateway import DesiredBoot, DesiredDisk, DesiredHost, DesiredNetwork
@@ -92,6 +100,7 @@ class NetworkPlan:
     vid: int
     cidr: str
     gateway_address: str
+    addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL
     reservations: tuple[Reservation, ...] = ()
     boots: tuple[BootPlan, ...] = ()
@@ -125,6 +134,7 @@ def parse_network(told: DesiredNetwork) -> NetworkPlan:
             vid=parse_vid(told.vid),
             cidr=str(plan),
             gateway_address=_address(told.gateway_address, plan),
+            addressing=_addressing(told, str(plan)),
             mtu=parse_mtu(told.mtu),
             reservations=hosts,
         )
@@ -132,6 +142,11 @@ def parse_network(told: DesiredNetwork) -> NetworkPlan:
     except Invalid as e:
         raise Malformed(f"The control plane's word on {where} cannot be used: {e.message}", fix=_VERSIONS) from e
     return _with_boots(network, told.boots)
+
+
+def _addressing(told: DesiredNetwork, cidr: str) -> Addressing:
+    addressing = Addressing(**told.addressing.model_dump()) if told.addressing is not None else Addressing()
+    return parse_addressing(addressing, cidr)
 
 
 def _with_boots(network: NetworkPlan, told: tuple[DesiredBoot, ...]) -> NetworkPlan:

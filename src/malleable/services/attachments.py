@@ -66,9 +66,11 @@ class Attachments:
             return listed(_placed(tx, caller, found), page, {})
 
     def attachment_create(
-        self, caller: Caller, *, node: str, nic: str | None, network: str, channel: Channel
+        self, caller: Caller, *, node: str, nic: str | None, network: str, channel: Channel, address: str = ""
     ) -> Operation:
-        """Begin to put a node's NIC on a network. Errors: NotFound, Forbidden, Conflict, Exhausted.
+        """Begin to put a node's NIC on a network, with ``address`` if one is named.
+
+        Errors: NotFound, Forbidden, Conflict, Exhausted; Invalid for an address that is no node's there.
 
         The checks are in HIL's order: all is there, the node is held, the caller may; then those of ``attach``.
         """
@@ -88,6 +90,7 @@ class Attachments:
                 network=where,
                 channel=channel,
                 project_id=project_id,
+                address=address,
                 is_by_site=caller.is_admin,
             )
             return attach.request(tx, now, wish, actor_id=caller.user_id)

@@ -1,11 +1,20 @@
 """Networks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import NetworkId, ProjectId, new_id, parse_id
-from malleable.domain.networks import MTU_USUAL, GrantState, Network, NetworkKind, parse_mtu, parse_vid
+from malleable.domain.networks import (
+    MTU_USUAL,
+    Addressing,
+    GrantState,
+    Network,
+    NetworkKind,
+    parse_addressing,
+    parse_mtu,
+    parse_vid,
+)
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
@@ -37,6 +46,7 @@ class NetworkWish:
     cidr: str
     fabric: str
     kind: NetworkKind
+    addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL
     vid: int | None = None  #: a VLAN that is there already, outside the pool; None takes one of the pool
     is_public: bool = False
@@ -87,6 +97,7 @@ class Networks:
                 fabric=wish.fabric,
                 vid=vlan,
                 cidr=wish.cidr,
+                addressing=parse_addressing(wish.addressing, wish.cidr),
                 mtu=_mtu(tx, wish),
                 is_public=wish.is_public,
                 has_service=wish.vid is None if wish.has_service is None else wish.has_service,

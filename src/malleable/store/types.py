@@ -22,6 +22,7 @@ from sqlalchemy import JSON, DateTime, Dialect, LargeBinary, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
+from malleable.domain.networks import Addressing
 from malleable.domain.projects import Quota
 from malleable.domain.switches import Guard, PortConfig
 
@@ -183,6 +184,21 @@ class QuotaJson(_OverJson):
 
     def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> Quota | None:
         return None if value is None else Quota(**value)
+
+
+class AddressingJson(_OverJson):
+    """What a network's nodes are given."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Addressing | None, dialect: Dialect) -> dict[str, object] | None:
+        return None if value is None else asdict(value)
+
+    def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> Addressing | None:
+        if value is None:
+            return None
+        servers = {name: tuple(value[name]) for name in ("dns_servers", "ntp_servers")}
+        return Addressing(**{**value, **servers})
 
 
 class Sealed(LargeBinary):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from malleable.domain.images import BootWay
 from malleable.domain.networks import MTU_USUAL, NetworkState
+from malleable.wire.networks import AddressingView
 from malleable.wire.shapes import MAX_COUNT, Answer, Line, Request
 
 
@@ -74,6 +75,7 @@ class DesiredNetwork(Answer):
     vid: int
     cidr: str
     gateway_address: str
+    addressing: AddressingView | None = None  #: null: as usual
     mtu: int = MTU_USUAL
     boots: tuple[DesiredBoot, ...]
     hosts: tuple[DesiredHost, ...]

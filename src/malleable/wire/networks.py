@@ -3,8 +3,32 @@
 from datetime import datetime
 from uuid import UUID
 
-from malleable.domain.networks import MTU_USUAL, AttachmentState, Channel, GrantState, NetworkKind, NetworkState
-from malleable.wire.shapes import Answer, Cidr, Name, Open, Ref, Request
+from pydantic import Field
+
+from malleable.domain.networks import DOMAIN, MTU_USUAL, AttachmentState, Channel, GrantState, NetworkKind, NetworkState
+from malleable.wire.shapes import Answer, Cidr, Line, Name, Open, Ref, Request
+
+
+class AddressingRequest(Request):
+    """What nodes are given by DHCP; "" and empty lists take what is usual."""
+
+    first: Line = ""  #: the addresses chosen for nodes begin here
+    last: Line = ""
+    domain: Line = DOMAIN
+    dns_servers: tuple[Line, ...] = Field(default=(), max_length=16)  #: none: the gateway, for the nodes' names alone
+    ntp_servers: tuple[Line, ...] = Field(default=(), max_length=16)
+    has_router: bool = True  #: false: no default route
+
+
+class AddressingView(Answer):
+    """What nodes are given by DHCP."""
+
+    first: Open[str]
+    last: Open[str]
+    domain: Open[str]
+    dns_servers: Open[tuple[str, ...]]
+    ntp_servers: Open[tuple[str, ...]]
+    has_router: Open[bool]
 
 
 class NetworkRequest(Request):
@@ -15,6 +39,7 @@ class NetworkRequest(Request):
     cidr: Cidr = "10.0.0.0/24"
     fabric: Name = "default"
     kind: NetworkKind = NetworkKind.TENANT
+    addressing: AddressingRequest = AddressingRequest()
     mtu: int = MTU_USUAL
     vlan: int | None = None  #: of kind provider: a VLAN that is there already, outside the pool
     public: bool = False  #: of kind provider: every project may attach its nodes
@@ -36,6 +61,7 @@ class NetworkView(Answer):
     vid: int | None = None
     cidr: Open[str]
     gateway_address: Open[str]
+    addressing: Open[AddressingView]
     mtu: Open[int]
     is_public: Open[bool]
     has_service: Open[bool]  #: false: nothing of ours answers there, and nothing boots
@@ -74,6 +100,7 @@ class AttachmentRequest(Request):
     nic: Ref | None = None
     network: Ref
     channel: Channel = Channel.NATIVE
+    address: Line = ""  #: one of the subnet, also outside the range; "": chosen
 
 
 class AttachmentView(Answer):

@@ -15,6 +15,7 @@ from malleable.domain.networks import (
     NetworkKind,
     NetworkState,
     first_free_address,
+    parse_host_address,
 )
 from malleable.domain.nodes import Nic, Node, NodeState
 from malleable.domain.operations import ACTIVE_STATES, Operation
@@ -34,6 +35,7 @@ class Connection:
     network: Network
     channel: Channel
     project_id: ProjectId
+    address: str = ""  #: the one that is asked for; "": any of the network's range
     is_by_site: bool = False  #: an admin asks, who may put any node on the site's own provider networks
 
 
@@ -115,12 +117,7 @@ def reserve_attachment(tx: Transaction, now: datetime, wish: Connection) -> Atta
     if not tx.networks.change(network.id, expect={"state": NetworkState.ACTIVE}):
         raise Conflict(f"Network {network.name} is being removed.", code="network-removing")
     _hold_grant(tx, wish)
-    taken = frozenset(a.address for a in tx.attachments.list(network_id=network.id))
-    address = first_free_address(network.cidr, taken)
-    if address is None:
-        raise Exhausted(
-            f"Network {network.name} has no free address in {network.cidr}.", fix="Use a network with a larger subnet."
-        )
+    address = _address(tx, wish)
     attachment = Attachment(
         id=AttachmentId(new_id()),
         nic_id=nic.id,
@@ -132,6 +129,22 @@ def reserve_attachment(tx: Transaction, now: datetime, wish: Connection) -> Atta
     )
     tx.attachments.add(attachment)
     return attachment
+
+
+def _address(tx: Transaction, wish: Connection) -> str:
+    """Choose an address. Errors: Invalid; Exhausted; one that is asked for and taken is refused by the database."""
+    network = wish.network
+    if wish.address:
+        return parse_host_address(wish.address, network.cidr)
+    taken = frozenset(a.address for a in tx.attachments.list(network_id=network.id))
+    address = first_free_address(network.cidr, network.addressing, taken)
+    if address is None:
+        told = network.addressing
+        span = f"{told.first}-{told.last} of {network.cidr}" if told.first or told.last else network.cidr
+        raise Exhausted(
+            f"Network {network.name} has no free address in {span}.", fix="Use a network with more addresses."
+        )
+    return address
 
 
 def request(

@@ -9,7 +9,7 @@ from tests.contract.api.room import Room
 from tests.contract.api.site import START, Site, items, later
 
 from malleable.domain.ids import AttachmentId, NetworkId, NodeId, new_id
-from malleable.domain.networks import Channel
+from malleable.domain.networks import Addressing, Channel
 from malleable.domain.nodes import NodeState
 from malleable.domain.store import Transaction
 from malleable.workflows.requests import begin
@@ -167,6 +167,17 @@ NEW = {"name": "office", "kind": "provider"}
         ({"name": "mine", "project": "alpha", "public": True}, (422, "provider-only")),
         ({"name": "mine", "project": "alpha", "serve": False}, (422, "provider-only")),
         ({"name": "mine", "project": "alpha", "mtu": 1279}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"first": "10.0.1.5"}}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"first": "10.0.0.1"}}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"last": "10.0.0.255"}}, (422, "invalid")),
+        (
+            {"name": "mine", "project": "alpha", "addressing": {"first": "10.0.0.9", "last": "10.0.0.8"}},
+            (422, "invalid"),
+        ),
+        ({"name": "mine", "project": "alpha", "addressing": {"domain": "x\ny"}}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"domain": "lab,example"}}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"dns_servers": ["nowhere"]}}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"ntp_servers": ["10.0.0.2"] * 5}}, (422, "invalid")),
         ({"name": "mine", "project": "alpha", "mtu": 9217}, (422, "invalid")),
     ],
 )
@@ -208,6 +219,35 @@ def test_packets_are_no_larger_than_the_switch_forwards(small_site: Site) -> Non
     carried = small_site.switches.carried("sim://tor1", "p3")
     assert carried is not None
     assert (carried.native_vid, carried.mtu) == (101, 9000), "the port takes the largest of its networks"
+
+
+def test_addresses_are_chosen_from_the_range_or_named(small_site: Site) -> None:
+    given = {"first": "10.7.0.50", "last": "10.7.0.50", "domain": "lab.example", "has_router": False}
+    new = {"name": "lab", "project": "alpha", "cidr": "10.7.0.0/24", "addressing": given}
+    network = small_site.post("member", "/v1/networks", new).json()
+    assert network["addressing"] == {**given, "dns_servers": [], "ntp_servers": []}
+    body = {"node": "held", "network": network["id"], "channel": "tagged"}
+    for address, expected in (("10.7.0.1", 422), ("10.8.0.9", 422), ("x", 422), ("10.7.0.200", 202)):
+        assert _codes(small_site, "member", "POST", "/v1/attachments", {**body, "address": address})[0] == expected
+    for _ in Room(small_site).work():
+        pass
+    told = small_site.get("gateway", "/v1/gateway/desired").json()["networks"]
+    (lab,) = (one for one in told if one["id"] == network["id"])
+    assert [host["address"] for host in lab["hosts"]] == ["10.7.0.200"]
+    assert lab["addressing"]["domain"] == "lab.example"
+
+
+def test_an_empty_range_is_told_and_a_taken_address_too(small_site: Site) -> None:
+    given = {"first": "10.0.0.10", "last": "10.0.0.10"}
+    with small_site.store.transaction() as tx:
+        tx.networks.change(small_site.ids["network:beta"], addressing=Addressing(**given))
+        tx.grants.change(small_site.ids["grant:lent"], network_id=small_site.ids["network:beta"])
+        tx.grants.change(small_site.ids["grant:lent"], project_id=small_site.ids["alpha"])
+    body = {"node": "held", "network": str(small_site.ids["network:beta"]), "channel": "tagged"}
+    assert _codes(small_site, "member", "POST", "/v1/attachments", body) == (409, "exhausted")
+    taken = small_site.post("member", "/v1/attachments", {**body, "address": "10.0.0.10"})
+    assert taken.status_code == 409
+    assert "10.0.0.10" in taken.json()["detail"]
 
 
 def test_a_vlan_set_by_hand_does_not_enter_the_pool(small_site: Site) -> None:

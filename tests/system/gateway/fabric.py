@@ -18,7 +18,8 @@ SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 UDHCPC = """#!/bin/sh
 [ "$1" = bound ] || [ "$1" = renew ] || exit 0
 ip addr replace "$ip/$mask" dev "$interface"
-ip route replace default via "$router"
+[ -z "$router" ] || ip route replace default via "$router"
+for name in router dns ntpsrv domain staticroutes; do eval echo "$name=\\$$name"; done >"$LEASE.given"
 echo "$ip $boot_file$bootfile $siaddr $hostname${mtu:+ $mtu}" >"$LEASE"
 """
 
@@ -42,6 +43,17 @@ class Probe:
             "-t", str(tries), "-T", "1", "-s", str(script), *options, check=False,
         )  # fmt: skip
         return lease.read_text().strip().split(" ") if lease.exists() else []
+
+    def given(self) -> dict[str, str]:
+        """Return the options that came with the address."""
+        lines = (self.directory / f"{self.namespace}.lease.given").read_text().splitlines()
+        return {line.partition("=")[0]: line.partition("=")[2] for line in lines}
+
+    def resolves(self, name: str) -> str:
+        """Ask the gateway for a name's IPv4 address; "" when there is none."""
+        out = inside(self.namespace, "busybox", "nslookup", "-type=a", name, "10.0.0.1", check=False)
+        found = [line.split()[-1] for line in out.splitlines() if line.startswith("Address") and ":53" not in line]
+        return found[-1] if found else ""
 
     def get(self, url: str, *options: str) -> tuple[int, str]:
         """Fetch a URL; the status is 0 when there was no answer."""

@@ -110,6 +110,35 @@ def test_large_packets_are_told_and_answered(bench: GatewayBench) -> None:
     assert " 1 received" in inside(nodes["a"].namespace, *large, "10.0.0.1", check=False), "the gateway in fragments"
 
 
+def test_nodes_know_each_other_by_name_and_nobody_elses(bench: GatewayBench) -> None:
+    hosts = [host(MAC_A, ADDRESS, "alpha"), host(MAC_B, "10.0.0.11", "beta")]
+    told = bench.serve(network(vid=101, hosts=hosts[:1]))
+    bench.serve(network(vid=102, hosts=[host(STRANGER, ADDRESS, "stranger")]))
+    node = bench.fabric.probe("a", MAC_A, 101)
+    node.dhcp()
+    assert node.resolves("alpha.internal") == node.resolves("alpha") == ADDRESS
+    assert node.resolves("beta.internal") == ""
+    bench.serve(told.model_copy(update={"generation": 2, "hosts": network(vid=101, hosts=hosts).hosts}))
+    assert node.resolves("beta.internal") == "10.0.0.11", "who joins is known at once"
+    assert node.resolves("stranger.internal") == node.resolves("example.com") == ""
+
+
+def test_nodes_are_given_what_their_network_says(bench: GatewayBench) -> None:
+    given = {"first": "", "last": "", "domain": "lab.example", "has_router": False}
+    servers = {"dns_servers": ["10.0.0.53", "10.0.0.54"], "ntp_servers": ["10.0.0.123"]}
+    hosts = [host(MAC_A, ADDRESS, "alpha")]
+    bench.serve(network(vid=101, hosts=hosts, addressing={**given, **servers}, boots=[boot(MAC_A, ADDRESS)]))
+    node = bench.fabric.probe("a", MAC_A, 101)
+    node.dhcp("-O", "staticroutes", "-O", "ntpsrv")
+    told = node.given()
+    assert told["router"] == ""
+    assert told["dns"] == "10.0.0.53 10.0.0.54"
+    assert told["ntpsrv"] == "10.0.0.123"
+    assert told["domain"] == "lab.example"
+    assert told["staticroutes"] == "169.254.169.254/32 10.0.0.1", "metadata is reached without a router"
+    assert node.resolves("alpha.lab.example") == ADDRESS
+
+
 def test_routers_are_advertised_and_dhcpv6_is_not(bench: GatewayBench) -> None:
     """IPXE would wait for an answer by DHCPv6 that never comes."""
     layout = bench.layout(bench.serve(network(vid=101)))

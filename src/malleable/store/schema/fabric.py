@@ -5,7 +5,7 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey,
 from malleable.domain.networks import AttachmentState, Channel, GrantState, NetworkKind, NetworkState
 from malleable.domain.switches import PortState
 from malleable.store.schema.columns import created, identity, metadata, to, unique_where, words
-from malleable.store.types import EnumText, Id, Instant, JsonObject, PortConfigJson, Sealed, TupleOf
+from malleable.store.types import AddressingJson, EnumText, Id, Instant, JsonObject, PortConfigJson, Sealed, TupleOf
 
 switches = Table(
     "switches",
@@ -62,6 +62,7 @@ networks = Table(
     words("fabric"),
     Column("vid", Integer, nullable=False),
     words("cidr"),
+    Column("addressing", AddressingJson, nullable=False),
     Column("mtu", Integer, nullable=False),
     Column("is_public", Boolean, nullable=False),
     Column("has_service", Boolean, nullable=False),

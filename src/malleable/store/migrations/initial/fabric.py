@@ -77,6 +77,7 @@ networks = Table(
     words("fabric"),
     Column("vid", Integer, nullable=False),
     words("cidr"),
+    Column("addressing", OBJECT, nullable=False),
     Column("mtu", Integer, nullable=False),
     Column("is_public", Boolean, nullable=False),
     Column("has_service", Boolean, nullable=False),
