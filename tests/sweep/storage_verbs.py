@@ -18,7 +18,7 @@ from malleable.domain.ports import Export
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Transaction
 from malleable.sim.converter import packed
-from malleable.workflows import audit, collect, snapshots, storage
+from malleable.workflows import audit, collect, disk_batch, snapshots, storage
 
 NOBODY = NodeId(new_id())
 WRITTEN = b"kept" * 128
@@ -103,6 +103,18 @@ def _create_by_its_asker(world: World) -> tuple[NodeId, OperationId]:
         operation = storage.request_create(tx, world.clock.now(), disk=disk, actor_id=None)
         assert engine.enter(tx, operation) is not None
     return NOBODY, operation.id
+
+
+def _create_batch(world: World) -> tuple[NodeId, OperationId]:
+    disks = [replace(disk_of(world), name=f"web-{number}") for number in range(3)]
+    return begun(world, lambda tx: disk_batch.request(tx, world.clock.now(), disks=disks, actor_id=None))
+
+
+def _batch_created(world: World, _: NodeId) -> None:
+    with world.store.reading() as tx:
+        disks = tx.disks.list()
+    assert [(disk.name, disk.state) for disk in disks] == [(f"web-{number}", DiskState.READY) for number in range(3)]
+    assert world.disks.list().disks == {disk.id for disk in disks}
 
 
 def _created(world: World, _: NodeId) -> None:
@@ -380,6 +392,7 @@ def _import_verb(upload_format: ImageFormat, steps: int) -> Verb:
 STORAGE_VERBS = (
     _verb("create-disk", _create, _created, _no_disk, "clone-disk"),
     _verb("create-disk-begun-by-its-asker", _create_by_its_asker, _created, _no_disk, "clone-disk"),
+    _verb("create-disks", _create_batch, _batch_created, _no_disk, "clone-disks"),
     _verb("create-blank-disk", _create_blank, _created_blank, _no_disk, "clone-disk"),
     _verb("create-disk-from-snapshot", _create_from_snapshot, _created_from_snapshot, _no_disk, "clone-disk"),
     _verb("snapshot-disk", _snapshot, _snapshot_taken, _no_snapshot, "snapshot-disk"),

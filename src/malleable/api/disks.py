@@ -11,7 +11,16 @@ from malleable.domain.disks import Target
 from malleable.services.disks import DiskWish, PlacedDisk
 from malleable.services.parts import Shown
 from malleable.services.provisions import BootWish, ProvisionWish
-from malleable.wire.disks import DiskAttachRequest, DiskMoveRequest, DiskNameRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.disks import (
+    DiskAttachRequest,
+    DiskBatchRequest,
+    DiskMoveRequest,
+    DiskNameRequest,
+    DiskOrigin,
+    DiskRequest,
+    DiskView,
+    TargetView,
+)
 from malleable.wire.nodes import BootOptions, ProvisionRequest
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
@@ -97,10 +106,18 @@ def disk_list(request: Request, after: After = None, limit: Limit = 100, project
 def disk_create(request: Request, body: DiskRequest) -> Response:
     """Clone a disk from an image or from a snapshot, or make a blank one."""
     call = call_of(request)
-    wish = DiskWish(
-        name=body.name, project=body.project, image=body.image, snapshot=body.snapshot, size_bytes=body.size_bytes
-    )
-    return begun(call, call.services.disks.disk_create(call.caller, wish))
+    return begun(call, call.services.disks.disk_create(call.caller, _wish(body), name=body.name))
+
+
+@routes.post("/disks/batch", status_code=202, response_model=OperationView)
+def disk_create_batch(request: Request, body: DiskBatchRequest) -> Response:
+    """Make many disks that are alike, all or none; ``result.disk_ids`` names them in the order of ``names``."""
+    call = call_of(request)
+    return begun(call, call.services.disks.disk_create_batch(call.caller, _wish(body), names=body.names))
+
+
+def _wish(body: DiskOrigin) -> DiskWish:
+    return DiskWish(project=body.project, image=body.image, snapshot=body.snapshot, size_bytes=body.size_bytes)
 
 
 @routes.get("/disks/{disk}", response_model=DiskView)

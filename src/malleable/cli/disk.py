@@ -8,7 +8,7 @@ from malleable.cli import completion
 from malleable.cli.attachment import NicOption
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
-from malleable.cli.options import DiskArgument, NewName, NodeArgument, SnapshotArgument, Watch, Yes
+from malleable.cli.options import DiskArgument, NewName, NewNames, NodeArgument, SnapshotArgument, Watch, Yes
 from malleable.cli.output import Column, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.provision import HostnameOption, KeyOption, UserDataOption, WayOption, boot_options, tell_where
@@ -78,7 +78,7 @@ def disk_show(session: Session, disk: DiskArgument) -> None:
 
 def disk_create(
     session: Session,
-    name: NewName,
+    names: NewNames,
     *,
     image: Annotated[
         str | None, typer.Option(metavar="IMAGE", autocompletion=completion.images, help="What to clone.")
@@ -93,12 +93,20 @@ def disk_create(
     ] = None,
     watch: Watch = True,
 ) -> None:
-    """Clone a disk from an image or a snapshot, or make a blank one; no size makes it take longer."""
-    from malleable.wire.disks import DiskRequest
+    """Clone a disk from an image or a snapshot, or make a blank one; no size makes it take longer.
+
+    Several at once are made all or none: shells write `web-{1..32}` out as 32 names.
+    """
+    from malleable.wire.disks import DiskBatchRequest, DiskOrigin, DiskRequest
 
     size_bytes = parse_size(capacity) if capacity else None
-    request = DiskRequest(name=name, project=session.project, image=image, snapshot=snapshot, size_bytes=size_bytes)
-    finish(session, session.m2.disk_create(request), is_watching=watch, what=f"create disk {name}")
+    origin = DiskOrigin(project=session.project, image=image, snapshot=snapshot, size_bytes=size_bytes).model_dump()
+    if len(names) == 1:
+        begun, what = session.m2.disk_create(DiskRequest(name=names[0], **origin)), f"create disk {names[0]}"
+    else:
+        batch = DiskBatchRequest(names=tuple(names), **origin)
+        begun, what = session.m2.disk_create_batch(batch), f"create {len(names)} disks"
+    finish(session, begun, is_watching=watch, what=what)
 
 
 def disk_attach(session: Session, disk: DiskArgument, node: NodeArgument, watch: Watch = True) -> None:

@@ -38,6 +38,7 @@ SwitchArgument = Annotated[
 ]
 UserArgument = Annotated[str, typer.Argument(metavar="USER", autocompletion=completion.users, show_default=False)]
 NewName = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+NewNames = Annotated[list[str], typer.Argument(metavar="NAME...", show_default=False)]
 NodeOption = Annotated[
     str | None, typer.Option(metavar="NODE", autocompletion=completion.nodes, help="Only this node.")
 ]

@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
-from malleable.wire.disks import DiskAttachRequest, DiskMoveRequest, DiskNameRequest, DiskRequest, DiskView, TargetView
+from malleable.wire.disks import (
+    DiskAttachRequest,
+    DiskBatchRequest,
+    DiskMoveRequest,
+    DiskNameRequest,
+    DiskRequest,
+    DiskView,
+    TargetView,
+)
 from malleable.wire.operations import OperationView
 from malleable.wire.pool import GRACE_S, AuditView, CollectRequest, PoolView
 from malleable.wire.snapshots import GrowRequest, PromoteRequest, RollBackRequest, SnapshotRequest, SnapshotView
@@ -27,6 +35,10 @@ class StorageCalls(Connection):
     def disk_create(self, request: DiskRequest) -> OperationView:
         """Begin to clone a disk, or to make a blank one; ``result.disk_id`` names it."""
         return self.post("/v1/disks", OperationView, request)
+
+    def disk_create_batch(self, request: DiskBatchRequest) -> OperationView:
+        """Begin to make disks that are alike, all or none; ``result.disk_ids`` names them in order."""
+        return self.post("/v1/disks/batch", OperationView, request)
 
     def disk_rename(self, disk: str, name: str, *, project: str | None = None) -> DiskView:
         """Give a disk another name."""

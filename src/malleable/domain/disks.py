@@ -8,6 +8,9 @@ from secrets import token_hex
 from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, ProjectId, SnapshotId, TargetId
 from malleable.domain.secrets import Secret
 
+#: So many disks are made by one request at most: the rows of all are one transaction.
+BATCH_MAX = 256
+
 
 class DiskState(StrEnum):
     """A disk is usable only when ready."""

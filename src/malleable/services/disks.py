@@ -1,7 +1,9 @@
 """Disks: what outlives every node it runs on."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, DiskUse, Snapshot, Target
@@ -17,7 +19,7 @@ from malleable.services.finding import find_node, find_owned, find_project, list
 from malleable.services.parts import Listed, Parts
 from malleable.services.provisions import find_image, grown
 from malleable.services.quotas import want_within_quota
-from malleable.workflows import data_disks, storage
+from malleable.workflows import data_disks, disk_batch, storage
 from malleable.workflows.requests import record
 
 
@@ -40,9 +42,8 @@ class PlacedDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskWish:
-    """A disk to be cloned from an image or a snapshot, or to be made blank, of ``size_bytes``."""
+    """What new disks shall be: clones of an image or a snapshot, or blank, of ``size_bytes``."""
 
-    name: str
     project: str | None
     image: str | None
     snapshot: str | None
@@ -74,29 +75,54 @@ class Disks:
             disk = find_owned(tx, tx.disks, caller, "disk_get", ref, project)
             return _placed(tx, [disk])[0]
 
-    def disk_create(self, caller: Caller, wish: DiskWish) -> Operation:
+    def disk_create(self, caller: Caller, wish: DiskWish, *, name: str) -> Operation:
         """Clone a disk, or make a blank one: in a moment, else it goes on after the answer.
 
         Errors: Invalid, NotFound, Forbidden, Conflict.
         """
+
+        def request(tx: Transaction, now: datetime, disks: Sequence[Disk]) -> Operation:
+            return storage.request_create(tx, now, disk=disks[0], actor_id=caller.user_id)
+
+        return self._create(caller, wish, [name], request)
+
+    def disk_create_batch(self, caller: Caller, wish: DiskWish, *, names: Sequence[str]) -> Operation:
+        """Make disks that are alike, all or none of them. Errors: as ``disk_create``."""
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise Invalid(f"Disk {twice[0]} is named twice.", code="disk-twice", fix="Name each disk once.")
+
+        def request(tx: Transaction, now: datetime, disks: Sequence[Disk]) -> Operation:
+            return disk_batch.request(tx, now, disks=disks, actor_id=caller.user_id)
+
+        return self._create(caller, wish, names, request)
+
+    def _create(
+        self,
+        caller: Caller,
+        wish: DiskWish,
+        names: Sequence[str],
+        request: Callable[[Transaction, datetime, Sequence[Disk]], Operation],
+    ) -> Operation:
         if wish.image is not None and wish.snapshot is not None:
             raise Invalid("Name either an image or a snapshot.", fix="Give image= or snapshot=, what to clone.")
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = project_for(tx, caller, wish.project, "disk_create")
             origin = _origin(tx, caller, wish, project_id)
-            disk = Disk(
+            size_bytes = grown(origin, wish.size_bytes) if origin else _blank_size(wish)
+            one = Disk(
                 id=DiskId(new_id()),
-                name=wish.name,
+                name="",
                 project_id=project_id,
                 image_id=_image_id(origin),
                 snapshot_id=origin.id if isinstance(origin, Snapshot) else None,
                 state=DiskState.CREATING,
-                size_bytes=grown(origin, wish.size_bytes) if origin else _blank_size(wish),
+                size_bytes=size_bytes,
                 created_at=now,
             )
-            operation = storage.request_create(tx, now, disk=disk, actor_id=caller.user_id)
-            want_within_quota(tx, project_id, Holdings(disks=1, disk_bytes=disk.size_bytes))
+            operation = request(tx, now, [replace(one, id=DiskId(new_id()), name=name) for name in names])
+            want_within_quota(tx, project_id, Holdings(disks=len(names), disk_bytes=len(names) * size_bytes))
             begun = self._parts.enter(tx, operation)
         return self._parts.walked(operation, begun)
 

@@ -6,19 +6,30 @@ from uuid import UUID
 
 from pydantic import Field
 
-from malleable.domain.disks import DiskState, DiskUse, TargetState
+from malleable.domain.disks import BATCH_MAX, DiskState, DiskUse, TargetState
 from malleable.wire.nodes import BootOptions
 from malleable.wire.shapes import MAX_BYTES, Answer, Name, Open, Ref, Request
 
 
-class DiskRequest(Request):
-    """A new disk: a clone of an image or of a snapshot, grown when ``size_bytes`` is larger; blank without either."""
+class DiskOrigin(Request):
+    """What new disks shall be: clones of an image or of a snapshot, grown when ``size_bytes`` is larger, or blank."""
 
-    name: Name
     project: Ref | None = None
     image: Ref | None = None
     snapshot: Ref | None = None
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
+
+
+class DiskRequest(DiskOrigin):
+    """A new disk."""
+
+    name: Name
+
+
+class DiskBatchRequest(DiskOrigin):
+    """New disks that are alike; all of them are made, or none."""
+
+    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=BATCH_MAX)]
 
 
 class DiskMoveRequest(BootOptions):

@@ -11,7 +11,7 @@ from malleable.domain.errors import Conflict, Public
 from malleable.domain.ids import AttachmentId, DiskId, NetworkId, ProjectId, TargetId, new_id
 from malleable.domain.networks import Attachment
 from malleable.domain.operations import Operation, Retry, Wait
-from malleable.domain.ports import Export
+from malleable.domain.ports import Disks, Export
 from malleable.domain.secrets import chap_secret
 from malleable.domain.store import Transaction
 from malleable.workflows.steps import Context, Done, Step
@@ -65,17 +65,22 @@ def clone(context: Context) -> Done:
     disk = disk_of(context)
     if disk.state is not DiskState.CREATING:
         return Done(evidence={"disk": "was there"})
-    if disk.snapshot_id is not None:
-        context.drivers.disks.clone_snapshot(disk.snapshot_id, disk.id, size_bytes=disk.size_bytes)
-    elif disk.image_id is not None:
-        context.drivers.disks.clone(disk.image_id, disk.id, size_bytes=disk.size_bytes)
-    else:
-        context.drivers.disks.make_blank(disk.id, size_bytes=disk.size_bytes)
+    make(context.drivers.disks, disk)
 
     def write(tx: Transaction) -> None:
         tx.disks.change(disk.id, state=DiskState.READY)
 
     return Done(evidence={"disk": "made"}, write=write, result={"disk_id": str(disk.id)})
+
+
+def make(pool: Disks, disk: Disk) -> None:
+    """Have the pool make a disk. Errors: as the driver's."""
+    if disk.snapshot_id is not None:
+        pool.clone_snapshot(disk.snapshot_id, disk.id, size_bytes=disk.size_bytes)
+    elif disk.image_id is not None:
+        pool.clone(disk.image_id, disk.id, size_bytes=disk.size_bytes)
+    else:
+        pool.make_blank(disk.id, size_bytes=disk.size_bytes)
 
 
 def discard(context: Context) -> Done:
@@ -98,11 +103,11 @@ def export(context: Context) -> Done | Wait:
 
 def export_data(context: Context) -> Done | Wait:
     """Present the disks that the node has for data besides."""
-    return present(context, data_disks(context.operation), DiskUse.DATA)
+    return present(context, told_disks(context.operation), DiskUse.DATA)
 
 
-def data_disks(operation: Operation) -> list[DiskId]:
-    """List the disks that an operation gives a node for data."""
+def told_disks(operation: Operation) -> list[DiskId]:
+    """List the disks that an operation is about, where there may be several: those for a node's data, or a batch."""
     told = operation.arguments.get("disk_ids")
     return [DiskId(UUID(str(disk_id))) for disk_id in told] if isinstance(told, list) else []
 
@@ -270,7 +275,7 @@ EXPORT_TARGET = Step(
     device=TARGETS,
 )
 EXPORT_DATA = replace(
-    EXPORT_TARGET, name="export-data-disks", do=export_data, needed=lambda operation: bool(data_disks(operation))
+    EXPORT_TARGET, name="export-data-disks", do=export_data, needed=lambda operation: bool(told_disks(operation))
 )
 REVOKE_TARGETS = Step(
     name="revoke-targets",

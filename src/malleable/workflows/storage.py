@@ -35,17 +35,22 @@ def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: User
 
     Errors: Conflict when the name is taken or its origin is not ready.
     """
-    image = tx.images.get(disk.image_id) if disk.image_id else None
-    if image is not None and image.state is not ImageState.SEALED:
-        raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
-    arguments: dict[str, object] = {"name": disk.name, "disk_id": str(disk.id), "makes_disk": True}
-    if disk.snapshot_id is not None:
-        want_ready(tx, tx.snapshots.get(disk.snapshot_id))
-        arguments["snapshot_id"] = str(disk.snapshot_id)
+    arguments = {"name": disk.name, "disk_id": str(disk.id), "makes_disk": True, **want_origin(tx, disk)}
     tx.disks.add(disk)
     return begin(
         tx, now, "create-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments, wakes=False
     )
+
+
+def want_origin(tx: Transaction, disk: Disk) -> dict[str, object]:
+    """Be sure that a new disk's origin is ready; return what its operation's arguments tell of it. Errors: Conflict."""
+    image = tx.images.get(disk.image_id) if disk.image_id else None
+    if image is not None and image.state is not ImageState.SEALED:
+        raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+    if disk.snapshot_id is None:
+        return {}
+    want_ready(tx, tx.snapshots.get(disk.snapshot_id))
+    return {"snapshot_id": str(disk.snapshot_id)}
 
 
 def want_ready(tx: Transaction, snapshot: Snapshot) -> None:

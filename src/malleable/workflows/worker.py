@@ -73,7 +73,7 @@ class Worker:
         return self._engine.enter(tx, operation)
 
     def walk_soon(self, begun: Begun) -> None:
-        """Walk what is begun and committed; return when it ends or waits, or after ``ASKER_WAITS_S`` while it goes on."""
+        """Walk what is begun and committed; return when it ends or waits, or after ``ASKER_WAITS_S``: it goes on."""
         with self._changed:
             self._walking[begun.operation.id] = None
             self._changed.notify_all()

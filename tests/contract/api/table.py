@@ -392,6 +392,12 @@ TABLE = (
         body={"name": "d", "size_bytes": 1 << 30, "project": "alpha"},
         note="blank",
     ),
+    Row(
+        "POST /v1/disks/batch",
+        "/v1/disks/batch",
+        (403, 202, 404, 403, 202, 404, 403, 202),
+        body={"names": ["d", "e"], "image": "tiny", "project": "alpha"},
+    ),
     Row("GET /v1/disks/{disk}", "/v1/disks/{disk:alpha}", READERS),
     Row("DELETE /v1/disks/{disk}", "/v1/disks/{spare:alpha}", members(202)),
     Row(

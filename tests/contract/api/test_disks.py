@@ -1,11 +1,17 @@
 """Disks through the API: blank ones, and what is refused."""
 
+from dataclasses import replace
 from uuid import UUID
 
+import pytest
 from tests.contract.api.room import Room
-from tests.contract.api.site import Site
+from tests.contract.api.site import Site, items
 
 from malleable.domain.ids import DiskId
+from malleable.services.all import make_services
+from malleable.workflows.catalogue import WORKFLOWS
+from malleable.workflows.engine import Engine
+from malleable.workflows.worker import Worker
 
 
 def test_a_blank_disk_is_made_of_its_size_and_boots_nothing(small_site: Site) -> None:
@@ -25,3 +31,52 @@ def test_a_disk_needs_a_size_or_an_origin_and_not_two_origins(small_site: Site) 
     assert (nothing.status_code, nothing.json()["code"]) == (422, "size-needed")
     both = small_site.post("member", "/v1/disks", {"name": "data", "image": "tiny", "snapshot": "before"})
     assert both.status_code == 422
+
+
+def test_a_batch_is_one_operation_for_disks_that_are_alike(small_site: Site) -> None:
+    site, names = small_site, [f"web-{number}" for number in range(5)]
+    begun = site.post("member", "/v1/disks/batch", {"names": names, "image": "tiny", "project": "alpha"})
+    assert begun.status_code == 202, begun.text
+    list(Room(site).work())
+    ended = site.get("member", f"/v1/operations/{begun.json()['id']}").json()
+    assert (ended["kind"], ended["state"]) == ("create-disks", "succeeded"), ended
+    made = [site.get("member", f"/v1/disks/{disk_id}").json() for disk_id in ended["result"]["disk_ids"]]
+    assert [disk["name"] for disk in made] == names
+    assert {(disk["state"], disk["image"]) for disk in made} == {("ready", "tiny")}
+    events = site.get("member", "/v1/events?limit=1000").json()["items"]
+    told = [event["data"]["name"] for event in events if event["operation_id"] == ended["id"]]
+    assert sorted(told) == names
+
+
+@pytest.mark.parametrize(
+    ("names", "status", "code"),
+    [
+        (["new", "spare"], 409, "conflict"),
+        (["new", "new"], 422, "disk-twice"),
+        (["new", "../new"], 422, "invalid"),
+        ([], 422, "invalid"),
+        ([f"new-{number}" for number in range(257)], 422, "invalid"),
+    ],
+)
+def test_a_batch_is_made_wholly_or_not_at_all(small_site: Site, names: list[str], status: int, code: str) -> None:
+    before = items(small_site.get("member", "/v1/disks"))
+    refused = small_site.post("member", "/v1/disks/batch", {"names": names, "image": "tiny", "project": "alpha"})
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+    assert items(small_site.get("member", "/v1/disks")) == before
+
+
+def test_a_disk_is_ready_with_the_answer_where_a_worker_is_at_hand(small_site: Site) -> None:
+    site = small_site
+    parts = site.services.parts
+    engine = Engine(
+        store=site.store, clock=site.clock, drivers=parts.drivers, workflows=WORKFLOWS, worker="here", lease_s=60.0
+    )
+    worker = Worker(engine)
+    site.app.state.edge.services = make_services(replace(parts, worker=worker))
+    worker.start()
+    try:
+        begun = site.post("member", "/v1/disks", {"name": "soon", "image": "tiny", "project": "alpha"})
+        assert (begun.status_code, begun.json()["state"]) == (202, "succeeded"), begun.text
+        assert site.get("member", f"/v1/disks/{begun.json()['result']['disk_id']}").json()["state"] == "ready"
+    finally:
+        worker.stop()

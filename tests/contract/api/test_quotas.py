@@ -46,6 +46,8 @@ TAKERS: tuple[tuple[str, str, Mapping[str, Any], int], ...] = (
         9 * SIZE,
     ),
     ("disks", "/v1/disks", {"name": "more", "project": "alpha", "snapshot": "kept"}, 1),
+    ("disks", "/v1/disks/batch", {"names": ["more", "and-more"], "project": "alpha", "image": "tiny"}, 2),
+    ("disk_bytes", "/v1/disks/batch", {"names": ["more", "and-more"], "project": "alpha", "image": "tiny"}, 2 * SIZE),
     ("snapshots", "/v1/snapshots", {"name": "more", "project": "alpha", "disk": "spare"}, 1),
     ("disk_bytes", "/v1/snapshots", {"name": "more", "project": "alpha", "disk": "spare"}, SIZE),
     ("images", "/v1/images", IMAGE, 1),

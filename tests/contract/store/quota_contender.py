@@ -74,7 +74,7 @@ def takers(services: Services, project: str = PROJECT) -> Takers:
             NetworkWish(name=_name(), project=project, cidr="10.1.0.0/24", fabric="main", kind=NetworkKind.TENANT),
         ),
         "disk": lambda: services.disks.disk_create(
-            admin, DiskWish(name=_name(), project=project, image=IMAGE, snapshot=None, size_bytes=None)
+            admin, DiskWish(project=project, image=IMAGE, snapshot=None, size_bytes=None), name=_name()
         ),
         "snapshot": lambda: services.snapshots.snapshot_create(admin, name=_name(), disk=SOURCE, project=project),
         "image": lambda: services.images.image_create(admin, replace(image, name=_name())),
