@@ -41,9 +41,10 @@ def wait_until(condition: Callable[[], object], what: str, deadline_s: float = D
 class TgtRoom:
     """One namespace and its tgtd."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make the namespace and start the daemon."""
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Make the namespace and start the daemon, with so many threads for each disk."""
         self.folder = folder
+        self.threads = threads
         self.namespace = f"mtgt{os.getpid()}-{next(_numbers)}"
         self.socket = folder / "tgtd.0"
         self.process: subprocess.Popen[bytes] | None = None
@@ -63,7 +64,7 @@ class TgtRoom:
     def start(self) -> None:
         """Start the daemon and wait for its control socket and its portal."""
         command = ["nsenter", f"--net=/run/netns/{self.namespace}"]
-        command += ["tgtd", "-f", "-C", "0", "-t", "1", "--iscsi", "portal=0.0.0.0:3260"]
+        command += ["tgtd", "-f", "-C", "0", "-t", str(self.threads), "--iscsi", "portal=0.0.0.0:3260"]
         self.socket.unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             environment = os.environ | {"TGT_IPC_SOCKET": str(self.folder / "tgtd")}
@@ -109,7 +110,10 @@ class TgtRoom:
 
 
 @contextlib.contextmanager
-def tgt_room() -> Iterator[TgtRoom]:
+def tgt_room(threads: int = 1) -> Iterator[TgtRoom]:
     """Run a room of its own; pytest's folders are too long for a socket's name."""
-    with tempfile.TemporaryDirectory(prefix="mtgt") as folder, contextlib.closing(TgtRoom(Path(folder))) as room:
+    with (
+        tempfile.TemporaryDirectory(prefix="mtgt") as folder,
+        contextlib.closing(TgtRoom(Path(folder), threads)) as room,
+    ):
         yield room
