@@ -17,6 +17,7 @@ from malleable.services.switches import SwitchWish, WiredPort
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 from malleable.wire.switches import (
+    DriverView,
     FabricView,
     GuardView,
     ImportRequest,
@@ -206,6 +207,18 @@ async def switch_import(request: Request, switch: str, body: ImportRequest) -> R
     adopt = switches.switch_import if body.apply else switches.switch_plan
     plans = await edge_of(request).on_device(lambda: adopt(call.caller, switch))
     return ok(ImportView(is_applied=body.apply, ports=tuple(_plan(plan) for plan in plans)), call)
+
+
+@routes.get("/drivers", response_model=Listing[DriverView])
+def driver_list(request: Request) -> Response:
+    """List drivers with what each was tested on; in one page."""
+    call = call_of(request)
+    facts = call.services.drivers.driver_list(call.caller)
+    items = tuple(
+        DriverView(kind=fact.kind, name=fact.name, system=fact.system, tested=fact.tested, needs=fact.needs)
+        for fact in facts
+    )
+    return ok(Listing[DriverView](items=items), call)
 
 
 @routes.get("/paths", response_model=PathView)

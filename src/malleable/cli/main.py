@@ -8,6 +8,7 @@ from malleable.cli import (
     aliases,
     attachment,
     disk,
+    driver,
     event,
     fabric,
     grant,
@@ -61,7 +62,7 @@ def everywhere(
 
 for noun in (provision, node, disk, snapshot, network, grant, attachment, image, target, operation, event):
     noun.add_to(app)
-for noun in (login, token, user, project, fabric, switch, pool, aliases):
+for noun in (login, token, user, project, fabric, switch, driver, pool, aliases):
     noun.add_to(app)
 
 

@@ -15,6 +15,7 @@ from malleable.wire.networks import (
 )
 from malleable.wire.operations import OperationView
 from malleable.wire.switches import (
+    DriverView,
     FabricView,
     ImportRequest,
     ImportView,
@@ -71,6 +72,10 @@ class FabricCalls(Connection):
     def switch_import(self, switch: str, *, apply: bool) -> ImportView:
         """Keep what a live switch carries, or only tell what that would do."""
         return self.post(v1("switches", switch, "import"), ImportView, ImportRequest(apply=apply))
+
+    def driver_list(self) -> Iterator[DriverView]:
+        """List drivers with what each was tested on."""
+        return self.items("/v1/drivers", DriverView)
 
     def path_get(self, one: str, other: str) -> PathView:
         """Tell whether two nodes reach each other, and why."""

@@ -326,6 +326,17 @@ class Uplink(Protocol):
 class Drivers:
     """All drivers of a worker, by name. Wiring makes it; nothing registers itself."""
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverFacts:
+    """What is honest to say of one driver, or of one system that it speaks to."""
+
+    kind: str  #: "power" or "switch"
+    name: str  #: the key in Drivers
+    system: str = ""  #: the setting that chooses it, e.g. "os=nxos"; "": there is nothing to choose
+    tested: str = ""  #: what its contract suite ran on; "": never on a device
+    needs: str = ""  #: what has to be installed beside us
+
+
     power: Mapping[str, Power]
     switches: Mapping[str, Switches]
     disks: Disks
@@ -336,6 +347,7 @@ class Drivers:
     limits: Mapping[str, int] = field(
         default_factory=lambda: {"bmc": 1, "switch": 1, "targets": 1, "pool": 4, "copy": 1, "fetch": 2}
     )
+    facts: tuple[DriverFacts, ...] = ()
 
 
 def power_resource(node_id: NodeId) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from malleable.services.attachments import Attachments
 from malleable.services.authentication import Authentication
 from malleable.services.disks import Disks
+from malleable.services.drivers import DriverService
 from malleable.services.events import Events
 from malleable.services.fabrics import Fabrics
 from malleable.services.gateway import Gateways
@@ -45,6 +46,7 @@ class Services:
     fabrics: Fabrics
     switches: SwitchService
     paths: Paths
+    drivers: DriverService
     nodes: Nodes
     nics: Nics
     provisions: Provisions
@@ -78,6 +80,7 @@ def make_services(parts: Parts) -> Services:
         fabrics=Fabrics(parts),
         switches=SwitchService(parts),
         paths=Paths(parts),
+        drivers=DriverService(parts),
         nodes=Nodes(parts),
         nics=Nics(parts),
         provisions=Provisions(parts),

@@ -88,6 +88,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "switch_get": _reads(_O),
         "switch_create": _changes(_O),
         "switch_delete": _changes(_O),
+        "driver_list": _reads(_O),
         "switch_rebuild": _changes(_O),
         "switch_plan": _reads(_O),
         "switch_import": _changes(_O),

@@ -86,6 +86,16 @@ class PortConfigView(Answer):
     guard: GuardView | None
 
 
+class DriverView(Answer):
+    """A driver, or a system that it speaks to. ``tested``: what its contract suite ran on; "" is never on a device."""
+
+    kind: str
+    name: str
+    system: str
+    tested: str
+    needs: str
+
+
 class PortPlanView(Answer):
     """One port of a live switch beside what is wanted of it; null: nothing that can be told, or nothing was wanted."""
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from malleable.config import GIB, FetchSettings, QuotaSettings, Settings
 from malleable.domain.errors import Invalid, Unavailable
-from malleable.domain.ports import Clock, Drivers, Fetcher
+from malleable.domain.ports import Clock, DriverFacts, Drivers, Fetcher
 from malleable.domain.projects import Quota
 from malleable.domain.store import Store
 from malleable.gateway.layout import portal_socket
@@ -134,16 +134,22 @@ def real_drivers(settings: Settings) -> Drivers:
     """Make the drivers for real devices; each touches nothing before its first call."""
     from malleable.drivers.convert.qemu import QemuConverter
     from malleable.drivers.power.redfish import RedfishPower
+    from malleable.drivers.switch.ansible.driver import FACTS, AnsibleSwitches
     from malleable.drivers.switch.ovs import OvsSwitches
 
     gateway_run_dir = gateway_settings(settings).run_dir
     disks, targets = make_pool(settings, lambda network_id: portal_socket(gateway_run_dir, network_id))
     return Drivers(
         power={"redfish": RedfishPower(verify=settings.redfish_verify_tls)},
-        switches={"ovs": OvsSwitches()},
+        switches={"ovs": OvsSwitches(), "ansible": AnsibleSwitches()},
         disks=disks,
         targets=targets,
         converter=QemuConverter(),
+        facts=(
+            DriverFacts(kind="power", name="redfish", tested="sushy-tools 2.2 over QEMU"),
+            DriverFacts(kind="switch", name="ovs", tested="Open vSwitch 3.1"),
+            *FACTS,
+        ),
     )
 
 

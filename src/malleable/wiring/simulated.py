@@ -14,7 +14,7 @@ from malleable.domain.gateways import BEAT_S
 from malleable.domain.ids import NetworkId
 from malleable.domain.networks import NetworkState
 from malleable.domain.nodes import Firmware
-from malleable.domain.ports import Drivers
+from malleable.domain.ports import DriverFacts, Drivers
 from malleable.domain.secrets import Secret, random_secret
 from malleable.drivers.convert.qemu import QemuConverter
 from malleable.gateway.control_plane import ControlPlane
@@ -88,6 +88,7 @@ class SimulatedSite:
             disks=self.disks,
             targets=self.targets,
             converter=QemuConverter(),
+            facts=tuple(DriverFacts(kind=kind, name="sim", tested="simulated devices") for kind in ("power", "switch")),
         )
 
     def close(self) -> None:

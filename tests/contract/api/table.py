@@ -163,6 +163,7 @@ TABLE = (
         operators(200, unseen=404),
         body={"apply": True},
     ),
+    Row("GET /v1/drivers", "/v1/drivers", OPERATORS_LIST),
     Row("GET /v1/paths", "/v1/paths?one=held&other=held", READERS_AND_OPERATORS),
     Row("GET /v1/switches/{switch}/ports", "/v1/switches/tor1/ports", OPERATORS_GET),
     Row(

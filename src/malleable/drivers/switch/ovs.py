@@ -118,7 +118,7 @@ class OvsSwitches:
         for name in names:
             told = interface_fault(found[name], interfaces[name]) or told_by(found[name])
             if isinstance(told, PortConfig):
-                told = replace(told, mtu=_mtu(interfaces[name]))
+                told = replace(told, mtu=mtu_of(interfaces[name]))
                 told = _guarded(told, found[name], _ofport(interfaces[name]), rules)
             if isinstance(told, str):
                 wrong[name] = told
@@ -272,7 +272,7 @@ def _vids(config: PortConfig) -> frozenset[int]:
     return config.tagged_vids | frozenset(() if config.native_vid is None else (config.native_vid,))
 
 
-def _mtu(interfaces: Sequence[Row]) -> int | None:
+def mtu_of(interfaces: Sequence[Row]) -> int | None:
     """Return what a port's device has where it was asked for something; else it has what it came with."""
     asked, has = members(interfaces[0]["mtu_request"]), members(interfaces[0]["mtu"])
     return int(has[0]) if asked and has else None

@@ -1,0 +1,251 @@
+"""The Ansible driver: the contract on a real Open vSwitch, and what its dialects say and understand.
+
+A run of Ansible takes seconds, so the contract runs only when asked for (MALLEABLE_TEST_ANSIBLE=1) and where the extra
+"ansible" is installed; the dialects are always tested.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.contract.switches.conftest import Bench, a_switch, ovs_bench
+from tests.contract.switches.room import OvsRoom
+from tests.contract.switches.suite import ACCESS, HYBRID, JUMBO, RULES, TRUNK
+
+from malleable.domain.errors import Refused
+from malleable.domain.secrets import Secret
+from malleable.domain.switches import SHUT, PortConfig
+from malleable.drivers.switch.ansible.dialects import Dialect, ranges, vids_in
+from malleable.drivers.switch.ansible.driver import DIALECTS, ROLES, AnsibleSwitches
+
+WITH_ANSIBLE = [
+    pytest.mark.room,
+    pytest.mark.slow,
+    pytest.mark.skipif("MALLEABLE_TEST_ANSIBLE" not in os.environ, reason="needs MALLEABLE_TEST_ANSIBLE=1: minutes"),
+    pytest.mark.skipif(importlib.util.find_spec("ansible_runner") is None, reason='needs the extra "ansible"'),
+]
+
+
+@pytest.fixture
+def ansible_bench(fresh_room: OvsRoom) -> Bench:
+    bench = ovs_bench(fresh_room)
+    settings = {**bench.switch.settings, "os": "openvswitch"}
+    secret = replace(bench.switch, settings=settings, username="admin", password=Secret("never-on-a-command-line"))
+    return replace(bench, driver=AnsibleSwitches(), switch=secret)
+
+
+class TestOnOpenVswitch:
+    pytestmark = WITH_ANSIBLE
+
+    @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+    def test_driver_keeps_the_rule(self, rule: Callable[[Bench], None], ansible_bench: Bench) -> None:
+        rule(ansible_bench)
+        assert not list(Path("/dev/shm").glob("m2-ansible-*")), "nothing is left of what Ansible read"
+
+    def test_no_other_process_and_no_other_user_sees_the_password(self, ansible_bench: Bench) -> None:
+        secret = ansible_bench.switch.password.reveal().encode()
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(ansible_bench.driver.check, ansible_bench.switch)
+            modes, places = set(), set()
+            while not call.done():
+                for folder in Path("/dev/shm").glob("m2-ansible-*"):
+                    modes |= _modes(folder)
+                places |= {path.parent.name for path in Path("/proc").glob("[0-9]*/*") if _holds(path, secret)}
+        call.result()
+        assert places == set()
+        assert modes == {0o700, 0o600}
+
+
+def _modes(folder: Path) -> set[int]:
+    with suppress(FileNotFoundError):
+        return {path.stat().st_mode & 0o777 for path in (folder, folder / "inventory" / "hosts.json")}
+    return set()
+
+
+def _holds(path: Path, secret: bytes) -> bool:
+    with suppress(OSError):
+        return path.name in ("cmdline", "environ") and secret in path.read_bytes()
+    return False
+
+
+# The dialects, each with a running configuration as its system writes it.
+
+RECORDED = {
+    "nxos": """
+interface Ethernet1/1
+  switchport
+  switchport access vlan 101
+  no shutdown
+interface Ethernet1/2
+  switchport
+  switchport mode trunk
+  switchport trunk native vlan 101
+  switchport trunk allowed vlan 101,201
+interface Ethernet1/3
+  switchport mode trunk
+  switchport trunk native vlan 4094
+  switchport trunk allowed vlan 201-202
+interface Ethernet1/4
+  switchport access vlan 101
+  shutdown
+interface Ethernet1/5
+  switchport mode trunk
+interface Ethernet1/6
+  no switchport
+  ip address 10.0.0.1/30
+interface Ethernet1/7
+interface mgmt0
+  vrf member management
+""",
+    "os10": """
+interface ethernet1/1/1
+ no shutdown
+ switchport access vlan 101
+interface ethernet1/1/2
+ no shutdown
+ switchport mode trunk
+ switchport access vlan 101
+ switchport trunk allowed vlan 201
+interface ethernet1/1/3
+ no shutdown
+ switchport mode trunk
+ switchport access vlan 4094
+ switchport trunk allowed vlan 201-202
+interface ethernet1/1/4
+ shutdown
+interface ethernet1/1/5
+ switchport mode trunk
+interface ethernet1/1/6
+ no switchport
+interface ethernet1/1/7
+ no shutdown
+""",
+    "sonic": """
+interface Ethernet1
+ no shutdown
+ switchport access Vlan 101
+interface Ethernet2
+ no shutdown
+ switchport access Vlan 101
+ switchport trunk allowed Vlan 201
+interface Ethernet3
+ no shutdown
+ switchport access Vlan 4094
+ switchport trunk allowed Vlan 201-202
+interface Ethernet4
+ shutdown
+interface Ethernet7
+ no shutdown
+""",
+    "junos": """
+set interfaces ge-0/0/1 unit 0 family ethernet-switching interface-mode access
+set interfaces ge-0/0/1 unit 0 family ethernet-switching vlan members 101
+set interfaces ge-0/0/2 native-vlan-id 101
+set interfaces ge-0/0/2 unit 0 family ethernet-switching interface-mode trunk
+set interfaces ge-0/0/2 unit 0 family ethernet-switching vlan members 101
+set interfaces ge-0/0/2 unit 0 family ethernet-switching vlan members 201
+set interfaces ge-0/0/3 unit 0 family ethernet-switching interface-mode trunk
+set interfaces ge-0/0/3 unit 0 family ethernet-switching vlan members 201-202
+set interfaces ge-0/0/4 disable
+set interfaces ge-0/0/5 unit 0 family ethernet-switching interface-mode trunk
+set interfaces ge-0/0/5 unit 0 family ethernet-switching vlan members all
+set interfaces ge-0/0/6 unit 0 family inet address 10.0.0.1/30
+""",
+}
+RECORDED["eos"] = RECORDED["nxos"].replace("Ethernet1/", "Ethernet").replace("mgmt0", "Management1")
+TYPICAL = {"1": ACCESS, "2": HYBRID, "3": TRUNK, "4": SHUT}
+CLI = [name for name in DIALECTS if name != "openvswitch"]
+
+
+def dialect_of(name: str) -> tuple[Dialect, str]:
+    return DIALECTS[name], {"nxos": "Ethernet1/", "eos": "Ethernet", "sonic": "Ethernet", "junos": "ge-0/0/"}.get(
+        name, "ethernet1/1/"
+    )
+
+
+@pytest.mark.parametrize("name", CLI)
+def test_a_running_configuration_is_understood(name: str) -> None:
+    dialect, prefix = dialect_of(name)
+    told = dialect.read(a_switch("10.0.0.9"), [RECORDED[name]])
+    assert {port: told[prefix + port] for port in TYPICAL} == TYPICAL
+    odd = {port: config for port, config in told.items() if port.removeprefix(prefix) not in TYPICAL}
+    assert all(isinstance(why, str) for why in odd.values()), "never shut, nor anything else that it is not"
+    assert set(odd) <= {prefix + port for port in ("5", "6", "7")}
+
+
+class Switch:
+    """A command line that keeps what it is told, as the running configuration would show it."""
+
+    def __init__(self, name: str) -> None:
+        self.lines: dict[str, list[str]] = {}
+        self._is_junos = name == "junos"
+
+    def take(self, commands: list[str]) -> None:
+        port = ""
+        for command in commands:
+            words = command.split()
+            if self._is_junos:
+                kept = self.lines.setdefault(words[2], [])
+                rest = " ".join(words[3:])
+                if words[0] == "delete":
+                    kept[:] = [line for line in kept if not line.startswith(rest)]
+                elif rest not in kept:
+                    kept.append(rest)
+            elif words[0] == "interface":
+                port = words[1]
+                self.lines.setdefault(port, [])
+            elif words[0] != "exit":
+                self._keep(port, command)
+
+    def _keep(self, port: str, command: str) -> None:
+        """The later word on a matter is the one that counts; a bare "no" clears it."""
+        matter = command.removeprefix("no ").rsplit(" ", 1)[0] if command[-1].isdigit() else command.removeprefix("no ")
+        matter = "switchport mode" if command.startswith("switchport mode") else matter
+        kept = [line for line in self.lines[port] if line.removeprefix("no ") != matter and not _is_on(line, matter)]
+        is_cleared = command.startswith("no ") and command != "no shutdown"
+        self.lines[port] = kept if is_cleared else [*kept, command]
+
+    def show(self) -> str:
+        if self._is_junos:
+            return "\n".join(f"set interfaces {port} {line}" for port, lines in self.lines.items() for line in lines)
+        return "\n".join(
+            f"interface {port}\n" + "\n".join(f"  {x}" for x in lines) for port, lines in self.lines.items()
+        )
+
+
+def _is_on(line: str, matter: str) -> bool:
+    return line.startswith(f"{matter} ")
+
+
+@pytest.mark.parametrize("name", CLI)
+def test_what_is_said_reads_back_whatever_was_there_before(name: str) -> None:
+    dialect, prefix = dialect_of(name)
+    switch, device = a_switch("10.0.0.9"), Switch(name)
+    edge = PortConfig(native_vid=1, tagged_vids=frozenset({7}))
+    for config in (ACCESS, TRUNK, *([] if name == "eos" else [JUMBO]), HYBRID, SHUT, HYBRID, ACCESS, edge):
+        device.take(list(dialect.change(switch, {prefix + "1": config, prefix + "2": SHUT})))
+        assert dialect.read(switch, [device.show()]) == {prefix + "1": config, prefix + "2": SHUT}
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_bad_vlans_are_refused_before_anything_is_said(name: str) -> None:
+    dialect, switch = DIALECTS[name], a_switch("unix:/x", bridge="br0")
+    for config in (PortConfig(native_vid=0), PortConfig(tagged_vids=frozenset({4095}))):
+        with pytest.raises(Refused):
+            dialect.change(switch, {"p": config})
+
+
+def test_every_system_has_its_role_and_only_what_ran_is_called_tested() -> None:
+    assert {path.name for path in ROLES.iterdir()} == {dialect.role for dialect in DIALECTS.values()}
+    assert [name for name, dialect in DIALECTS.items() if dialect.tested] == ["openvswitch"]
+
+
+def test_lists_of_vlans() -> None:
+    assert ranges(frozenset({1, 2, 3, 7, 9, 10})) == "1-3,7,9-10"
+    assert vids_in("1-3,7, 9-10") == {1, 2, 3, 7, 9, 10}
+    assert vids_in("") == frozenset()
