@@ -1,6 +1,7 @@
 """The swept workflows of disks that nodes have for data, beside the one they boot."""
 
 from dataclasses import replace
+from uuid import UUID
 
 from tests.sweep.storage_verbs import WRITTEN, content, disk_of
 from tests.sweep.verb import Verb
@@ -25,7 +26,7 @@ def presented(world: World, node_id: NodeId) -> set[tuple[str, str]]:
     """List the disks that a node has, and for what; the daemon has just these targets."""
     with world.store.reading() as tx:
         targets = tx.targets.list()
-        names = {disk.id: disk.name for disk in tx.disks.list()}
+        names: dict[UUID | None, str] = {disk.id: disk.name for disk in tx.disks.list()}
     assert world.targets.list(world.network_id) == {target.iqn for target in targets}
     return {(names[target.disk_id], target.use.value) for target in targets if target.node_id == node_id}
 

@@ -103,6 +103,7 @@ def test_disks_for_data_come_along_when_the_machine_moves(new_world: Callable[[]
     with world.store.transaction() as tx:
         boots = tx.targets.find(node_id=node_id, use=DiskUse.BOOT)
         assert boots is not None
+        assert boots.disk_id is not None
         wish = world.wish(tx, other, tx.disks.get(boots.disk_id))
         operation = move.request(tx, world.clock.now(), wish)
     assert world.run(operation.id).state == "succeeded"

@@ -255,6 +255,7 @@ class World:
         with self.store.reading() as tx:
             target = tx.targets.find(node_id=node_id)
             assert target is not None
+            assert target.disk_id is not None
             return node_id, tx.disks.get(target.disk_id)
 
     # -- time --------------------------------------------------------------------------------------------------------

@@ -55,7 +55,9 @@ def target_view(shown: Shown[Target]) -> TargetView:
     return TargetView(
         id=target.id,
         disk_id=target.disk_id,
-        disk=names[target.disk_id],
+        disk=names[target.disk_id] if target.disk_id else None,
+        image_id=target.image_id,
+        image=names[target.image_id] if target.image_id else None,
         node_id=target.node_id,
         node=names[target.node_id],
         network_id=target.network_id,
@@ -77,7 +79,7 @@ def boot_wish(body: BootOptions) -> BootWish:
 
 @routes.post("/provisions", status_code=202, response_model=OperationView, tags=["nodes"])
 def provision_create(request: Request, body: ProvisionRequest) -> Response:
-    """Boot a disk on a node: an existing disk or a new one, a named node or any free one."""
+    """Boot a disk on a node: an existing one, a new one or, read only, the image itself; any free node will do."""
     call = call_of(request)
     wish = ProvisionWish(
         project=body.project,
@@ -89,6 +91,7 @@ def provision_create(request: Request, body: ProvisionRequest) -> Response:
         network=body.network,
         boot=boot_wish(body),
         data_disks=body.data_disks,
+        is_stateless=body.stateless,
     )
     return begun(call, call.services.provisions.provision_create(call.caller, wish))
 

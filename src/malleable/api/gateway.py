@@ -29,11 +29,13 @@ from malleable.wire.gateway import (
 )
 from malleable.wire.networks import AddressingView
 from malleable.wire.shapes import MAX_COUNT
-from malleable.workflows.presenting import disk_serial
+from malleable.workflows.presenting import target_serial
 
 routes = APIRouter(prefix="/v1/gateway", route_class=GuardedRoute, tags=["gateway"])
 
 WAIT_MAX_S = 30.0
+#: Tells a system to keep what it writes in memory: to our images and to Debian's and Ubuntu's overlayroot.
+IN_MEMORY = "malleable.overlay=ram overlayroot=tmpfs"
 
 
 @routes.get("/desired", response_model=DesiredView)
@@ -107,7 +109,7 @@ def _network(desired: Desired) -> DesiredNetwork:
 def _disk(target: Target, disk: Disk) -> DesiredDisk:
     return DesiredDisk(
         name=disk.name,
-        serial=disk_serial(disk.id),
+        serial=target_serial(target),
         size_bytes=disk.size_bytes,
         iqn=target.iqn,
         lun=target.lun,
@@ -132,12 +134,12 @@ def _boot(intent: Intent) -> DesiredBoot:
         lun=target.lun,
         chap_username=target.chap_username,
         chap_password=target.chap_password.reveal(),
-        serial=disk_serial(target.disk_id),
+        serial=target_serial(target),
         kernel_url=f"{files}/{image.kernel}" if is_kernel else None,
         initrd_url=f"{files}/{image.initrd}" if is_kernel else None,
         files=DesiredFiles(kernel=image.kernel, initrd=image.initrd),
         image_id=image.id,
-        cmdline=image.cmdline,
+        cmdline=image.cmdline if target.disk_id else f"{image.cmdline} {IN_MEMORY}".strip(),
         ssh_keys=boot.ssh_keys,
         user_data=boot.user_data.reveal(),
         data_disks=tuple(_disk(*of_data) for of_data in intent.data),

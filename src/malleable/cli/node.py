@@ -98,7 +98,10 @@ def node_show(session: Session, node: NodeArgument) -> None:
     for attachment in attachments:
         carries = f"{attachment.network} {attachment.address} ({attachment.channel}, {attachment.state})"
         facts[attachment.nic] = f"{facts.get(attachment.nic, '')}  on {carries}"
-    facts |= {f"disk {target.disk}": f"{target.state} as {target.iqn}" for target in targets}
+    facts |= {
+        f"disk {target.disk}" if target.disk else f"image {target.image}": f"{target.state} as {target.iqn}"
+        for target in targets
+    }
     show_facts(session, facts)
 
 

@@ -51,6 +51,9 @@ def provision(
         str | None,
         typer.Option(metavar="NODE", autocompletion=completion.nodes, help="Else any free one that fits."),
     ] = None,
+    stateless: Annotated[
+        bool, typer.Option("--stateless", help="No disk: the image itself, read only; writes stay in memory.")
+    ] = False,
     disk_name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the new disk.")] = None,
     disk_size: Annotated[str | None, typer.Option(metavar="SIZE", help="Of the new disk, e.g. 20G.")] = None,
     data_disk: Annotated[
@@ -71,12 +74,15 @@ def provision(
         usage("A machine boots either a new disk or one you have.", "Give --image or --disk.")
     if disk and (disk_name or disk_size):
         usage("A disk you have keeps its name and size.", "Leave --disk-name and --disk-size out.")
+    if stateless and (disk or disk_name or disk_size):
+        usage("A stateless machine has no disk of its own.", "Give --image, and nothing of a disk.")
     options = boot_options(nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data)
     request = ProvisionRequest(
         project=session.project,
         node=node,
         disk=disk,
         image=image,
+        stateless=stateless,
         disk_name=disk_name,
         disk_size_bytes=parse_size(disk_size) if disk_size else None,
         data_disks=tuple(data_disk or ()),
@@ -118,6 +124,9 @@ def tell_where(session: Session, ended: "OperationDetail") -> None:
     for attachment in session.m2.attachment_list(node=ended.node):
         session.say(f"{ended.node} has {attachment.address} in {attachment.network}.")
     for target in session.m2.target_list(node=ended.node):
+        if target.disk is None:
+            session.say(f"It runs image {target.image} itself; what it writes is gone when it stops.")
+            continue
         does = "runs" if target.use is DiskUse.BOOT else "has"
         session.say(f"It {does} disk {target.disk}, which stays when the node is given back.")
     session.hint(f"Look: `m2 node console {ended.node}`. Give it back: `m2 node release {ended.node}`.")

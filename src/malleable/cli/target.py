@@ -29,7 +29,7 @@ def target_list(session: Session, node: NodeOption = None, disk: DiskOption = No
     """List which disk is presented to which node; secrets are never shown."""
     now = session.now()
     columns: list[Column[TargetView]] = [
-        Column(title="disk", cell=lambda target: target.disk),
+        Column(title="disk", cell=lambda target: target.disk or f"{target.image} (image)"),
         Column(title="node", cell=lambda target: target.node),
         Column(title="network", cell=lambda target: target.network),
         Column(title="for", cell=lambda target: target.use),

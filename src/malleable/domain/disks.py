@@ -75,10 +75,14 @@ class TargetState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One disk presented to one node. At most one per disk: the database sees to it."""
+    """One disk presented to one node, at most one per disk; or an image, to be read by as many nodes as like.
+
+    Exactly one of ``disk_id`` and ``image_id`` is there. The database sees to both.
+    """
 
     id: TargetId
-    disk_id: DiskId
+    disk_id: DiskId | None
+    image_id: ImageId | None = None  #: read only
     node_id: NodeId
     network_id: NetworkId
     use: DiskUse = DiskUse.BOOT

@@ -234,6 +234,9 @@ class Disks(Protocol):
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Return where the bytes are. Errors: Refused with code "no-such-disk"."""
 
+    def image_handle(self, image_id: ImageId) -> DiskHandle:
+        """Return where an image's bytes are, for many nodes to read. Errors: Refused with code "no-such-image"."""
+
     def list(self) -> StoredThings:
         """Name all that is there."""
 
@@ -278,6 +281,7 @@ class Export:
     chap_password: Secret
     initiator_address: str
     size_bytes: int = 0
+    is_read_only: bool = False  #: every write is refused: other nodes read the same bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,10 +327,6 @@ class Uplink(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drivers:
-    """All drivers of a worker, by name. Wiring makes it; nothing registers itself."""
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DriverFacts:
     """What is honest to say of one driver, or of one system that it speaks to."""
 
@@ -337,17 +337,21 @@ class DriverFacts:
     needs: str = ""  #: what has to be installed beside us
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drivers:
+    """All drivers of a worker, by name. Wiring makes it; nothing registers itself."""
+
     power: Mapping[str, Power]
     switches: Mapping[str, Switches]
     disks: Disks
     targets: Targets
     converter: Converter | None = None
     fetcher: Fetcher | None = None
+    facts: tuple[DriverFacts, ...] = ()
     #: how many calls one device takes at once, by kind of resource
     limits: Mapping[str, int] = field(
         default_factory=lambda: {"bmc": 1, "switch": 1, "targets": 1, "pool": 4, "copy": 1, "fetch": 2}
     )
-    facts: tuple[DriverFacts, ...] = ()
 
 
 def power_resource(node_id: NodeId) -> str:

@@ -15,7 +15,7 @@ from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_node, find_owned, find_project, listed, names_of, project_for, shown
+from malleable.services.finding import find_node, find_owned, find_project, listed, merged, names_of, project_for, shown
 from malleable.services.parts import Listed, Parts
 from malleable.services.provisions import find_image, grown
 from malleable.services.quotas import want_within_quota
@@ -178,8 +178,8 @@ class Disks:
             if disk is not None:
                 wanted["disk_id"] = find_owned(tx, tx.disks, caller, "disk_get", disk, project).id
             elif not caller.is_admin:
-                mine = list(caller.memberships)
-                wanted["disk_id"] = [d.id for d in tx.disks.list(project_id=mine)]
+                found = _my_targets(tx, caller, page)
+                return listed(found, page, _target_names(tx, found))
             found = tx.targets.list(page, **wanted)
             return listed(found, page, _target_names(tx, found))
 
@@ -234,7 +234,17 @@ def _placed(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ...]:
     )
 
 
+def _my_targets(tx: Transaction, caller: Caller, page: Page) -> tuple[Target, ...]:
+    """Read where the disks of one's projects are presented, and which images their nodes read."""
+    mine = list(caller.memberships)
+    disks = [disk.id for disk in tx.disks.list(project_id=mine)]
+    nodes = [node.id for node in tx.nodes.list(project_id=mine)]
+    readers = tx.targets.list(page, node_id=nodes, disk_id=None)
+    return merged(page, tx.targets.list(page, disk_id=disks), readers)
+
+
 def _target_names(tx: Transaction, targets: Sequence[Target]) -> Mapping[UUID, str]:
     disks = names_of(tx.disks, (t.disk_id for t in targets))
     nodes = names_of(tx.nodes, (t.node_id for t in targets))
-    return {**disks, **nodes, **names_of(tx.networks, (t.network_id for t in targets))}
+    images = names_of(tx.images, (t.image_id for t in targets))
+    return {**disks, **images, **nodes, **names_of(tx.networks, (t.network_id for t in targets))}

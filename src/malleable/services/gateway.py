@@ -213,16 +213,18 @@ def _intents(tx: Transaction, boots: Sequence[Boot], attachments: Mapping[UUID, 
         return []
     targets = tx.targets.list(node_id=[boot.node_id for boot in boots])
     by_id = {target.id: target for target in targets}
-    disks = {d.id: d for d in tx.disks.list(id=[t.disk_id for t in targets])} if targets else {}
-    image_ids = {disk.image_id for disk in disks.values()}
-    images: dict[ImageId | None, Image] = {i.id: i for i in tx.images.list(id=image_ids)} if disks else {}
+    disks: dict[UUID | None, Disk] = (
+        {d.id: d for d in tx.disks.list(id=[t.disk_id for t in targets])} if targets else {}
+    )
+    image_ids = {disk.image_id for disk in disks.values()} | {target.image_id for target in targets}
+    images: dict[UUID | None, Image] = {i.id: i for i in tx.images.list(id=image_ids)} if targets else {}
     intents = []
     for boot in boots:
         target = by_id.get(boot.target_id) if boot.target_id is not None else None
         attachment = attachments.get(boot.attachment_id)
         if target is not None and attachment is not None:
             data = tuple((t, disks[t.disk_id]) for t in targets if t.node_id == boot.node_id and _is_data(t, boot))
-            image = images[disks[target.disk_id].image_id]
+            image = images[target.image_id or disks[target.disk_id].image_id]
             intents.append(Intent(boot=boot, target=target, image=image, address=attachment.address, data=data))
     return intents
 

@@ -54,6 +54,7 @@ class ProvisionWish:
     network: str
     boot: BootWish
     data_disks: tuple[str, ...] = ()  #: disks one has, for data
+    is_stateless: bool = False  #: no new disk: the image itself, read only
 
 
 class Provisions:
@@ -68,6 +69,8 @@ class Provisions:
         Errors: Invalid; NotFound; Forbidden; Conflict naming who holds what was asked for; Exhausted when no free node
         fits.
         """
+        if wish.is_stateless and (wish.image is None or wish.disk_name or wish.disk_size_bytes):
+            raise Invalid("A node without a disk of its own boots an image.", fix="Give image=, and nothing of a disk.")
         if (wish.disk is None) == (wish.image is None):
             raise Invalid("Name either a disk or an image.", fix="Give disk= for one you have, image= for a new one.")
         for _ in range(TRIES - 1 if wish.node is None else 0):
@@ -100,7 +103,7 @@ class Provisions:
                 raise Invalid(f"Disk {disk.name} runs nowhere.", code="network-needed", fix="Name a network.")
             chosen = find_node(tx, caller, "node_get", node)
             image = image_of(tx, disk)
-            wish = _wish(tx, caller, node=chosen, disk=disk, image=image, network=where, boot=boot)
+            wish = _wish(tx, caller, disk.project_id, node=chosen, disk=disk, image=image, network=where, boot=boot)
             operation = move.request(tx, now, wish)
             _want_within_quota(tx, wish)
             return operation
@@ -120,11 +123,13 @@ class Provisions:
             node = (
                 find_node(tx, caller, "node_get", wish.node) if wish.node is not None else _any_free(tx, image, network)
             )
-            runs = disk or _new_disk(wish, project_id, image, node, now)
-            full = _wish(tx, caller, node=node, disk=runs, image=image, network=network, boot=wish.boot)
+            makes_disk = disk is None and not wish.is_stateless
+            runs = _new_disk(wish, project_id, image, node, now) if makes_disk else disk
+            boot = _boot_wish(wish, image)
+            full = _wish(tx, caller, project_id, node=node, disk=runs, image=image, network=network, boot=boot)
             data = tuple(find_owned(tx, tx.disks, caller, "disk_use", ref, str(project_id)) for ref in wish.data_disks)
-            full = replace(full, makes_disk=disk is None, data_disks=data)
-            if full.makes_disk:
+            full = replace(full, makes_disk=makes_disk, data_disks=data)
+            if full.makes_disk and runs is not None:
                 tx.disks.add(runs)
             operation = provision.request(tx, now, full)
             _want_within_quota(tx, full)
@@ -183,8 +188,14 @@ def _new_disk(wish: ProvisionWish, project_id: ProjectId, image: Image, node: No
 
 def _want_within_quota(tx: Transaction, wish: Wish) -> None:
     """Be sure that the project may have the node, if it did not hold it, and the disk, if it is new."""
-    taken = Holdings(disks=1, disk_bytes=wish.disk.size_bytes) if wish.makes_disk else Holdings()
+    taken = Holdings(disks=1, disk_bytes=wish.disk.size_bytes) if wish.makes_disk and wish.disk else Holdings()
     want_within_quota(tx, wish.project_id, replace(taken, nodes=int(wish.node.project_id != wish.project_id)))
+
+
+def _boot_wish(wish: ProvisionWish, image: Image) -> BootWish:
+    """Choose the boot way that can tell the system to write to memory, unless one is named."""
+    is_free = wish.is_stateless and wish.boot.way is None and BootWay.KERNEL in image.boot_ways
+    return replace(wish.boot, way=BootWay.KERNEL) if is_free else wish.boot
 
 
 def find_image(tx: Transaction, caller: Caller, ref: str, project_id: ProjectId) -> Image:
@@ -221,12 +232,20 @@ def grown(origin: Image | Snapshot, size_bytes: int | None) -> int:
 
 
 def _wish(
-    tx: Transaction, caller: Caller, *, node: Node, disk: Disk, image: Image, network: Network, boot: BootWish
+    tx: Transaction,
+    caller: Caller,
+    project_id: ProjectId,
+    *,
+    node: Node,
+    disk: Disk | None,
+    image: Image,
+    network: Network,
+    boot: BootWish,
 ) -> Wish:
     nic = _nic(tx, node, boot.nic)
     wish = Wish(
         node=node,
-        project_id=disk.project_id,
+        project_id=project_id,
         disk=disk,
         image=image,
         network=network,

@@ -256,6 +256,12 @@ class SimDisks:
             self._known(disk_id)
             return DiskHandle(path=f"/sim/disks/{disk_id}")
 
+    def image_handle(self, image_id: ImageId) -> DiskHandle:
+        """Do as ``Disks.image_handle``; the path only names the image, no file is there."""
+        with self._call("image_handle", image_id):
+            self._sound(image_id)
+            return DiskHandle(path=f"/sim/images/{image_id}")
+
     def list(self) -> StoredThings:
         """Do as ``Disks.list``."""
         with self._call("list"):

@@ -134,6 +134,7 @@ _TAKEN = {
 _CHECKS = {
     "ck_nodes_held": "A node that is allocated or releasing needs a project that holds it.",
     "ck_nodes_holder": "Only an allocated, releasing or quarantined node can be held by a project.",
+    "ck_targets_presents": "A target presents either a disk or an image.",
     "ck_networks_vid": "A VLAN id is from 1 to 4094.",
     "ck_vlans_vid": "A VLAN id is from 1 to 4094.",
     "ck_users_site_role": "A site role is admin, operator or gateway.",

@@ -77,11 +77,13 @@ class DiskView(Answer):
 
 
 class TargetView(Answer):
-    """A disk presented to a node; never its CHAP secret."""
+    """A disk presented to a node, or an image that it reads and never writes; never its CHAP secret."""
 
     id: Open[UUID]
-    disk_id: Open[UUID]
-    disk: Open[str]
+    disk_id: Open[UUID | None]
+    disk: Open[str | None]
+    image_id: Open[UUID | None] = None
+    image: Open[str | None] = None
     node_id: Open[UUID]
     node: Open[str]
     network_id: Open[UUID]

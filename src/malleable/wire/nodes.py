@@ -147,6 +147,7 @@ class ProvisionRequest(BootOptions):
     node: Ref | None = None  #: null: any free one that fits the image
     disk: Ref | None = None
     image: Ref | None = None
+    stateless: bool = False  #: no disk: the image itself, read only, and what is written stays in memory
     disk_name: Name | None = None
     disk_size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
     data_disks: tuple[Ref, ...] = Field(default=(), max_length=16)  #: disks one has, for data

@@ -15,6 +15,7 @@ from malleable.client import Client
 from malleable.client.operations import ENDED
 from malleable.config import ListenSettings, Settings, WorkerSettings
 from malleable.domain.errors import MalleableError
+from malleable.domain.images import BootWay
 from malleable.domain.projects import Role
 from malleable.domain.secrets import Secret, random_secret
 from malleable.sim.room import LIFELIKE, Pace
@@ -136,9 +137,19 @@ def _add_image(client: Client) -> None:
     content = hashlib.sha256(b"golden").digest() * (IMAGE_BYTES // 32)
     digest = hashlib.sha256(content).hexdigest()
     image = client.image_create(
-        ImageRequest(name="debian-12", sha256=digest, size_bytes=len(content), os="Debian 12 (simulated)")
+        ImageRequest(
+            name="debian-12",
+            sha256=digest,
+            size_bytes=len(content),
+            os="Debian 12 (simulated)",
+            boot_ways=(BootWay.SAN, BootWay.KERNEL),
+            kernel="vmlinuz",
+            initrd="initrd",
+        )
     )
     client.image_upload(str(image.id), iter([content]), len(content))
+    for name in ("vmlinuz", "initrd"):
+        client.image_upload_file(str(image.id), name, iter([content[:4096]]), 4096)
     client.operation_wait(client.image_seal(str(image.id)).id, timeout_s=ENROL_S)
 
 

@@ -38,7 +38,7 @@ def request(
         "attachment_id": str(boot.attachment_id),
         "after": str(after) if after else "",
     }
-    return _begin(tx, now, "attach-disk", node, actor_id, arguments)
+    return _begin(tx, now, "attach-disk", node=node, actor_id=actor_id, arguments=arguments)
 
 
 def request_detach(tx: Transaction, now: datetime, *, disk: Disk, target: Target, actor_id: UserId | None) -> Operation:
@@ -51,7 +51,7 @@ def request_detach(tx: Transaction, now: datetime, *, disk: Disk, target: Target
             fix=f"Run `m2 node stop {node.name}`, or `m2 disk move {disk.name} --node …`.",
         )
     arguments = {"name": disk.name, "disk_id": str(disk.id), "network_id": str(target.network_id)}
-    return _begin(tx, now, "detach-disk", node, actor_id, arguments)
+    return _begin(tx, now, "detach-disk", node=node, actor_id=actor_id, arguments=arguments)
 
 
 def request_move(
@@ -68,7 +68,7 @@ def request_move(
 
 
 def _begin(
-    tx: Transaction, now: datetime, kind: str, node: Node, actor_id: UserId | None, arguments: Mapping[str, object]
+    tx: Transaction, now: datetime, kind: str, *, node: Node, actor_id: UserId | None, arguments: Mapping[str, object]
 ) -> Operation:
     return begin(tx, now, kind, node_id=node.id, project_id=node.project_id, actor_id=actor_id, arguments=arguments)
 

@@ -19,13 +19,13 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
     The fence is the database's and the target daemon's: the new node's target cannot be made while the old one's row
     is there, and that row goes only with zero sessions proven. Errors: Conflict.
     """
-    target = tx.targets.find(disk_id=wish.disk.id)
-    if target is None:
+    target = tx.targets.find(disk_id=wish.disk.id) if wish.disk else None
+    if target is None or wish.disk is None:
         return provision.request(tx, now, wish)
     if target.node_id == wish.node.id:
         raise Conflict(f"Disk {wish.disk.name} runs on node {wish.node.name} already.", code="same-node")
     source = tx.nodes.get(target.node_id)
-    others = [t.disk_id for t in tx.targets.list(node_id=source.id, use=DiskUse.DATA)]
+    others = [t.disk_id for t in tx.targets.list(node_id=source.id, use=DiskUse.DATA) if t.disk_id]
     data = (*wish.data_disks, *(tx.disks.list(id=others) if others else ()))
     stop = release.request_stop(tx, now, node=source, actor_id=wish.actor_id)
     return provision.request(tx, now, replace(wish, after=stop.id, data_disks=data))

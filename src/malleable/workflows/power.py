@@ -42,8 +42,8 @@ def request(tx: Transaction, now: datetime, *, node: Node, action: PowerAction, 
             raise Conflict(
                 f"Node {node.name} has no disk to boot.", code="no-boot-intent", fix="Provision it with a disk."
             )
-        disk = tx.disks.get(target.disk_id)
-        arguments |= {"disk_id": str(disk.id), "image_id": str(disk.image_id)}
+        image_id = tx.disks.get(target.disk_id).image_id if target.disk_id else target.image_id
+        arguments |= {"disk_id": str(target.disk_id or ""), "image_id": str(image_id)}
     return begin(tx, now, "power", node_id=node.id, project_id=node.project_id, actor_id=actor_id, arguments=arguments)
 
 

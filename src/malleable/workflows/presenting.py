@@ -8,8 +8,9 @@ from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, DiskUse, Target, TargetState, initiator_iqn, new_iqn
 from malleable.domain.errors import Conflict, Public
-from malleable.domain.ids import AttachmentId, DiskId, NetworkId, ProjectId, TargetId, new_id
-from malleable.domain.networks import Attachment
+from malleable.domain.ids import AttachmentId, DiskId, ImageId, NetworkId, ProjectId, TargetId, new_id
+from malleable.domain.images import Image, ImageState
+from malleable.domain.networks import Attachment, Network
 from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.ports import Disks, Export
 from malleable.domain.secrets import chap_secret
@@ -97,8 +98,9 @@ def discard(context: Context) -> Done:
 
 
 def export(context: Context) -> Done | Wait:
-    """Present the disk that the node boots."""
-    return present(context, [DiskId(UUID(context.argument("disk_id")))], DiskUse.BOOT)
+    """Present what the node boots: its disk, or an image that it only reads."""
+    disk_id = context.argument("disk_id")
+    return present(context, [DiskId(UUID(disk_id))], DiskUse.BOOT) if disk_id else _present_image(context)
 
 
 def export_data(context: Context) -> Done | Wait:
@@ -123,13 +125,7 @@ def present(context: Context, disk_ids: Sequence[DiskId], use: DiskUse) -> Done 
     if gone:
         raise Conflict(f"{gone} of the disks to be presented are not there any more.", code="disk-state")
     if not network.portal_epoch:
-        return Wait(
-            seconds=PORTAL_LOOK_S,
-            reason=f"no gateway serves network {network.name} yet",
-            public=Public(f"No gateway serves network {network.name} yet."),
-            fix="Start `m2d gateway`, or read its log. Then try again.",
-            resource=f"network:{network.id}",
-        )
+        return _await_portal(network)
     targets = [
         _presented(context, disk, there.get(disk.id) or _new_target(context, disk, attachment, use)) for disk in disks
     ]
@@ -141,6 +137,39 @@ def present(context: Context, disk_ids: Sequence[DiskId], use: DiskUse) -> Done 
     iqns = [target.iqn for target in targets]
     told = {"iqn": iqns[0]} if use is DiskUse.BOOT else {"iqns": iqns}
     return Done(evidence={**told, "initiator_address": attachment.address}, write=write)
+
+
+def _present_image(context: Context) -> Done | Wait:
+    """Present an image inside the network, read only: to this node by a target of its own, as disks are."""
+    with context.store.reading() as tx:
+        image = tx.images.get(ImageId(UUID(context.argument("image_id"))))
+        network = tx.networks.get(NetworkId(UUID(context.argument("network_id"))))
+        attachment = tx.attachments.get(AttachmentId(UUID(context.argument("attachment_id"))))
+        target = tx.targets.find(node_id=context.operation.node_id, use=DiskUse.BOOT)
+    if not network.portal_epoch:
+        return _await_portal(network)
+    if target is None:
+        target = _target(context, attachment, DiskUse.BOOT, image_id=image.id)
+        fresh = target
+        context.write(lambda tx: _share(tx, image, fresh))
+    context.drivers.targets.export(export_of(context, target, image))
+    target_id = target.id
+
+    def write(tx: Transaction) -> None:
+        tx.targets.change(target_id, state=TargetState.EXPORTED)
+
+    evidence = {"iqn": target.iqn, "initiator_address": target.initiator_address, "read_only": True}
+    return Done(evidence=evidence, write=write)
+
+
+def _await_portal(network: Network) -> Wait:
+    return Wait(
+        seconds=PORTAL_LOOK_S,
+        reason=f"no gateway serves network {network.name} yet",
+        public=Public(f"No gateway serves network {network.name} yet."),
+        fix="Start `m2d gateway`, or read its log. Then try again.",
+        resource=f"network:{network.id}",
+    )
 
 
 def _presented(context: Context, disk: Disk, target: Target) -> Target:
@@ -157,35 +186,62 @@ def _take(tx: Transaction, disk: Disk, target: Target) -> None:
     tx.targets.add(target)
 
 
-def export_of(context: Context, target: Target, disk: Disk) -> Export:
+def _share(tx: Transaction, image: Image, target: Target) -> None:
+    """Add an image's target, unless somebody has begun to delete it: locked, as a disk is."""
+    if not tx.images.change(image.id, expect={"state": ImageState.SEALED}):
+        raise Conflict(f"Image {image.name} is not there to be used any more.", code="image-state")
+    tx.targets.add(target)
+
+
+def export_of(context: Context, target: Target, presented: Disk | Image) -> Export:
     """Tell the target daemon everything about a target."""
+    disks = context.drivers.disks
+    handle = disks.image_handle(presented.id) if isinstance(presented, Image) else disks.handle(presented.id)
     return Export(
         network_id=target.network_id,
         iqn=target.iqn,
         lun=target.lun,
-        serial=disk_serial(disk.id),
-        handle=context.drivers.disks.handle(disk.id),
+        serial=target_serial(target),
+        handle=handle,
         chap_username=target.chap_username,
         chap_password=target.chap_password,
         initiator_address=target.initiator_address,
-        size_bytes=disk.size_bytes,
+        size_bytes=presented.size_bytes,
+        is_read_only=isinstance(presented, Image),
     )
 
 
-def disk_serial(disk_id: DiskId) -> str:
-    """Name the disk to the node: the same on whatever node it runs (20 characters: ATA and virtio cut there)."""
-    return disk_id.hex[-20:]
+def target_serial(target: Target) -> str:
+    """Name the disk to the node: the same on whatever node it runs (20 characters: ATA and virtio cut there).
+
+    What only reads an image keeps nothing: it is somebody new with every target.
+    """
+    return (target.disk_id or target.id).hex[-20:]
 
 
 def _new_target(context: Context, disk: Disk, attachment: Attachment, use: DiskUse) -> Target:
     """Write a target's row, which is what fences the disk, before any daemon is asked."""
+    target = _target(context, attachment, use, disk_id=disk.id)
+    context.write(lambda tx: _take(tx, disk, target))
+    return target
+
+
+def _target(
+    context: Context,
+    attachment: Attachment,
+    use: DiskUse,
+    *,
+    disk_id: DiskId | None = None,
+    image_id: ImageId | None = None,
+) -> Target:
     node_id = context.operation.node_id
     if node_id is None:
         raise Conflict("The operation is about no node.", code="no-argument")
     target_id = TargetId(new_id())
-    target = Target(
+    return Target(
         id=target_id,
-        disk_id=disk.id,
+        disk_id=disk_id,
+        image_id=image_id,
         node_id=node_id,
         network_id=attachment.network_id,
         use=use,
@@ -197,8 +253,6 @@ def _new_target(context: Context, disk: Disk, attachment: Attachment, use: DiskU
         initiator_address=attachment.address,
         created_at=context.now(),
     )
-    context.write(lambda tx: _take(tx, disk, target))
-    return target
 
 
 def revoke_all(context: Context) -> Done:

@@ -26,7 +26,7 @@ class Wish:
 
     node: Node
     project_id: ProjectId
-    disk: Disk
+    disk: Disk | None  #: None: the image itself, read only, and what is written stays in the node's memory
     image: Image
     network: Network
     nic: Nic
@@ -43,7 +43,8 @@ class Wish:
 
 def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
     """Take the node for the project and begin. Errors: Conflict or Invalid, saying what stands in the way."""
-    disks = wish.data_disks if wish.makes_disk else (wish.disk, *wish.data_disks)
+    boots = () if wish.makes_disk or wish.disk is None else (wish.disk,)
+    disks = (*boots, *wish.data_disks)
     presenting.check_usable(disks, wish.project_id)
     if wish.after is None:
         presenting.check_unpresented(tx, disks)
@@ -64,7 +65,7 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
         move_node(tx, now, node, NodeState.ALLOCATED, project_id=wish.project_id)
         kind, attachment = "provision", reserve_attachment(tx, now, connection)
         held = tx.nodes.get(node.id)
-        record(tx, now, "node.allocated", node=held, actor_id=wish.actor_id, data={"disk": wish.disk.name})
+        record(tx, now, "node.allocated", node=held, actor_id=wish.actor_id, data=_named(wish))
     tx.boots.add(_boot(wish, attachment))
     return begin(
         tx,
@@ -100,7 +101,7 @@ def _check_served(network: Network) -> None:
 def _arguments(tx: Transaction, wish: Wish, attachment: Attachment) -> dict[str, object]:
     port = tx.switch_ports.get(wish.nic.switch_port_id) if wish.nic.switch_port_id else None
     return {
-        "disk_id": str(wish.disk.id),
+        "disk_id": str(wish.disk.id) if wish.disk else "",
         "disk_ids": [str(disk.id) for disk in wish.data_disks],
         "image_id": str(wish.image.id),
         "network_id": str(wish.network.id),
@@ -109,6 +110,10 @@ def _arguments(tx: Transaction, wish: Wish, attachment: Attachment) -> dict[str,
         "makes_disk": wish.makes_disk,
         "after": str(wish.after) if wish.after else "",
     }
+
+
+def _named(wish: Wish) -> dict[str, object]:
+    return {"disk": wish.disk.name} if wish.disk else {"name": wish.image.name}
 
 
 def _boot(wish: Wish, attachment: Attachment) -> Boot:
@@ -134,6 +139,12 @@ def _check_image(wish: Wish) -> None:
     if wish.way not in image.boot_ways:
         ways = ", ".join(image.boot_ways)
         raise Invalid(f"Image {image.name} cannot boot by {wish.way}.", code="boot-way", fix=f"It can by: {ways}.")
+    if wish.disk is None and wish.way is not BootWay.KERNEL:
+        raise Invalid(
+            f"A node cannot boot an image itself by {wish.way}.",
+            code="boot-way",
+            fix="Use boot way kernel: its command line tells the system to write to memory. Or leave --stateless out.",
+        )
     if node.firmware is not None and node.firmware not in image.firmwares:
         raise Conflict(
             f"Image {image.name} does not boot on {node.firmware} and node {node.name} has that.",

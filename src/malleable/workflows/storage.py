@@ -136,6 +136,10 @@ def request_delete_image(
     want_childless(tx, image)
     if _active_on(tx, {SOURCE: str(image.id)}, kind="copy-image") is not None:
         raise Conflict(f"Image {image.name} is being copied.", code="image-in-use", fix="Wait for the copy's end.")
+    readers = tx.targets.count(image_id=image.id)
+    if readers:
+        fix = "Stop or release these nodes first: `m2 target list` names them."
+        raise Conflict(f"{readers} node(s) run from image {image.name}.", code="image-in-use", fix=fix)
     check_unsealing(tx, image)
     tx.images.remove(image.id)
     arguments = {"name": image.name, "image_id": str(image.id), "spool": str(spool)}
@@ -274,13 +278,16 @@ def _restore(context: Context) -> Done:
     network_id = NetworkId(UUID(context.argument("network_id")))
     with context.store.reading() as tx:
         targets = tx.targets.list(network_id=network_id, state=[TargetState.EXPORTED, TargetState.EXPORTING])
-        disks = {disk.id: disk for disk in tx.disks.list(id=[t.disk_id for t in targets])} if targets else {}
+        presented: dict[UUID | None, Disk | Image] = {}
+        if targets:
+            presented |= {disk.id: disk for disk in tx.disks.list(id=[t.disk_id for t in targets if t.disk_id])}
+            presented |= {image.id: image for image in tx.images.list(id=[t.image_id for t in targets if t.image_id])}
     driver = context.drivers.targets
     strangers = driver.list(network_id) - {target.iqn for target in targets}
     for iqn in strangers:
         driver.revoke(network_id, iqn)
     for target in targets:
-        driver.export(presenting.export_of(context, target, disks[target.disk_id]))
+        driver.export(presenting.export_of(context, target, presented[target.disk_id or target.image_id]))
     return Done(evidence={"restored": len(targets), "removed": len(strangers)})
 
 

@@ -26,6 +26,25 @@ def test_a_blank_disk_is_made_of_its_size_and_boots_nothing(small_site: Site) ->
     assert (refused.status_code, refused.json()["code"]) == (409, "nothing-to-boot")
 
 
+def test_a_stateless_machine_has_no_disk_and_its_people_see_what_it_reads(small_site: Site) -> None:
+    site = small_site
+    wish = {"project": "alpha", "node": "free", "image": "tiny", "network": "blue", "stateless": True}
+    begun = site.post("member", "/v1/provisions", wish)
+    assert begun.status_code == 202, begun.text
+    before = len(site.get("member", "/v1/disks").json()["items"])
+    list(Room(site).work())
+    assert site.get("member", "/v1/nodes/free").json()["boot"] == "up"
+    targets = {target["node"]: target for target in site.get("member", "/v1/targets").json()["items"]}
+    assert (targets["free"]["image"], targets["free"]["disk"]) == ("tiny", None)
+    assert len(site.get("member", "/v1/disks").json()["items"]) == before
+    boots = site.get("gateway", "/v1/gateway/desired").json()["networks"]
+    cmdlines = {boot["cmdline"] for network in boots for boot in network["boots"]}
+    assert {cmdline for cmdline in cmdlines if "malleable.overlay=ram" in cmdline}
+    assert site.get("other", "/v1/targets?node=free").status_code == 404
+    named = site.post("member", "/v1/provisions", {**wish, "disk_name": "root"})
+    assert named.status_code == 422
+
+
 def test_a_disk_needs_a_size_or_an_origin_and_not_two_origins(small_site: Site) -> None:
     nothing = small_site.post("member", "/v1/disks", {"name": "data"})
     assert (nothing.status_code, nothing.json()["code"]) == (422, "size-needed")

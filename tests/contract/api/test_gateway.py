@@ -67,6 +67,7 @@ def test_desired_tells_of_the_disks_for_data(site: Site) -> None:
     _arm(site)
     with site.store.transaction() as tx:
         boots = tx.targets.get(site.ids["target:alpha"])
+        assert boots.disk_id is not None
         disk = replace(tx.disks.get(boots.disk_id), id=DiskId(new_id()), name="data")
         tx.disks.add(disk)
         target = replace(boots, id=TargetId(new_id()), disk_id=disk.id, use=DiskUse.DATA, iqn=new_iqn())

@@ -45,7 +45,7 @@ def run(hall: Hall, script: str, place: Path) -> subprocess.CompletedProcess[str
             "snapshots.md",
             ("roll back disk base done", "grow disk spare done", "image my-base of snapshot before-upgrade done"),
         ),
-        ("data-disks.md", ("attach of data to n001 done", "n001 (data)", "move of data to n002 done")),
+        ("data-disks.md", ("attach of data to n001 done", "n001 (data)", "move of data to n002 done", "(image)")),
         ("pool.md", ("accepted", "and nothing else", "collect pool done in", "Removed: nothing")),
     ],
 )

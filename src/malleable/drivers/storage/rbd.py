@@ -259,6 +259,14 @@ class RbdDisks:
         path = "/".join(part for part in (settings.pool, settings.namespace, entry.rbd) if part)
         return DiskHandle(path=path, store="rbd", config=str(settings.conf), user=settings.user)
 
+    def image_handle(self, image_id: ImageId) -> DiskHandle:
+        """Do as ``Disks.image_handle``: of the snapshot that its clones are made from."""
+        settings = self._settings
+        with self._cluster.opened("look for the image") as pool:
+            entry = _image(pool, image_id)
+        path = "/".join(part for part in (settings.pool, settings.namespace, entry.rbd) if part)
+        return DiskHandle(path=f"{path}@{entry.snapshot}", store="rbd", config=str(settings.conf), user=settings.user)
+
     def shut_out(self, handle: DiskHandle) -> None:
         """Take a disk from every daemon that still has it open, dead or alive, before another one opens it.
 

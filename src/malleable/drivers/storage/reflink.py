@@ -13,6 +13,9 @@ from malleable.domain.ports import Capacity, DiskHandle, Sealed, StoredThings, U
 from malleable.drivers.storage import blocks, refusals, sealing
 from malleable.drivers.storage.folder import PoolFolder, ReflinkSettings, mapped
 
+#: Beside an image: its clone that many nodes read. No name that a file of an image can have.
+SHARED = ".shared"
+
 SUFFIX = ".raw"
 
 
@@ -231,6 +234,15 @@ class ReflinkDisks:
         if not disk.exists():
             raise refusals.no_disk(disk_id)
         return DiskHandle(path=str(disk), direct=self._pool.reads_past_cache())
+
+    def image_handle(self, image_id: ImageId) -> DiskHandle:
+        """Do as ``Disks.image_handle``: of a clone beside the image, for tgtd cannot open what is immutable."""
+        image = self.image_path(image_id)
+        shared = image.with_name(SHARED)
+        if not shared.exists():
+            with _opened(image, refusals.no_image(image_id)) as source, mapped("share the image"):
+                blocks.clone_to(source, shared, None, mode=0o400)
+        return DiskHandle(path=str(shared), direct=self._pool.reads_past_cache())
 
     def list(self) -> StoredThings:
         """Do as ``Disks.list``."""

@@ -53,7 +53,7 @@ _IQN = re.compile(r"iqn\.[A-Za-z0-9.:-]{1,219}", re.ASCII)
 #: parameters are comma-joined: a comma in a value would be one more parameter
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,36}", re.ASCII)
 _PATH = re.compile(r"/[A-Za-z0-9._:/@+~=-]{1,1000}", re.ASCII)
-_RBD = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}", re.ASCII)
+_RBD = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._-]{1,100})?", re.ASCII)
 
 
 class _NoCeph(Unreachable):
@@ -116,7 +116,8 @@ class TgtTargets:
             if e.number == Denial.TARGET_EXISTS:
                 return False
             raise
-        self._take(control, tid, export.handle)
+        if not export.is_read_only:
+            self._take(control, tid, export.handle)
         try:
             for parameter in LOGIN_PARAMETERS:
                 control.call(Mode.TARGET, Op.UPDATE, tid=tid, parameters=parameter)
@@ -203,6 +204,7 @@ def _tid(export: Export, attempt: int) -> int:
         export.chap_password.reveal(),
         export.initiator_address,
         export.size_bytes,
+        export.is_read_only,
         attempt,
     )
     digest = hashlib.sha256(repr(asked).encode()).digest()
@@ -221,6 +223,8 @@ def _add_lun(control: TgtControl, tid: int, export: Export) -> None:
     # The initiator's best identifier (128-bit NAA) is made of scsi_id's hexadecimal digits.
     identity = f"vendor_id={VENDOR},product_id={PRODUCT},scsi_sn={export.serial}"
     identity += f",scsi_id={export.serial.replace('-', '')},thin_provisioning=1"
+    if export.is_read_only:
+        identity += ",readonly=1"
     control.call(Mode.DEVICE, Op.UPDATE, tid=tid, lun=export.lun, parameters=identity)
 
 

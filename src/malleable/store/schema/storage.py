@@ -1,6 +1,6 @@
 """Images, disks, snapshots and the targets that export disks."""
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Integer, Table, UniqueConstraint
 
 from malleable.domain.disks import DiskState, DiskUse, SnapshotState, TargetState
 from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
@@ -80,7 +80,8 @@ targets = Table(
     "targets",
     metadata,
     identity(),
-    to("disk_id", "disks", is_indexed=False),
+    to("disk_id", "disks", is_indexed=False, nullable=True),
+    to("image_id", "images", nullable=True),
     to("node_id", "nodes"),
     to("network_id", "networks"),
     Column("use", EnumText(DiskUse), nullable=False),
@@ -94,6 +95,7 @@ targets = Table(
     created(),
     UniqueConstraint("disk_id"),
     UniqueConstraint("iqn"),
+    CheckConstraint("(disk_id IS NULL) <> (image_id IS NULL)", name="presents"),
     info={"noun": "target"},
 )
 unique_where("uq_targets_node_id_boot", targets, "node_id", "use = 'boot'")

@@ -1,6 +1,17 @@
 """Images, disks, snapshots and the targets that export disks."""
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from malleable.store.migrations.initial.columns import ID, OBJECT, created, identity, metadata, to, unique_where, words
 
@@ -72,7 +83,8 @@ targets = Table(
     "targets",
     metadata,
     identity(),
-    to("disk_id", "disks", is_indexed=False),
+    to("disk_id", "disks", is_indexed=False, nullable=True),
+    to("image_id", "images", nullable=True),
     to("node_id", "nodes"),
     to("network_id", "networks"),
     words("use"),
@@ -86,5 +98,6 @@ targets = Table(
     created(),
     UniqueConstraint("disk_id"),
     UniqueConstraint("iqn"),
+    CheckConstraint("(disk_id IS NULL) <> (image_id IS NULL)", name="presents"),
 )
 unique_where("uq_targets_node_id_boot", targets, "node_id", "use = 'boot'")
