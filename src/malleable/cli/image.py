@@ -90,7 +90,7 @@ def image_import(
         str,
         typer.Argument(
             metavar="FILE|URL",
-            help="A disk (raw, qcow2, vmdk, vhd, vhdx) or its manifest; or a disk's http(s) URL.",
+            help="A disk (raw, qcow2, vmdk, vhd, vhdx, zstd) or its manifest; or a disk's http(s) URL.",
             show_default=False,
         ),
     ],
@@ -138,7 +138,7 @@ def image_export(
     ],
     *,
     image_format: Annotated[
-        ImageFormat, typer.Option("--format", help="What to write; all but raw need qemu-img here.")
+        ImageFormat, typer.Option("--format", help="What to write; zstd needs zstd here, all others but raw need qemu-img.")
     ] = ImageFormat.RAW,
 ) -> None:
     """Bring an image from the server here, and prove that it came whole."""

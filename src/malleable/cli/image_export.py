@@ -21,8 +21,9 @@ _ZEROS = bytes(BLOCK_BYTES)
 
 def export(session: Session, ref: str, target: Path, image_format: ImageFormat) -> None:
     """Write an image to a file that appears only when it is whole. Errors: Invalid, Unavailable, OSError."""
-    if image_format is not ImageFormat.RAW and shutil.which("qemu-img") is None:
-        usage(f"There is no qemu-img here to write {image_format}.", "Install qemu-utils, or export as raw.")
+    program, package = ("zstd", "zstd") if image_format is ImageFormat.ZSTD else ("qemu-img", "qemu-utils")
+    if image_format is not ImageFormat.RAW and shutil.which(program) is None:
+        usage(f"There is no {program} here to write {image_format}.", f"Install {package}, or export as raw.")
     if target.exists():
         raise Invalid(f"{target} is there already.", fix="Choose another name, or remove it.")
     image = session.m2.image_get(ref, project=session.project)
@@ -71,13 +72,15 @@ def _finish(part: Path, target: Path, image_format: ImageFormat) -> None:
     if image_format is ImageFormat.RAW:
         os.link(part, target)  # unlike a rename it never replaces a file that appeared meanwhile
         return
-    name = _NAMES.get(image_format, image_format.value)
-    done = subprocess.run(
-        ["qemu-img", "convert", "-f", "raw", "-O", name, str(part), str(target)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = _packer(part, target, image_format)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         target.unlink(missing_ok=True)
-        raise Invalid(f"qemu-img could not write {target}: {done.stderr.strip()}", fix="Export as raw.")
+        raise Invalid(f"{words[0]} could not write {target}: {done.stderr.strip()}", fix="Export as raw.")
+
+
+def _packer(part: Path, target: Path, image_format: ImageFormat) -> list[str]:
+    if image_format is ImageFormat.ZSTD:
+        return ["zstd", "--quiet", "--threads=0", "--check", str(part), "-o", str(target)]
+    name = _NAMES.get(image_format, image_format.value)
+    return ["qemu-img", "convert", "-f", "raw", "-O", name, str(part), str(target)]

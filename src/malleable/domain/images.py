@@ -25,6 +25,7 @@ class ImageFormat(StrEnum):
     VMDK = "vmdk"
     VHD = "vhd"
     VHDX = "vhdx"
+    ZSTD = "zstd"  #: a raw disk, compressed
 
 
 #: How files of each format begin. A VHD of fixed size has no mark there and goes for raw: it is one, and 512 bytes.
@@ -33,6 +34,7 @@ MAGIC: Mapping[ImageFormat, bytes] = {
     ImageFormat.VMDK: b"KDMV",
     ImageFormat.VHD: b"conectix",
     ImageFormat.VHDX: b"vhdxfile",
+    ImageFormat.ZSTD: b"\x28\xb5\x2f\xfd",
 }
 
 

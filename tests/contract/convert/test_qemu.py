@@ -122,3 +122,41 @@ def test_an_encrypted_image_is_refused(raw: Path) -> None:
     options = "encrypt.format=aes,encrypt.key-secret=s"  # LUKS measures the machine first, and fails on a busy one
     qemu_img("create", *secret, "-f", "qcow2", "-o", options, image, "8M")
     assert refusal(image, ImageFormat.QCOW2) == "image-encrypted"
+
+
+def zstd(content: bytes, target: Path) -> Path:
+    with target.open("wb") as out:
+        subprocess.run(["zstd", "-q", "-c"], input=content, stdout=out, check=True)
+    return target
+
+
+def test_a_compressed_raw_disk_is_unpacked_with_its_holes(raw: Path) -> None:
+    target = raw.with_name("target")
+    source = zstd(raw.read_bytes(), raw.with_name("disk.zst"))
+    size_bytes = QemuConverter(reserve_bytes=0).convert(source, ImageFormat.ZSTD, target, max_bytes=SIZE_BYTES)
+    assert (size_bytes, target.read_bytes()) == (SIZE_BYTES, raw.read_bytes())
+    assert target.stat().st_blocks * 512 < SIZE_BYTES // 2
+
+
+def test_a_small_file_that_unpacks_to_more_than_fits_is_stopped(raw: Path) -> None:
+    """Whatever it says of its size: of a stream it says nothing."""
+    source = zstd(bytes(256 * MIB), raw.with_name("bomb.zst"))
+    assert source.stat().st_size < MIB
+    assert refusal(source, ImageFormat.ZSTD, max_bytes=255 * MIB) == "image-too-large"
+    assert refusal(source, ImageFormat.ZSTD, reserve_bytes=1 << 62) == "spool-full"
+
+
+def test_what_is_no_sound_compressed_raw_disk_is_refused(raw: Path) -> None:
+    whole = zstd(os.urandom(SIZE_BYTES), raw.with_name("disk.zst")).read_bytes()
+    qcow2 = packed(raw, ImageFormat.QCOW2).read_bytes()
+    wrong = {
+        "cut": whole[: len(whole) // 2],
+        "broken": whole[:-1000] + bytes(500) + whole[-500:],
+        "none": b"no zstd at all",
+        "empty": zstd(b"", raw.with_name("empty.zst")).read_bytes(),
+        "twice": zstd(qcow2, raw.with_name("twice.zst")).read_bytes(),
+    }
+    for name, content in wrong.items():
+        source = raw.with_name(f"{name}.upload")
+        source.write_bytes(content)
+        assert refusal(source, ImageFormat.ZSTD) == "image-malformed", name

@@ -137,11 +137,14 @@ def test_an_image_goes_in_as_qcow2_and_comes_back(room: Hall, tmp_path: Path) ->
         "import of own done" in room.do("ann", "image", "import", str(tmp_path / "own.qcow2"), "--project", "blue").out
     )
 
-    for form in ("raw", "qcow2"):
+    for form in ("raw", "qcow2", "zstd"):
         told = room.do("ann", "image", "export", "own", str(tmp_path / f"back.{form}"), "--format", form)
         assert "proven by SHA-256" in told.out
     assert (tmp_path / "back.raw").read_bytes() == raw.read_bytes()
     subprocess.run(["qemu-img", "compare", raw, tmp_path / "back.qcow2"], check=True, capture_output=True)
+    unpacked = subprocess.run(["zstd", "-qdc", tmp_path / "back.zstd"], check=True, capture_output=True).stdout
+    assert unpacked == raw.read_bytes()
+    room.do("ann", "image", "import", str(tmp_path / "back.zstd"), "--name", "again")
 
     again = room.run("ann", "image", "export", "own", str(tmp_path / "back.raw"))
     assert (again.code, "is there already" in again.err) == (1, True)

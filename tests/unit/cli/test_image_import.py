@@ -161,7 +161,14 @@ def test_a_manifest_of_another_format_is_told(built: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("begin", "found"), [(b"QFI\xfb", "qcow2"), (b"KDMV", "vmdk"), (b"vhdxfile", "vhdx"), (b"conectix", "vhd")]
+    ("begin", "found"),
+    [
+        (b"QFI\xfb", "qcow2"),
+        (b"KDMV", "vmdk"),
+        (b"vhdxfile", "vhdx"),
+        (b"conectix", "vhd"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+    ],
 )
 def test_a_format_is_read_off_the_file(begin: bytes, found: str, tmp_path: Path) -> None:
     (tmp_path / "disk.img").write_bytes(begin + bytes(600))

@@ -6,14 +6,15 @@ right of root. The format is the one that was told, never guessed (CVE-2024-3249
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from malleable.domain.errors import Busy, Malformed, Public, Refused
+from malleable.domain.errors import Busy, Malformed
 from malleable.domain.images import ImageFormat
+from malleable.drivers.convert.sandbox import malformed, refused, sandbox, want_programs, want_room
+from malleable.drivers.convert.zstd import unpack
 
 #: What qemu-img calls the formats.
 NAMES = {
@@ -22,7 +23,6 @@ NAMES = {
     ImageFormat.VHD: "vpc",
     ImageFormat.VHDX: "vhdx",
 }
-MEMORY_MAX_BYTES = 2 << 30
 LOOK_MAX_S = 120
 CONVERT_MAX_S = 3600
 #: How often the room that is left is looked at.
@@ -41,13 +41,9 @@ class QemuConverter:
 
     def convert(self, source: Path, image_format: ImageFormat, target: Path, *, max_bytes: int) -> int:
         """Do as ``Converter.convert``."""
-        for program, package in (("qemu-img", "qemu-utils"), ("bwrap", "bubblewrap"), ("prlimit", "util-linux")):
-            if shutil.which(program) is None:
-                raise Refused(
-                    f"This server cannot read {image_format} images: it has no {program}.",
-                    code="no-converter",
-                    fix=f"Install the package {package} there, or upload the image as raw.",
-                )
+        if image_format is ImageFormat.ZSTD:
+            return unpack(source, target, max_bytes=max_bytes, reserve_bytes=self._reserve_bytes)
+        want_programs(image_format, (("qemu-img", "qemu-utils"), ("bwrap", "bubblewrap"), ("prlimit", "util-linux")))
         size_bytes = _checked(_info(source, image_format), image_format, max_bytes)
         _check(source, image_format)
         part = target.with_name(f".{target.name}.part")
@@ -65,7 +61,7 @@ class QemuConverter:
     def _run(self, source: Path, image_format: ImageFormat, part: Path) -> None:
         """Fill ``part``, as long as there is room and time."""
         words = ["qemu-img", "convert", "-n", "--target-is-zero", "-f", NAMES[image_format], "-O", "raw"]
-        command = [*_sandbox(source, CONVERT_MAX_S, part), *words, "/source", "/target"]
+        command = [*sandbox(source, CONVERT_MAX_S, part), *words, "/source", "/target"]
         ends_s = time.monotonic() + CONVERT_MAX_S
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -76,19 +72,13 @@ class QemuConverter:
                         _, errors = run.communicate(timeout=ROOM_S)
                         break
                     except subprocess.TimeoutExpired:
-                        self._want_room(part)
+                        want_room(part, self._reserve_bytes)
                         if time.monotonic() > ends_s:
                             raise Busy("The conversion took too long.", code="conversion-slow") from None
             finally:
                 run.kill()
         if run.returncode:
-            raise _malformed(image_format, errors)
-
-    def _want_room(self, part: Path) -> None:
-        if shutil.disk_usage(part.parent).free < self._reserve_bytes:
-            raise Refused(
-                "There is no room to unpack the image.", code="spool-full", fix="Ask an operator for more room."
-            )
+            raise malformed(image_format, errors)
 
 
 def _info(source: Path, image_format: ImageFormat) -> object:
@@ -109,38 +99,38 @@ def _look(
     """Run qemu-img on the upload alone."""
     try:
         done = subprocess.run(
-            [*_sandbox(source, LOOK_MAX_S), "qemu-img", *words, "-f", NAMES[image_format], "/source"],
+            [*sandbox(source, LOOK_MAX_S), "qemu-img", *words, "-f", NAMES[image_format], "/source"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=2 * LOOK_MAX_S,
             check=False,
         )
     except subprocess.TimeoutExpired as e:
-        raise _refused(
+        raise refused(
             f"Reading the {image_format} image takes for ever.",
             code="image-malformed",
             fix="Check the file with qemu-img.",
         ) from e
     if done.returncode not in accepts:
-        raise _malformed(image_format, done.stderr)
+        raise malformed(image_format, done.stderr)
     return done
 
 
 def _checked(info: object, image_format: ImageFormat, max_bytes: int) -> int:
     """Refuse what reaches outside or is absurd; return the raw content's size."""
     if not isinstance(info, dict) or not isinstance(info.get("virtual-size"), int):
-        raise _refused("qemu-img does not say how large the image is.", code="image-malformed", fix="Check the file.")
+        raise refused("qemu-img does not say how large the image is.", code="image-malformed", fix="Check the file.")
     if _reaches_outside(info):
-        raise _refused(
+        raise refused(
             "The image is not whole: parts of it are in other files.",
             code="image-not-whole",
             fix=f"Flatten it first: `qemu-img convert -O {NAMES[image_format]} OLD NEW`.",
         )
     if info.get("encrypted"):
-        raise _refused("The image is encrypted.", code="image-encrypted", fix="Decrypt it before the upload.")
+        raise refused("The image is encrypted.", code="image-encrypted", fix="Decrypt it before the upload.")
     size_bytes: int = info["virtual-size"]
     if not 0 < size_bytes <= max_bytes:
-        raise _refused(
+        raise refused(
             f"The image unpacks to {size_bytes} bytes; at most {max_bytes} are possible here.",
             code="image-too-large",
             fix="Check which file this is, or make its disk smaller.",
@@ -155,34 +145,3 @@ def _reaches_outside(told: object) -> bool:
         is_outside = isinstance(named, str) and named != "/source"
         return is_outside or bool(_OUTSIDE & told.keys()) or any(map(_reaches_outside, told.values()))
     return isinstance(told, list) and any(map(_reaches_outside, told))
-
-
-def _sandbox(source: Path, cpu_s: int, target: Path | None = None) -> Sequence[str]:
-    """Begin a command line that runs the rest in the sandbox."""
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
-    words += ["--uid", "65534", "--gid", "65534", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    for folder in ("/usr", "/bin", "/lib", "/lib64"):
-        path = Path(folder)
-        if path.is_symlink():
-            words += ["--symlink", str(path.readlink()), folder]
-        elif path.is_dir():
-            words += ["--ro-bind", folder, folder]
-    words += ["--ro-bind", str(source), "/source"]
-    if target is not None:
-        words += ["--bind", str(target), "/target"]
-    return [*words, "prlimit", f"--as={MEMORY_MAX_BYTES}", f"--cpu={cpu_s}", "--core=0", "--nofile=64"]
-
-
-def _refused(message: str, *, code: str, fix: str) -> Refused:
-    """Refuse an upload; what is wrong with it is its owner's to know."""
-    return Refused(message, code=code, fix=fix, public=Public(message, fix))
-
-
-def _malformed(image_format: ImageFormat, errors: bytes) -> Refused:
-    said = errors.decode(errors="replace").strip().splitlines()
-    reason = said[-1].removeprefix("qemu-img: ")[:300] if said else "it ended without a word"
-    return _refused(
-        f"This is no sound {image_format} image: {reason}.",
-        code="image-malformed",
-        fix="Check the file with `qemu-img check`, and its format.",
-    )

@@ -1,0 +1,85 @@
+"""Raw disks compressed by Zstandard (RFC 8878): unpacked in the sandbox, counted and written here.
+
+What a few bytes unpack to has no limit of its own. So every block is counted as it comes, zeros become holes, and
+nothing is believed that the file says of its size.
+"""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import IO
+
+from malleable.domain.errors import Busy
+from malleable.domain.images import ImageFormat, format_of
+from malleable.drivers.convert.sandbox import malformed, refused, sandbox, want_programs, want_room
+
+UNPACK_MAX_S = 3600
+READ_BYTES = 1 << 20
+BLOCK_BYTES = 64 * 1024
+_ZEROS = bytes(BLOCK_BYTES)
+#: The room that is left is looked at again after so many bytes.
+ROOM_BYTES = 64 << 20
+
+
+def unpack(source: Path, target: Path, *, max_bytes: int, reserve_bytes: int) -> int:
+    """Do as ``Converter.convert`` for ``ImageFormat.ZSTD``."""
+    programs = (("zstd", "zstd"), ("bwrap", "bubblewrap"), ("prlimit", "util-linux"))
+    want_programs(ImageFormat.ZSTD, programs)
+    part = target.with_name(f".{target.name}.part")
+    command = [*sandbox(source, UNPACK_MAX_S), "zstd", "--decompress", "--stdout", "--quiet", "/source"]
+    try:
+        with (
+            part.open("wb") as file,
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run,
+        ):
+            try:
+                assert run.stdout is not None
+                assert run.stderr is not None
+                size_bytes = _write(run.stdout, file, part, max_bytes, reserve_bytes)
+                errors = run.stderr.read()
+            finally:
+                run.kill()
+            if run.wait():
+                raise malformed(ImageFormat.ZSTD, errors)
+            if not size_bytes:
+                raise malformed(ImageFormat.ZSTD, b"there is nothing in it")
+            file.truncate(size_bytes)
+            os.fsync(file.fileno())
+        _want_raw(part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return size_bytes
+
+
+def _write(blocks: IO[bytes], file: IO[bytes], part: Path, max_bytes: int, reserve_bytes: int) -> int:
+    """Write what comes, without its zeros; return its size. Errors: Refused, Busy."""
+    ends_s, size_bytes = time.monotonic() + UNPACK_MAX_S, 0
+    while chunk := blocks.read(READ_BYTES):
+        if size_bytes % ROOM_BYTES == 0:
+            want_room(part, reserve_bytes)
+            if time.monotonic() > ends_s:
+                raise Busy("The unpacking took too long.", code="conversion-slow")
+        if size_bytes + len(chunk) > max_bytes:
+            raise refused(
+                f"The image unpacks to more than {max_bytes} bytes, which are possible here.",
+                code="image-too-large",
+                fix="Check which file this is, or make its disk smaller.",
+            )
+        for begin in range(0, len(chunk), BLOCK_BYTES):
+            block = chunk[begin : begin + BLOCK_BYTES]
+            if block != _ZEROS[: len(block)]:
+                os.pwrite(file.fileno(), block, size_bytes + begin)
+        size_bytes += len(chunk)
+    return size_bytes
+
+
+def _want_raw(part: Path) -> None:
+    """Refuse what is packed twice: it would be sealed as if its headers were a disk's."""
+    with part.open("rb") as file:
+        found = format_of(file.read(8))
+    if found is not ImageFormat.RAW:
+        raise refused(
+            f"What is compressed is no raw disk but {found}.", code="image-malformed", fix="Upload it uncompressed."
+        )
