@@ -38,7 +38,7 @@ def guard_of(tx: Transaction, nic_id: NicId) -> Guard:
     """Say what a NIC's machine may not pretend on the networks that its port shall carry."""
     live = [AttachmentState.ATTACHING, AttachmentState.ATTACHED]
     network_ids = [a.network_id for a in tx.attachments.list(nic_id=nic_id, state=live)]
-    gateways = {gateway_address(network.cidr) for network in tx.networks.list(id=network_ids)}
+    gateways = {gateway_address(network.cidr) for network in tx.networks.list(id=network_ids) if network.has_service}
     macs = {nic.mac for nic in tx.nics.list(node_id=tx.nics.get(nic_id).node_id)}
     return Guard(macs=frozenset(macs), gateways=frozenset(gateways))
 

@@ -1,0 +1,63 @@
+"""What the ports of a node are guarded against."""
+
+from collections.abc import Callable
+
+from tests.sweep.world import SWITCH, World
+
+from malleable.domain.ids import NicId, NodeId, new_id
+from malleable.domain.networks import Channel
+from malleable.domain.nodes import Nic
+from malleable.domain.switches import Guard
+from malleable.workflows import attach
+
+BONDED = "52:54:00:00:00:77"
+
+
+def join_second(world: World, node_id: NodeId) -> Guard | None:
+    """Put the node on the second network as well; return how its port is guarded then."""
+    with world.store.transaction() as tx:
+        node = tx.nodes.get(node_id)
+        nic = next(nic for nic in tx.nics.list(node_id=node_id) if nic.switch_port_id)
+        wish = attach.Connection(
+            node=node,
+            nic=nic,
+            network=tx.networks.get(world.second_network_id),
+            channel=Channel.TAGGED,
+            project_id=world.project_id,
+        )
+        operation = attach.request(tx, world.clock.now(), wish, actor_id=None)
+    assert world.run(operation.id).state == "succeeded"
+    config = world.switches.carried(SWITCH, "p1")
+    assert config is not None
+    return config.guard
+
+
+def test_a_node_may_use_all_its_addresses_and_no_gateways(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        nic = Nic(id=NicId(new_id()), node_id=node_id, name="nic1", mac=BONDED, switch_port_id=None)
+        tx.nics.add(nic)
+        tx.networks.change(world.second_network_id, cidr="10.1.0.0/24")
+    guard = join_second(world, node_id)
+    assert guard == Guard(macs=frozenset({"52:54:00:00:00:01", BONDED}), gateways=frozenset({"10.0.0.1", "10.1.0.1"}))
+
+
+def test_a_network_that_is_not_ours_to_serve_has_no_gateway_of_ours(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        tx.networks.change(world.second_network_id, cidr="10.1.0.0/24", has_service=False)
+    guard = join_second(world, node_id)
+    assert guard is not None
+    assert guard.gateways == {"10.0.0.1"}
+
+
+def test_a_switch_that_cannot_guard_is_not_asked_to(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    with world.store.transaction() as tx:
+        tx.switches.change(world.switch_id, settings={"guard": "off"})
+    world.running_node()
+    config = world.switches.carried(SWITCH, "p1")
+    assert config is not None
+    assert (config.native_vid, config.guard) == (101, None)
