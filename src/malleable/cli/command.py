@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from malleable.cli.formats import printable
 from malleable.cli.session import Session, Surroundings
@@ -15,6 +16,8 @@ from malleable.cli.settings import Given
 from malleable.domain.errors import Invalid, MalleableError, Unauthenticated
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+#: M2's words for commands that every noun has: `m2 project ls`.
+M2_WORDS = {"ls": "list", "rm": "delete"}
 #: The server's code for a login refused; every other kind of Unauthenticated is about a token.
 WRONG_PASSWORD = "wrong-password"
 
@@ -50,9 +53,17 @@ EVERYWHERE: Mapping[str, Any] = {
 Command = Callable[..., None]
 
 
+class NounGroup(TyperGroup):
+    """A noun's commands; two of them answer to M2's words as well, unless the noun has such commands itself."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Find a command by its name, or by M2's word for it."""
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, M2_WORDS.get(cmd_name, cmd_name))
+
+
 def group(parent: typer.Typer, name: str, help: str, *, panel: str = "Things") -> typer.Typer:
     """Add a noun."""
-    noun = typer.Typer(no_args_is_help=True, add_completion=False)
+    noun = typer.Typer(cls=NounGroup, no_args_is_help=True, add_completion=False)
     parent.add_typer(noun, name=name, help=help, rich_help_panel=panel)
     return noun
 

@@ -375,7 +375,63 @@ def test_m2s_own_verbs_still_work(desk: Desk) -> None:
         "lab",
     )
     assert desk.m2("dpro", "blue", "node-01", "--no-wait").code == 0
+    assert desk.m2("dpro", "blue", "node-01", "nic0", "--no-wait").code == 0
     assert desk.m2("dpro", "red", "node-01", "--no-wait").code == 1
+
+
+def test_m2s_verbs_for_images_snapshots_and_targets_ask_for_the_same(desk: Desk) -> None:
+    """Each as M2 wrote it, beside what it is here: the same is sent."""
+    begun = operation("pending")
+    desk.answers |= {
+        "POST /v1/images/base/copy": begun,
+        "POST /v1/snapshots": begun,
+        "DELETE /v1/snapshots/first": begun,
+        "GET /v1/snapshots": [],
+        "GET /v1/targets": [],
+        "GET /v1/projects": [],
+        "POST /v1/disks/data/attach": begun,
+        "POST /v1/disks/data/detach": begun,
+    }
+    for old, new in (
+        ("cp blue base red mine --no-wait", "image copy base --to red --name mine -p blue --no-wait"),
+        ("snap create blue web first --no-wait", "snapshot create web first -p blue --no-wait"),
+        ("snap ls blue", "snapshot list -p blue"),
+        ("snap rm blue first --yes --no-wait", "snapshot delete first --yes -p blue --no-wait"),
+        ("iscsi ls", "target list"),
+        ("iscsi create data node-01 --no-wait", "disk attach data node-01 --no-wait"),
+        ("iscsi rm data --no-wait", "disk detach data --no-wait"),
+        ("project ls", "project list"),
+    ):
+        asked = []
+        for words in (old, new):
+            before = len(desk.requests)
+            done = desk.m2(*words.split())
+            assert done.code == 0, (words, done)
+            asked.append([(r.method, str(r.url), r.content) for r in desk.requests[before:]])
+        assert asked[0] == asked[1] != [], old
+
+
+@pytest.mark.parametrize(("state", "is_removed"), [("succeeded", True), ("failed", False)])
+def test_mv_to_another_project_removes_what_was_copied_whole(desk: Desk, state: str, is_removed: bool) -> None:
+    ended = operation(state, node=None, node_id=None)
+    desk.answers |= {
+        "POST /v1/images/base/copy": ended,
+        f"GET /v1/operations/{id_of(77)}": ended,
+        "DELETE /v1/images/base": ended,
+    }
+    assert desk.m2("mv", "blue", "base", "red").code == (0 if is_removed else 1)
+    assert ("DELETE" in [request.method for request in desk.requests]) is is_removed
+
+
+def test_mv_within_a_project_is_a_new_name_and_needs_one(desk: Desk) -> None:
+    before = len(desk.requests)
+    assert desk.m2("mv", "blue", "base", "blue").code == 2
+    assert len(desk.requests) == before
+
+
+@pytest.mark.parametrize("verb", ["import", "upload"])
+def test_what_is_imported_must_be_somebodys(desk: Desk, verb: str) -> None:
+    assert desk.m2(verb, "/nowhere/disk.raw").code == 2
 
 
 def network() -> dict[str, object]:
