@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 
 import pytest
+from tests.contract.api.rows import AUTHENTICATED, Row
 from tests.contract.api.site import BMC_PASSWORD, CHAP_PASSWORD, Site
-from tests.contract.api.table import AUTHENTICATED, TABLE, Row
+from tests.contract.api.table import TABLE
 
 from malleable.api.app import bare_app
 

@@ -144,7 +144,7 @@ def test_an_image_goes_in_as_qcow2_and_comes_back(room: Hall, tmp_path: Path) ->
     subprocess.run(["qemu-img", "compare", raw, tmp_path / "back.qcow2"], check=True, capture_output=True)
     unpacked = subprocess.run(["zstd", "-qdc", tmp_path / "back.zstd"], check=True, capture_output=True).stdout
     assert unpacked == raw.read_bytes()
-    room.do("ann", "image", "import", str(tmp_path / "back.zstd"), "--name", "again")
+    room.do("ann", "image", "import", str(tmp_path / "back.zstd"), "--project", "blue", "--name", "again")
 
     again = room.run("ann", "image", "export", "own", str(tmp_path / "back.raw"))
     assert (again.code, "is there already" in again.err) == (1, True)

@@ -52,6 +52,7 @@ def refused(message: str, *, code: str, fix: str) -> Refused:
 
 
 def malformed(image_format: ImageFormat, errors: bytes) -> Refused:
+    """Refuse an upload by the last words of the program that read it."""
     said = errors.decode(errors="replace").strip().splitlines()
     reason = said[-1].removeprefix("qemu-img: ")[:300] if said else "it ended without a word"
     return refused(
