@@ -148,6 +148,28 @@ def test_nobody_waits_for_the_daemon_that_was_killed(tgt: targets.Bench, tgt_roo
     again.flush()
 
 
+def test_nodes_read_an_image_and_none_writes_it(tgt: targets.Bench, disks: DisksApart, tmp_path: Path) -> None:
+    image_id, content = ImageId(new_id()), os.urandom(MIB)
+    (tmp_path / "golden").write_bytes(content)
+    disks.seal(image_id, tmp_path / "golden", sha256=None)
+    handle = disks.image_handle(image_id)
+    mine, theirs = (
+        dataclasses.replace(tgt.export(), handle=handle, size_bytes=MIB, is_read_only=True) for _ in range(2)
+    )
+    exports = [mine, theirs]
+    for export in exports:
+        tgt.targets.export(export)
+    logins = [tgt.login(export) for export in exports]
+    for login in logins:
+        assert login.read(4096, 512) == content[4096:4608]
+        with pytest.raises(IoFailed):
+            login.write(4096, b"x" * 512)
+    tgt.targets.revoke(tgt.network_id, exports[0].iqn)
+    assert logins[1].read(4096, 512) == content[4096:4608]
+    tgt.targets.revoke(tgt.network_id, exports[1].iqn)
+    disks.verify(image_id)
+
+
 def test_a_disk_of_a_killed_daemon_is_deleted_at_once(tgt: targets.Bench, tgt_room: TgtRoom, disks: DisksApart) -> None:
     disk_id = DiskId(new_id())
     disks.make_blank(disk_id, size_bytes=MIB)
