@@ -1,5 +1,7 @@
 """Switch ports by the hundred and the thousand: batches, scans for drift, a dead switch, a network for everybody."""
 
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -7,6 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.contract.store.test_query_counts import counted
+from tests.contract.switches.conftest import a_switch
+from tests.contract.switches.room import BRIDGE, ovs_room
 
 from benchmarks.figures import Figure, Result, at_most
 from malleable.domain.ids import (
@@ -25,7 +29,8 @@ from malleable.domain.ports import Drivers
 from malleable.domain.projects import Project
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Transaction
-from malleable.domain.switches import SHUT, PortConfig, PortState, Switch, SwitchPort
+from malleable.domain.switches import SHUT, Guard, PortConfig, PortState, Switch, SwitchPort
+from malleable.drivers.switch.ovs import OvsSwitches
 from malleable.sim.disks import SimDisks
 from malleable.sim.faults import FaultKind
 from malleable.sim.switches import Misbehaviour, SimSwitches
@@ -40,9 +45,10 @@ from malleable.workflows.watch import Watch
 from malleable.workflows.worker import Worker
 
 NAME = "fabric"
-TITLE = "Switches, simulated"
+TITLE = "Switches and their ports"
 HOW = """\
-One process with its own durable SQLite, a worker of 16 threads, and 20 simulated switches that take 10 ms for a call.
+A guarded port is moved to another VLAN with other rules, on a real Open vSwitch. All else is simulated:
+one process with its own durable SQLite, a worker of 16 threads, and 20 simulated switches that take 10 ms for a call.
 A batch is a whole switch of 500 ports rebuilt after it was wiped, as an operation. A scan reads 10,000 settled ports
 and compares them; queries are all that it asks of the database. The network is made and 1,000 nodes, 50 on a switch,
 are attached by one operation each, asked for at once; then once more while one of the switches is dead (its calls time
@@ -139,6 +145,7 @@ def run(*, is_quick: bool) -> Result:
     part = 10 if is_quick else 1
     scan_s, queries = _scan(SCANNED_PORTS // part)
     attach_s, dead_s = (_attach(NODES // part, is_one_dead=is_dead) for is_dead in (False, True))
+    moves = _guarded_moves(10 if is_quick else 100) if os.geteuid() == 0 and shutil.which("ovs-vswitchd") else ()
     figures = (
         Figure(name=f"{BATCH_PORTS // part} ports of a wiped switch restored", unit="s",
                values=(_batch(BATCH_PORTS // part),), bar=at_most(10)),
@@ -147,7 +154,27 @@ def run(*, is_quick: bool) -> Result:
         Figure(name=f"network made, {NODES // part:,} nodes attached", unit="s", values=(attach_s,), bar=at_most(60)),
         Figure(name="the same beside a dead switch / without", unit="", values=(dead_s / attach_s,), bar=at_most(1.2)),
     )  # fmt: skip
+    if moves:
+        move = Figure(name="guarded port moved on OVS, read back", unit="ms", values=moves, bar=at_most(1000))
+        figures = (move, *figures)
     return Result(name=NAME, title=TITLE, how=HOW, figures=figures)
+
+
+def _guarded_moves(count: int) -> tuple[float, ...]:
+    times = []
+    with ovs_room() as room:
+        room.add_port("n1")
+        driver, switch = OvsSwitches(), a_switch(room.address, bridge=BRIDGE)
+        for number in range(count):
+            guard = Guard(macs=frozenset({"52:54:00:00:00:01"}), gateways=frozenset({f"10.0.{number % 2}.1"}))
+            want = {"n1": PortConfig(native_vid=VID + number % 2, guard=guard)}
+            began_s = time.perf_counter()
+            driver.apply(switch, want)
+            seen = driver.read(switch, want)
+            times.append(1000 * (time.perf_counter() - began_s))
+            if seen != want:
+                raise RuntimeError(f"the port reads back {seen}")
+    return tuple(times)
 
 
 def _batch(ports: int) -> float:

@@ -30,6 +30,7 @@ from malleable.wire.switches import (
     PortView,
     SharedNetworkView,
     SwitchRequest,
+    SwitchUpdateRequest,
     SwitchView,
     VlansChangeRequest,
     VlansRequest,
@@ -182,6 +183,19 @@ def switch_get(request: Request, switch: str) -> Response:
     """Read a switch."""
     call = call_of(request)
     return ok(switch_view(call.services.switches.switch_get(call.caller, switch)), call)
+
+
+@routes.put("/switches/{switch}/access", response_model=SwitchView)
+async def switch_update(request: Request, switch: str, body: SwitchUpdateRequest) -> Response:
+    """Reach a switch at another address or as another user, after trying."""
+    call = call_of(request)
+    switches, password = call.services.switches, None if body.password is None else Secret(body.password)
+    updated = await edge_of(request).on_device(
+        lambda: switches.switch_update(
+            call.caller, switch, address=body.address, username=body.username, password=password
+        )
+    )
+    return ok(switch_view(updated), call)
 
 
 @routes.delete("/switches/{switch}", status_code=204)

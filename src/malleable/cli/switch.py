@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     noun = group(app, "switch", "Managed switches and their ports.")
     register(noun, {"list": switch_list, "show": switch_show, "create": switch_create, "delete": switch_delete})
-    register(noun, {"rebuild": switch_rebuild, "import": switch_import})
+    register(noun, {"update": switch_update, "rebuild": switch_rebuild, "import": switch_import})
     port = group(noun, "port", "The ports we manage: what is wanted and what was read back.")
     register(port, {"list": port_list, "create": port_create, "delete": port_delete})
 
@@ -97,6 +97,25 @@ def _settings(raw: list[str]) -> dict[str, str]:
             usage(f"{pair!a} is not a setting.", "Write KEY=VALUE.")
         settings[key] = value
     return settings
+
+
+def switch_update(
+    session: Session,
+    switch: SwitchArgument,
+    *,
+    address: Annotated[str | None, typer.Option(help="Where it answers now.")] = None,
+    username: Annotated[str | None, typer.Option(help="Its management account; asks for its password.")] = None,
+    password_file: PasswordFile = None,
+) -> None:
+    """Tell that a switch moved or that its password was changed; the server tries it first."""
+    from malleable.wire.switches import SwitchUpdateRequest
+
+    has_password = bool(username or password_file)
+    if not (address or has_password):
+        usage("Nothing is to be changed.", "Give --address, --username or --password-file.")
+    password = read_password(password_file, f"Password of {username or switch}") if has_password else None
+    request = SwitchUpdateRequest(address=address, username=username, password=password)
+    done(session, session.m2.switch_update(switch, request), f"Switch {switch} answers.")
 
 
 def switch_delete(session: Session, switch: SwitchArgument) -> None:

@@ -23,6 +23,7 @@ from malleable.wire.switches import (
     PortsRequest,
     PortView,
     SwitchRequest,
+    SwitchUpdateRequest,
     SwitchView,
     VlansChangeRequest,
     VlansRequest,
@@ -60,6 +61,10 @@ class FabricCalls(Connection):
     def switch_create(self, request: SwitchRequest) -> SwitchView:
         """Add a switch after the server has reached it. Errors: the driver's words."""
         return self.post("/v1/switches", SwitchView, request)
+
+    def switch_update(self, switch: str, request: SwitchUpdateRequest) -> SwitchView:
+        """Reach a switch in another way from now on, after trying. Errors: the driver's words."""
+        return self.put(v1("switches", switch, "access"), SwitchView, request)
 
     def switch_delete(self, switch: str) -> None:
         """Forget a switch. Errors: Conflict while nodes are wired to it."""

@@ -89,6 +89,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "switch_create": _changes(_O),
         "switch_delete": _changes(_O),
         "driver_list": _reads(_O),
+        "switch_update": _changes(_O),
         "switch_rebuild": _changes(_O),
         "switch_plan": _reads(_O),
         "switch_import": _changes(_O),

@@ -1,7 +1,7 @@
 """Switches and their ports."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from malleable.domain.errors import Conflict, DriverError, Invalid
@@ -89,6 +89,31 @@ class SwitchService:
             tx.switches.add(switch)
             data = {"name": switch.name, "fabric": switch.fabric, "driver": switch.driver}
             record(tx, now, "switch.created", actor_id=caller.user_id, data=data)
+        return switch
+
+    def switch_update(
+        self, caller: Caller, ref: str, *, address: str | None, username: str | None, password: Secret | None
+    ) -> Switch:
+        """Reach a switch at another address or as another user from now on, after trying; None stays as it is.
+
+        Errors: NotFound; Conflict in the driver's words.
+        """
+        require(caller, "switch_update", what=f"switch {shown(ref)}")
+        wishes = {"address": address, "username": username, "password": password}
+        changed = [name for name, value in wishes.items() if value is not None]
+        with self._parts.store.reading() as tx:
+            found = find_named(tx.switches, ref, "switch")
+        switch = replace(
+            found,
+            address=found.address if address is None else address,
+            username=found.username if username is None else username,
+            password=found.password if password is None else password,
+        )
+        _check(self._driver(switch.driver), switch)
+        with self._parts.store.transaction() as tx:
+            tx.switches.change(switch.id, address=switch.address, username=switch.username, password=switch.password)
+            data = {"name": switch.name, "changed": changed}
+            record(tx, self._parts.now(), "switch.updated", actor_id=caller.user_id, data=data)
         return switch
 
     def switch_delete(self, caller: Caller, ref: str) -> None:

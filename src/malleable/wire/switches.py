@@ -52,6 +52,14 @@ class SwitchRequest(Request):
     password: Line = Field(default="", repr=False)
 
 
+class SwitchUpdateRequest(Request):
+    """How a switch is reached from now on; null stays as it is."""
+
+    address: Line | None = None
+    username: Line | None = None
+    password: Line | None = Field(default=None, repr=False)
+
+
 class SwitchView(Answer):
     """A managed switch; never its password."""
 

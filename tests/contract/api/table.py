@@ -117,6 +117,12 @@ TABLE = (
         body={"name": "tor2", "driver": "sim", "address": "sim://tor1"},
     ),
     Row("GET /v1/switches/{switch}", "/v1/switches/tor1", OPERATORS_GET),
+    Row(
+        "PUT /v1/switches/{switch}/access",
+        "/v1/switches/tor1/access",
+        operators(200, unseen=404),
+        body={"username": "netops", "password": "new"},
+    ),
     Row("DELETE /v1/switches/{switch}", "/v1/switches/tor1", operators(409, unseen=404)),
     Row("POST /v1/switches/{switch}/rebuild", "/v1/switches/tor1/rebuild", operators(202, unseen=404)),
     Row("POST /v1/switches/{switch}/import", "/v1/switches/tor1/import", operators(200, unseen=404), body={}),

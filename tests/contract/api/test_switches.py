@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.contract.api.site import SWITCH, Site
 
+from malleable.domain.ids import SwitchId
 from malleable.domain.networks import AttachmentState
 from malleable.domain.switches import SHUT, PortConfig
 from malleable.workflows.watch import Watch
@@ -77,6 +78,18 @@ def test_ports_that_reach_our_networks_or_may_tomorrow_are_left_alone(small_site
     assert told["p6"][0] == told["p7"][0] == "leave"
     assert f"network {network.name}" in told["p6"][1]
     assert f"VLAN {vlan.vid} of the pool" in told["p7"][1]
+
+
+def test_a_switch_that_moved_or_has_a_new_password_is_tried_first(small_site: Site) -> None:
+    site = small_site
+    changed = site.call("operator", "PUT", "/v1/switches/tor1/access", {"username": "netops", "password": "new-secret"})
+    assert changed.status_code == 200, changed.text
+    assert (changed.json()["username"], "new-secret" in changed.text) == ("netops", False)
+    refused = site.call("operator", "PUT", "/v1/switches/tor1/access", {"address": "sim://nowhere"})
+    assert refused.status_code == 409, refused.text
+    with site.store.reading() as tx:
+        switch = tx.switches.get(SwitchId(site.ids["switch"]))
+    assert (switch.address, switch.username, switch.password.reveal()) == (SWITCH, "netops", "new-secret")
 
 
 def path(site: Site, user: str, one: str, other: str) -> dict[str, Any]:

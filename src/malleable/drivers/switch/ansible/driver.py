@@ -188,10 +188,20 @@ def _raise_failure(switch: Switch, events: Sequence[Mapping[str, Any]], status: 
         return
     result = failed["event_data"].get("res", {})
     said = " ".join(str(result.get("stderr") or result.get("msg") or "no reason").split())[:300]
+    if _is_about_login(said):
+        raise Refused(
+            f"Switch {switch.name} does not let {switch.username} in.",
+            fix=f"If its password was changed, run `m2 switch update {switch.name} --username USER`.",
+            code="switch-credentials",
+        )
     is_silent = failed["event"] == "runner_on_unreachable" or result.get("rc") == _SIGALRM
     if is_silent or any(word in said.lower() for word in _SILENCE):
         raise Unreachable(f"Switch {switch.name} at {switch.address} does not answer: {said}")
     raise Refused(f"Switch {switch.name} refused: {said}", code="ansible")
+
+
+def _is_about_login(said: str) -> bool:
+    return any(word in said.lower() for word in ("authentication failed", "permission denied", "invalid password"))
 
 
 def _require(switch: Switch, told: Mapping[str, Told], names: Collection[str]) -> Mapping[str, Told]:
