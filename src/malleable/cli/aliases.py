@@ -120,6 +120,7 @@ def cp(
     project: ProjectArgument,
     image: ImageArgument,
     to_project: OtherProject,
+    *,
     new_name: OtherName = None,
     watch: Watch = True,
 ) -> None:

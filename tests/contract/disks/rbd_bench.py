@@ -18,6 +18,7 @@ from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool,
 from malleable.drivers.storage.rbd_library import rbd
 from malleable.drivers.storage.rbd_process import DisksApart, apart
 from malleable.drivers.target.tgt import TgtTargets
+from malleable.sim import ceph as sim_ceph
 
 
 def settings_of(cluster: Ceph, cache_dir: Path) -> RbdSettings:
@@ -146,3 +147,37 @@ def leftover(pool: RbdPool) -> str:
     name = rbd_rubbish.new_name("disk", new_id())
     rbd().RBD().create(pool.ioctx, name, MIB, features=FEATURES, old_format=False)
     return name
+
+
+def daemon_pid(ceph: Ceph, daemon: str) -> int:
+    status = sim_ceph.status(ceph.layout.spec.directory)
+    assert status is not None
+    pid = status.daemons[daemon]
+    assert pid is not None
+    return pid
+
+
+#: Seals an image; its arguments: configuration, pool, source, id.
+SEAL = """
+import sys
+from pathlib import Path
+from uuid import UUID
+from malleable.drivers.storage.rbd import RbdDisks
+from malleable.drivers.storage.rbd_cluster import RbdSettings
+conf, pool, source, image_id = sys.argv[1:]
+settings = RbdSettings(conf=Path(conf), user="malleable", pool=pool, reserve_bytes=0, cache_dir=Path("/nowhere"))
+RbdDisks(settings).seal(UUID(image_id), Path(source), sha256=None)
+"""
+
+#: Runs the process that speaks to Ceph, says its pid and its folder; its arguments: configuration, pool.
+HOLD = """
+import sys
+from pathlib import Path
+from malleable.drivers.storage.rbd_cluster import RbdSettings
+from malleable.drivers.storage.rbd_process import RbdProcess
+conf, pool = sys.argv[1:]
+settings = RbdSettings(conf=Path(conf), user="malleable", pool=pool, cache_dir=Path("/nowhere"))
+process = RbdProcess(settings)._started()
+print(process._running.pid, process._folder, flush=True)
+sys.stdin.read()
+"""

@@ -17,6 +17,9 @@ from tests.ceph import Ceph, missing_for_ceph, running_ceph
 from tests.contract.disks import suite
 from tests.contract.disks.conftest import MIB, Bench
 from tests.contract.disks.rbd_bench import (
+    HOLD,
+    SEAL,
+    daemon_pid,
     empty,
     is_written_to,
     leftover,
@@ -42,7 +45,6 @@ from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdPool, RbdSettin
 from malleable.drivers.storage.rbd_library import rbd
 from malleable.drivers.storage.rbd_process import DisksApart, RbdProcess, apart
 from malleable.drivers.target.tgt_control import Denied, Mode, Op, TgtControl
-from malleable.sim import ceph as sim_ceph
 
 pytestmark = [pytest.mark.room, pytest.mark.slow]
 
@@ -352,14 +354,6 @@ def test_local_copies_of_files_go_with_their_image(
     elsewhere.close()
 
 
-def daemon_pid(ceph: Ceph, daemon: str) -> int:
-    status = sim_ceph.status(ceph.layout.spec.directory)
-    assert status is not None
-    pid = status.daemons[daemon]
-    assert pid is not None
-    return pid
-
-
 def test_a_ceph_that_does_not_answer_is_unreachable_in_time(
     ceph: Ceph, disks: DisksApart, bench: Bench, settings: RbdSettings
 ) -> None:
@@ -389,18 +383,6 @@ def test_monitors_that_are_away_are_unreachable_in_time(settings: RbdSettings, t
     with pytest.raises(Unreachable):
         RbdDisks(dataclasses.replace(settings, conf=away, timeout_s=2)).list()
     assert time.monotonic() - begun < 20
-
-
-SEAL = """
-import sys
-from pathlib import Path
-from uuid import UUID
-from malleable.drivers.storage.rbd import RbdDisks
-from malleable.drivers.storage.rbd_cluster import RbdSettings
-conf, pool, source, image_id = sys.argv[1:]
-settings = RbdSettings(conf=Path(conf), user="malleable", pool=pool, reserve_bytes=0, cache_dir=Path("/nowhere"))
-RbdDisks(settings).seal(UUID(image_id), Path(source), sha256=None)
-"""
 
 
 def test_a_seal_that_was_killed_leaves_nothing_to_be_seen_and_is_repeated(
@@ -461,19 +443,6 @@ def test_a_library_that_ends_its_process_costs_no_more_than_a_repeated_call(
     mine.close()
     assert second.poll() is not None
     assert not folder.exists()
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from malleable.drivers.storage.rbd_cluster import RbdSettings
-from malleable.drivers.storage.rbd_process import RbdProcess
-conf, pool = sys.argv[1:]
-settings = RbdSettings(conf=Path(conf), user="malleable", pool=pool, cache_dir=Path("/nowhere"))
-process = RbdProcess(settings)._started()
-print(process._running.pid, process._folder, flush=True)
-sys.stdin.read()
-"""
 
 
 def test_the_process_ends_with_its_server_even_when_that_is_killed(settings: RbdSettings) -> None:

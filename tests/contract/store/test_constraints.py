@@ -8,6 +8,7 @@ import pytest
 from tests.contract.store import values
 from tests.contract.store.values import Site
 
+from malleable.domain.disks import DiskUse
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import NodeId, ProjectId, new_id
 from malleable.domain.images import ImageState
@@ -52,7 +53,7 @@ DUPLICATES: dict[str, Case] = {
     "NIC twice on one network": ("attachments", lambda s: values.attachment(s.nic, s.network, channel=Channel.TAGGED), "The NIC is on this network already, native."),
     "golden image name": ("images", lambda s: values.image(name=s.image.name), "There is a image named {s.image.name} already."),
     "disk name": ("disks", lambda s: values.disk(s.project, s.image, name=s.disk.name), "There is a disk named {s.disk.name} already."),
-    "two exports of one disk": ("targets", lambda s: values.target(s.disk, s.node, s.network), "The disk is in use on node {s.node.name}."),
+    "two exports of one disk": ("targets", lambda s: values.target(s.disk, s.node, s.network, use=DiskUse.DATA), "The disk is in use on node {s.node.name}."),
     "boot of one node": ("boots", lambda s: values.boot(s.attachment, s.target), "There is a boot intent with this node already."),
     "active operation": ("operations", lambda s: values.operation(node_id=s.node.id), "The node is busy: provision is pending."),
 }  # fmt: skip
@@ -79,7 +80,7 @@ def test_the_holder_is_told_in_details(store: SqlStore, site: Site) -> None:
     assert e.fix
     e = refused(store, lambda tx: tx.nodes.add(values.node(name=site.node.name)))
     assert e.details["node_id"] == str(site.node.id)
-    e = refused(store, lambda tx: tx.targets.add(values.target(site.disk, site.node, site.network)))
+    e = refused(store, lambda tx: tx.targets.add(values.target(site.disk, site.node, site.network, use=DiskUse.DATA)))
     assert e.details["node"] == site.node.name
 
 

@@ -19,8 +19,8 @@ FIRST, FLEET = "first", ("fleet-1", "fleet-2", "fleet-3")
 #: Says what is in the file, then writes to it: what the disk knew before it was booted, and will know from then on.
 REMEMBER = """#!/bin/sh
 exec >/dev/console
-echo "REMEMBERS <$(cat /root/memory 2>/dev/null)>"
-printf %s-TEXT >>/root/memory
+echo "REMEMBERS <$(cat /memory 2>/dev/null)>"
+printf %s-TEXT >>/memory
 sync
 echo "WROTE TEXT"
 """
