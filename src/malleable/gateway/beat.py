@@ -7,25 +7,32 @@ from collections.abc import Callable, Sequence
 
 from malleable.domain.errors import MalleableError
 from malleable.domain.gateways import BEAT_S
+from malleable.domain.ports import Clock
 from malleable.gateway.control_plane import ControlPlane
 from malleable.gateway.preflight import Trouble
 from malleable.wire.gateway import GatewayBeat, ReportsRequest
 
 log = logging.getLogger(__name__)
+LOOK_S = 1.0
 TROUBLES_MAX = 100
 TROUBLE_CHARS = 200
 
 
-def beat(client: ControlPlane, troubles: Callable[[], Sequence[Trouble]], stop: threading.Event) -> None:
-    """Tell it at once and every 15 s until ``stop``; what cannot be told is told next time."""
-    name = socket.gethostname()
+def beat(client: ControlPlane, clock: Clock, troubles: Callable[[], Sequence[Trouble]], stop: threading.Event) -> None:
+    """Tell it at once, every 15 s, and a second after something has changed, until ``stop``.
+
+    What cannot be told is told next time.
+    """
+    name, due_s, known = socket.gethostname(), 0.0, None
     while True:
         told = tuple(_line(trouble) for trouble in troubles()[:TROUBLES_MAX])
-        try:
-            client.gateway_report(ReportsRequest(gateway=GatewayBeat(name=name, troubles=told)))
-        except MalleableError as e:
-            log.debug("the control plane was not told that we live: %s", e)
-        if stop.wait(BEAT_S):
+        if told != known or clock.monotonic_s() >= due_s:
+            known, due_s = told, clock.monotonic_s() + BEAT_S
+            try:
+                client.gateway_report(ReportsRequest(gateway=GatewayBeat(name=name, troubles=told)))
+            except MalleableError as e:
+                log.debug("the control plane was not told that we live: %s", e)
+        if stop.wait(LOOK_S):
             return
 
 

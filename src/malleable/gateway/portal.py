@@ -13,7 +13,7 @@ from malleable.gateway.process import ProcessId
 
 ISCSI_PORT = 3260
 #: A tgtd with a thousand targets and busy disks answers in milliseconds.
-ANSWER_S = 5.0
+ANSWER_S = 3.0
 #: ``tgtadm --op show --mode system`` (struct tgtadm_req of tgt 1.0.85): a question that changes nothing.
 _SHOW_SYSTEM = struct.pack("=ii64sIiQQIIIIII", 0, 2, b"iscsi", 120, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
@@ -48,7 +48,7 @@ class Portal:
         return self.daemon.ensure().epoch
 
     def trouble(self) -> Unavailable | None:
-        """Say that the daemon hangs; None when it answers. 5 s then. It is not ended: that is a person's to do."""
+        """Say that the daemon hangs; None when it answers. 3 s then. It is not ended: that is a person's to do."""
         running = self.daemon.find()
         if running is None or not is_hung(self._layout.portal_socket):
             return None

@@ -41,7 +41,7 @@ class Running:
 
     def __init__(self, client: ControlPlane, uplink: Uplink, settings: GatewaySettings, clock: Clock) -> None:
         """Put the parts together, with what an earlier life kept."""
-        self._client = client
+        self._client, self._clock = client, clock
         self._settings = settings
         self._uplink = uplink
         self._guard = threading.Lock()
@@ -66,7 +66,8 @@ class Running:
         asking = threading.Thread(target=self._follower.run, args=(stop,), name="follow", daemon=True)
         telling = threading.Thread(target=self._reporter.run, name="report", daemon=True)
         waking = threading.Thread(target=self._wake_at, args=(stop,), name="stop", daemon=True)
-        living = threading.Thread(target=beat, args=(self._client, self.troubles, stop), name="beat", daemon=True)
+        beating = (self._client, self._clock, self.troubles, stop)
+        living = threading.Thread(target=beat, args=beating, name="beat", daemon=True)
         self._server.start()
         for network_id in self._desired.plans:  # from memory: the control plane may be away
             self._reconciler.want(network_id, self._desired.plans[network_id])

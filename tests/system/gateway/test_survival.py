@@ -142,6 +142,27 @@ def test_a_killed_tgtd_comes_back_with_another_epoch_so_that_its_targets_are_res
     assert targets.list(network_id) == {export.iqn}
 
 
+def test_a_hung_tgtd_is_told_and_left_to_a_person(bench: GatewayBench) -> None:
+    told, layout, node = served_node(bench)
+    hanging = daemon(layout, "tgtd")
+    os.kill(hanging.pid, signal.SIGSTOP)
+
+    def said() -> tuple[str, ...]:
+        beats = [report.gateway for report in bench.site.reports if report.gateway is not None]
+        return beats[-1].troubles if beats else ()
+
+    bench.restart()
+    words = f"tgtd (pid {hanging.pid}) does not answer."
+    eventually(lambda: any(words in trouble for trouble in said()), lambda: bench.log(), deadline_s=60)
+    assert recorded(layout.pid_file("tgtd")) == hanging
+    assert answers(node)
+    os.kill(hanging.pid, signal.SIGCONT)
+    bench.restart()
+    bench.site.reports.clear()
+    bench.wait_served(told)
+    assert not any(words in trouble for trouble in said())
+
+
 def test_daemons_killed_while_no_gateway_runs_are_started_by_the_next(bench: GatewayBench) -> None:
     told, layout, node = served_node(bench)
     epoch = bench.site.served(told)
