@@ -9,6 +9,7 @@ import typer
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, ago, printable, size
 from malleable.cli.node_care import add_care
+from malleable.cli.node_console import follow
 from malleable.cli.node_timeline import node_timeline
 from malleable.cli.options import NewName, NodeArgument, PasswordFile, Watch, read_password
 from malleable.cli.output import Column, done, show_facts, show_list
@@ -144,13 +145,20 @@ def node_console(
         int, typer.Option("--lines", "-n", metavar="N", min=1, max=10000, help="How many of the last lines.")
     ] = 50,
     raw: Annotated[bool, typer.Option("--raw", help="With control characters: they drive your terminal.")] = False,
+    is_live: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
 ) -> None:
-    """Show the last lines of a node's serial console."""
+    """Show the last lines of a node's serial console, or follow it until the node is given back."""
     console = session.m2.node_console(node, lines)
+    if session.is_json and is_live:
+        usage("A live console is text.", "Leave out --json or --follow.")
     if session.is_json:
         session.write_json(console.model_dump(mode="json"))
         return
-    text = console.text if raw else printable(console.text)
+    shown = (lambda text: text) if raw else printable
+    if is_live:
+        follow(session, node, console.text, shown)
+        return
+    text = shown(console.text)
     session.out.file.write(text if text.endswith("\n") else text + "\n")
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from malleable.cli.command import register
+from malleable.cli.node_quarantine import node_inspect_quarantine
 from malleable.cli.options import NodeArgument, SwitchArgument, Watch
 from malleable.cli.output import done
 from malleable.cli.progress import finish
@@ -19,6 +20,7 @@ def add_care(noun: typer.Typer) -> None:
         noun,
         {
             "maintenance": node_maintenance,
+            "inspect-quarantine": node_inspect_quarantine,
             "readmit": node_readmit,
             "retire": node_retire,
             "wire": node_wire,

@@ -211,17 +211,27 @@ class Nodes:
     def node_console(self, caller: Caller, ref: str, lines: int) -> str:
         """Read the serial console's last lines through the BMC; "" for a tenant whose own system never ran there.
 
-        Errors: NotFound, Forbidden, the driver's own.
+        A release closes it to its tenants as soon as it is asked for, also to a read that is under way.
+        Errors: NotFound, Forbidden, Conflict with code "console-closed", the driver's own.
         """
-        with self._parts.store.reading() as tx:
-            node = find_node(tx, caller, "node_console", ref)
-            secrets = boot_secrets(tx, node.id)
+        node, secrets = self._console_of(caller, ref)
         if not caller.is_operator and not _has_run(node):
             return ""
         driver = self._parts.drivers.power.get(node.power_driver)
         if driver is None:
             raise Conflict(f"There is no power driver {node.power_driver} here.", code="no-driver", public=NO_DRIVER)
-        return without_secrets(driver.console_tail(bmc_of(node), min(lines, CONSOLE_LINES_MAX)), secrets)
+        tail = without_secrets(driver.console_tail(bmc_of(node), min(lines, CONSOLE_LINES_MAX)), secrets)
+        self._console_of(caller, str(node.id))
+        return tail
+
+    def _console_of(self, caller: Caller, ref: str) -> tuple[Node, tuple[Secret, ...]]:
+        """Find a node whose console the caller may read at this moment, and what of it nobody may."""
+        with self._parts.store.reading() as tx:
+            node = find_node(tx, caller, "node_console", ref)
+            secrets = boot_secrets(tx, node.id)
+        if not caller.is_operator and node.state is not NodeState.ALLOCATED:
+            raise Conflict(f"Node {node.name} is {node.state}: its console is closed.", code="console-closed")
+        return node, secrets
 
 
 def _has_run(node: Node) -> bool:

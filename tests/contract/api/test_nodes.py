@@ -40,6 +40,30 @@ def test_a_new_holder_does_not_read_the_earlier_ones_console(
         assert EARLIER in small_site.get(caller, CONSOLE).json()["text"]
 
 
+def test_a_release_closes_the_console_at_once_and_to_its_tenants_alone(small_site: Site) -> None:
+    _seen(small_site, BootState.UP, PowerState.ON)
+    assert small_site.get("member", CONSOLE).status_code == 200
+    assert small_site.call("member", "POST", "/v1/nodes/held/release").status_code == 202
+    for caller in ("member", "reader"):
+        closed = small_site.get(caller, CONSOLE)
+        assert (closed.status_code, closed.json()["code"]) == (409, "console-closed")
+    assert small_site.get("operator", CONSOLE).status_code == 200
+
+
+def test_a_read_that_a_release_overtakes_tells_nothing(small_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_site.room.bmcs.write_console("held", "mine")
+    _seen(small_site, BootState.UP, PowerState.ON)
+    lines = small_site.room.bmcs.console
+
+    def release_meanwhile(name: str) -> object:
+        assert small_site.call("member", "POST", "/v1/nodes/held/release").status_code == 202
+        return lines(name)
+
+    monkeypatch.setattr(small_site.room.bmcs, "console", release_meanwhile)
+    overtaken = small_site.get("member", CONSOLE)
+    assert (overtaken.status_code, overtaken.json()["code"]) == (409, "console-closed")
+
+
 def test_the_wiring_stays_while_an_operation_reads_it(small_site: Site) -> None:
     with small_site.store.transaction() as tx:
         tx.nodes.change(small_site.ids["free"], state=NodeState.INSPECTED)

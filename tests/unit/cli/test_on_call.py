@@ -60,6 +60,26 @@ def test_a_node_out_of_use_says_the_way_back(desk: Desk, state: str, reason: str
     assert "just now" in ran.out
 
 
+def test_a_quarantine_tells_why_what_is_proven_and_the_way_back(desk: Desk) -> None:
+    reason = f"release could not prove it clean: shut-ports: {DEAD}"
+    steps = [
+        step(0, "power-off", 0.0, 1.0, evidence={"power": "off"}),
+        step(1, "shut-ports", 1.0, 30.0, error=DEAD),
+    ]
+    desk.answers |= {
+        "GET /v1/nodes/node-01": node(state="quarantined", state_reason=reason, state_since=ago(0.0)),
+        "GET /v1/operations": [failed_release()],
+        f"GET /v1/operations/{OPERATION}": failed_release(steps=steps),
+    }
+    out = desk.m2("node", "inspect-quarantine", "node-01").out
+    for words in (reason, "power: off", DEAD, "Check its cable.", "m2 node readmit node-01", "m2 node retire node-01"):
+        assert words in " ".join(out.split())
+
+    desk.answers["GET /v1/nodes/node-01"] = node(state="free")
+    ran = desk.m2("node", "inspect-quarantine", "node-01")
+    assert (ran.code, "not quarantined" in ran.err) == (1, True)
+
+
 def test_a_step_that_waits_gives_its_reason_once(desk: Desk) -> None:
     waits = [operation("waiting", kind="release", reason=reason) for reason in ("still on", "", "still on", "", "")]
     desk.answers[f"GET /v1/operations/{OPERATION}"] = [Turn(look) for look in [*waits, operation(kind="release")]]
