@@ -182,13 +182,32 @@ def _still_held(world: World, node_id: NodeId) -> None:
     assert (node.state, node.project_id) == (NodeState.ALLOCATED, world.project_id)
 
 
-def _retire(world: World) -> tuple[NodeId, OperationId]:
-    """The BMC of a running node dies; it cannot be stopped, and ends in quarantine with its port open."""
+def _isolate(world: World) -> tuple[NodeId, OperationId]:
+    """The BMC of a running node dies; it cannot be stopped, and is in quarantine with its port open."""
     node_id, _ = world.running_node()
     world.room.bmcs.silence("sim://n1")
     with world.store.transaction() as tx:
         operation = release.request_stop(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
     assert world.run(operation.id).state == "failed"
+    with world.store.reading() as tx:
+        (isolating,) = tx.operations.list(kind="isolate")
+    return node_id, isolating.id
+
+
+def _isolated(world: World, node_id: NodeId) -> None:
+    node = world.node(node_id)
+    assert (node.state, node.project_id) == (NodeState.QUARANTINED, world.project_id)
+    assert "Its ports are shut" in node.state_reason
+    carried = world.switches.carried(SWITCH, "p1")
+    assert carried is not None
+    assert carried.is_shut
+    assert world.targets.list(world.network_id) == frozenset()
+
+
+def _retire(world: World) -> tuple[NodeId, OperationId]:
+    """The BMC of a running node dies; it cannot be stopped, and is cut off in quarantine."""
+    node_id, operation_id = _isolate(world)
+    assert world.run(operation_id).state == "succeeded"
     with world.store.transaction() as tx:
         retiring = release.request_retire(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
     return node_id, retiring.id
@@ -302,6 +321,7 @@ VERBS = (
         can_cancel=True,
         last_step="await-up",
     ),
+    Verb(name="isolate", begin=_isolate, check=_isolated, steps=3),
     Verb(name="retire", begin=_retire, check=_retired, steps=3),
     Verb(name="remove-network", begin=_remove_network, check=_network_removed, steps=1, has_devices=False),
     *NETWORK_VERBS,

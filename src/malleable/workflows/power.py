@@ -12,7 +12,7 @@ from malleable.domain.nodes import BootState, Node, NodeState, PowerState
 from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.workflows import booting, powering
-from malleable.workflows.release import places
+from malleable.workflows.quarantine import places
 from malleable.workflows.requests import begin, record
 from malleable.workflows.steps import Step, Workflow
 

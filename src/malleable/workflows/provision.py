@@ -16,6 +16,7 @@ from malleable.domain.secrets import Secret, random_secret
 from malleable.domain.store import Transaction
 from malleable.workflows import booting, powering, presenting, switching
 from malleable.workflows.attach import Connection, check_connection, reserve_attachment
+from malleable.workflows.quarantine import quarantine
 from malleable.workflows.requests import begin, move_node, reasons, record
 from malleable.workflows.steps import Workflow
 
@@ -206,18 +207,6 @@ def _boot_undone(tx: Transaction, operation: Operation, now: datetime) -> None:
     _forget_disk(tx, operation)
     if operation.node_id is not None:
         tx.nodes.change(operation.node_id, boot=BootState.FAILED)
-
-
-def quarantine(tx: Transaction, operation: Operation, now: datetime, *, reason: str = "") -> None:
-    """Keep a node that could not be proven clean away from everybody."""
-    if operation.node_id is None:
-        return
-    switching.doubt_ports(tx, operation.node_id)
-    node = tx.nodes.get(operation.node_id)
-    reason = reason or f"{operation.kind} could not be completed or undone: {operation.reason}"
-    tx.nodes.change(node.id, state=NodeState.QUARANTINED, state_reason=reason, state_since=now, boot=BootState.NONE)
-    data = {**reasons(operation), "reason": reason}
-    record(tx, now, "node.quarantined", node=node, operation=operation, data=data)
 
 
 _START = (

@@ -8,9 +8,8 @@ from malleable.domain.ids import UserId
 from malleable.domain.nodes import BootState, Node, NodeState, PowerState
 from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
-from malleable.domain.switches import PortState
 from malleable.workflows import booting, powering, presenting, switching
-from malleable.workflows.provision import quarantine
+from malleable.workflows.quarantine import left_over, places, quarantine
 from malleable.workflows.requests import begin, move_node, record
 from malleable.workflows.steps import Workflow
 
@@ -35,22 +34,13 @@ def request(tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | No
     return operation
 
 
-def places(tx: Transaction, node: Node) -> dict[str, object]:
-    """Find the network a node boots in and the switch it hangs on: they name the concurrency tokens."""
-    target = next(iter(tx.targets.list(node_id=node.id)), None)
-    boot = tx.boots.find(node_id=node.id)
-    ports = switching.ports_of_node(tx, node.id)
-    network_id = target.network_id if target else (boot.network_id if boot else "")
-    return {"network_id": str(network_id), "switch_id": str(ports[0].switch_id) if ports else ""}
-
-
 def _freed(tx: Transaction, operation: Operation, now: datetime) -> None:
     """Free the node, unless the database itself knows better: then quarantine."""
     if operation.node_id is None:
         return
     node = tx.nodes.get(operation.node_id)
     switching.drop_attachments(tx, node.id)
-    doubt = _left_over(tx, node)
+    doubt = left_over(tx, node)
     if doubt:
         reason = f"release ended but {doubt}"
         tx.nodes.change(node.id, state=NodeState.QUARANTINED, state_reason=reason, state_since=now)
@@ -66,18 +56,8 @@ def _unproven(tx: Transaction, operation: Operation, now: datetime) -> None:
         return
     node = tx.nodes.get(operation.node_id)
     power = "It is off" if node.power is PowerState.OFF else "Its power could not be proven off"
-    rest = _left_over(tx, node) or "its ports are shut, no disk is presented to it, it has no boot intent"
+    rest = left_over(tx, node) or "its ports are shut, no disk is presented to it, it has no boot intent"
     quarantine(tx, operation, now, reason=f"release could not prove it clean: {operation.reason} {power}; {rest}.")
-
-
-def _left_over(tx: Transaction, node: Node) -> str:
-    """Name what still ties a node to its last holder; "" when nothing does."""
-    if tx.targets.count(node_id=node.id):
-        return "a disk is still presented to it"
-    if tx.boots.count(node_id=node.id):
-        return "it still has a boot intent"
-    open_ports = [p for p in switching.ports_of_node(tx, node.id) if p.state is not PortState.SETTLED or not p.is_shut]
-    return f"port {open_ports[0].name} is not proven shut" if open_ports else ""
 
 
 def _stopped(tx: Transaction, operation: Operation, now: datetime) -> None:

@@ -17,6 +17,7 @@ FORWARD_ONLY = frozenset(
         "release",
         "stop",
         "retire",
+        "isolate",
         "detach",
         "detach-disk",
         "remove-network",
