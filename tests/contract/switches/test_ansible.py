@@ -55,7 +55,8 @@ class TestOnOpenVswitch:
             while not call.done():
                 for folder in Path("/dev/shm").glob("m2-ansible-*"):
                     modes |= _modes(folder)
-                places |= {path.parent.name for path in Path("/proc").glob("[0-9]*/*") if _holds(path, secret)}
+                processes = (path for path in Path("/proc").iterdir() if path.name.isdecimal())
+                places |= {process.name for process in processes if _holds(process, secret)}
         call.result()
         assert places == set()
         assert modes == {0o700, 0o600}
@@ -67,9 +68,9 @@ def _modes(folder: Path) -> set[int]:
     return set()
 
 
-def _holds(path: Path, secret: bytes) -> bool:
+def _holds(process: Path, secret: bytes) -> bool:
     with suppress(OSError):
-        return path.name in ("cmdline", "environ") and secret in path.read_bytes()
+        return any(secret in (process / name).read_bytes() for name in ("cmdline", "environ"))
     return False
 
 
