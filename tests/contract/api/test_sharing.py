@@ -238,9 +238,8 @@ def test_addresses_are_chosen_from_the_range_or_named(small_site: Site) -> None:
 
 
 def test_an_empty_range_is_told_and_a_taken_address_too(small_site: Site) -> None:
-    given = {"first": "10.0.0.10", "last": "10.0.0.10"}
     with small_site.store.transaction() as tx:
-        tx.networks.change(small_site.ids["network:beta"], addressing=Addressing(**given))
+        tx.networks.change(small_site.ids["network:beta"], addressing=Addressing(first="10.0.0.10", last="10.0.0.10"))
         tx.grants.change(small_site.ids["grant:lent"], network_id=small_site.ids["network:beta"])
         tx.grants.change(small_site.ids["grant:lent"], project_id=small_site.ids["alpha"])
     body = {"node": "held", "network": str(small_site.ids["network:beta"]), "channel": "tagged"}
