@@ -126,9 +126,15 @@ def present(context: Context, disk_ids: Sequence[DiskId], use: DiskUse) -> Done 
         raise Conflict(f"{gone} of the disks to be presented are not there any more.", code="disk-state")
     if not network.portal_epoch:
         return _await_portal(network)
-    targets = [
-        _presented(context, disk, there.get(disk.id) or _new_target(context, disk, attachment, use)) for disk in disks
-    ]
+    if any(target.node_id != context.operation.node_id for target in there.values()):
+        raise Conflict("The disk is presented to another node.", code="disk-exported", fix="Release that node first.")
+    new = [(disk, _target(context, attachment, use, disk_id=disk.id)) for disk in disks if disk.id not in there]
+    if new:
+        context.write(lambda tx: _take(tx, new))  # what fences the disks, before any daemon is asked
+    there |= {disk.id: target for disk, target in new}
+    targets = [there[disk.id] for disk in disks]
+    for target, disk in zip(targets, disks, strict=True):
+        context.drivers.targets.export(export_of(context, target, disk))
 
     def write(tx: Transaction) -> None:
         for target in targets:
@@ -172,18 +178,12 @@ def _await_portal(network: Network) -> Wait:
     )
 
 
-def _presented(context: Context, disk: Disk, target: Target) -> Target:
-    if target.node_id != context.operation.node_id:
-        raise Conflict("The disk is presented to another node.", code="disk-exported", fix="Release that node first.")
-    context.drivers.targets.export(export_of(context, target, disk))
-    return target
-
-
-def _take(tx: Transaction, disk: Disk, target: Target) -> None:
-    """Add a disk's target, unless somebody has begun to delete it: locked, so that one of them sees the other."""
-    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}):
-        raise Conflict(f"Disk {disk.name} is not there to be used any more.", code="disk-state")
-    tx.targets.add(target)
+def _take(tx: Transaction, new: Sequence[tuple[Disk, Target]]) -> None:
+    """Add disks' targets, unless somebody has begun to delete one: locked, so that one of them sees the other."""
+    for disk, target in new:
+        if not tx.disks.change(disk.id, expect={"state": DiskState.READY}):
+            raise Conflict(f"Disk {disk.name} is not there to be used any more.", code="disk-state")
+        tx.targets.add(target)
 
 
 def _share(tx: Transaction, image: Image, target: Target) -> None:
@@ -217,13 +217,6 @@ def target_serial(target: Target) -> str:
     What only reads an image keeps nothing: it is somebody new with every target.
     """
     return (target.disk_id or target.id).hex[-20:]
-
-
-def _new_target(context: Context, disk: Disk, attachment: Attachment, use: DiskUse) -> Target:
-    """Write a target's row, which is what fences the disk, before any daemon is asked."""
-    target = _target(context, attachment, use, disk_id=disk.id)
-    context.write(lambda tx: _take(tx, disk, target))
-    return target
 
 
 def _target(
