@@ -42,6 +42,7 @@ def _aim(site: Site, case: Any) -> None:
         "operation": site.ids["operation"],
         "token": site.ids["token:reader"],
         "snapshot": site.ids["snapshot:alpha"],
+        "grant": site.ids["grant:lent"],
         "chain": f"project:{site.ids['alpha']}",
         "name": "vmlinuz",
     }
