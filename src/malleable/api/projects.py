@@ -8,10 +8,12 @@ from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, call_of, created, nothing, ok, page_of
 from malleable.api.routing import GuardedRoute
-from malleable.domain.projects import Project
+from malleable.domain.projects import Project, ProjectKey
 from malleable.services.quotas import Standing
 from malleable.wire.projects import (
     HoldingsView,
+    KeyRequest,
+    KeyView,
     LimitsView,
     MemberRequest,
     MemberView,
@@ -20,7 +22,7 @@ from malleable.wire.projects import (
     QuotaRequest,
     QuotaView,
 )
-from malleable.wire.shapes import Listing
+from malleable.wire.shapes import Listing, Name
 
 routes = APIRouter(prefix="/v1/projects", route_class=GuardedRoute, tags=["projects"])
 
@@ -85,6 +87,35 @@ def quota_set(request: Request, project: str, body: QuotaRequest) -> Response:
     call = call_of(request)
     changes = body.model_dump(exclude_unset=True)
     return ok(quota_view(call.services.quotas.quota_set(call.caller, project, changes)), call)
+
+
+def key_view(key: ProjectKey) -> KeyView:
+    """Show a key."""
+    return KeyView(id=key.id, name=key.name, key=key.key, created_at=key.created_at)
+
+
+@routes.get("/{project}/keys", response_model=Listing[KeyView])
+def key_list(request: Request, project: str, after: After = None, limit: Limit = 100) -> Response:
+    """List a project's public SSH keys."""
+    call = call_of(request)
+    page = call.services.keys.key_list(call.caller, project, page_of(after, limit))
+    items = tuple(key_view(key) for key in page.items)
+    return ok(Listing[KeyView](items=items, next=str(page.next) if page.next else None), call)
+
+
+@routes.put("/{project}/keys/{key}", response_model=KeyView)
+def key_add(request: Request, project: str, key: Name, body: KeyRequest) -> Response:
+    """Give a project a public SSH key of this name: every machine it starts from now on gets it."""
+    call = call_of(request)
+    return ok(key_view(call.services.keys.key_add(call.caller, project, name=key, key=body.key)), call)
+
+
+@routes.delete("/{project}/keys/{key}", status_code=204)
+def key_remove(request: Request, project: str, key: str) -> Response:
+    """Take a key from a project; a machine that has it keeps it until it starts again."""
+    call = call_of(request)
+    call.services.keys.key_remove(call.caller, project, key)
+    return nothing()
 
 
 @routes.get("/{project}/members", response_model=Listing[MemberView])

@@ -1,5 +1,6 @@
 """m2 project: tenants, their limits and their members."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ from malleable.cli.session import Session, usage
 from malleable.domain.projects import Role
 
 if TYPE_CHECKING:
-    from malleable.wire.projects import MemberView, ProjectView, QuotaView
+    from malleable.wire.projects import KeyView, MemberView, ProjectView, QuotaView
 
 
 NO_LIMIT = "none"
@@ -36,6 +37,8 @@ def add_to(app: typer.Typer) -> None:
     register(noun, {"list": project_list, "show": project_show, "create": project_create, "delete": project_delete})
     quota = group(noun, "quota", "How much a project may have.")
     register(quota, {"show": quota_show, "set": quota_set})
+    key = group(noun, "key", "Public SSH keys that every machine of a project gets.")
+    register(key, {"list": key_list, "add": key_add, "delete": key_delete})
     member = group(noun, "member", "Who belongs to a project.")
     register(member, {"list": member_list, "set": member_set, "delete": member_delete})
 
@@ -129,6 +132,50 @@ def _most(raw: str) -> int | None:
     if not (raw.isascii() and raw.isdecimal() and len(raw) < DIGITS_MAX):
         usage(f"{raw!a} is not a limit.", "Give a number, or none.")
     return int(raw)
+
+
+def key_list(session: Session, project: ProjectArgument) -> None:
+    """List the keys that log in to what a project starts."""
+    columns: list[Column[KeyView]] = [
+        Column(title="name", cell=lambda key: key.name),
+        Column(title="kind", cell=lambda key: key.key.partition(" ")[0]),
+        Column(title="key", cell=lambda key: f"…{key.key.split()[1][-12:]}"),
+        Column(title="comment", cell=lambda key: " ".join(key.key.split()[2:]), is_minor=True),
+    ]
+    show_list(session, session.m2.key_list(project), columns, nothing="No keys; `m2 project key add` takes one.")
+
+
+def key_add(
+    session: Session,
+    project: ProjectArgument,
+    name: NewName,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The public key, e.g. ~/.ssh/id_ed25519.pub.", exists=True)
+    ],
+) -> None:
+    """Let a key log in to every machine that a project starts from now on."""
+    key = session.m2.key_add(project, name, read_key(file))
+    done(session, key, f"{key.name} logs in to whatever {project} starts from now on.")
+
+
+def read_key(file: Path) -> str:
+    """Read the one public key of a file; never a private one."""
+    lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    if any("PRIVATE KEY" in line for line in lines):
+        usage("That is a private key.", "Give the public one: the file that ends in .pub.")
+    if len(lines) != 1:
+        usage(f"{file} has {len(lines)} lines, not one key.", "Give each key a file and a name of its own.")
+    return lines[0]
+
+
+def key_delete(
+    session: Session,
+    project: ProjectArgument,
+    name: Annotated[str, typer.Argument(metavar="KEY", show_default=False)],
+) -> None:
+    """Take a key from a project; a machine that has it keeps it until it starts again."""
+    session.m2.key_remove(project, name)
+    done(session, None, f"{name} is no key of {project} any more.")
 
 
 def member_list(session: Session, project: ProjectArgument) -> None:

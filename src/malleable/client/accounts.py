@@ -6,7 +6,16 @@ from uuid import UUID
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
 from malleable.domain.projects import Role
-from malleable.wire.projects import MemberRequest, MemberView, ProjectRequest, ProjectView, QuotaRequest, QuotaView
+from malleable.wire.projects import (
+    KeyRequest,
+    KeyView,
+    MemberRequest,
+    MemberView,
+    ProjectRequest,
+    ProjectView,
+    QuotaRequest,
+    QuotaView,
+)
 from malleable.wire.users import (
     LoginRequest,
     PasswordRequest,
@@ -85,6 +94,18 @@ class AccountCalls(Connection):
     def quota_set(self, project: str, request: QuotaRequest) -> QuotaView:
         """Change the limits that were given to ``request``, None included."""
         return self.put(v1("projects", project, "quota"), QuotaView, request)
+
+    def key_list(self, project: str) -> Iterator[KeyView]:
+        """List a project's public SSH keys."""
+        return self.items(v1("projects", project, "keys"), KeyView)
+
+    def key_add(self, project: str, name: str, key: str) -> KeyView:
+        """Give a project a public SSH key, or change the one of this name."""
+        return self.put(v1("projects", project, "keys", name), KeyView, KeyRequest(key=key))
+
+    def key_remove(self, project: str, name: str) -> None:
+        """Take a key from a project."""
+        self.delete(v1("projects", project, "keys", name))
 
     def member_list(self, project: str) -> Iterator[MemberView]:
         """List a project's members."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 
-from malleable.domain.ids import MembershipId, ProjectId, TokenId, UserId
+from malleable.domain.ids import MembershipId, ProjectId, ProjectKeyId, TokenId, UserId
 from malleable.domain.secrets import Secret
 
 
@@ -83,6 +83,17 @@ class Membership:
     user_id: UserId
     project_id: ProjectId
     role: Role  #: member or reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectKey:
+    """A public SSH key that logs in to whatever the project starts from now on; names are unique per project."""
+
+    id: ProjectKeyId
+    project_id: ProjectId
+    name: str
+    key: str  #: one line of authorized_keys
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from malleable.domain.images import Image, ImageGrant
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Direction, Operation, StepRecord
-from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, Token, User
+from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, ProjectKey, Token, User
 from malleable.domain.switches import Switch, SwitchPort
 
 T = TypeVar("T")
@@ -185,6 +185,7 @@ class Transaction(Protocol):
     projects: ProjectRows
     users: Rows[User]
     memberships: Rows[Membership]
+    project_keys: Rows[ProjectKey]
     tokens: Rows[Token]
     nodes: Rows[Node]
     nics: Rows[Nic]

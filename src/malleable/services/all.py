@@ -15,6 +15,7 @@ from malleable.services.idempotency import Idempotency
 from malleable.services.image_grants import ImageGrants
 from malleable.services.image_tree import ImageTrees
 from malleable.services.images import Images
+from malleable.services.keys import Keys
 from malleable.services.networks import Networks
 from malleable.services.nics import Nics
 from malleable.services.nodes import Nodes
@@ -43,6 +44,7 @@ class Services:
     tokens: Tokens
     projects: Projects
     quotas: Quotas
+    keys: Keys
     fabrics: Fabrics
     switches: SwitchService
     paths: Paths
@@ -77,6 +79,7 @@ def make_services(parts: Parts) -> Services:
         tokens=Tokens(parts, authentication),
         projects=Projects(parts, authentication),
         quotas=Quotas(parts),
+        keys=Keys(parts),
         fabrics=Fabrics(parts),
         switches=SwitchService(parts),
         paths=Paths(parts),

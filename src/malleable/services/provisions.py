@@ -17,6 +17,7 @@ from malleable.services import image_finding
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, project_for, shown
+from malleable.services.keys import with_project_keys
 from malleable.services.networks import find_network
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Parts
@@ -255,7 +256,7 @@ def _wish(
         actor_id=caller.user_id,
         is_by_site=caller.is_admin,
     )
-    return replace(wish, ssh_keys=boot.ssh_keys, user_data=boot.user_data)
+    return replace(wish, ssh_keys=with_project_keys(tx, project_id, boot.ssh_keys), user_data=boot.user_data)
 
 
 def _nic(tx: Transaction, node: Node, ref: str | None) -> Nic:

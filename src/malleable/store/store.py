@@ -17,7 +17,7 @@ from malleable.domain.images import Image, ImageGrant
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
-from malleable.domain.projects import Membership, Project, Token, User
+from malleable.domain.projects import Membership, Project, ProjectKey, Token, User
 from malleable.domain.secrets import Secret
 from malleable.domain.store import (
     EventRows,
@@ -60,6 +60,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "projects": partial(ProjectTable, Record(Project, schema.projects)),
     "users": _plain(User, schema.users),
     "memberships": _plain(Membership, schema.memberships),
+    "project_keys": _plain(ProjectKey, schema.project_keys),
     "tokens": _plain(Token, schema.tokens),
     "nodes": _plain(Node, schema.nodes),
     "nics": _plain(Nic, schema.nics),
@@ -91,6 +92,7 @@ class SqlTransaction:
     projects: ProjectRows
     users: Rows[User]
     memberships: Rows[Membership]
+    project_keys: Rows[ProjectKey]
     tokens: Rows[Token]
     nodes: Rows[Node]
     nics: Rows[Nic]

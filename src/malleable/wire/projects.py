@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from malleable.domain.projects import Role
 from malleable.wire.shapes import MAX_COUNT, Answer, Name, Open, Request
@@ -14,6 +14,32 @@ class ProjectRequest(Request):
     """A new project."""
 
     name: Name
+
+
+#: One line of authorized_keys, without options: type, key, comment.
+PublicKey = Annotated[
+    str,
+    StringConstraints(
+        max_length=16 * 1024,
+        pattern=r"^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp[0-9]+|sk-[a-z0-9-]+@openssh\.com)"
+        r" [A-Za-z0-9+/=]+( [^\x00-\x1f\x7f]*)?$",
+    ),
+]
+
+
+class KeyRequest(Request):
+    """A public SSH key."""
+
+    key: PublicKey
+
+
+class KeyView(Answer):
+    """A public SSH key that every machine gets which the project starts."""
+
+    id: Open[UUID]
+    name: Open[str]
+    key: Open[str]
+    created_at: Open[datetime]
 
 
 class ProjectView(Answer):

@@ -24,6 +24,7 @@ from tests.contract.api.rows import (
 
 _BOOT = {"image": "tiny", "network": "{network:alpha}", "project": "alpha"}
 _SHA = "0" * 64
+_KEY = {"key": "ssh-ed25519 AAAA ann@lab"}
 _NEW_IMAGE = {"name": "fresh", "sha256": _SHA, "size_bytes": 10}
 _NEW_FETCH = {"name": "fetched", "url": "https://mirror.example/disk.img"}
 _LOGIN = {"username": "x", "password": "y"}
@@ -82,6 +83,14 @@ TABLE = (
         "/v1/projects/alpha/quota",
         (403, 403, 404, 403, 200, 404, 403, 403),
         body={"nodes": 5, "disk_bytes": None},
+    ),
+    Row("GET /v1/projects/{project}/keys", "/v1/projects/alpha/keys", (200, 200, 404, 403, 200, 404, 200, 200)),
+    Row("PUT /v1/projects/{project}/keys/{key}", "/v1/projects/alpha/keys/ann", members(200, operator=403), body=_KEY),
+    Row(
+        "DELETE /v1/projects/{project}/keys/{key}",
+        "/v1/projects/alpha/keys/ann",
+        members(404, operator=403),
+        note="there is none",
     ),
     Row(
         "GET /v1/projects/{project}/members",

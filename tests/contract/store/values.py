@@ -20,6 +20,7 @@ from malleable.domain.ids import (
     NodeId,
     OperationId,
     ProjectId,
+    ProjectKeyId,
     SnapshotId,
     SwitchId,
     SwitchPortId,
@@ -33,7 +34,7 @@ from malleable.domain.images import BootWay, Image, ImageState
 from malleable.domain.networks import Attachment, AttachmentState, Channel, Network, NetworkKind, Vlan
 from malleable.domain.nodes import Firmware, Nic, Node, NodeState
 from malleable.domain.operations import Operation
-from malleable.domain.projects import Membership, Project, Role, Token, User
+from malleable.domain.projects import Membership, Project, ProjectKey, Role, Token, User
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Transaction
 from malleable.domain.switches import Guard, PortConfig, PortState, Switch, SwitchPort
@@ -64,6 +65,13 @@ def user(**changes: Any) -> User:
 
 def membership(user: User, project: Project, **changes: Any) -> Membership:
     made = Membership(id=MembershipId(new_id()), user_id=user.id, project_id=project.id, role=Role.MEMBER)
+    return replace(made, **changes)
+
+
+def project_key(project: Project, **changes: Any) -> ProjectKey:
+    made = ProjectKey(
+        id=ProjectKeyId(new_id()), project_id=project.id, name="ann", key="ssh-ed25519 AAAA ann@lab", created_at=NOW
+    )
     return replace(made, **changes)
 
 
@@ -284,6 +292,7 @@ class Site:
         self.project, self.user, self.switch, self.image = project(), user(), switch(), image()
         self.node, self.network = node(), network()
         self.membership = membership(self.user, self.project)
+        self.project_key = project_key(self.project)
         self.token = token(self.user, project_id=self.project.id)
         self.port = port(self.switch)
         self.nic = nic(self.node, switch_port_id=self.port.id)
@@ -303,6 +312,7 @@ TABLES = {
     "projects": "project",
     "users": "user",
     "memberships": "membership",
+    "project_keys": "project_key",
     "tokens": "token",
     "nodes": "node",
     "switches": "switch",

@@ -16,7 +16,7 @@ from malleable.store.schema.operations import (
     resource_tokens,
     steps,
 )
-from malleable.store.schema.people import idempotency, memberships, projects, site, tokens, users
+from malleable.store.schema.people import idempotency, memberships, project_keys, projects, site, tokens, users
 from malleable.store.schema.storage import disks, image_grants, images, snapshots, targets
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "nics",
     "nodes",
     "operations",
+    "project_keys",
     "projects",
     "resource_tokens",
     "site",

@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ForeignKey,
     Integer,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -60,6 +61,18 @@ memberships = Table(
     UniqueConstraint("user_id", "project_id"),
     CheckConstraint("role IN ('member', 'reader')", name="role"),
     info={"noun": "membership"},
+)
+
+project_keys = Table(
+    "project_keys",
+    metadata,
+    identity(),
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    words("name"),
+    words("key"),
+    created(),
+    UniqueConstraint("project_id", "name"),
+    info={"noun": "project key"},
 )
 
 tokens = Table(

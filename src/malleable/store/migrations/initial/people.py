@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ForeignKey,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -56,6 +57,17 @@ memberships = Table(
     Column("role", Text, nullable=False),
     UniqueConstraint("user_id", "project_id"),
     CheckConstraint("role IN ('member', 'reader')", name="role"),
+)
+
+project_keys = Table(
+    "project_keys",
+    metadata,
+    identity(),
+    Column("project_id", ID, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    words("name"),
+    words("key"),
+    created(),
+    UniqueConstraint("project_id", "name"),
 )
 
 tokens = Table(
