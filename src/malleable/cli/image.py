@@ -138,7 +138,8 @@ def image_export(
     ],
     *,
     image_format: Annotated[
-        ImageFormat, typer.Option("--format", help="What to write; zstd needs zstd here, all others but raw need qemu-img.")
+        ImageFormat,
+        typer.Option("--format", help="What to write; zstd needs zstd here, all others but raw need qemu-img."),
     ] = ImageFormat.RAW,
 ) -> None:
     """Bring an image from the server here, and prove that it came whole."""
