@@ -44,6 +44,7 @@ def _aim(site: Site, case: Any) -> None:
         "snapshot": site.ids["snapshot:alpha"],
         "grant": site.ids["grant:lent"],
         "chain": f"project:{site.ids['alpha']}",
+        "key": "ann",
         "name": "vmlinuz",
     }
     if next(AIMED):

@@ -243,7 +243,7 @@ def test_a_new_field_is_not_shown_to_tenants() -> None:
     fields = dict.fromkeys(Wider.model_fields) | {"rack": "r7"}
     assert b"rack" not in written_plainly(Listing[Wider], {"items": (fields,), "next": None}, Audience.TENANT)
     assert split_facts({"name": "x", "rack": "r7"})[0] == {"name": "x"}
-    assert written(HealthView(status="ok"), Audience.TENANT) == b'{"status":"ok","failing":{}}'
+    assert written(HealthView(status="ok"), Audience.TENANT) == b'{"status":"ok","failing":{},"warnings":{}}'
 
 
 def test_what_tenants_are_not_sent_has_a_default_so_that_their_clients_read_the_rest() -> None:
@@ -259,14 +259,15 @@ def test_what_tenants_are_not_sent_has_a_default_so_that_their_clients_read_the_
 
 
 def test_json_objects_name_the_keys_that_tenants_are_sent() -> None:
-    """A field of any shape cannot be shown as a whole; these two hold what was sorted out before."""
+    """A field of any shape cannot be shown as a whole; these hold what was sorted out before."""
     whole = {
         f"{view.__name__}.{name}"
         for view in _views()
         for name, field in view.model_fields.items()
         if any(isinstance(mark, ForTenants) and not mark.keys for mark in field.metadata) and _is_json(field.annotation)
     }
-    assert {name for name in whole if not name.startswith("Wider")} == {"EventView.data", "HealthView.failing"}
+    sorted_out = {"EventView.data", "HealthView.failing", "HealthView.warnings"}
+    assert {name for name in whole if not name.startswith("Wider")} == sorted_out
 
 
 def _is_json(annotation: object) -> bool:
