@@ -104,6 +104,12 @@ def test_an_image_is_imported_changed_kept_multiplied_moved_taken_back_and_expor
     tenant.m2("disk", "roll-back", FIRST, "kept", "--yes")
     tenant.sees(2, tenant.boots(2, "again", "--disk", FIRST), "-one", "again")
 
+    # Two machines read the image itself; what one of them writes is in its memory alone.
+    tenant.gives_back(3)
+    for text in ("forgotten", "forgotten-too"):
+        tenant.sees(3, tenant.boots(3, text, "--image", "multiplied", "--stateless"), "-one", text)
+        tenant.gives_back(3)
+
     exported = tmp_path / "exported.raw"
     tenant.m2("image", "export", "multiplied", str(exported))
     with exported.open("rb") as stream:
