@@ -23,7 +23,7 @@ SIZE = len(GOLDEN)
 #: What project alpha has in the beginning.
 HAS = {
     "nodes": 1,
-    "networks": 1,
+    "networks": 2,
     "disks": 2,
     "disk_bytes": 3 * SIZE,
     "snapshots": 1,
