@@ -448,7 +448,7 @@ def network() -> dict[str, object]:
         "addressing": {
             "first": "10.0.0.10",
             "last": "10.0.0.254",
-            "domain": "malleable",
+            "domain": "internal",
             "dns_servers": [],
             "ntp_servers": [],
             "has_router": True,
