@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 from malleable.domain.errors import Malformed, Refused
 from malleable.domain.ports import Capacity
@@ -35,11 +36,11 @@ class RbdSettings:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class RbdPool:
-    """A pool that is connected. Its calls raise the errors of librados and librbd."""
+    """A pool that is connected, for as long as somebody has it. Its calls raise the errors of librados and librbd."""
 
-    client: Any  #: rados.Rados: lives as long as somebody uses the pool
+    client: Any  #: rados.Rados
     ioctx: Any  #: rados.Ioctx, in our namespace
 
     def image(self, name: str, snapshot: str | None = None, *, is_read_only: bool = True) -> Any:
@@ -76,6 +77,9 @@ class RbdCluster:
             if self._pool is None:
                 client = self._connect()
                 self._pool = RbdPool(client, self._open_ioctx(client))
+                # Python's garbage collector ends no client: its two dozen threads would go on. Not at our own end: a
+                # client waits for its cluster then.
+                finalize(self._pool, _end, self._pool.ioctx, client).atexit = False
             return self._pool
 
     def _connect(self) -> Any:
@@ -142,3 +146,8 @@ class RbdCluster:
         free_bytes = self.capacity().free_bytes
         if free_bytes - size_bytes < self.settings.reserve_bytes:
             raise refusals.full(free_bytes, self.settings.reserve_bytes)
+
+
+def _end(ioctx: Any, client: Any) -> None:
+    ioctx.close()
+    client.shutdown()

@@ -97,6 +97,7 @@ class RbdFile(io.RawIOBase):
     def __init__(self, pool: RbdPool, name: str, snapshot: str | None) -> None:
         """Open it. Errors: rbd.ImageNotFound."""
         super().__init__()
+        self._pool = pool  # it ends with the last who has it
         self._image = pool.image(name, snapshot)
         self._size_bytes = int(self._image.size())
         self._position = 0
