@@ -169,7 +169,7 @@ def mounts_under(directory: Path) -> list[str]:
 
 
 def test_the_doctor_examines_a_bare_host_and_leaves_it_as_it_was(place: Place) -> None:
-    ended = place.m2d("doctor", M2D_POOL__SIZE_GIB="1", COLUMNS="200")
+    ended = place.m2d("doctor", M2D_POOL__SIZE_GIB="2", COLUMNS="200")
     assert ended.code == 1, ended
     assert "Traceback" not in ended.err
     lines = ended.out.splitlines()
