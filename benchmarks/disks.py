@@ -90,9 +90,9 @@ def _exports(server: Server, crowd: Crowd, nodes: int) -> float:
 
 
 def _exported(client: Client, nodes: int) -> tuple[datetime, datetime]:
-    """Return when the nodes' latest provisions were asked for, and when the last of them had exported everything."""
+    """Return when the latest provisions of as many nodes were asked for, and when the last had exported everything."""
     latest = {operation.node: operation.id for operation in client.operation_list(kind="provision")}
-    operations = [client.operation_get(operation_id) for operation_id in list(latest.values())[-nodes:]]
+    operations = [client.operation_get(operation_id) for operation_id in sorted(latest.values())[-nodes:]]
     exports = [step for operation in operations for step in operation.steps if step.name.startswith("export-")]
     ends = [step.finished_at for step in exports if step.finished_at]
     if len({step.name for step in exports}) * nodes != len(ends):
