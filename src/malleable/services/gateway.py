@@ -213,6 +213,9 @@ def _intents(tx: Transaction, boots: Sequence[Boot], attachments: Mapping[UUID, 
         return []
     targets = tx.targets.list(node_id=[boot.node_id for boot in boots])
     by_id = {target.id: target for target in targets}
+    by_node: dict[UUID, list[Target]] = {boot.node_id: [] for boot in boots}
+    for one in targets:
+        by_node[one.node_id].append(one)
     disks: dict[UUID | None, Disk] = (
         {d.id: d for d in tx.disks.list(id=[t.disk_id for t in targets])} if targets else {}
     )
@@ -223,7 +226,7 @@ def _intents(tx: Transaction, boots: Sequence[Boot], attachments: Mapping[UUID, 
         target = by_id.get(boot.target_id) if boot.target_id is not None else None
         attachment = attachments.get(boot.attachment_id)
         if target is not None and attachment is not None:
-            data = tuple((t, disks[t.disk_id]) for t in targets if t.node_id == boot.node_id and _is_data(t, boot))
+            data = tuple((t, disks[t.disk_id]) for t in by_node[boot.node_id] if _is_data(t, boot))
             image = images[target.image_id or disks[target.disk_id].image_id]
             intents.append(Intent(boot=boot, target=target, image=image, address=attachment.address, data=data))
     return intents
