@@ -13,6 +13,7 @@ from malleable.cli.options import Watch
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
 from malleable.domain.disks import DiskUse
+from malleable.domain.errors import Invalid
 from malleable.domain.images import BootWay
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def boot_options(
     """Gather what provisioning and moving have in common."""
     from malleable.wire.nodes import BootOptions
 
-    keys = [line.strip() for file in ssh_key or [] for line in file.read_text().splitlines() if line.strip()]
+    keys = [line.strip() for file in ssh_key or [] for line in _text(file).splitlines() if line.strip()]
     if any("PRIVATE KEY" in key for key in keys):
         usage("That is a private key.", "Give the public one: the file that ends in .pub.")
     return BootOptions(
@@ -113,7 +114,7 @@ def boot_options(
         way=way,
         hostname=hostname,
         ssh_keys=tuple(keys),
-        user_data=user_data.read_text() if user_data else "",
+        user_data=_text(user_data) if user_data else "",
     )
 
 
@@ -130,3 +131,11 @@ def tell_where(session: Session, ended: "OperationDetail") -> None:
         does = "runs" if target.use is DiskUse.BOOT else "has"
         session.say(f"It {does} disk {target.disk}, which stays when the node is given back.")
     session.hint(f"Look: `m2 node console {ended.node}`. Give it back: `m2 node release {ended.node}`.")
+
+
+def _text(file: Path) -> str:
+    """Read a file as text. Errors: Invalid."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise Invalid(f"{file} is not text in UTF-8.", fix="Name a text file; compressed ones are not taken.") from e
