@@ -99,10 +99,12 @@ def _network(desired: Desired) -> DesiredNetwork:
         vid=network.vid,
         cidr=network.cidr,
         gateway_address=gateway_address(network.cidr),
+        cidr6=network.cidr6,
+        gateway_address6=gateway_address(network.cidr6),
         addressing=AddressingView(**asdict(network.addressing)),
         mtu=network.mtu,
         boots=tuple(_boot(intent) for intent in desired.intents),
-        hosts=tuple(DesiredHost(mac=h.mac, address=h.address, hostname=h.hostname) for h in desired.hosts),
+        hosts=tuple(DesiredHost(**asdict(h)) for h in desired.hosts),
     )
 
 

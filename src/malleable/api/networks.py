@@ -33,7 +33,9 @@ def network_view(shown: Shown[Network]) -> NetworkView:
         fabric=network.fabric,
         vid=network.vid,
         cidr=network.cidr,
+        cidr6=network.cidr6,
         gateway_address=gateway_address(network.cidr),
+        gateway_address6=gateway_address(network.cidr6),
         addressing=AddressingView(**asdict(network.addressing)),
         mtu=network.mtu,
         is_public=network.is_public,
@@ -61,6 +63,7 @@ def attachment_view(placed: PlacedAttachment) -> AttachmentView:
         channel=attachment.channel,
         state=attachment.state,
         address=attachment.address,
+        address6=attachment.address6,
         vlan=placed.vid if attachment.channel is Channel.TAGGED else None,
         created_at=attachment.created_at,
     )
@@ -83,6 +86,7 @@ def network_create(request: Request, body: NetworkRequest) -> Response:
         name=body.name,
         project=body.project,
         cidr=body.cidr,
+        cidr6=body.cidr6,
         fabric=body.fabric,
         kind=body.kind,
         addressing=Addressing(**body.addressing.model_dump()),
@@ -131,7 +135,13 @@ def attachment_create(request: Request, body: AttachmentRequest) -> Response:
     """Put a node's NIC on a network."""
     call = call_of(request)
     operation = call.services.attachments.attachment_create(
-        call.caller, node=body.node, nic=body.nic, network=body.network, channel=body.channel, address=body.address
+        call.caller,
+        node=body.node,
+        nic=body.nic,
+        network=body.network,
+        channel=body.channel,
+        address=body.address,
+        address6=body.address6,
     )
     return begun(call, operation)
 

@@ -33,7 +33,7 @@ def attachment_list(session: Session, node: NodeOption = None, network: NetworkO
         Column(title="nic", cell=lambda attachment: attachment.nic),
         Column(title="network", cell=lambda attachment: attachment.network),
         Column(title="channel", cell=lambda attachment: attachment.channel, is_minor=True),
-        Column(title="address", cell=lambda attachment: attachment.address),
+        Column(title="address", cell=lambda a: " ".join(filter(None, (a.address, a.address6)))),
         Column(title="state", cell=lambda attachment: attachment.state),
         Column(title="age", cell=lambda attachment: age(attachment.created_at, now), is_number=True, is_minor=True),
     ]
@@ -49,14 +49,17 @@ def attachment_attach(
     nic: NicOption = None,
     channel: Annotated[Channel, typer.Option(help="How the frames travel.")] = Channel.NATIVE,
     address: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="One of the subnet, also outside its range; else chosen.")
+        str, typer.Option(metavar="ADDRESS", help="One of the IPv4 subnet, also outside its range; else chosen.")
     ] = "",
+    address6: Annotated[str, typer.Option(metavar="ADDRESS", help="One of the IPv6 subnet; else chosen.")] = "",
     watch: Watch = True,
 ) -> None:
     """Put a node's NIC on a network."""
     from malleable.wire.networks import AttachmentRequest
 
-    request = AttachmentRequest(node=node, nic=nic, network=network, channel=channel, address=address)
+    request = AttachmentRequest(
+        node=node, nic=nic, network=network, channel=channel, address=address, address6=address6
+    )
     operation = session.m2.attachment_create(request, project=session.project)
     finish(session, operation, is_watching=watch, what=f"attach {node} to {network}")
 

@@ -39,7 +39,7 @@ def network_list(session: Session) -> None:
         Column(title="project", cell=lambda network: network.project or "-", is_minor=True),
         Column(title="state", cell=lambda network: network.state),
         Column(title="served", cell=served),
-        Column(title="subnet", cell=lambda network: network.cidr),
+        Column(title="subnet", cell=lambda network: " ".join(filter(None, (network.cidr, network.cidr6)))),
         Column(title="vlan", cell=lambda network: str(network.vid or "-"), is_number=True, is_minor=True),
         Column(title="fabric", cell=lambda network: network.fabric, is_minor=True),
         Column(title="age", cell=lambda network: age(network.created_at, now), is_number=True, is_minor=True),
@@ -62,7 +62,8 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "kind": found.kind + (", public" if found.is_public else ""),
         "state": found.state,
         "served": served(found),
-        "subnet": f"{found.cidr}, gateway {found.gateway_address}",
+        "subnet": f"{found.cidr}, gateway {found.gateway_address}" if found.cidr else "none of IPv4",
+        "ipv6": f"{found.cidr6}, gateway {found.gateway_address6}" if found.cidr6 else "",
         "addresses": _addresses(found.addressing),
         "vlan": str(found.vid or ""),
         "mtu": str(found.mtu),
@@ -77,6 +78,8 @@ def network_show(session: Session, network: NetworkArgument) -> None:
 def _addresses(told: "AddressingView") -> str:
     """Say what nodes are given."""
     span = f"{told.first or 'the tenth'} to {told.last or 'the last'}"
+    if told.first6 or told.last6:
+        span += f", {told.first6 or 'the tenth'} to {told.last6 or 'the last'}"
     dns, ntp = " ".join(told.dns_servers) or "the gateway", " ".join(told.ntp_servers) or "none"
     router = "the gateway" if told.has_router else "none"
     return f"{span}; names in {told.domain}; DNS {dns}, NTP {ntp}, router {router}"
@@ -84,20 +87,25 @@ def _addresses(told: "AddressingView") -> str:
 
 def _place(attachment: "AttachmentView") -> str:
     channel = attachment.channel if attachment.vlan is None else f"{attachment.channel} {attachment.vlan}"
-    return f"{attachment.address}  {attachment.mac}  {channel}  {attachment.state}"
+    addresses = "  ".join(filter(None, (attachment.address, attachment.address6)))
+    return f"{addresses}  {attachment.mac}  {channel}  {attachment.state}"
 
 
 def network_create(
     session: Session,
     name: NewName,
     *,
-    cidr: Annotated[str, typer.Option(metavar="SUBNET", help="Its IPv4 subnet; other networks may have the same.")] = (
-        "10.0.0.0/24"
-    ),
+    cidr: Annotated[
+        str, typer.Option(metavar="SUBNET", help="Its IPv4 subnet, or none; other networks may have the same.")
+    ] = "10.0.0.0/24",
+    cidr6: Annotated[str, typer.Option(metavar="SUBNET", help="Its IPv6 subnet, a /64.")] = "",
     fabric: Annotated[str, typer.Option(help="Whose switches carry it.")] = "default",
     kind: Annotated[NetworkKind, typer.Option(help="Kinds other than tenant are the admins'.")] = NetworkKind.TENANT,
     addresses: Annotated[
         str, typer.Option(metavar="FIRST-LAST", help="From which addresses to choose; 10.0.0.50-10.0.0.99.")
+    ] = "",
+    addresses6: Annotated[
+        str, typer.Option(metavar="FIRST-LAST", help="The same of IPv6; fd00:a::50-fd00:a::99.")
     ] = "",
     domain: Annotated[str, typer.Option(help="What the nodes' names end in.")] = DOMAIN,
     dns: Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="DNS server; else the gateway.")] = None,
@@ -119,9 +127,12 @@ def network_create(
     from malleable.wire.networks import AddressingRequest, NetworkRequest
 
     first, _, last = addresses.partition("-")
+    first6, _, last6 = addresses6.partition("-")
     addressing = AddressingRequest(
         first=first,
         last=last,
+        first6=first6,
+        last6=last6,
         domain=domain,
         dns_servers=tuple(dns or ()),
         ntp_servers=tuple(ntp or ()),
@@ -130,7 +141,8 @@ def network_create(
     request = NetworkRequest(
         name=name,
         project=session.project,
-        cidr=cidr,
+        cidr="" if cidr == "none" else cidr,
+        cidr6=cidr6,
         fabric=fabric,
         kind=kind,
         addressing=addressing,
@@ -140,7 +152,11 @@ def network_create(
         serve=serve,
     )
     network = session.m2.network_create(request)
-    done(session, network, f"Network {network.name} is there: {network.cidr}.")
+    done(
+        session,
+        network,
+        f"Network {network.name} is there: {' and '.join(filter(None, (network.cidr, network.cidr6)))}.",
+    )
 
 
 def network_delete(session: Session, network: NetworkArgument, watch: Watch = True) -> None:

@@ -97,7 +97,8 @@ def node_show(session: Session, node: NodeArgument) -> None:
     show_facts(session, _facts(found, session.now()))
     facts = {nic.name: _cable(nic) for nic in nics}
     for attachment in attachments:
-        carries = f"{attachment.network} {attachment.address} ({attachment.channel}, {attachment.state})"
+        address = attachment.address or attachment.address6
+        carries = f"{attachment.network} {address} ({attachment.channel}, {attachment.state})"
         facts[attachment.nic] = f"{facts.get(attachment.nic, '')}  on {carries}"
     facts |= {
         f"disk {target.disk}" if target.disk else f"image {target.image}": f"{target.state} as {target.iqn}"

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from malleable.domain.errors import Invalid
 from malleable.domain.ids import AttachmentId, GrantId, NetworkId, NicId, ProjectId, VlanId
@@ -13,6 +13,12 @@ from malleable.domain.ids import AttachmentId, GrantId, NetworkId, NicId, Projec
 VLAN_MIN, VLAN_MAX = 1, 4094
 #: The gateway takes the first host address; reservations begin here, so a plan can grow fixed services.
 FIRST_LEASE_OFFSET = 10
+#: RFC 4862 §5.5.3: a system makes itself an address in a prefix of this length alone.
+SLAAC_PREFIX = 64
+#: Global and unique local unicast (RFC 4291 §2.4, RFC 4193): all that a network of nodes can have.
+_UNICAST6 = (IPv6Network("2000::/3"), IPv6Network("fc00::/7"))
+#: The gateway's in every IPv6 network: what nodes are told as their router is known before it is there.
+GATEWAY_LINK_LOCAL = "fe80::1"
 #: IPv6 asks for the least; more than the most is beyond what switches of any make forward.
 MTU_MIN, MTU_MAX, MTU_USUAL = 1280, 9216, 1500
 
@@ -56,8 +62,10 @@ class Vlan:
 class Addressing:
     """What nodes of a network are given by DHCP, besides their addresses' subnet."""
 
-    first: str = ""  #: the addresses chosen for nodes begin here; "": at the tenth
+    first: str = ""  #: the IPv4 addresses chosen for nodes begin here; "": at the tenth
     last: str = ""  #: and end here; "": with the subnet
+    first6: str = ""  #: the same of IPv6
+    last6: str = ""
     domain: str = DOMAIN  #: the nodes' names end in it
     dns_servers: tuple[str, ...] = ()  #: none: the gateway, which knows the network's nodes and nothing else
     ntp_servers: tuple[str, ...] = ()
@@ -74,7 +82,8 @@ class Network:
     kind: NetworkKind
     fabric: str
     vid: int  #: its VLAN on the fabric
-    cidr: str  #: IPv4 plan; plans of two networks may overlap
+    cidr: str  #: IPv4 plan, "" without; plans of two networks may overlap
+    cidr6: str = ""  #: IPv6 plan, a /64; "" without. One of the two is there
     addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL  #: bytes of an IP packet
     is_public: bool = False  #: every project may attach its nodes
@@ -129,7 +138,8 @@ class Attachment:
     network_id: NetworkId
     channel: Channel
     state: AttachmentState
-    address: str  #: the IPv4 address reserved for the NIC in the network
+    address: str  #: the IPv4 address reserved for the NIC in the network; "" in one without IPv4
+    address6: str = ""  #: the IPv6 address; "" in one without IPv6
     created_at: datetime
 
 
@@ -160,19 +170,57 @@ def parse_cidr(raw: str) -> str:
     return str(net)
 
 
+def parse_cidr6(raw: str) -> str:
+    """Accept an IPv6 plan in normal form: a /64 of global or unique local addresses. Errors: Invalid."""
+    try:
+        net = ip_network(raw, strict=True)
+    except ValueError as e:
+        raise Invalid(f"{raw[:80]!a} is not a subnet: {e}.", fix="Write for example fd00:a::/64.") from e
+    if not isinstance(net, IPv6Network) or net.prefixlen != SLAAC_PREFIX or "%" in raw:
+        raise Invalid(
+            f"The subnet {raw} cannot be used.",
+            fix="Use an IPv6 subnet of /64: systems make themselves addresses (SLAAC) in no other.",
+        )
+    if not any(net.subnet_of(unicast) for unicast in _UNICAST6):
+        raise Invalid(f"The subnet {raw} is reserved.", fix="Use one of fd00::/8, for example fd00:a::/64.")
+    return str(net)
+
+
+def parse_plans(cidr: str, cidr6: str) -> tuple[str, str]:
+    """Accept a network's plans, "" for one it does not have. Errors: Invalid, also without any."""
+    if not cidr and not cidr6:
+        raise Invalid(
+            "A network needs a subnet.", code="no-subnet", fix="Give it an IPv4 subnet, an IPv6 one, or both."
+        )
+    return cidr and parse_cidr(cidr), cidr6 and parse_cidr6(cidr6)
+
+
 def gateway_address(cidr: str) -> str:
-    """Return the address the gateway has in a network: the first host address."""
-    return str(IPv4Network(cidr).network_address + 1)
+    """Return the address the gateway has in a plan: the first host address; "" without a plan."""
+    return str(ip_network(cidr).network_address + 1) if cidr else ""
+
+
+def gateway_addresses(network: Network) -> frozenset[str]:
+    """Return every address in a network that is the gateway's alone."""
+    own = {gateway_address(network.cidr), gateway_address(network.cidr6)} - {""}
+    return frozenset(own | ({GATEWAY_LINK_LOCAL} if network.cidr6 else set()))
+
+
+def range_of(addressing: Addressing, cidr: str) -> tuple[str, str]:
+    """Return the first and the last address told for a plan; "" where none is."""
+    is_six = isinstance(ip_network(cidr), IPv6Network)
+    return (addressing.first6, addressing.last6) if is_six else (addressing.first, addressing.last)
 
 
 def first_free_address(cidr: str, addressing: Addressing, taken: frozenset[str]) -> str | None:
     """Return the lowest address of the range that is not in ``taken``; None when all are."""
-    net = IPv4Network(cidr)
+    net = ip_network(cidr)
+    told_first, told_last = range_of(addressing, cidr)
     lowest = int(net.network_address) + min(FIRST_LEASE_OFFSET, net.num_addresses // 2)
-    first = int(IPv4Address(addressing.first)) if addressing.first else lowest
-    last = int(IPv4Address(addressing.last)) if addressing.last else int(net.broadcast_address) - 1
+    first = int(ip_address(told_first)) if told_first else lowest
+    last = int(ip_address(told_last)) if told_last else int(net.broadcast_address) - 1
     for number in range(first, last + 1):
-        address = str(IPv4Address(number))
+        address = str(net.network_address + (number - int(net.network_address)))
         if address not in taken:
             return address
     return None
@@ -180,31 +228,43 @@ def first_free_address(cidr: str, addressing: Addressing, taken: frozenset[str])
 
 def parse_host_address(raw: str, cidr: str) -> str:
     """Accept an address that a node may have in a network: not the gateway's. Errors: Invalid."""
-    net = IPv4Network(cidr)
-    address = _ipv4(raw)
-    if address not in net or address in (net.network_address, net.broadcast_address):
+    net = ip_network(cidr)
+    address = ip_address(_address(raw))
+    if address.version != net.version or address not in net or address in (net.network_address, net.broadcast_address):
         raise Invalid(f"The address {address} is not a host's in {cidr}.", fix="Choose one inside the subnet.")
     if str(address) == gateway_address(cidr):
         raise Invalid(f"The address {address} is the gateway's.", fix="Choose another one of the subnet.")
     return str(address)
 
 
-def parse_addressing(told: Addressing, cidr: str) -> Addressing:
-    """Accept what nodes are to be given in a subnet, or say what cannot be. Errors: Invalid."""
-    first, last = (parse_host_address(raw, cidr) if raw else "" for raw in (told.first, told.last))
-    if first and last and IPv4Address(last) < IPv4Address(first):
-        raise Invalid(f"The range {first}-{last} ends before it begins.", fix=f"Write {last}-{first}.")
+def parse_addressing(told: Addressing, cidr: str, cidr6: str = "") -> Addressing:
+    """Accept what nodes are to be given in a network's plans, or say what cannot be. Errors: Invalid."""
+    first, last = _parse_range(told.first, told.last, cidr, "IPv4")
+    first6, last6 = _parse_range(told.first6, told.last6, cidr6, "IPv6")
     if len(told.domain) > 200 or not _DOMAIN.fullmatch(told.domain):
         raise Invalid(f"{told.domain[:80]!a} is not a domain.", fix="Write for example lab.example, in lower case.")
     for servers in (told.dns_servers, told.ntp_servers):
         if len(servers) > SERVERS_MAX:
             raise Invalid(f"{len(servers)} servers are too many.", fix=f"Name at most {SERVERS_MAX}.")
-    dns, ntp = (tuple(str(_ipv4(raw)) for raw in servers) for servers in (told.dns_servers, told.ntp_servers))
-    return replace(told, first=first, last=last, dns_servers=dns, ntp_servers=ntp)
+    dns, ntp = (tuple(_address(raw) for raw in servers) for servers in (told.dns_servers, told.ntp_servers))
+    return replace(told, first=first, last=last, first6=first6, last6=last6, dns_servers=dns, ntp_servers=ntp)
 
 
-def _ipv4(raw: str) -> IPv4Address:
+def _parse_range(first: str, last: str, cidr: str, family: str) -> tuple[str, str]:
+    if not cidr and (first or last):
+        raise Invalid(f"The network has no {family} subnet to choose {first}-{last} from.", fix="Give it one.")
+    first, last = (parse_host_address(raw, cidr) if raw else "" for raw in (first, last))
+    if first and last and int(ip_address(last)) < int(ip_address(first)):
+        raise Invalid(f"The range {first}-{last} ends before it begins.", fix=f"Write {last}-{first}.")
+    return first, last
+
+
+def _address(raw: str) -> str:
+    """Accept an address of either family, without a zone. Errors: Invalid."""
     try:
-        return IPv4Address(raw)
+        address = ip_address(raw)
     except ValueError as e:
-        raise Invalid(f"{raw[:80]!a} is not an IPv4 address.", fix="Write for example 10.0.0.10.") from e
+        raise Invalid(f"{raw[:80]!a} is not an IP address.", fix="Write for example 10.0.0.10 or fd00:a::10.") from e
+    if "%" in raw:
+        raise Invalid(f"{raw[:80]!a} has a zone.", fix="Leave out what begins with %.")
+    return str(address)

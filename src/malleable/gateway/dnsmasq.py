@@ -7,14 +7,14 @@ Source of the boot options: measured with QEMU's iPXE of 2019, SeaBIOS and OVMF,
 
 import contextlib
 import signal
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from malleable.domain.errors import Unavailable
 from malleable.gateway import namespace, process
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.layout import EC2_ADDRESS, NetworkLayout, firmware_root
-from malleable.gateway.plan import NetworkPlan
+from malleable.gateway.plan import NetworkPlan, Reservation
 from malleable.gateway.private_file import replace_file
 
 BIOS_LOADER = "undionly.kpxe"
@@ -23,14 +23,14 @@ UEFI_LOADER = "snponly.efi"
 FIRST_SCRIPT = "boot.ipxe"
 #: A running node whose lease ends loses its disk; an address is reserved for a node's whole stay anyway.
 LEASE = "24h"
-_PORTS = frozenset({53, 67, 69})  #: DNS, DHCP, TFTP
+_PORTS4 = frozenset({53, 67, 69})  #: DNS, DHCP, TFTP
+_PORTS6 = frozenset({53, 547})  #: DNS, DHCPv6
 #: Read by dnsmasq after it gave up root.
 _READABLE = 0o644
 
 
 def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int) -> str:
     """Write dnsmasq's configuration file. The index makes it another file when the interface was made anew."""
-    net = IPv4Network(plan.cidr)
     lines = [
         f"# network {plan.id}, interface {layout.interface} number {interface_index}",
         f"interface={layout.interface}",
@@ -46,7 +46,7 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
         "no-ping",
         "log-facility=-",
         # addresses: static only, for MACs in the hosts file only, whatever the client calls itself
-        f"dhcp-range={net.network_address},static,{net.netmask},{LEASE}",
+        *_plan4(plan),
         f"dhcp-hostsfile={layout.dnsmasq_hosts}",
         "dhcp-ignore=tag:!known",
         "dhcp-ignore-clid",
@@ -55,25 +55,40 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
         # iPXE waits up to 16 s for a router advertisement; lifetime 0 makes nobody a default router
         "enable-ra",
         "quiet-ra",
-        # no last address: with one dnsmasq advertises DHCPv6 as well, and iPXE asks for it for 16 s (measured)
-        f"dhcp-range={layout.ula},ra-only,64",
+        _plan6(plan, layout),
         f"ra-param={layout.interface},mtu:{plan.mtu},0,0",
         f"dhcp-option=option:mtu,{plan.mtu}",
         *_given(plan),
-        # no-pxedhcp: saves iPXE's 2 s wait for a ProxyDHCP offer
-        "dhcp-option=encap:175,176,1b",
-        *_boot_options(plan.gateway_address, layout.run_dir),
+        *(_boot_options(plan.gateway_address, layout.run_dir) if plan.cidr else ()),
     ]
     return "\n".join(lines) + "\n"
 
 
+def _plan4(plan: NetworkPlan) -> list[str]:
+    if not plan.cidr:
+        return []
+    net = IPv4Network(plan.cidr)
+    return [f"dhcp-range={net.network_address},static,{net.netmask},{LEASE}"]
+
+
+def _plan6(plan: NetworkPlan, layout: NetworkLayout) -> str:
+    """Write what is advertised; systems that know no DHCPv6 make themselves an address besides the reserved one."""
+    if plan.cidr6:
+        return f"dhcp-range={IPv6Network(plan.cidr6).network_address},static,slaac,64,{LEASE}"
+    # no last address: with one dnsmasq advertises DHCPv6 as well, and iPXE asks for it for 16 s (measured)
+    return f"dhcp-range={layout.ula},ra-only,64"
+
+
 def _given(plan: NetworkPlan) -> list[str]:
-    """Write what nodes are given; dnsmasq by itself gives its own address as router and as DNS server."""
+    """Write what nodes are given; dnsmasq by itself gives its own addresses as router and as DNS servers."""
     told, lines = plan.addressing, []
-    if told.dns_servers:
-        lines.append(f"dhcp-option=option:dns-server,{','.join(told.dns_servers)}")
-    if told.ntp_servers:
-        lines.append(f"dhcp-option=option:ntp-server,{','.join(told.ntp_servers)}")
+    for name, servers in (("dns-server", told.dns_servers), ("ntp-server", told.ntp_servers)):
+        four = [address for address in servers if ":" not in address]
+        six = [f"[{address}]" for address in servers if ":" in address]
+        # Where others are named, none of a family keeps dnsmasq from telling of itself in it.
+        is_told = bool(servers) and name == "dns-server"
+        lines += [",".join((f"dhcp-option=option:{name}", *four))] if four or is_told else []
+        lines += [",".join((f"dhcp-option=option6:{name}", *six))] if six or is_told else []
     if not told.has_router:
         # Metadata is reached all the same, by a route of its own (RFC 3442).
         lines += ["dhcp-option=option:router", f"dhcp-option=121,{EC2_ADDRESS},{plan.gateway_address}"]
@@ -82,6 +97,8 @@ def _given(plan: NetworkPlan) -> list[str]:
 
 def _boot_options(gateway_address: str, run_dir: Path) -> list[str]:
     return [
+        # no-pxedhcp: saves iPXE's 2 s wait for a ProxyDHCP offer
+        "dhcp-option=encap:175,176,1b",
         "enable-tftp",
         f"tftp-root={firmware_root(run_dir)}",
         "dhcp-match=set:ipxe,175",
@@ -101,14 +118,19 @@ def _boot_options(gateway_address: str, run_dir: Path) -> list[str]:
 
 def hosts(plan: NetworkPlan) -> str:
     """Write dnsmasq's list of reservations."""
-    lines = [",".join(part for part in (r.mac, r.address, r.hostname, LEASE) if part) for r in plan.reservations]
+    lines = [_host(r) for r in plan.reservations]
     return "".join(f"{line}\n" for line in sorted(lines))
+
+
+def _host(reservation: Reservation) -> str:
+    six = f"[{reservation.address6}]" if reservation.address6 else ""
+    return ",".join(filter(None, (reservation.mac, reservation.address, six, reservation.hostname, LEASE)))
 
 
 def names(plan: NetworkPlan) -> str:
     """Write dnsmasq's list of names."""
     domain, named = plan.addressing.domain, [r for r in plan.reservations if r.hostname]
-    lines = [f"{r.address} {r.hostname}.{domain} {r.hostname}" for r in named]
+    lines = [f"{address} {r.hostname}.{domain} {r.hostname}" for r in named for address in r.addresses]
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
@@ -118,6 +140,7 @@ class AddressService:
     def __init__(self, layout: NetworkLayout) -> None:
         """Prepare; nothing is started."""
         self._layout = layout
+        self._ports4, self._ports6 = _PORTS4, frozenset[int]()
         self._is_hosts_told = False  #: an adopted dnsmasq may have missed the last change of an earlier gateway
         self.daemon = Daemon(
             name="dnsmasq",
@@ -131,6 +154,8 @@ class AddressService:
 
     def ensure(self, plan: NetworkPlan, interface_index: int) -> None:
         """Make dnsmasq serve exactly ``plan``; idempotent. Errors: Unavailable with dnsmasq's words."""
+        self._ports4 = _PORTS4 if plan.cidr else frozenset()
+        self._ports6 = _PORTS6 if plan.cidr6 else frozenset()
         conf = configuration(plan, self._layout, interface_index)
         wanted = hosts(plan)
         before = _text(self._layout.dnsmasq_hosts)
@@ -159,7 +184,9 @@ class AddressService:
     def _is_ready(self, daemon: process.ProcessId, said: str) -> bool:
         # It opens its sockets as root and may fail after that as the user it becomes: only its own word counts.
         is_started = f"[{daemon.pid}]: started" in said and self._has_read_hosts(daemon, said)
-        return is_started and _bound_ports(daemon) >= _PORTS
+        return (
+            is_started and _bound_ports(daemon, "udp") >= self._ports4 and _bound_ports(daemon, "udp6") >= self._ports6
+        )
 
     def _has_read_hosts(self, daemon: process.ProcessId, said: str) -> bool:
         """Say whether it has its reservations. Errors: Unavailable: it runs without."""
@@ -181,11 +208,11 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _bound_ports(daemon: process.ProcessId) -> set[int]:
-    """Return the IPv4 UDP ports that the daemon's own sockets are bound to."""
+def _bound_ports(daemon: process.ProcessId, table: str) -> set[int]:
+    """Return the UDP ports that the daemon's own sockets are bound to; ``table`` is "udp" or "udp6"."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         proc = Path(f"/proc/{daemon.pid}")
         sockets = {str(fd.readlink()) for fd in (proc / "fd").iterdir()}
-        rows = [line.split() for line in (proc / "net/udp").read_text().splitlines()[1:]]
+        rows = [line.split() for line in (proc / "net" / table).read_text().splitlines()[1:]]
         return {int(row[1].rpartition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets}
     return set()

@@ -24,7 +24,10 @@ def exists(namespace: str) -> bool:
 
 
 def ensure(namespace: str) -> None:
-    """Make the namespace; nothing to do if it is there. It never forwards packets, whatever the host does."""
+    """Make the namespace; nothing to do if it is there.
+
+    It never forwards packets, whatever the host does, and takes no address or route from what a node advertises.
+    """
     if not exists(namespace):
         command.run(["ip", "netns", "add", namespace])
     within(namespace, _forbid_forwarding)
@@ -32,7 +35,10 @@ def ensure(namespace: str) -> None:
 
 def configure(namespace: str, interface: str, addresses: list[str], *, mtu: int = MTU_USUAL) -> None:
     """Bring ``interface`` and the loopback up and give the interface its addresses (with prefix); idempotent."""
-    lines = ["link set lo up", f"link set {interface} up mtu {mtu}"]
+    lines = ["link set lo up"]
+    if any(address.startswith("fe80:") for address in addresses):
+        lines.append(f"link set {interface} addrgenmode none")  # else it takes another link-local one, and speaks by it
+    lines.append(f"link set {interface} up mtu {mtu}")
     # nodad: dnsmasq must be able to use the address at once.
     lines += [f"addr replace {a} dev {interface}" + (" nodad" if ":" in a else "") for a in addresses]
     command.run(["ip", "-n", namespace, "-batch", "-"], text="\n".join(lines) + "\n")
@@ -139,7 +145,7 @@ def _set_namespace(path: Path) -> None:
 
 
 def _forbid_forwarding() -> None:
-    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/accept_ra"):
         setting = Path("/proc/sys/net") / name
         if setting.exists() and setting.read_text().strip() != "0":
             setting.write_text("0")

@@ -6,6 +6,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from malleable.domain.errors import Refused, Unavailable
+from malleable.domain.networks import GATEWAY_LINK_LOCAL
 from malleable.domain.ports import Uplink
 from malleable.gateway import namespace, storage_leg
 from malleable.gateway.daemon import Daemon
@@ -20,6 +21,8 @@ HTTP_PORT = 80
 #: Open vSwitch's userspace datapath takes no larger packet from a device in another namespace (measured, 3.1): nodes
 #: send each other whole large packets, and agree with the gateway, by TCP or in fragments, on these.
 GATEWAY_MTU_MAX = 1500
+#: The epoch of a network without IPv4: it has no portal that could lose its targets.
+NO_PORTAL = "none"
 
 
 class NetworkService:
@@ -34,7 +37,7 @@ class NetworkService:
         self._addresses = AddressService(layout)
         self._portal: Portal | None = None
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
-        self._laid: tuple[int, str] | None = None  #: the VLAN and subnet last made
+        self._laid: tuple[int, str, str] | None = None  #: the VLAN and subnets last made
         self._inode = 0  #: the namespace's identity: a new one of the same name holds nothing of ours
         self._index = 0
 
@@ -54,15 +57,20 @@ class NetworkService:
         if is_deep:
             for daemon in self.daemons.values():
                 daemon.limit_log()
-        if is_deep or self._laid != (plan.vid, plan.cidr):
+        if is_deep or self._laid != (plan.vid, plan.cidr, plan.cidr6):
             self._lay(plan)
+        epoch = self._open_portal(plan) if plan.cidr else NO_PORTAL
+        self._addresses.ensure(plan, self._index)
+        if is_deep and self._portal is not None:
+            self.trouble = self._portal.trouble()
+        return epoch
+
+    def _open_portal(self, plan: NetworkPlan) -> str:
+        """Serve disks and HTTP, over IPv4; return the portal's epoch."""
         self._portal = self._portal or Portal(self._layout, plan.gateway_address, self._settings.portal_threads)
         epoch = self._portal.ensure()
-        self._addresses.ensure(plan, self._index)
         if not self._server.has(plan.id):
             self._server.add(plan.id, namespace.listen(self._layout.namespace, HTTP_PORT))
-        if is_deep:
-            self.trouble = self._portal.trouble()
         return epoch
 
     def remove(self) -> None:
@@ -85,16 +93,12 @@ class NetworkService:
             self._stop_daemons()
         self._inode = inode
         self._plug(plan.vid)
-        prefix = IPv4Network(plan.cidr).prefixlen
-        addresses = [f"{plan.gateway_address}/{prefix}", EC2_ADDRESS]
-        if Path("/proc/sys/net/ipv6").exists():
-            addresses.append(f"{layout.ula}/64")
         mtu = min(plan.mtu, GATEWAY_MTU_MAX)
-        namespace.configure(layout.namespace, layout.interface, addresses, mtu=mtu)
+        namespace.configure(layout.namespace, layout.interface, _addresses(plan, layout), mtu=mtu)
         self._index = namespace.interface_index(layout.namespace, layout.interface)
-        if self._settings.storage is not None:
+        if self._settings.storage is not None and plan.cidr:
             storage_leg.ensure(self._settings.storage, layout, self._uplink, plan.vid, plan.cidr)
-        self._laid = (plan.vid, plan.cidr)
+        self._laid = (plan.vid, plan.cidr, plan.cidr6)
 
     def _plug(self, vid: int) -> None:
         layout = self._layout
@@ -111,3 +115,11 @@ class NetworkService:
         # tgtd with targets ignores SIGTERM; SIGKILL loses nothing that it acknowledged as flushed.
         for daemon in (self._addresses.daemon, Portal(self._layout, "").daemon):
             daemon.stop()
+
+
+def _addresses(plan: NetworkPlan, layout: NetworkLayout) -> list[str]:
+    """List the gateway's addresses in a network, with their prefixes."""
+    own = [f"{plan.gateway_address}/{IPv4Network(plan.cidr).prefixlen}", EC2_ADDRESS] if plan.cidr else []
+    if plan.cidr6:
+        return [*own, f"{plan.gateway_address6}/64", f"{GATEWAY_LINK_LOCAL}/64"]
+    return [*own, f"{layout.ula}/64"] if Path("/proc/sys/net/ipv6").exists() else own

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 
 from malleable.domain.errors import Invalid, Malformed
 from malleable.domain.ids import BootId, ImageId, NetworkId
@@ -18,8 +18,9 @@ from malleable.domain.networks import (
     Addressing,
     NetworkState,
     parse_addressing,
-    parse_cidr,
+    parse_host_address,
     parse_mtu,
+    parse_plans,
     parse_vid,
 )
 from malleable.domain.nodes import parse_mac
@@ -42,8 +43,13 @@ class Reservation:
     """A NIC that may have an address in the network."""
 
     mac: str
-    address: str
+    address: str  #: "" in a network without IPv4
+    address6: str  #: "" in a network without IPv6
     hostname: str
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(address for address in (self.address, self.address6) if address)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +104,10 @@ class NetworkPlan:
     generation: int
     state: NetworkState
     vid: int
-    cidr: str
+    cidr: str  #: "" without IPv4: nothing boots
+    cidr6: str  #: "" without IPv6
     gateway_address: str
+    gateway_address6: str
     addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL
     reservations: tuple[Reservation, ...] = ()
@@ -124,17 +132,19 @@ def parse_network(told: DesiredNetwork) -> NetworkPlan:
     """
     where = f"network {told.id}"
     try:
-        plan = IPv4Network(parse_cidr(told.cidr))
-        hosts = tuple(_reservation(host, plan) for host in told.hosts)
+        cidr, cidr6 = parse_plans(told.cidr, told.cidr6)
+        hosts = tuple(_reservation(host, cidr, cidr6) for host in told.hosts)
         network = NetworkPlan(
             id=NetworkId(told.id),
             name=_match(_WORD, told.name, "name"),
             generation=told.generation,
             state=told.state,
             vid=parse_vid(told.vid),
-            cidr=str(plan),
-            gateway_address=_address(told.gateway_address, plan),
-            addressing=_addressing(told, str(plan)),
+            cidr=cidr,
+            cidr6=cidr6,
+            gateway_address=_address(told.gateway_address, cidr) if cidr else "",
+            gateway_address6=_address(told.gateway_address6, cidr6) if cidr6 else "",
+            addressing=_addressing(told, cidr, cidr6),
             mtu=parse_mtu(told.mtu),
             reservations=hosts,
         )
@@ -144,9 +154,9 @@ def parse_network(told: DesiredNetwork) -> NetworkPlan:
     return _with_boots(network, told.boots)
 
 
-def _addressing(told: DesiredNetwork, cidr: str) -> Addressing:
+def _addressing(told: DesiredNetwork, cidr: str, cidr6: str) -> Addressing:
     addressing = Addressing(**told.addressing.model_dump()) if told.addressing is not None else Addressing()
-    return parse_addressing(addressing, cidr)
+    return parse_addressing(addressing, cidr, cidr6)
 
 
 def _with_boots(network: NetworkPlan, told: tuple[DesiredBoot, ...]) -> NetworkPlan:
@@ -154,26 +164,27 @@ def _with_boots(network: NetworkPlan, told: tuple[DesiredBoot, ...]) -> NetworkP
     refused: dict[str, str] = {}
     for one in told:
         try:
-            boots.append(_boot(one, IPv4Network(network.cidr)))
+            boots.append(_boot(one, network.cidr))
         except Invalid as e:
             refused[one.mac.lower()] = e.message
     return replace(network, boots=tuple(boots), refused=refused)
 
 
-def _reservation(told: DesiredHost, plan: IPv4Network) -> Reservation:
+def _reservation(told: DesiredHost, cidr: str, cidr6: str) -> Reservation:
     return Reservation(
         mac=parse_mac(told.mac),
-        address=_address(told.address, plan),
+        address=_address(told.address, cidr) if cidr else "",
+        address6=parse_host_address(told.address6, cidr6) if cidr6 else "",
         hostname=_match(_HOSTNAME, told.hostname, "hostname") if told.hostname else "",
     )
 
 
-def _boot(told: DesiredBoot, plan: IPv4Network) -> BootPlan:
+def _boot(told: DesiredBoot, cidr: str) -> BootPlan:
     is_kernel = told.way is BootWay.KERNEL
     return BootPlan(
         id=BootId(told.id),
         mac=parse_mac(told.mac),
-        address=_address(told.address, plan),
+        address=_address(told.address, cidr),
         hostname=_match(_HOSTNAME, told.hostname, "hostname"),
         way=told.way,
         initiator_iqn=_match(_IQN, told.initiator_iqn, "initiator_iqn"),
@@ -219,13 +230,14 @@ def _match(allowed: re.Pattern[str], raw: str, what: str, *, is_secret: bool = F
     return raw
 
 
-def _address(raw: str, plan: IPv4Network) -> str:
+def _address(raw: str, cidr: str) -> str:
+    """Accept an address of a plan, the gateway's too."""
     try:
-        address = IPv4Address(raw)
+        address, net = ip_address(raw), ip_network(cidr)
     except ValueError as e:
-        raise Invalid(f"{raw[:80]!a} is not an IPv4 address.") from e
-    if address not in plan or address in (plan.network_address, plan.broadcast_address):
-        raise Invalid(f"The address {address} is not a host's in {plan}.")
+        raise Invalid(f"{raw[:80]!a} is not an address in {cidr or 'a network without IPv4'}.") from e
+    if address not in net or address in (net.network_address, net.broadcast_address):
+        raise Invalid(f"The address {address} is not a host's in {net}.")
     return str(address)
 
 
@@ -236,7 +248,8 @@ def _lun(raw: int) -> int:
 
 
 def _refuse_twins(network: NetworkPlan) -> None:
-    addresses = [network.gateway_address, *(r.address for r in network.reservations)]
+    own = (network.gateway_address, network.gateway_address6)
+    addresses = [*filter(None, own), *(address for r in network.reservations for address in r.addresses)]
     macs = [r.mac for r in network.reservations]
     for values in (addresses, macs):
         twin, count = Counter(values).most_common(1)[0] if values else ("", 0)

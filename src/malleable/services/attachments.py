@@ -66,9 +66,17 @@ class Attachments:
             return listed(_placed(tx, caller, found), page, {})
 
     def attachment_create(
-        self, caller: Caller, *, node: str, nic: str | None, network: str, channel: Channel, address: str = ""
+        self,
+        caller: Caller,
+        *,
+        node: str,
+        nic: str | None,
+        network: str,
+        channel: Channel,
+        address: str = "",
+        address6: str = "",
     ) -> Operation:
-        """Begin to put a node's NIC on a network, with ``address`` if one is named.
+        """Begin to put a node's NIC on a network, with ``address`` and ``address6`` if they are named.
 
         Errors: NotFound, Forbidden, Conflict, Exhausted; Invalid for an address that is no node's there.
 
@@ -91,6 +99,7 @@ class Attachments:
                 channel=channel,
                 project_id=project_id,
                 address=address,
+                address6=address6,
                 is_by_site=caller.is_admin,
             )
             return attach.request(tx, now, wish, actor_id=caller.user_id)

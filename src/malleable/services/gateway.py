@@ -34,6 +34,7 @@ class Host:
 
     mac: str
     address: str
+    address6: str
     hostname: str
 
 
@@ -239,4 +240,4 @@ def _is_data(target: Target, boot: Boot) -> bool:
 
 def _host(attachment: Attachment, nic: Nic, nodes: Mapping[UUID, str]) -> Host:
     hostname = nodes[nic.node_id].replace(".", "-").replace("_", "-")
-    return Host(mac=nic.mac, address=attachment.address, hostname=hostname)
+    return Host(mac=nic.mac, address=attachment.address, address6=attachment.address6, hostname=hostname)

@@ -13,6 +13,7 @@ from malleable.domain.networks import (
     NetworkKind,
     parse_addressing,
     parse_mtu,
+    parse_plans,
     parse_vid,
 )
 from malleable.domain.operations import Operation
@@ -43,7 +44,8 @@ class NetworkWish:
 
     name: str
     project: str | None
-    cidr: str
+    cidr: str  #: "" for none
+    cidr6: str = ""
     fabric: str
     kind: NetworkKind
     addressing: Addressing = field(default_factory=Addressing)
@@ -87,6 +89,7 @@ class Networks:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = self._owner(tx, caller, wish)
+            cidr, cidr6 = parse_plans(wish.cidr, wish.cidr6)
             network_id = NetworkId(new_id())
             vlan = self._take(tx, wish, network_id)
             network = Network(
@@ -96,8 +99,9 @@ class Networks:
                 kind=wish.kind,
                 fabric=wish.fabric,
                 vid=vlan,
-                cidr=wish.cidr,
-                addressing=parse_addressing(wish.addressing, wish.cidr),
+                cidr=cidr,
+                cidr6=cidr6,
+                addressing=parse_addressing(wish.addressing, cidr, cidr6),
                 mtu=_mtu(tx, wish),
                 is_public=wish.is_public,
                 has_service=wish.vid is None if wish.has_service is None else wish.has_service,

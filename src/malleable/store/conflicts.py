@@ -111,6 +111,13 @@ _TAKEN = {
             _given(s.attachments.c.network_id, "network_id"), _given(s.attachments.c.address, "address")
         ),
     ),
+    "uq_attachments_network_id_address6": Taken(
+        plain="The address {address6} is taken in this network.",
+        held="The address {address6} belongs to {nic} of node {node} in this network.",
+        holder=_NIC_AND_NODE.join(s.attachments, s.attachments.c.nic_id == s.nics.c.id).where(
+            _given(s.attachments.c.network_id, "network_id"), _given(s.attachments.c.address6, "address6")
+        ),
+    ),
     "uq_networks_fabric_vid": Taken(
         plain="VLAN {vid} of fabric {fabric} is taken.",
         held="VLAN {vid} of fabric {fabric} is taken by another network.",
@@ -133,6 +140,7 @@ _TAKEN = {
 #: Check constraints: reached only by a bug of ours or by a race that a compare-and-set did not cover.
 _CHECKS = {
     "ck_nodes_held": "A node that is allocated or releasing needs a project that holds it.",
+    "ck_nodes_scrubbed": "A node that was not scrubbed since its last holder cannot be free.",
     "ck_nodes_holder": "Only an allocated, releasing or quarantined node can be held by a project.",
     "ck_targets_presents": "A target presents either a disk or an image.",
     "ck_networks_vid": "A VLAN id is from 1 to 4094.",

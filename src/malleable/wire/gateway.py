@@ -61,7 +61,8 @@ class DesiredHost(Answer):
     """A NIC that may have an address in the network."""
 
     mac: str
-    address: str
+    address: str  #: "" in a network without IPv4
+    address6: str = ""
     hostname: str
 
 
@@ -74,7 +75,9 @@ class DesiredNetwork(Answer):
     state: NetworkState
     vid: int
     cidr: str
-    gateway_address: str
+    gateway_address: str  #: "" without IPv4
+    cidr6: str = ""
+    gateway_address6: str = ""
     addressing: AddressingView | None = None  #: null: as usual
     mtu: int = MTU_USUAL
     boots: tuple[DesiredBoot, ...]

@@ -12,8 +12,10 @@ from malleable.wire.shapes import Answer, Cidr, Line, Name, Open, Ref, Request
 class AddressingRequest(Request):
     """What nodes are given by DHCP; "" and empty lists take what is usual."""
 
-    first: Line = ""  #: the addresses chosen for nodes begin here
+    first: Line = ""  #: the IPv4 addresses chosen for nodes begin here
     last: Line = ""
+    first6: Line = ""
+    last6: Line = ""
     domain: Line = DOMAIN
     dns_servers: tuple[Line, ...] = Field(default=(), max_length=16)  #: none: the gateway, for the nodes' names alone
     ntp_servers: tuple[Line, ...] = Field(default=(), max_length=16)
@@ -25,6 +27,8 @@ class AddressingView(Answer):
 
     first: Open[str]
     last: Open[str]
+    first6: Open[str] = ""
+    last6: Open[str] = ""
     domain: Open[str]
     dns_servers: Open[tuple[str, ...]]
     ntp_servers: Open[tuple[str, ...]]
@@ -36,7 +40,8 @@ class NetworkRequest(Request):
 
     name: Name
     project: Ref | None = None
-    cidr: Cidr = "10.0.0.0/24"
+    cidr: Cidr = "10.0.0.0/24"  #: "": no IPv4, and nothing boots there
+    cidr6: Line = ""  #: a /64; "": no IPv6
     fabric: Name = "default"
     kind: NetworkKind = NetworkKind.TENANT
     addressing: AddressingRequest = AddressingRequest()
@@ -59,8 +64,10 @@ class NetworkView(Answer):
     kind: Open[NetworkKind]
     fabric: Open[str]
     vid: int | None = None
-    cidr: Open[str]
+    cidr: Open[str]  #: "": no IPv4
+    cidr6: Open[str]  #: "": no IPv6
     gateway_address: Open[str]
+    gateway_address6: Open[str]
     addressing: Open[AddressingView]
     mtu: Open[int]
     is_public: Open[bool]
@@ -100,7 +107,8 @@ class AttachmentRequest(Request):
     nic: Ref | None = None
     network: Ref
     channel: Channel = Channel.NATIVE
-    address: Line = ""  #: one of the subnet, also outside the range; "": chosen
+    address: Line = ""  #: one of the IPv4 subnet, also outside the range; "": chosen
+    address6: Line = ""  #: one of the IPv6 subnet
 
 
 class AttachmentView(Answer):
@@ -119,6 +127,7 @@ class AttachmentView(Answer):
     network: Open[str]
     channel: Open[Channel]
     state: Open[AttachmentState]
-    address: Open[str]
+    address: Open[str]  #: "" in a network without IPv4
+    address6: Open[str]  #: "" in a network without IPv6
     vlan: Open[int | None]  #: the tag the node's system uses; null on the native channel, which has none
     created_at: Open[datetime]

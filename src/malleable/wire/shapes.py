@@ -126,7 +126,10 @@ Ref = Annotated[str, StringConstraints(min_length=1, max_length=NAME_MAX_CHARS)]
 Mac = Annotated[
     str, checked(parse_mac), WithJsonSchema({"type": "string", "pattern": "^([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}$"})
 ]
-Cidr = Annotated[str, checked(parse_cidr), WithJsonSchema({"type": "string", "example": "10.0.0.0/24"})]
+#: An IPv4 subnet, or "" for none.
+Cidr = Annotated[
+    str, checked(lambda raw: raw and parse_cidr(raw)), WithJsonSchema({"type": "string", "example": "10.0.0.0/24"})
+]
 Hostname = Annotated[
     str,
     checked(parse_hostname),

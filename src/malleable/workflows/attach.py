@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Exhausted, NotFound
+from malleable.domain.errors import Conflict, Exhausted, Invalid, NotFound
 from malleable.domain.ids import AttachmentId, ProjectId, UserId, new_id
 from malleable.domain.networks import (
     Attachment,
@@ -16,6 +16,7 @@ from malleable.domain.networks import (
     NetworkState,
     first_free_address,
     parse_host_address,
+    range_of,
 )
 from malleable.domain.nodes import Nic, Node, NodeState
 from malleable.domain.operations import ACTIVE_STATES, Operation
@@ -35,7 +36,8 @@ class Connection:
     network: Network
     channel: Channel
     project_id: ProjectId
-    address: str = ""  #: the one that is asked for; "": any of the network's range
+    address: str = ""  #: the IPv4 address that is asked for; "": any of the network's range
+    address6: str = ""  #: the IPv6 address, as well
     is_by_site: bool = False  #: an admin asks, who may put any node on the site's own provider networks
 
 
@@ -117,7 +119,7 @@ def reserve_attachment(tx: Transaction, now: datetime, wish: Connection) -> Atta
     if not tx.networks.change(network.id, expect={"state": NetworkState.ACTIVE}):
         raise Conflict(f"Network {network.name} is being removed.", code="network-removing")
     _hold_grant(tx, wish)
-    address = _address(tx, wish)
+    address, address6 = _addresses(tx, wish)
     attachment = Attachment(
         id=AttachmentId(new_id()),
         nic_id=nic.id,
@@ -125,22 +127,38 @@ def reserve_attachment(tx: Transaction, now: datetime, wish: Connection) -> Atta
         channel=channel,
         state=AttachmentState.ATTACHING,
         address=address,
+        address6=address6,
         created_at=now,
     )
     tx.attachments.add(attachment)
     return attachment
 
 
-def _address(tx: Transaction, wish: Connection) -> str:
-    """Choose an address. Errors: Invalid; Exhausted; one that is asked for and taken is refused by the database."""
+def _addresses(tx: Transaction, wish: Connection) -> tuple[str, str]:
+    """Choose an address of each of the network's plans.
+
+    Errors: Invalid; Exhausted; one that is asked for and taken is refused by the database.
+    """
     network = wish.network
-    if wish.address:
-        return parse_host_address(wish.address, network.cidr)
-    taken = frozenset(a.address for a in tx.attachments.list(network_id=network.id))
-    address = first_free_address(network.cidr, network.addressing, taken)
+    is_open = (network.cidr and not wish.address) or (network.cidr6 and not wish.address6)
+    on = tx.attachments.list(network_id=network.id) if is_open else ()
+    return (
+        _address(network, network.cidr, wish.address, frozenset(a.address for a in on)),
+        _address(network, network.cidr6, wish.address6, frozenset(a.address6 for a in on)),
+    )
+
+
+def _address(network: Network, cidr: str, asked: str, taken: frozenset[str]) -> str:
+    if not cidr:
+        if asked:
+            raise Invalid(f"Network {network.name} has no subnet for {asked}.", fix="Leave the address out.")
+        return ""
+    if asked:
+        return parse_host_address(asked, cidr)
+    address = first_free_address(cidr, network.addressing, taken)
     if address is None:
-        told = network.addressing
-        span = f"{told.first}-{told.last} of {network.cidr}" if told.first or told.last else network.cidr
+        first, last = range_of(network.addressing, cidr)
+        span = f"{first}-{last} of {cidr}" if first or last else cidr
         raise Exhausted(
             f"Network {network.name} has no free address in {span}.", fix="Use a network with more addresses."
         )

@@ -97,6 +97,13 @@ def _check_served(network: Network) -> None:
             code="network-not-served",
             fix="Boot in another network; attach the node to this one tagged, or by another NIC.",
         )
+    if not network.cidr:
+        # iPXE tells a system of its disk by the iBFT, where it writes IPv4 addresses alone.
+        raise Conflict(
+            f"Nothing boots in network {network.name}: it has no IPv4 subnet.",
+            code="network-without-ipv4",
+            fix="Boot in another network, and attach the node to this one tagged, or by another NIC.",
+        )
 
 
 def _arguments(tx: Transaction, wish: Wish, attachment: Attachment) -> dict[str, object]:

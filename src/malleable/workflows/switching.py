@@ -11,7 +11,7 @@ from uuid import UUID
 
 from malleable.domain.errors import Conflict, Malformed, Public
 from malleable.domain.ids import AttachmentId, NicId, NodeId
-from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel, gateway_address
+from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel, gateway_addresses
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
@@ -38,9 +38,10 @@ def guard_of(tx: Transaction, nic_id: NicId) -> Guard:
     """Say what a NIC's machine may not pretend on the networks that its port shall carry."""
     live = [AttachmentState.ATTACHING, AttachmentState.ATTACHED]
     network_ids = [a.network_id for a in tx.attachments.list(nic_id=nic_id, state=live)]
-    gateways = {gateway_address(network.cidr) for network in tx.networks.list(id=network_ids) if network.has_service}
+    served = [network for network in tx.networks.list(id=network_ids) if network.has_service]
+    gateways = frozenset(address for network in served for address in gateway_addresses(network))
     macs = {nic.mac for nic in tx.nics.list(node_id=tx.nics.get(nic_id).node_id)}
-    return Guard(macs=frozenset(macs), gateways=frozenset(gateways))
+    return Guard(macs=frozenset(macs), gateways=gateways)
 
 
 def _want_networks(context: Context, tx: Transaction, nic_id: NicId, port: SwitchPort) -> None:

@@ -225,7 +225,7 @@ def test_addresses_are_chosen_from_the_range_or_named(small_site: Site) -> None:
     given = {"first": "10.7.0.50", "last": "10.7.0.50", "domain": "lab.example", "has_router": False}
     new = {"name": "lab", "project": "alpha", "cidr": "10.7.0.0/24", "addressing": given}
     network = small_site.post("member", "/v1/networks", new).json()
-    assert network["addressing"] == {**given, "dns_servers": [], "ntp_servers": []}
+    assert network["addressing"] == {**given, "first6": "", "last6": "", "dns_servers": [], "ntp_servers": []}
     body = {"node": "held", "network": network["id"], "channel": "tagged"}
     for address, expected in (("10.7.0.1", 422), ("10.8.0.9", 422), ("x", 422), ("10.7.0.200", 202)):
         assert _codes(small_site, "member", "POST", "/v1/attachments", {**body, "address": address})[0] == expected

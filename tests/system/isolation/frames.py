@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 ALL_NODES, ALL_ROUTERS = "33:33:00:00:00:01", "33:33:00:00:00:02"
 GATEWAY = "10.0.0.1"
-_LINK_LOCAL = "fe80::1"
+PLAN6, GATEWAY6 = "fd00:a::/64", "fd00:a::1"
+LINK_LOCAL = "fe80::1"
 _MARK = b"m2-isolation-"
 _TAG_TYPES = (b"\x81\x00", b"\x88\xa8", b"\x91\x00")
 _numbers = itertools.count()
@@ -103,10 +104,10 @@ def router_answer(*, is_hidden: bool = False) -> bytes:
 
 def neighbour_question() -> bytes:
     """Ask for the MAC address of an IPv6 address."""
-    return ipv6("fe80::2", "ff02::1", struct.pack("!BBHI", 135, 0, 0, 0) + IPv6Address(_LINK_LOCAL).packed)
+    return ipv6("fe80::2", "ff02::1", struct.pack("!BBHI", 135, 0, 0, 0) + IPv6Address(LINK_LOCAL).packed)
 
 
-def neighbour_answer(mac: str) -> bytes:
+def neighbour_answer(mac: str, address6: str = "fe80::2") -> bytes:
     """Say that ``mac`` has an IPv6 address."""
-    head = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + IPv6Address("fe80::2").packed
+    head = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + IPv6Address(address6).packed
     return ipv6("fe80::2", "ff02::1", head + bytes([2, 1]) + address(mac))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.contract.switches.room import BRIDGE, OvsRoom, enter_namespace, ovs_room, run
 from tests.sweep.world import SWITCH, World
-from tests.system.isolation.frames import BROADCAST, frame, mark_in, plain, tags_of
+from tests.system.isolation.frames import BROADCAST, PLAN6, frame, mark_in, plain, tags_of
 
 from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.networks import Channel
@@ -139,6 +139,9 @@ class Hall:
         self.ids: dict[str, NodeId] = {}
         world.switches.add(SWITCH, list(NODES.values()))
         world.drivers.switches["sim"] = OnBoth(OvsSwitches(), world.switches, room.address)  # type: ignore[index]
+        with world.store.transaction() as tx:
+            for network_id in (world.network_id, world.second_network_id):
+                tx.networks.change(network_id, cidr6=PLAN6)
         for state, port in NODES.items():
             self.stations[state] = _tap(room.add_port(port).fd, f"{_MAC}{port[-1]}")
         for name in BMCS:

@@ -62,6 +62,8 @@ SERVERS: Mapping[str, Callable[[str], tuple[str, bytes]]] = {
     "dhcpv6-answer": lambda _: (ALL_NODES, frames.dhcpv6_answer()),
     "router-answer": lambda _: (ALL_NODES, frames.router_answer()),
     "gateway-arp": lambda mac: (BROADCAST, frames.arp(mac, frames.GATEWAY, is_answer=True)),
+    "gateway-neighbour": lambda mac: (ALL_NODES, frames.neighbour_answer(mac, frames.GATEWAY6)),
+    "router-neighbour": lambda mac: (ALL_NODES, frames.neighbour_answer(mac, frames.LINK_LOCAL)),
 }
 
 OTHER_MAC = "52:54:00:00:00:66"
@@ -71,6 +73,8 @@ LIES: Mapping[str, Callable[[str], tuple[str, bytes]]] = {
     "dhcp-answer-in-pieces": lambda _: (BROADCAST, frames.dhcp_answer(flags=HIDDEN[0])),
     "hidden-router-answer": lambda _: (ALL_NODES, frames.router_answer(is_hidden=True)),
     "gateway-ip": lambda _: (BROADCAST, frames.ipv4(frames.GATEWAY, "10.0.0.20", frames.udp(99, 99))),
+    "gateway-ipv6": lambda _: (ALL_NODES, frames.ipv6(frames.GATEWAY6, "ff02::1", frames.udp(9, 9), next_header=17)),
+    "router-ipv6": lambda _: (ALL_NODES, frames.ipv6(frames.LINK_LOCAL, "ff02::1", frames.udp(9, 9), next_header=17)),
     "gateway-arp-question": lambda mac: (BROADCAST, frames.arp(mac, frames.GATEWAY)),
     "other-in-arp": lambda _: (BROADCAST, frames.arp(OTHER_MAC, "10.0.0.20")),
     "other-as-neighbour": lambda _: (ALL_NODES, frames.neighbour_answer(OTHER_MAC)),

@@ -62,6 +62,7 @@ networks = Table(
     words("fabric"),
     Column("vid", Integer, nullable=False),
     words("cidr"),
+    words("cidr6"),
     Column("addressing", AddressingJson, nullable=False),
     Column("mtu", Integer, nullable=False),
     Column("is_public", Boolean, nullable=False),
@@ -114,9 +115,11 @@ attachments = Table(
     Column("channel", EnumText(Channel), nullable=False),
     Column("state", EnumText(AttachmentState), nullable=False),
     words("address"),
+    words("address6"),
     created(),
     UniqueConstraint("nic_id", "network_id"),
-    UniqueConstraint("network_id", "address"),
     info={"noun": "attachment"},
 )
 unique_where("uq_attachments_native", attachments, "nic_id", "channel = 'native'")
+unique_where("uq_attachments_network_id_address", attachments, "network_id address", "address <> ''")
+unique_where("uq_attachments_network_id_address6", attachments, "network_id address6", "address6 <> ''")

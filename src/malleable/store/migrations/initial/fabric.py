@@ -77,6 +77,7 @@ networks = Table(
     words("fabric"),
     Column("vid", Integer, nullable=False),
     words("cidr"),
+    words("cidr6"),
     Column("addressing", OBJECT, nullable=False),
     Column("mtu", Integer, nullable=False),
     Column("is_public", Boolean, nullable=False),
@@ -126,8 +127,10 @@ attachments = Table(
     Column("channel", Text, nullable=False),
     Column("state", Text, nullable=False),
     words("address"),
+    words("address6"),
     created(),
     UniqueConstraint("nic_id", "network_id"),
-    UniqueConstraint("network_id", "address"),
 )
 unique_where("uq_attachments_native", attachments, "nic_id", "channel = 'native'")
+unique_where("uq_attachments_network_id_address", attachments, "network_id address", "address <> ''")
+unique_where("uq_attachments_network_id_address6", attachments, "network_id address6", "address6 <> ''")
