@@ -69,7 +69,7 @@ def image() -> Json:
 
 
 @contextmanager
-def lab(bench: GatewayBench, image: Json, way: str) -> Iterator[Lab]:
+def lab(bench: GatewayBench, image: Json, way: str, *, has_ipv6: bool = False) -> Iterator[Lab]:
     """Serve a network whose one node is to boot a copy of the image."""
     images, disk = REPOSITORY / "build" / "images", bench.directory / "disk"
     shutil.copyfile(images / image["file"], disk)
@@ -77,7 +77,9 @@ def lab(bench: GatewayBench, image: Json, way: str) -> Iterator[Lab]:
     intent = boot(MAC, ADDRESS, way=way, iqn=new_iqn(), cmdline=image["cmdline"], files=names)
     for name in names.values():
         bench.site.files[str(intent["image_id"]), name] = images / name
-    told = bench.serve(network(vid=101, hosts=[host(MAC, ADDRESS, "alpha")], boots=[intent]))
+    six = {"cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"} if has_ipv6 else {}
+    hosts = [{**host(MAC, ADDRESS, "alpha"), "address6": "fd00:a::a" if has_ipv6 else ""}]
+    told = bench.serve(network(vid=101, hosts=hosts, boots=[intent], **six))
     targets = TgtTargets(lambda network_id: portal_socket(bench.settings.run_dir, network_id))
     export = Export(
         network_id=NetworkId(told.id), iqn=intent["iqn"], lun=1, serial=intent["serial"],
@@ -99,7 +101,11 @@ def lab(bench: GatewayBench, image: Json, way: str) -> Iterator[Lab]:
     ids=["bios-san", "bios-kernel", "uefi-tftp-kernel", "uefi-http-san"],
 )
 def test_a_machine_boots_its_disk(bench: GatewayBench, image: Json, way: str, kind: dict[str, bool]) -> None:
-    with lab(bench, image, way) as made, Machine(fabric=bench.fabric, mac=MAC, vid=101, **kind) as machine:
+    is_dual = way == "kernel"
+    with (
+        lab(bench, image, way, has_ipv6=is_dual) as made,
+        Machine(fabric=bench.fabric, mac=MAC, vid=101, **kind) as machine,
+    ):
         made.ready(machine)
         wanted = [stage for stage in KERNEL_SIGNS if way == "kernel" or stage != "kernel_fetched"]
         eventually(lambda: sorted(made.signs()) == sorted(wanted), lambda: f"all signs came: {made.signs()}")
