@@ -91,6 +91,12 @@ class FetchSettings(_Part):
 
 
 class GatewaySettings(_Part):
+class ImageSettings(_Part):
+    """Images of everybody."""
+
+    signed_only: bool = False  #: import and boot only what somebody signed whom the project or the site trusts
+
+
     """A gateway that runs apart from the API."""
 
     api_url: str = ""
@@ -116,6 +122,7 @@ class Settings(BaseSettings):
     quota: QuotaSettings = QuotaSettings()
     fetch: FetchSettings = FetchSettings()
     gateway: GatewaySettings = GatewaySettings()
+    images: ImageSettings = ImageSettings()
 
     @property
     def database(self) -> str:

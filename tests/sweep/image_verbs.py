@@ -42,7 +42,7 @@ def _fetch_verb(name: str, upload_format: ImageFormat, digest: str) -> Verb:
         name=name,
         begin=_fetching(upload_format, digest),
         check=imported,
-        steps=4,
+        steps=5,
         check_undone=not_imported,
         can_cancel=True,
         last_step="drop-upload",

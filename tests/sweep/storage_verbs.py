@@ -6,19 +6,21 @@ from dataclasses import replace
 from hashlib import sha256
 from uuid import UUID
 
+from minisign import KeyPair
 from tests.sweep.verb import Check, Verb
 from tests.sweep.world import World
 
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, new_iqn
-from malleable.domain.ids import DiskId, ImageId, NodeId, OperationId, SnapshotId, new_id
+from malleable.domain.ids import DiskId, ImageId, NodeId, OperationId, SignerId, SnapshotId, new_id
 from malleable.domain.images import Image, ImageFormat, ImageState
 from malleable.domain.operations import Operation
 from malleable.domain.pool import Audit
 from malleable.domain.ports import Export
 from malleable.domain.secrets import Secret
+from malleable.domain.signatures import Signer
 from malleable.domain.store import Transaction
 from malleable.sim.converter import packed
-from malleable.workflows import audit, collect, disk_batch, snapshots, storage
+from malleable.workflows import audit, collect, disk_batch, flatten, snapshots, storage, verify
 
 NOBODY = NodeId(new_id())
 WRITTEN = b"kept" * 128
@@ -241,8 +243,17 @@ def _not_promoted(world: World, _: NodeId) -> None:
     assert world.disks.list().images == {world.image_id}
 
 
-def _importing(upload_format: ImageFormat) -> Callable[[World], tuple[NodeId, OperationId]]:
-    """Upload an image and begin to import it."""
+def signed(world: World, content: bytes, by: str = "builders") -> str:
+    """Sign something as one whom the site trusts."""
+    pair = KeyPair.generate()
+    key, now = str(pair.public_key.to_base64(), "ascii"), world.clock.now()
+    with world.store.transaction() as tx:
+        tx.signers.add(Signer(id=SignerId(new_id()), name=by, project_id=None, key=key, created_at=now))
+    return bytes(pair.secret_key.sign(content)).decode()
+
+
+def _importing(upload_format: ImageFormat, by: str) -> Callable[[World], tuple[NodeId, OperationId]]:
+    """Upload an image and begin to import it, signed if ``by`` is somebody."""
 
     def begin(world: World) -> tuple[NodeId, OperationId]:
         content = WRITTEN if upload_format is ImageFormat.RAW else packed(WRITTEN, upload_format)
@@ -257,10 +268,14 @@ def _importing(upload_format: ImageFormat) -> Callable[[World], tuple[NodeId, Op
         )
         spool, now = world.spool / str(image.id), world.clock.now()
         spool.mkdir()
-        (spool / storage.UPLOAD).write_bytes(content)
+        (spool / verify.UPLOAD).write_bytes(content)
         with world.store.transaction() as tx:
             tx.images.add(image)
-        return begun(world, lambda tx: storage.request_import(tx, now, image=image, spool=spool, actor_id=None))
+        signature = signed(world, content, by) if by else ""
+        return begun(
+            world,
+            lambda tx: storage.request_import(tx, now, image=image, spool=spool, actor_id=None, signature=signature),
+        )
 
     return begin
 
@@ -306,6 +321,7 @@ def old_id(world: World) -> UUID:
     return UUID(int=int((world.clock.now().timestamp() - 7200) * 1000) << 80 | new_id().int & (1 << 80) - 1)
 
 
+    assert not (world.spool / str(image.id)).exists()
 def stranger(world: World) -> Export:
     """Make the export of a disk that only the pool and a daemon know."""
     disk_id = DiskId(old_id(world))
@@ -377,11 +393,16 @@ def _verb(
     return Verb(name=name, begin=begin, check=check, check_undone=undone, steps=1, can_cancel=True, last_step=step)
 
 
-def _import_verb(upload_format: ImageFormat, steps: int) -> Verb:
+def _import_verb(upload_format: ImageFormat, steps: int, by: str = "") -> Verb:
+    def check(world: World, node_id: NodeId) -> None:
+        imported(world, node_id)
+        with world.store.reading() as tx:
+            assert [image.signed_by for image in tx.images.list(name="mine")] == [by]
+
     return Verb(
-        name=f"import-{upload_format}",
-        begin=_importing(upload_format),
-        check=imported,
+        name=f"import-{upload_format}{'-signed' if by else ''}",
+        begin=_importing(upload_format, by),
+        check=check,
         steps=steps,
         check_undone=not_imported,
         can_cancel=True,
@@ -399,8 +420,10 @@ STORAGE_VERBS = (
     _verb("delete-snapshot", _delete_snapshot, _no_snapshot, None, ""),
     _verb("roll-back-disk", _roll_back, _rolled_back, _whole, "roll-back-disk"),
     _verb("grow-disk", _grow, _grown, _not_grown, "grow-disk"),
-    _import_verb(ImageFormat.RAW, 2),
-    _import_verb(ImageFormat.QCOW2, 3),
+    _verb("flatten-disk", _flatten, _flattened, _as_it_was, "flatten-disk"),
+    _import_verb(ImageFormat.RAW, 3),
+    _import_verb(ImageFormat.QCOW2, 4),
+    _import_verb(ImageFormat.RAW, 3, "builders"),
     Verb(name="delete-image", begin=_delete_image, check=_image_deleted, steps=2),
     _verb("promote-snapshot", _promote, _promoted, _not_promoted, "promote"),
     Verb(name="collect-pool", begin=_collect, check=_collected, steps=2),

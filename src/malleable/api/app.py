@@ -26,6 +26,7 @@ from malleable.api import (
     projects,
     service,
     snapshots,
+    signers,
     switches,
     users,
 )
@@ -52,6 +53,7 @@ _ROUTERS = (
     image_grants.routes,
     disks.routes,
     snapshots.routes,
+    signers.routes,
     pool.routes,
     operations.routes,
     events.routes,

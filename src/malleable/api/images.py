@@ -15,6 +15,7 @@ from malleable.api.operations import begun
 from malleable.api.routing import GuardedRoute
 from malleable.domain.errors import Invalid
 from malleable.domain.images import Image
+from malleable.domain.signatures import key_number
 from malleable.services.images import FetchWish, ImageWish, Upload
 from malleable.services.parts import Shown
 from malleable.wire.images import (
@@ -25,6 +26,7 @@ from malleable.wire.images import (
     ImageRequest,
     ImageTreeView,
     ImageView,
+    SealRequest,
     UploadView,
 )
 from malleable.wire.operations import OperationView
@@ -69,6 +71,8 @@ def image_view(shown: Shown[Image]) -> ImageView:
         initrd=image.initrd,
         cmdline=image.cmdline,
         default_user=image.default_user,
+        signed_by=image.signed_by,
+        signing_key=key_number(image.signing_key) if image.signing_key else "",
         created_at=image.created_at,
     )
 
@@ -114,6 +118,7 @@ def image_fetch(request: Request, body: FetchRequest) -> Response:
         project=body.project,
         url=body.url,
         sha256=body.sha256 or "",
+        signature=body.signature or "",
         size_bytes=body.size_bytes or 0,
         os=body.os,
         architecture=body.architecture,
@@ -164,10 +169,12 @@ def image_delete(request: Request, image: str, project: RefQuery = None) -> Resp
 
 
 @routes.post("/{image}/seal", status_code=202, response_model=OperationView)
-def image_seal(request: Request, image: str, project: RefQuery = None) -> Response:
-    """Prove an upload's checksum and make it immutable."""
+def image_seal(request: Request, image: str, body: SealRequest | None = None, project: RefQuery = None) -> Response:
+    """Prove an upload's checksum, and its signature if one is given, and make it immutable."""
     call = call_of(request)
-    return begun(call, call.services.images.image_seal(call.caller, image, project=project))
+    signature = (body and body.signature) or ""
+    sealing = call.services.images.image_seal(call.caller, image, signature=signature, project=project)
+    return begun(call, sealing)
 
 
 @routes.get("/{image}/content", response_class=StreamingResponse, responses={200: _RAW_ANSWER})

@@ -29,7 +29,12 @@ routes = APIRouter(prefix="/v1/projects", route_class=GuardedRoute, tags=["proje
 
 def project_view(project: Project) -> ProjectView:
     """Show a project."""
-    return ProjectView(id=project.id, name=project.name, created_at=project.created_at)
+    return ProjectView(
+        id=project.id,
+        name=project.name,
+        needs_signed_images=project.needs_signed_images,
+        created_at=project.created_at,
+    )
 
 
 def quota_view(standing: Standing) -> QuotaView:

@@ -13,6 +13,7 @@ from malleable.cli.options import ImageArgument, NewName, Watch, Yes
 from malleable.cli.output import Column, done, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
+from malleable.cli.signer import read_small
 from malleable.domain.images import ImageFormat
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def image_list(session: Session) -> None:
         Column(title="os", cell=lambda image: image.os or "-", is_minor=True),
         Column(title="firmware", cell=lambda image: ", ".join(image.firmwares), is_minor=True),
         Column(title="boots by", cell=lambda image: ", ".join(image.boot_ways), is_minor=True),
+        Column(title="signed by", cell=lambda image: image.signed_by or "-", is_minor=True),
         Column(title="age", cell=lambda image: age(image.created_at, now), is_number=True, is_minor=True),
     ]
     nothing = "No images; bring one with `m2 image import FILE|URL --project NAME`."
@@ -79,6 +81,7 @@ def _facts(session: Session, image: "ImageView") -> dict[str, str]:
         "initrd": image.initrd,
         "cmdline": image.cmdline,
         "user": image.default_user,
+        "signed by": f"{image.signed_by} (key {image.signing_key})" if image.signed_by else "",
         "age": age(image.created_at, session.now()),
         "id": str(image.id),
     }
@@ -103,6 +106,9 @@ def image_import(
     size_wanted: Annotated[
         str | None, typer.Option("--size", metavar="SIZE", help="What a URL's file must have.")
     ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `minisign -S` wrote for the disk.", exists=True)
+    ] = None,
     golden: Annotated[
         bool, typer.Option("--golden", help="For everybody; admins only. Else --project owns it.")
     ] = False,
@@ -117,17 +123,22 @@ def image_import(
     if not golden and session.project is None:
         usage("Whose image shall it be?", "Give --project NAME, or --golden for everybody's (admins only).")
     project = None if golden else session.project
+    signed = None if signature is None else read_small(signature, "a signature of minisign")
     if "://" in source:
-        from malleable.cli.image_fetch import fetch
+        from malleable.cli.image_fetch import described
 
         size_bytes = None if size_wanted is None else parse_size(size_wanted)
-        operation = fetch(session, source, manifest, name=name, sha256=sha256, size_bytes=size_bytes, project=project)
+        wish = described(source, manifest, name=name, sha256=sha256, size_bytes=size_bytes, project=project)
+        operation = session.m2.image_fetch(wish.model_copy(update={"signature": signed}))
         finish(session, operation, is_watching=watch, what=f"import of {operation.arguments['name']}")
         return
     if size_wanted is not None:
         usage("--size is for URLs.", "Leave it out: a file here has the size it has.")
-    image = upload(session, read_source(Path(source), manifest, name, sha256), project)
-    finish(session, session.m2.image_seal(str(image.id)), is_watching=watch, what=f"import of {image.name}")
+    read = read_source(Path(source), manifest, name, sha256)
+    if signed is not None and read.files:
+        usage("A signature covers the disk alone.", "Import it by a manifest without kernel and initrd.")
+    image = upload(session, read, project)
+    finish(session, session.m2.image_seal(str(image.id), signed), is_watching=watch, what=f"import of {image.name}")
 
 
 def image_export(

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from malleable.cli.image_upload import facts_of, read_manifest
-from malleable.cli.session import Session
 
 if TYPE_CHECKING:
-    from malleable.wire.operations import OperationView
+    from malleable.wire.images import FetchRequest
 
 
-def fetch(
-    session: Session,
+def described(
     url: str,
     manifest: Path | None,
     *,
@@ -21,13 +19,13 @@ def fetch(
     sha256: str | None,
     size_bytes: int | None,
     project: str | None,
-) -> "OperationView":
-    """Begin to import an image from a URL. Errors: Invalid, OSError."""
+) -> "FetchRequest":
+    """Describe the image of a URL. Errors: Invalid, OSError."""
     from malleable.wire.images import FetchRequest
 
     told = read_manifest(manifest) if manifest else {}
     facts = {key: value for key, value in facts_of(told).items() if key in FetchRequest.model_fields}
-    described = {
+    wish = {
         **facts,
         "name": name or told.get("name") or _name_in(url),
         "project": project,
@@ -35,7 +33,7 @@ def fetch(
         "sha256": sha256 or told.get("sha256"),
         "size_bytes": size_bytes or told.get("size_bytes"),
     }
-    return session.m2.image_fetch(FetchRequest.model_validate(described))
+    return FetchRequest.model_validate(wish)
 
 
 def _name_in(url: str) -> str:

@@ -20,6 +20,7 @@ from malleable.cli import (
     pool,
     project,
     provision,
+    signer,
     snapshot,
     switch,
     target,
@@ -62,7 +63,7 @@ def everywhere(
 
 for noun in (provision, node, disk, snapshot, network, grant, attachment, image, target, operation, event):
     noun.add_to(app)
-for noun in (login, token, user, project, fabric, switch, driver, pool, aliases):
+for noun in (signer, login, token, user, project, fabric, switch, driver, pool, aliases):
     noun.add_to(app)
 
 

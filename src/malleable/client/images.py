@@ -15,9 +15,12 @@ from malleable.wire.images import (
     ImageRequest,
     ImageTreeView,
     ImageView,
+    SealRequest,
     UploadView,
 )
 from malleable.wire.operations import OperationView
+from malleable.wire.projects import ProjectView
+from malleable.wire.signers import SignerRequest, SignerView, SigningRequest
 
 
 class ImageCalls(Connection):
@@ -51,9 +54,9 @@ class ImageCalls(Connection):
         """Stream a file beside an image: its kernel or initrd."""
         self.upload(v1("images", image, "files", name), chunks, size_bytes)
 
-    def image_seal(self, image: str) -> OperationView:
-        """Begin to check the uploaded content and make it clonable."""
-        return self.post(v1("images", image, "seal"), OperationView)
+    def image_seal(self, image: str, signature: str | None = None) -> OperationView:
+        """Begin to check the uploaded content, and who signed it, and make it clonable."""
+        return self.post(v1("images", image, "seal"), OperationView, SealRequest(signature=signature))
 
     @contextmanager
     def image_content(self, image: str, *, project: str | None = None) -> Iterator[Iterator[bytes]]:
@@ -93,3 +96,19 @@ class ImageCalls(Connection):
     def image_unshare(self, grant: UUID) -> None:
         """End a grant or an offer."""
         self.delete(v1("image-grants", grant))
+
+    def signer_list(self, *, project: str | None = None) -> Iterator[SignerView]:
+        """List whose signatures the site and one's projects trust."""
+        return self.items("/v1/signers", SignerView, {"project": project})
+
+    def signer_add(self, request: SignerRequest) -> SignerView:
+        """Trust somebody's signatures."""
+        return self.post("/v1/signers", SignerView, request)
+
+    def signer_remove(self, signer: str, *, project: str | None = None) -> None:
+        """Trust somebody no longer."""
+        self.delete(v1("signers", signer), {"project": project})
+
+    def signing_set(self, project: str, *, is_needed: bool) -> ProjectView:
+        """Decide whether a project imports and boots signed images only."""
+        return self.put(v1("projects", project, "signing"), ProjectView, SigningRequest(needs_signed_images=is_needed))

@@ -77,6 +77,8 @@ class Image:
     initrd: str = ""
     cmdline: str = ""
     default_user: str = ""
+    signed_by: str = ""  #: the signer's name when the signature was proven; "": nobody
+    signing_key: str = ""  #: the same's public key
     parent_id: ImageId | None = None  #: the image whose disk it was promoted from; None also when that is gone
     created_at: datetime
 

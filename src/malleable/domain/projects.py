@@ -62,6 +62,7 @@ class Project:
     name: str
     quota: Quota = NO_LIMITS
     created_at: datetime
+    needs_signed_images: bool = False  #: it imports and boots only what somebody signed whom it trusts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

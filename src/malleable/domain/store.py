@@ -22,6 +22,7 @@ from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Direction, Operation, StepRecord
 from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, ProjectKey, Token, User
+from malleable.domain.signatures import Signer
 from malleable.domain.switches import Switch, SwitchPort
 
 T = TypeVar("T")
@@ -205,6 +206,7 @@ class Transaction(Protocol):
     operations: OperationRows
     events: EventRows
     idempotency: IdempotencyRows
+    signers: Rows[Signer]
 
     def notify(self, channel: str) -> None:
         """Wake ``Store.wait`` on a channel after (and only when) this transaction commits.

@@ -28,6 +28,7 @@ from malleable.services.projects import Projects
 from malleable.services.provisions import Provisions
 from malleable.services.quotas import Quotas
 from malleable.services.snapshots import Snapshots
+from malleable.services.signers import Signers
 from malleable.services.switches import SwitchService
 from malleable.services.tokens import Tokens
 from malleable.services.users import Users
@@ -60,6 +61,7 @@ class Services:
     image_trees: ImageTrees
     disks: Disks
     snapshots: Snapshots
+    signers: Signers
     pool: Pool
     operations: Operations
     events: Events
@@ -96,6 +98,7 @@ def make_services(parts: Parts) -> Services:
         disks=Disks(parts),
         snapshots=Snapshots(parts),
         pool=Pool(parts),
+        signers=Signers(parts),
         operations=Operations(parts),
         events=Events(parts),
         gateways=Gateways(parts),

@@ -23,7 +23,8 @@ from malleable.services.finding import find_project, listed, merged, names_of, s
 from malleable.services.image_finding import find_image, shared_with
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.quotas import want_within_quota
-from malleable.workflows import copy, fetch, storage
+from malleable.services.signers import signer_of, want_signed
+from malleable.workflows import copy, fetch, storage, verify
 from malleable.workflows.requests import record
 
 #: A kernel or initrd; real ones have 10 to 200 MiB.
@@ -61,6 +62,7 @@ class FetchWish:
     name: str
     project: str | None
     url: str
+    signature: str  #: minisign's, detached; "": none
     sha256: str  #: "": whatever comes
     size_bytes: int  #: 0: what the web server says
     os: str
@@ -202,7 +204,11 @@ class Images:
             image = _fetched_image(wish, self._owner(tx, caller, wish.project), now)
             self._clear_failed(tx, caller, image)
             spool, actor_id = self._parts.spool_dir / str(image.id), caller.user_id
-            operation = fetch.request(tx, now, image=image, url=wish.url, spool=spool, actor_id=actor_id)
+            if not wish.signature:
+                want_signed(tx, self._parts, image.project_id, image)
+            operation = fetch.request(
+                tx, now, image=image, url=wish.url, spool=spool, actor_id=actor_id, signature=wish.signature
+            )
             data = {"image_id": str(image.id), "name": image.name, "sha256": image.sha256}
             record(tx, now, "image.created", project_id=image.project_id, actor_id=actor_id, data=data)
             want_within_quota(tx, image.project_id, Holdings(images=1, image_bytes=image.size_bytes))
@@ -224,6 +230,9 @@ class Images:
                 parent_id=source.id,
                 created_at=now,
             )
+            signer = signer_of(tx, image.project_id, source)
+            image = replace(image, signed_by=signer.name if signer else "", signing_key=signer.key if signer else "")
+            want_signed(tx, self._parts, image.project_id, image)
             operation = copy.request(tx, now, source=source, image=image, actor_id=caller.user_id)
             want_within_quota(tx, image.project_id, Holdings(images=1, image_bytes=image.size_bytes))
             return operation
@@ -245,8 +254,11 @@ class Images:
             spool, now = self._parts.spool_dir / str(image.id), self._parts.now()
             return storage.request_delete_image(tx, now, image=image, spool=spool, actor_id=caller.user_id)
 
-    def image_seal(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
-        """Begin to prove the upload's checksum and to seal it. Errors: NotFound; Conflict when a file is missing."""
+    def image_seal(self, caller: Caller, ref: str, *, signature: str = "", project: str | None = None) -> Operation:
+        """Begin to prove the upload's checksum and signature and to seal it.
+
+        Errors: NotFound; Invalid for no signature; Conflict when a file is missing, or nobody trusted signed it.
+        """
         with self._parts.store.transaction() as tx:
             image = find_image(tx, caller, "image_upload", ref, project)
             spool = self._parts.spool_dir / str(image.id)
@@ -258,8 +270,16 @@ class Images:
                     code="upload-missing",
                     fix="Upload it, then seal again.",
                 )
-            now = self._parts.now()
-            return storage.request_import(tx, now, image=image, spool=spool, actor_id=caller.user_id)
+            if not signature:
+                want_signed(tx, self._parts, image.project_id, image)
+            elif image.kernel or image.initrd:
+                raise Conflict(
+                    "A signature covers the disk alone, and this image has a kernel beside it.",
+                    code="signature-kernel",
+                    fix="Make the image anew without kernel and initrd: it boots by way of san.",
+                )
+            now, actor_id = self._parts.now(), caller.user_id
+            return storage.request_import(tx, now, image=image, spool=spool, actor_id=actor_id, signature=signature)
 
     def image_open(self, caller: Caller, ref: str, *, project: str | None = None) -> tuple[Image, BinaryIO]:
         """Open a sealed image's raw content; the caller closes it. Errors: NotFound, Conflict."""
@@ -303,7 +323,7 @@ class Images:
             image = find_image(tx, caller, "image_upload", ref, project)
             _want_uploadable(tx, image)
         spool = self._parts.spool_dir / str(image.id)
-        if (spool / storage.UPLOAD).exists():
+        if (spool / verify.UPLOAD).exists():
             return Uploaded(received_bytes=image.size_bytes, size_bytes=image.size_bytes)
         part = spool / UPLOADED
         return Uploaded(received_bytes=part.stat().st_size if part.exists() else 0, size_bytes=image.size_bytes)

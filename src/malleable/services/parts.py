@@ -26,6 +26,7 @@ class Parts:
     drivers: Drivers
     spool_dir: Path  #: uploads land here, under the image's id, until they are sealed
     new_quota: Quota = NO_LIMITS  #: of a project that is made
+    needs_signed_images: bool = False  #: the whole site imports and boots only what somebody trusted signed
     worker: Worker | None = None  #: of this process: what takes but a moment is done by it before the answer
 
     def now(self) -> datetime:

@@ -22,6 +22,7 @@ from malleable.services.networks import find_network
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Parts
 from malleable.services.quotas import want_within_quota
+from malleable.services.signers import want_signed
 from malleable.workflows import data_disks, move, provision
 from malleable.workflows.provision import Wish
 
@@ -104,6 +105,7 @@ class Provisions:
                 raise Invalid(f"Disk {disk.name} runs nowhere.", code="network-needed", fix="Name a network.")
             chosen = find_node(tx, caller, "node_get", node)
             image = image_of(tx, disk)
+            want_signed(tx, self._parts, disk.project_id, image)
             wish = _wish(tx, caller, disk.project_id, node=chosen, disk=disk, image=image, network=where, boot=boot)
             operation = move.request(tx, now, wish)
             _want_within_quota(tx, wish)
@@ -121,6 +123,7 @@ class Provisions:
             project_id = project_for(tx, caller, wish.project, "provision_create")
             network = find_network(tx, caller, "network_use", wish.network, str(project_id))
             disk, image = self._disk(tx, caller, wish, project_id)
+            want_signed(tx, self._parts, project_id, image)
             node = (
                 find_node(tx, caller, "node_get", wish.node) if wish.node is not None else _any_free(tx, image, network)
             )

@@ -16,7 +16,8 @@ from malleable.services.finding import find_owned, find_project, listed, names_o
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.provisions import image_of
 from malleable.services.quotas import want_within_quota
-from malleable.workflows import snapshots
+from malleable.services.signers import want_signed
+from malleable.workflows import flatten, snapshots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +97,12 @@ class Snapshots:
                 state=ImageState.IMPORTING,
                 size_bytes=snapshot.size_bytes,
                 sha256="",
+                signed_by="",
+                signing_key="",
                 parent_id=snapshot.image_id,
                 created_at=now,
             )
+            want_signed(tx, self._parts, owner, image)
             operation = snapshots.request_promote(tx, now, snapshot=snapshot, image=image, actor_id=caller.user_id)
             want_within_quota(tx, owner, Holdings(images=1, image_bytes=image.size_bytes))
             return operation

@@ -19,6 +19,7 @@ from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
 from malleable.domain.projects import Membership, Project, ProjectKey, Token, User
 from malleable.domain.secrets import Secret
+from malleable.domain.signatures import Signer
 from malleable.domain.store import (
     EventRows,
     IdempotencyRows,
@@ -75,6 +76,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "image_grants": _plain(ImageGrant, schema.image_grants),
     "disks": _plain(Disk, schema.disks),
     "snapshots": _plain(Snapshot, schema.snapshots),
+    "signers": _plain(Signer, schema.signers),
     "targets": _plain(Target, schema.targets),
     "boots": _plain(Boot, schema.boots),
     "operations": partial(OperationTable, _OPERATIONS, _STEPS),
@@ -107,6 +109,7 @@ class SqlTransaction:
     image_grants: Rows[ImageGrant]
     disks: Rows[Disk]
     snapshots: Rows[Snapshot]
+    signers: Rows[Signer]
     targets: Rows[Target]
     boots: Rows[Boot]
     operations: OperationRows

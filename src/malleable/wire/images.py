@@ -4,11 +4,14 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
 from malleable.domain.nodes import Firmware
 from malleable.wire.shapes import MAX_BYTES, Answer, FileName, Line, Name, Open, Ref, Request, Sha256, Url
+
+#: What `minisign -S` wrote, which has comments of up to 9 KiB.
+Signature = Annotated[str, StringConstraints(min_length=1, max_length=16 * 1024, pattern=r"^[^\x00]*$")]
 
 
 class ImageRequest(Request):
@@ -37,6 +40,7 @@ class FetchRequest(Request):
     project: Ref | None = None
     url: Url
     sha256: Sha256 | None = None  #: of the file
+    signature: Signature | None = None  #: detached, of the file
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None  #: needed where the web server does not say it
     os: Line = ""
     architecture: Name = "x86_64"
@@ -65,7 +69,15 @@ class ImageView(Answer):
     initrd: Open[str]
     cmdline: Open[str]
     default_user: Open[str]
+    signed_by: Open[str] = ""  #: whose signature was proven when it was sealed; "": nobody's
+    signing_key: Open[str] = ""  #: the number of that signer's key
     created_at: Open[datetime]
+
+
+class SealRequest(Request):
+    """An upload about to be sealed."""
+
+    signature: Signature | None = None  #: detached, of what was uploaded
 
 
 class UploadView(Answer):

@@ -47,6 +47,7 @@ class ProjectView(Answer):
 
     id: Open[UUID]
     name: Open[str]
+    needs_signed_images: Open[bool] = False  #: it imports and boots nothing else
     created_at: Open[datetime]
 
 

@@ -75,6 +75,7 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
             drivers=drivers,
             spool_dir=spool_dir,
             new_quota=new_quota(settings.quota),
+            needs_signed_images=settings.images.signed_only,
             worker=worker,
         )
         yield Assembly(

@@ -1,6 +1,5 @@
 """Import an image that the server itself reads from the web."""
 
-import hashlib
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -13,7 +12,7 @@ from malleable.domain.images import Image, format_of
 from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Transaction
-from malleable.workflows import storage
+from malleable.workflows import storage, verify
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import begin
 from malleable.workflows.steps import Context, Done, Step, Workflow
@@ -25,13 +24,23 @@ SERVER = "The web server"
 
 
 def request(
-    tx: Transaction, now: datetime, *, image: Image, url: str, spool: Path, actor_id: UserId | None
+    tx: Transaction,
+    now: datetime,
+    *,
+    image: Image,
+    url: str,
+    spool: Path,
+    actor_id: UserId | None,
+    signature: str = "",
 ) -> Operation:
     """Add the image and begin to fetch it; a size of 0 and an empty SHA-256 are not known yet. Errors: Conflict."""
     tx.images.add(image)
     arguments: dict[str, object] = {"name": image.name, "image_id": str(image.id), "spool": str(spool), "url": url}
     if image.size_bytes:
         arguments["size_bytes"] = image.size_bytes
+    if signature:
+        verify.want_known(tx, image.project_id, signature)
+        arguments[verify.SIGNATURE] = signature
     return begin(tx, now, "fetch-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -40,7 +49,7 @@ class _CancelledError(Exception):
 
 
 def _fetch(context: Context) -> Done | Wait:
-    """Bring the file into the upload's folder; take its size, format and, if none was given, its SHA-256 from it."""
+    """Bring the file into the upload's folder; take its size and its format from it."""
     if context.drivers.fetcher is None:
         raise Refused("This server fetches nothing.", code="no-fetcher", fix="Upload the image.")
     image_id = ImageId(UUID(context.argument("image_id")))
@@ -52,24 +61,22 @@ def _fetch(context: Context) -> Done | Wait:
     try:
         size_bytes = context.drivers.fetcher.fetch(
             context.argument("url"),
-            spool / storage.UPLOAD,
+            spool / verify.UPLOAD,
             size_bytes=int(str(told)) if told else None,
             max_bytes=context.drivers.disks.capacity().total_bytes,
             on_progress=partial(_tell, context, image),
         )
     except _CancelledError:
         return Wait(seconds=0, reason="it is cancelled")
-    return _arrived(image, spool / storage.UPLOAD, size_bytes)
+    return _arrived(image, spool / verify.UPLOAD, size_bytes)
 
 
 def _arrived(image: Image, path: Path, size_bytes: int) -> Done:
     with path.open("rb") as file:
         image_format = format_of(file.read(8))
-        file.seek(0)
-        sha256 = image.sha256 or hashlib.file_digest(file, "sha256").hexdigest()
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image.id, upload_format=image_format, size_bytes=size_bytes, sha256=sha256)
+        tx.images.change(image.id, upload_format=image_format, size_bytes=size_bytes)
 
     return Done(evidence={"size_bytes": size_bytes, "format": image_format.value}, write=write)
 
@@ -104,16 +111,17 @@ FETCH_IMAGE = Workflow(
         Step(
             name=STEP,
             do=_fetch,
-            # No undo: what has come goes when the failed image is deleted.
+            undo=verify.drop,
             deadline_s=FETCH_DEADLINE_S,
             sla_s=600.0,
             retry=Retry(attempts=10, first_delay_s=1.0, max_delay_s=60.0),
             resource=_fetch_resource,
             device=SERVER,
         ),
+        verify.VERIFY,
         # Whether there is anything to unpack is known only now.
         replace(storage.CONVERT, needed=lambda _: True),
-        *storage.IMPORT_IMAGE.steps[1:],
+        *storage.IMPORT_IMAGE.steps[2:],
     ),
     on_done=storage.IMPORT_IMAGE.on_done,
     on_undone=storage.IMPORT_IMAGE.on_undone,

@@ -1,14 +1,12 @@
 """Disks and images outside a node's life: create, delete, import; and targets restored after a daemon's death."""
 
-import hashlib
-import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, TargetState
-from malleable.domain.errors import Conflict, Public, Refused
+from malleable.domain.errors import Conflict, Refused
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
 from malleable.domain.images import Image, ImageFormat, ImageState
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
@@ -18,9 +16,7 @@ from malleable.workflows import presenting
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
-
-#: In an upload's folder: what came; and, once it is taken to be sealed, the same below ``TAKEN`` beside the raw disk.
-UPLOAD, FILES, TAKEN, RAW = "content", "files", "taken", "raw"
+from malleable.workflows.verify import FILES, RAW, SIGNATURE, UNTRUSTED, UPLOAD, VERIFY, drop, taken, want_known
 
 #: So many of what depends on an image are named.
 NAMED_MAX = 10
@@ -104,8 +100,10 @@ def _has(operation: Operation, name: str, value: object) -> bool:
     return operation.arguments.get(name) == value or (isinstance(several, list) and value in several)
 
 
-def request_import(tx: Transaction, now: datetime, *, image: Image, spool: Path, actor_id: UserId | None) -> Operation:
-    """Begin to seal an uploaded image. Errors: Conflict when it is not waiting for that."""
+def request_import(
+    tx: Transaction, now: datetime, *, image: Image, spool: Path, actor_id: UserId | None, signature: str = ""
+) -> Operation:
+    """Begin to seal an uploaded image. Errors: Conflict when it is not waiting for that, or signed by a stranger."""
     if not tx.images.change(image.id, expect={"state": ImageState.IMPORTING}):
         raise Conflict(f"Image {image.name} is {image.state} already.", code="image-state")
     check_unsealing(tx, image)
@@ -115,6 +113,9 @@ def request_import(tx: Transaction, now: datetime, *, image: Image, spool: Path,
         "spool": str(spool),
         "format": image.upload_format.value,
     }
+    if signature:
+        want_known(tx, image.project_id, signature)
+        arguments[SIGNATURE] = signature
     return begin(tx, now, "import-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -191,27 +192,9 @@ def _is_packed(operation: Operation) -> bool:
     return operation.arguments.get("format", ImageFormat.RAW) != ImageFormat.RAW
 
 
-def _taken(context: Context) -> Path:
-    """Move what was uploaded to where no upload writes, so that what is checked is what is used; return the folder.
-
-    Errors: Refused when the upload is not there any more.
-    """
-    spool = Path(context.argument("spool"))
-    taken = spool / TAKEN
-    try:
-        taken.mkdir(mode=0o700, exist_ok=True)
-    except FileNotFoundError as e:
-        told = Public("The upload is gone.", "Import the image again.")
-        raise Refused(f"There is no upload {spool}.", fix=told.fix, code="upload-missing", public=told) from e
-    for name in (UPLOAD, FILES):
-        if (spool / name).exists() and not (taken / name).exists():
-            (spool / name).rename(taken / name)
-    return taken
-
-
 def _convert(context: Context) -> Done:
-    """Prove the upload's checksum and make the raw disk that it holds."""
-    spool = _taken(context)
+    """Make the raw disk that a proven upload holds."""
+    spool = taken(context)
     with context.store.reading() as tx:
         image = tx.images.get(_image_id(context))
     if image.upload_format is ImageFormat.RAW:
@@ -222,10 +205,6 @@ def _convert(context: Context) -> Done:
         raise Refused(
             f"This server reads no {image.upload_format} images.", code="no-converter", fix="Upload the image as raw."
         )
-    with (spool / UPLOAD).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != image.sha256:
-        raise Refused(f"The upload's SHA-256 is {found}, not {image.sha256}.", code="checksum", fix="Upload it again.")
     max_bytes = context.drivers.disks.capacity().total_bytes
     size_bytes = context.drivers.converter.convert(
         spool / UPLOAD, image.upload_format, spool / RAW, max_bytes=max_bytes
@@ -250,11 +229,11 @@ def _seal(context: Context) -> Done:
         image = tx.images.get(image_id)
     if image.state is ImageState.SEALED:
         return Done(evidence={"image": "was sealed"})
-    spool = _taken(context)
+    spool = taken(context)
     names = [name for name in (image.kernel, image.initrd) if name]
     files = {name: spool / FILES / name for name in names}
     is_packed = image.upload_format is not ImageFormat.RAW
-    source, sha256 = (spool / RAW, None) if is_packed else (spool / UPLOAD, image.sha256)
+    source, sha256 = (spool / RAW, None) if is_packed else (spool / UPLOAD, image.sha256 or None)
     sealed = context.drivers.disks.seal(image_id, source, sha256=sha256, files=files)
 
     def write(tx: Transaction) -> None:
@@ -266,11 +245,6 @@ def _seal(context: Context) -> Done:
 def _unseal(context: Context) -> Done:
     context.drivers.disks.delete_image(_image_id(context))
     return Done(evidence={"image": "removed"})
-
-
-def _drop_spool(context: Context) -> Done:
-    shutil.rmtree(context.argument("spool"), ignore_errors=True)
-    return Done(evidence={"upload": "dropped"})
 
 
 def _restore(context: Context) -> Done:
@@ -306,14 +280,18 @@ def _not_created(tx: Transaction, operation: Operation, now: datetime) -> None:
 
 
 def _not_imported(tx: Transaction, operation: Operation, now: datetime) -> None:
-    """Nothing can be done with a failed image but to delete it, which drops its upload."""
-    tx.images.change(UUID(str(operation.arguments["image_id"])), state=ImageState.FAILED)
+    """Nothing can be done with a failed image but to delete it; one whose signature is wrong goes at once."""
+    image_id = UUID(str(operation.arguments["image_id"]))
+    if (operation.error or {}).get("code") == UNTRUSTED:
+        tx.images.remove(image_id)
+    else:
+        tx.images.change(image_id, state=ImageState.FAILED)
     _ended("image.import-failed")(tx, operation, now)
 
 
 DROP_UPLOAD = Step(
     name="drop-upload",
-    do=_drop_spool,
+    do=drop,
     # No undo: whoever drops it has no more use for it.
 )
 #: Copying and checking a large image takes as long as its bytes.
@@ -342,6 +320,7 @@ DELETE_DISK = Workflow(
 IMPORT_IMAGE = Workflow(
     name="import-image",
     steps=(
+        VERIFY,
         CONVERT,
         Step(
             name="seal",
@@ -353,7 +332,7 @@ IMPORT_IMAGE = Workflow(
             resource=presenting.copy_resource,
             device=presenting.POOL,
         ),
-        # No undo: the upload is of no use once it is sealed; that of a failed image goes when it is deleted.
+        # No undo: the upload is of no use once it is sealed.
         DROP_UPLOAD,
     ),
     on_done=_ended("image.imported"),

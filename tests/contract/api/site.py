@@ -11,6 +11,7 @@ from uuid import UUID
 from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
+from minisign import KeyPair
 
 from malleable.api.app import close_streams, create_app
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState, new_iqn
@@ -26,6 +27,7 @@ from malleable.domain.ids import (
     NodeId,
     ProjectId,
     SnapshotId,
+    SignerId,
     SwitchId,
     SwitchPortId,
     TargetId,
@@ -49,6 +51,7 @@ from malleable.domain.ports import Drivers
 from malleable.domain.projects import Membership, Project, Role, Token, User
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Store, Transaction
+from malleable.domain.signatures import Signer
 from malleable.domain.switches import PortState, Switch, SwitchPort
 from malleable.services.all import Services, make_services
 from malleable.services.authentication import TokenWish, issue
@@ -124,6 +127,7 @@ class Site:
             )
             self.ids["operation"] = operation.id
 
+            self._signers(tx)
     def close(self) -> None:
         close_streams(self.app)
         self._portal.call(self._client.aclose)
@@ -324,6 +328,14 @@ class Site:
                 cidr="10.8.0.0/24",
                 is_public=name == "public",
                 created_at=START,
+    def _signers(self, tx: Transaction) -> None:
+        """Trust somebody everywhere, and somebody else in alpha."""
+        for name, owner in (("signer", None), ("signer:alpha", "alpha")):
+            project_id = ProjectId(self.ids[owner]) if owner else None
+            key = str(KeyPair.generate().public_key.to_base64(), "ascii")
+            id = SignerId(self._new(name))
+            tx.signers.add(Signer(id=id, name=name.replace(":", "-"), project_id=project_id, key=key, created_at=START))
+
             )
             tx.networks.add(network)
             if owner:

@@ -10,6 +10,8 @@ read_only            the member, with a token that only reads
 scoped               the admin, with a token for project alpha: a member there, nobody elsewhere
 """
 
+from tests.contract.api.image_rows import IMAGES
+from tests.contract.api.access_rows import ACCESS
 from tests.contract.api.rows import (
     EVERY_PERSON,
     OPERATORS_GET,
@@ -23,10 +25,7 @@ from tests.contract.api.rows import (
 )
 
 _BOOT = {"image": "tiny", "network": "{network:alpha}", "project": "alpha"}
-_SHA = "0" * 64
 _KEY = {"key": "ssh-ed25519 AAAA ann@lab"}
-_NEW_IMAGE = {"name": "fresh", "sha256": _SHA, "size_bytes": 10}
-_NEW_FETCH = {"name": "fetched", "url": "https://mirror.example/disk.img"}
 _LOGIN = {"username": "x", "password": "y"}
 _ALL_200 = (200,) * 8
 
@@ -291,64 +290,7 @@ TABLE = (
     ),
     Row("DELETE /v1/grants/{grant}", "/v1/grants/{grant:lent}", (403, 202, 202, 404, 202, 404, 403, 202)),
     Row("DELETE /v1/grants/{grant}", "/v1/grants/{grant:site}", members(202)),
-    # images
-    Row("GET /v1/images", "/v1/images", EVERY_PERSON),
-    Row("POST /v1/images", "/v1/images", admins(201), body=_NEW_IMAGE, note="golden"),
-    Row(
-        "POST /v1/images",
-        "/v1/images",
-        (403, 201, 404, 403, 201, 404, 403, 201),
-        body={**_NEW_IMAGE, "project": "alpha"},
-    ),
-    Row("POST /v1/images/fetch", "/v1/images/fetch", admins(202), body=_NEW_FETCH, note="golden"),
-    Row(
-        "POST /v1/images/fetch", "/v1/images/fetch", members(202, operator=403), body={**_NEW_FETCH, "project": "alpha"}
-    ),
-    Row("GET /v1/images/{image}", "/v1/images/tiny", (200, 200, 200, 200, 200, 404, 200, 200), note="golden"),
-    Row("GET /v1/images/{image}", "/v1/images/alpha-image", READERS),
-    Row(
-        "GET /v1/images/{image}/content",
-        "/v1/images/tiny/content",
-        (200, 200, 200, 200, 200, 404, 200, 200),
-        note="golden",
-    ),
-    Row("GET /v1/images/{image}/content", "/v1/images/alpha-image/content", READERS),
-    Row("DELETE /v1/images/{image}", "/v1/images/tiny", (403, 403, 403, 403, 202, 404, 403, 403), note="golden"),
-    Row("DELETE /v1/images/{image}", "/v1/images/alpha-new", members(202)),
-    Row("PUT /v1/images/{image}/content", "/v1/images/alpha-new/content", members(204), content=b"golden" * 1000),
-    Row("GET /v1/images/{image}/upload", "/v1/images/alpha-new/upload", members(200)),
-    Row("GET /v1/image-grants", "/v1/image-grants", EVERY_PERSON),
-    Row("GET /v1/image-grants", "/v1/image-grants?project=alpha", (200, 200, 404, 404, 200, 403, 200, 200)),
-    Row(
-        "POST /v1/images/{image}/grants",
-        "/v1/images/alpha-image/grants",
-        members(201),
-        body={"grantee": "{empty}"},
-    ),
-    Row(
-        "POST /v1/image-grants/{grant}/accept",
-        "/v1/image-grants/{image_grant}/accept",
-        (403, 200, 403, 404, 200, 404, 403, 200),
-        note="beta's offer to alpha",
-    ),
-    Row(
-        "DELETE /v1/image-grants/{grant}",
-        "/v1/image-grants/{image_grant}",
-        (403, 204, 204, 404, 204, 404, 403, 204),
-        note="from either side",
-    ),
-    Row("GET /v1/images/{image}/tree", "/v1/images/alpha-image/tree", READERS),
-    Row("GET /v1/images/{image}/tree", "/v1/images/tiny/tree", (200, 200, 200, 200, 200, 404, 200, 200)),
-    Row(
-        "POST /v1/images/{image}/copy",
-        "/v1/images/tiny/copy",
-        members(202, operator=403),
-        body={"project": "alpha", "name": "copied"},
-        note="a golden one, to alpha",
-    ),
-    Row("PUT /v1/images/{image}/name", "/v1/images/alpha-image/name", members(200), body={"name": "renamed"}),
-    Row("PUT /v1/images/{image}/files/{name}", "/v1/images/alpha-new/files/initrd", members(204), content=b"x"),
-    Row("POST /v1/images/{image}/seal", "/v1/images/alpha-new/seal", members(202)),
+    *IMAGES,
     # disks
     Row("GET /v1/disks", "/v1/disks", EVERY_PERSON),
     Row(

@@ -21,6 +21,7 @@ from malleable.domain.ids import (
     OperationId,
     ProjectId,
     ProjectKeyId,
+    SignerId,
     SnapshotId,
     SwitchId,
     SwitchPortId,
@@ -36,6 +37,7 @@ from malleable.domain.nodes import Firmware, Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Membership, Project, ProjectKey, Role, Token, User
 from malleable.domain.secrets import Secret
+from malleable.domain.signatures import Signer
 from malleable.domain.store import Transaction
 from malleable.domain.switches import Guard, PortConfig, PortState, Switch, SwitchPort
 
@@ -72,6 +74,11 @@ def project_key(project: Project, **changes: Any) -> ProjectKey:
     made = ProjectKey(
         id=ProjectKeyId(new_id()), project_id=project.id, name="ann", key="ssh-ed25519 AAAA ann@lab", created_at=NOW
     )
+    return replace(made, **changes)
+
+
+def signer(**changes: Any) -> Signer:
+    made = Signer(id=SignerId(new_id()), name="builders", project_id=None, key="RWQ", created_at=NOW)
     return replace(made, **changes)
 
 
@@ -293,6 +300,7 @@ class Site:
         self.node, self.network = node(), network()
         self.membership = membership(self.user, self.project)
         self.project_key = project_key(self.project)
+        self.signer = signer(project_id=self.project.id)
         self.token = token(self.user, project_id=self.project.id)
         self.port = port(self.switch)
         self.nic = nic(self.node, switch_port_id=self.port.id)
@@ -313,6 +321,7 @@ TABLES = {
     "users": "user",
     "memberships": "membership",
     "project_keys": "project_key",
+    "signers": "signer",
     "tokens": "token",
     "nodes": "node",
     "switches": "switch",

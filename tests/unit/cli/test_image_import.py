@@ -245,3 +245,24 @@ def test_what_cannot_be_fetched_is_told_before_anything_is_sent(fetching: Desk, 
 def test_a_checksum_that_is_told_is_what_the_file_must_have(taking: Desk, built: Path) -> None:
     assert taking.m2("image", "import", str(built / "tiny.json"), "--golden", "--sha256", "0" * 64).code == 0
     assert taking.sent("POST /v1/images")["sha256"] == "0" * 64
+
+
+def test_a_signature_goes_along_with_a_file_and_with_a_url(
+    taking: Desk, fetching: Desk, built: Path, tmp_path: Path
+) -> None:
+    signature = tmp_path / "tiny.raw.minisig"
+    signature.write_text("untrusted comment: signed\nRU\n")
+    change(built, kernel="", initrd="")
+    words = ("image", "import", "--golden", "--signature", str(signature))
+    assert taking.m2(*words, str(built / "tiny.json")).code == 0
+    assert taking.sent(f"POST /v1/images/{id_of(71)}/seal") == {"signature": signature.read_text()}
+    assert fetching.m2(*words, URL).code == 0
+    assert fetching.sent("POST /v1/images/fetch")["signature"] == signature.read_text()
+
+
+def test_what_cannot_be_signed_is_told_before_anything_is_sent(taking: Desk, built: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("untrusted comment: minisign encrypted secret key\nRW\n")
+    for file in (key, built / "tiny.vmlinuz"):
+        ran = taking.m2("image", "import", str(built / "tiny.json"), "--golden", "--signature", str(file))
+        assert (ran.code, taking.requests) == (2, [])

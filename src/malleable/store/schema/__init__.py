@@ -17,7 +17,7 @@ from malleable.store.schema.operations import (
     steps,
 )
 from malleable.store.schema.people import idempotency, memberships, project_keys, projects, site, tokens, users
-from malleable.store.schema.storage import disks, image_grants, images, snapshots, targets
+from malleable.store.schema.storage import disks, image_grants, images, signers, snapshots, targets
 
 __all__ = [
     "ACTIVE",
@@ -41,6 +41,7 @@ __all__ = [
     "project_keys",
     "projects",
     "resource_tokens",
+    "signers",
     "site",
     "snapshots",
     "steps",

@@ -34,6 +34,7 @@ projects = Table(
     words("name"),
     Column("quota", QuotaJson, nullable=False),
     created(),
+    Column("needs_signed_images", Boolean, nullable=False),
     UniqueConstraint("name"),
     info={"noun": "project"},
 )

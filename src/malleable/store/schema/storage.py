@@ -27,6 +27,8 @@ images = Table(
     words("initrd"),
     words("cmdline"),
     words("default_user"),
+    words("signed_by"),
+    words("signing_key"),
     Column("parent_id", Id),  # outlived: no foreign key
     created(),
     UniqueConstraint("project_id", "name"),
@@ -45,6 +47,19 @@ image_grants = Table(
     UniqueConstraint("image_id", "project_id"),
     info={"noun": "image grant"},
 )
+
+signers = Table(
+    "signers",
+    metadata,
+    identity(),
+    words("name"),
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE")),
+    words("key"),
+    created(),
+    UniqueConstraint("project_id", "name"),
+    info={"noun": "signer"},
+)
+unique_where("uq_signers_name_site", signers, "name", "project_id IS NULL")
 
 disks = Table(
     "disks",

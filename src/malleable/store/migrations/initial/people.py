@@ -32,6 +32,7 @@ projects = Table(
     identity(),
     words("name"),
     Column("quota", OBJECT, nullable=False),
+    Column("needs_signed_images", Boolean, nullable=False),
     created(),
     UniqueConstraint("name"),
 )

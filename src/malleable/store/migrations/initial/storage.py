@@ -34,6 +34,8 @@ images = Table(
     words("initrd"),
     words("cmdline"),
     words("default_user"),
+    words("signed_by"),
+    words("signing_key"),
     Column("parent_id", ID),
     created(),
     UniqueConstraint("project_id", "name"),
@@ -50,6 +52,18 @@ image_grants = Table(
     created(),
     UniqueConstraint("image_id", "project_id"),
 )
+
+signers = Table(
+    "signers",
+    metadata,
+    identity(),
+    words("name"),
+    Column("project_id", ID, ForeignKey("projects.id", ondelete="CASCADE")),
+    words("key"),
+    created(),
+    UniqueConstraint("project_id", "name"),
+)
+unique_where("uq_signers_name_site", signers, "name", "project_id IS NULL")
 
 disks = Table(
     "disks",
