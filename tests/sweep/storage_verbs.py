@@ -215,6 +215,25 @@ def _not_grown(world: World, _: NodeId) -> None:
     assert content(world, disk.id) == WRITTEN
 
 
+def _flatten(world: World) -> tuple[NodeId, OperationId]:
+    """Begin to flatten a disk on which nothing was written, in two looks."""
+    disk, now = disk_of(world, state=DiskState.READY), world.clock.now()
+    world.disks.clone(world.image_id, disk.id, size_bytes=0)
+    with world.store.transaction() as tx:
+        tx.disks.add(disk)
+    world.disks.flatten_blocks = 1
+    return begun(world, lambda tx: flatten.request(tx, now, disk=disk, actor_id=None))
+
+
+def _flattened(world: World, _: NodeId) -> None:
+    _as_it_was(world, NOBODY)
+    assert world.disks.flatten(only_disk(world).id, seconds=1.0).copied_bytes == 0
+
+
+def _as_it_was(world: World, _: NodeId) -> None:
+    assert world.disks.read(only_disk(world).id, 0, world.size_bytes) == b"golden" * 1000
+
+
 def _promote(world: World) -> tuple[NodeId, OperationId]:
     _, snapshot = ready_snapshot(world)
     now = world.clock.now()
@@ -420,6 +439,7 @@ STORAGE_VERBS = (
     _verb("delete-snapshot", _delete_snapshot, _no_snapshot, None, ""),
     _verb("roll-back-disk", _roll_back, _rolled_back, _whole, "roll-back-disk"),
     _verb("grow-disk", _grow, _grown, _not_grown, "grow-disk"),
+    _verb("flatten-disk", _flatten, _flattened, _as_it_was, "flatten-disk"),
     _verb("flatten-disk", _flatten, _flattened, _as_it_was, "flatten-disk"),
     _import_verb(ImageFormat.RAW, 3),
     _import_verb(ImageFormat.QCOW2, 4),

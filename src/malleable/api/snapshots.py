@@ -92,3 +92,13 @@ def disk_grow(request: Request, disk: str, body: GrowRequest, project: RefQuery 
     call = call_of(request)
     operation = call.services.snapshots.disk_grow(call.caller, disk, size_bytes=body.size_bytes, project=project)
     return begun(call, operation)
+
+
+@routes.post("/disks/{disk}/flatten", status_code=202, response_model=OperationView)
+def disk_flatten(request: Request, disk: str, project: RefQuery = None) -> Response:
+    """Copy into a disk that runs nowhere what it and its snapshots read from others; ``result.copied_bytes`` says it.
+
+    Nothing is to be copied in a pool whose disks only share blocks.
+    """
+    call = call_of(request)
+    return begun(call, call.services.snapshots.disk_flatten(call.caller, disk, project=project))

@@ -34,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
             "rename": disk_rename,
             "grow": disk_grow,
             "roll-back": disk_roll_back,
+            "flatten": disk_flatten,
             "delete": disk_delete,
         },
     )
@@ -176,6 +177,18 @@ def disk_roll_back(
     session.confirm(f"Lose everything that changed on disk {disk} since snapshot {snapshot}?", is_sure=yes)
     operation = session.m2.disk_roll_back(disk, snapshot, project=session.project)
     finish(session, operation, is_watching=watch, what=f"roll back disk {disk}")
+
+
+def disk_flatten(session: Session, disk: DiskArgument, watch: Watch = True) -> None:
+    """Copy into a disk that runs nowhere what it and its snapshots read from others; `m2 operation cancel` stops it.
+
+    Disks in Ceph that are cloned from one another, or rolled back, are read through all of these; only so many are
+    allowed. In a pool of files nothing is read through another disk, and nothing is copied.
+    """
+    operation = session.m2.disk_flatten(disk, project=session.project)
+    ended = finish(session, operation, is_watching=watch, what=f"flatten disk {disk}")
+    if ended is not None and not ended.result.get("copied_bytes"):
+        session.hint(f"Disk {disk} reads nothing from others; nothing was copied.")
 
 
 def disk_delete(session: Session, disk: DiskArgument, yes: Yes = False, watch: Watch = True) -> None:

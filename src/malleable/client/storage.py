@@ -49,6 +49,10 @@ class StorageCalls(Connection):
         request = GrowRequest(size_bytes=size_bytes)
         return self.post(v1("disks", disk, "grow"), OperationView, request, {"project": project})
 
+    def disk_flatten(self, disk: str, *, project: str | None = None) -> OperationView:
+        """Begin to make a disk need no other; ``result.copied_bytes`` says what it took. Errors: Conflict."""
+        return self.post(v1("disks", disk, "flatten"), OperationView, query={"project": project})
+
     def disk_roll_back(self, disk: str, snapshot: str, *, project: str | None = None) -> OperationView:
         """Begin to make a disk what its snapshot is. Errors: Conflict while it runs."""
         request = RollBackRequest(snapshot=snapshot)

@@ -19,6 +19,7 @@ class DiskState(StrEnum):
     READY = "ready"
     ROLLING_BACK = "rolling-back"
     GROWING = "growing"
+    FLATTENING = "flattening"
     DELETING = "deleting"
 
 

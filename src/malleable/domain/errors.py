@@ -38,6 +38,10 @@ class Public:
 
 #: What drivers find wrong that is a tenant's to know, by the code they give it; "{device}" is the step's.
 _BY_CODE: Mapping[str, Public] = {
+    "chain-too-deep": Public(
+        "Too many disks were cloned or rolled back one from another.",
+        "Flatten the disk that the snapshot is of (`m2 disk flatten DISK`); if it is gone, promote the snapshot.",
+    ),
     "checksum": Public("The upload is not what was announced: its SHA-256 is another.", "Upload the file again."),
     "disk-shrinks": Public("A disk cannot become smaller.", "Make one of at least its size."),
     "image-corrupt": Public("The image is damaged.", "Delete it and import it again; its disks are not affected."),

@@ -150,6 +150,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Flattening:
+    """How far a disk is on its way to stand alone."""
+
+    copied_bytes: int  #: by this call
+    left_bytes: int  #: still to be copied
+    is_done: bool  #: it needs no other disk, snapshot or image any more, and no snapshot of it does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DiskHandle:
     """Where a target driver finds a disk's bytes on its own host."""
 
@@ -195,7 +204,7 @@ class Disks(Protocol):
     def clone_snapshot(self, snapshot_id: SnapshotId, disk_id: DiskId, *, size_bytes: int) -> None:
         """Make a disk from a snapshot, grown to ``size_bytes`` when larger.
 
-        Errors: Refused with code "no-such-snapshot" or "pool-full".
+        Errors: Refused with code "no-such-snapshot", "pool-full" or "chain-too-deep" (flatten the snapshot's disk).
         """
 
     def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
@@ -210,11 +219,20 @@ class Disks(Protocol):
     def roll_back(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
         """Give a disk that nobody uses the content and size of a snapshot, all or nothing; both stay.
 
-        Errors: Refused with code "no-such-disk" or "no-such-snapshot".
+        Errors: Refused with code "no-such-disk", "no-such-snapshot" or "chain-too-deep".
         """
 
     def grow(self, disk_id: DiskId, *, size_bytes: int) -> None:
         """Enlarge a disk by zeros at its end. Errors: Refused with code "no-such-disk" or "disk-shrinks"."""
+
+    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:
+        """Copy into a disk that nobody uses what it and its snapshots read from others; for about ``seconds``.
+
+        Call it again until it is done: what was copied stays so, whatever becomes of the call, and the disk's content
+        is the same all the while. ``goes_on``: the call before this one returned, and nobody used the disk since.
+        Where clones only share blocks there is nothing to be copied.
+        Errors: Refused with code "no-such-disk" or "pool-full" (what is left would not fit).
+        """
 
     def delete_disk(self, disk_id: DiskId) -> None:
         """Remove a disk; nothing to do if it is gone. Its snapshots and clones of them stay."""

@@ -126,6 +126,12 @@ class Snapshots:
             _want_growth_within_quota(tx, disk, size_bytes)
             return operation
 
+    def disk_flatten(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
+        """Begin to make a disk that runs nowhere stand alone. Errors: NotFound, Forbidden, Conflict."""
+        with self._parts.store.transaction() as tx:
+            disk = find_owned(tx, tx.disks, caller, "disk_change", ref, project)
+            return flatten.request(tx, self._parts.now(), disk=disk, actor_id=caller.user_id)
+
 
 def _want_growth_within_quota(tx: Transaction, disk: Disk, size_bytes: int) -> None:
     want_within_quota(tx, disk.project_id, Holdings(disk_bytes=max(size_bytes - disk.size_bytes, 0)))

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId
-from malleable.domain.ports import Capacity, DiskHandle, Sealed, StoredThings, Usage
+from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
 from malleable.sim.faults import Faults
 
 TOTAL_BYTES = 1 << 40
@@ -23,13 +23,18 @@ BLOCK_BYTES = 4096
 class _Clone:
     """The blocks written since the clone was made; all else is the image, then zeros."""
 
-    def __init__(self, image: bytes, size_bytes: int, written: Mapping[int, bytes] = {}) -> None:
+    def __init__(self, image: bytes, size_bytes: int, written: Mapping[int, bytes] = {}, depth: int = 0) -> None:
         self.image = image
         self.size_bytes = size_bytes
         self.written = dict(written)
+        self.depth = depth  #: through how many others it is read
 
-    def copy(self, size_bytes: int = 0) -> "_Clone":
-        return _Clone(self.image, max(size_bytes, self.size_bytes), self.written)
+    def copy(self, size_bytes: int = 0, *, deeper: int = 0) -> "_Clone":
+        return _Clone(self.image, max(size_bytes, self.size_bytes), self.written, self.depth + deeper)
+
+    def foreign(self) -> list[int]:
+        """Number the blocks that are only the image's."""
+        return [n for n in range(-(-len(self.image) // BLOCK_BYTES)) if n not in self.written]
 
     def block(self, number: int) -> bytes:
         mine = self.written.get(number)
@@ -56,18 +61,25 @@ class _Clone:
 
 
 class SimDisks:
-    """``Disks`` without a filesystem. Knobs: ``faults``, ``total_bytes``, ``damage_image``, ``read``, ``write``."""
+    """``Disks`` without a filesystem; clones of clones form chains, as in Ceph.
+
+    Knobs: ``faults``, ``total_bytes``, ``max_chain``, ``flatten_blocks`` (for one call), ``damage_image``, ``read``,
+    ``write``.
+    """
 
     def __init__(self, *, total_bytes: int = TOTAL_BYTES, reserve_bytes: int = 0, faults: Faults | None = None) -> None:
         """Make an empty pool that stops cloning when fewer than ``reserve_bytes`` are free."""
         self.faults = faults or Faults()
         self.total_bytes = total_bytes
         self.reserve_bytes = reserve_bytes
+        self.max_chain = 8
+        self.flatten_blocks = 1 << 18
         self._lock = threading.RLock()
         self._images: dict[ImageId, tuple[bytes, str]] = {}
         self._damaged: set[ImageId] = set()
         self._disks: dict[DiskId, _Clone] = {}
         self._snapshots: dict[SnapshotId, _Clone] = {}
+        self._snapshots_of: dict[DiskId, set[SnapshotId]] = {}
         #: files beside images must be real: they are served by path
         self._folders: dict[ImageId, Path] = {}
 
@@ -165,7 +177,7 @@ class SimDisks:
                 return
             content = self._sound(image_id)
             self._want_free(0)
-            self._disks[disk_id] = _Clone(content, max(size_bytes, len(content)))
+            self._disks[disk_id] = _Clone(content, max(size_bytes, len(content)), depth=1)
 
     def clone_snapshot(self, snapshot_id: SnapshotId, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.clone_snapshot``."""
@@ -174,7 +186,7 @@ class SimDisks:
                 return
             frozen = self._frozen(snapshot_id)
             self._want_free(0)
-            self._disks[disk_id] = frozen.copy(size_bytes)
+            self._disks[disk_id] = self._deeper(frozen, size_bytes)
 
     def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.make_blank``."""
@@ -190,12 +202,18 @@ class SimDisks:
                 disk = self._known(disk_id)
                 self._want_free(0)
                 self._snapshots[snapshot_id] = disk.copy()
+                self._snapshots_of.setdefault(disk_id, set()).add(snapshot_id)
 
     def roll_back(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
         """Do as ``Disks.roll_back``."""
         with self._call("roll_back", disk_id):
             self._known(disk_id)
-            self._disks[disk_id] = self._frozen(snapshot_id).copy()
+            self._disks[disk_id] = self._deeper(self._frozen(snapshot_id))
+
+    def _deeper(self, frozen: _Clone, size_bytes: int = 0) -> _Clone:
+        if frozen.depth >= self.max_chain:
+            raise Refused("The chain of clones is too deep.", code="chain-too-deep", fix="Flatten the disk.")
+        return frozen.copy(size_bytes, deeper=1)
 
     def grow(self, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.grow``."""
@@ -206,6 +224,22 @@ class SimDisks:
                     f"Disk {disk_id} has {disk.size_bytes} bytes already.", code="disk-shrinks", fix="Disks only grow."
                 )
             disk.size_bytes = size_bytes
+
+    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:  # noqa: ARG002  it copies by blocks
+        """Do as ``Disks.flatten``, ``flatten_blocks`` at a time; snapshots follow with the disk's last block."""
+        with self._call("flatten", disk_id):
+            disk = self._known(disk_id)
+            missing = disk.foreign()
+            self._want_free(BLOCK_BYTES * len(missing))
+            copied = missing[: self.flatten_blocks]
+            disk.written |= {number: disk.block(number) for number in copied}
+            left = len(missing) - len(copied)
+            if not left:
+                disk.image, disk.depth = b"", 0
+                for snapshot in self._snapshots_of.get(disk_id, ()):
+                    if snapshot in self._snapshots:
+                        self._snapshots[snapshot].depth = 0
+            return Flattening(copied_bytes=BLOCK_BYTES * len(copied), left_bytes=BLOCK_BYTES * left, is_done=not left)
 
     def _known(self, disk_id: DiskId) -> _Clone:
         if disk_id not in self._disks:

@@ -27,7 +27,16 @@ from malleable.domain.store import PAGE_MAX, Page, Rows, Store, Transaction
 #: Younger orphans are left alone: nothing should need this, and it costs nothing.
 GRACE_S = 3600.0
 #: In these states the pool must have what the row stands for.
-_WHOLE = frozenset({ImageState.SEALED, DiskState.READY, DiskState.ROLLING_BACK, DiskState.GROWING, SnapshotState.READY})
+_WHOLE = frozenset(
+    {
+        ImageState.SEALED,
+        DiskState.READY,
+        DiskState.ROLLING_BACK,
+        DiskState.GROWING,
+        DiskState.FLATTENING,
+        SnapshotState.READY,
+    }
+)
 _Found: TypeAlias = Mapping[tuple[DifferenceKind, Noun, object], Difference]
 
 

@@ -368,6 +368,7 @@ TABLE = (
         body={"snapshot": "no-such"},
         note="no such snapshot",
     ),
+    Row("POST /v1/disks/{disk}/flatten", "/v1/disks/{spare:alpha}/flatten", members(202)),
     Row("POST /v1/disks/{disk}/grow", "/v1/disks/{spare:alpha}/grow", members(202), body={"size_bytes": 1 << 40}),
     Row("GET /v1/targets", "/v1/targets", EVERY_PERSON),
     # snapshots

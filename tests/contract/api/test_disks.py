@@ -1,6 +1,7 @@
 """Disks through the API: blank ones, and what is refused."""
 
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -99,3 +100,56 @@ def test_a_disk_is_ready_with_the_answer_where_a_worker_is_at_hand(small_site: S
         assert site.get("member", f"/v1/disks/{begun.json()['result']['disk_id']}").json()["state"] == "ready"
     finally:
         worker.stop()
+
+
+def test_a_disk_is_flattened_step_by_step_and_left_alone_meanwhile(small_site: Site) -> None:
+    site = small_site
+    site.post("member", "/v1/disks", {"name": "web", "project": "alpha", "image": "tiny"})
+    list(Room(site).work())
+    site.disks.flatten_blocks = 1
+    begun = site.post("member", "/v1/disks/web/flatten")
+    assert begun.status_code == 202, begun.text
+    operation = f"/v1/operations/{begun.json()['id']}"
+    next(Room(site).work())
+    waiting = site.get("member", operation).json()
+    assert (waiting["state"], waiting["reason"]) == ("waiting", "0.0 of 0.0 GiB are copied.")
+    assert site.get("member", "/v1/disks/web").json()["state"] == "flattening"
+    for method, path, body in (
+        ("POST", "/v1/disks/web/flatten", None),
+        ("POST", "/v1/snapshots", {"name": "now", "disk": "web"}),
+        ("POST", "/v1/disks/web/grow", {"size_bytes": 1 << 20}),
+        ("DELETE", "/v1/disks/web", None),
+    ):
+        refused = site.call("member", method, path, body)
+        assert (refused.status_code, refused.json()["code"]) == (409, "disk-state"), path
+    list(Room(site).work())
+    ended = site.get("member", operation).json()
+    assert (ended["state"], ended["result"]["copied_bytes"]) == ("succeeded", 2 * 4096)
+    assert site.get("member", "/v1/disks/web").json()["state"] == "ready"
+
+
+def test_a_disk_that_a_node_has_is_not_flattened(small_site: Site) -> None:
+    refused = small_site.post("member", f"/v1/disks/{small_site.ids['disk:alpha']}/flatten")
+    assert (refused.status_code, refused.json()["code"]) == (409, "disk-in-use")
+
+
+def test_a_chain_of_clones_ends_and_says_how_it_goes_on(small_site: Site) -> None:
+    site = small_site
+    site.disks.max_chain = 1
+    site.post("member", "/v1/disks", {"name": "web", "project": "alpha", "image": "tiny"})
+    list(Room(site).work())
+    site.post("member", "/v1/snapshots", {"name": "mine", "disk": "web"})
+    list(Room(site).work())
+
+    def clone(name: str) -> dict[str, Any]:
+        begun = site.post("member", "/v1/disks", {"name": name, "project": "alpha", "snapshot": "mine"})
+        list(Room(site).work())
+        ended: dict[str, Any] = site.get("member", f"/v1/operations/{begun.json()['id']}").json()
+        return ended
+
+    refused = clone("one")
+    assert (refused["state"], refused["error"]["code"]) == ("failed", "chain-too-deep")
+    assert "m2 disk flatten" in refused["error"]["fix"]
+    site.post("member", "/v1/disks/web/flatten")
+    list(Room(site).work())
+    assert clone("two")["state"] == "succeeded"

@@ -19,6 +19,7 @@ from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.sim.disks import SimDisks
 
 MIB = 1 << 20
+MAX_CHAIN = 3  #: of pools that read clones through chains
 CONTENT = bytes(range(256)) * 4096 * 3 + b"end of the image" * 32  #: 3 MiB and a bit, whole sectors
 
 
@@ -66,12 +67,21 @@ class Bench:
         self.disks.clone_snapshot(snapshot_id, disk_id, size_bytes=size_bytes)
         return disk_id
 
+    def flatten(self, disk_id: DiskId) -> None:
+        """Flatten a disk, whatever number of calls it takes."""
+        for _ in range(1000):
+            if self.disks.flatten(disk_id, seconds=1.0).is_done:
+                return
+        raise AssertionError("it is never done")
+
     def content(self, disk_id: DiskId) -> bytes:
         """Read a whole disk."""
         return self.read(disk_id, 0, self.size_bytes(disk_id))
 
 
 def sim_bench(disks: SimDisks, folder: Path) -> Bench:
+    disks.max_chain = MAX_CHAIN
+
     def fill() -> Disks:
         disks.reserve_bytes = 2 * disks.total_bytes
         return disks

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.ceph import Ceph
-from tests.contract.disks.conftest import MIB, Bench
+from tests.contract.disks.conftest import MAX_CHAIN, MIB, Bench
 from tests.contract.targets import conftest as targets
 from tests.contract.targets.room import TgtRoom
 
@@ -25,7 +25,13 @@ def settings_of(cluster: Ceph, cache_dir: Path) -> RbdSettings:
     """Use the cluster's pool as the user of least rights."""
     layout = cluster.layout
     return RbdSettings(
-        conf=layout.conf, user=layout.USER, pool=layout.spec.pool, reserve_bytes=0, cache_dir=cache_dir, timeout_s=60
+        conf=layout.conf,
+        user=layout.USER,
+        pool=layout.spec.pool,
+        reserve_bytes=0,
+        max_chain=MAX_CHAIN,
+        cache_dir=cache_dir,
+        timeout_s=60,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.contract.disks.conftest import CONTENT, MIB, Bench
+from tests.contract.disks.conftest import CONTENT, MAX_CHAIN, MIB, Bench
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
@@ -287,6 +287,46 @@ def disks_grow_and_never_shrink(bench: Bench) -> None:
     assert bench.size_bytes(disk_id) == 8 * MIB
 
 
+def a_flattened_disk_stands_alone(bench: Bench) -> None:
+    image_id = bench.image()
+    first = bench.clone(image_id)
+    bench.write(first, 4096, b"first" * 512)
+    kept, snapshot_id = bench.content(first), bench.snapshot(first)
+    bench.write(first, 0, b"later" * 512)
+    later = bench.content(first)
+    second = bench.clone_snapshot(snapshot_id)
+    for disk_id in (second, first):
+        bench.flatten(disk_id)
+        assert bench.disks.flatten(disk_id, seconds=1.0).copied_bytes == 0
+    assert (bench.content(first), bench.content(second)) == (later, kept)
+    bench.disks.delete_image(image_id)
+    bench.disks.delete_disk(first)
+    assert bench.content(bench.clone_snapshot(snapshot_id)) == kept
+    bench.disks.delete_snapshot(snapshot_id)
+    assert bench.content(second) == kept
+    bench.write(second, 0, b"again" * 512)
+    assert bench.content(second) == b"again" * 512 + kept[2560:]
+
+
+def a_chain_that_is_too_deep_is_cut_by_flattening(bench: Bench) -> None:
+    disk_id = bench.clone(bench.image())
+    content = CONTENT
+    for generation in range(MAX_CHAIN + 2):
+        piece = bytes([generation]) * 512
+        bench.write(disk_id, 512 * generation, piece)
+        content = content[: 512 * generation] + piece + content[512 * (generation + 1) :]
+        snapshot_id = bench.snapshot(disk_id)
+        before = disk_id
+        try:
+            disk_id = bench.clone_snapshot(snapshot_id)
+        except Refused:
+            with refused("chain-too-deep"):
+                bench.disks.roll_back(disk_id, snapshot_id)
+            bench.flatten(disk_id)
+            disk_id = bench.clone_snapshot(snapshot_id)
+        assert bench.content(disk_id) == bench.content(before) == content
+
+
 def usage_counts_what_was_written(bench: Bench) -> None:
     image_id = bench.image()
     disk_id = bench.clone(image_id)
@@ -308,6 +348,8 @@ def what_is_missing_is_refused(bench: Bench) -> None:
         bench.disks.snapshot(nothing, no_snapshot)
     with refused("no-such-disk"):
         bench.disks.grow(nothing, size_bytes=MIB)
+    with refused("no-such-disk"):
+        bench.disks.flatten(nothing, seconds=1.0)
     with refused("no-such-snapshot"):
         bench.disks.clone_snapshot(no_snapshot, nothing, size_bytes=0)
     with refused("no-such-snapshot"):
@@ -364,6 +406,8 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     a_promoted_snapshot_is_an_image,
     a_blank_disk_is_zeros,
     disks_grow_and_never_shrink,
+    a_flattened_disk_stands_alone,
+    a_chain_that_is_too_deep_is_cut_by_flattening,
     usage_counts_what_was_written,
     what_is_missing_is_refused,
     many_threads_make_the_same_disk_once,

@@ -10,7 +10,7 @@ from tests.contract.disks.conftest import Bench, sim_bench
 
 from malleable.domain.errors import Busy, DriverError, Malformed, Refused, Unreachable
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
-from malleable.domain.ports import Sealed
+from malleable.domain.ports import Flattening, Sealed
 from malleable.sim.disks import SimDisks
 from malleable.sim.faults import FaultKind
 
@@ -102,6 +102,25 @@ class Dragging(SimDisks):
         self._snapshots.clear()
 
 
+class Severing(SimDisks):
+    """Cuts a disk off without a copy."""
+
+    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:
+        self._known(disk_id).image = b""
+        return super().flatten(disk_id, seconds=seconds, goes_on=goes_on)
+
+
+class Uncut(SimDisks):
+    """Copies, but goes on to read through the chain."""
+
+    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:
+        depth = self._known(disk_id).depth
+        found = super().flatten(disk_id, seconds=seconds, goes_on=goes_on)
+        for clone in (*self._disks.values(), *self._snapshots.values()):
+            clone.depth = max(clone.depth, depth)
+        return found
+
+
 @pytest.mark.parametrize(
     ("wrong", "rule"),
     [
@@ -115,6 +134,8 @@ class Dragging(SimDisks):
         (Retaking, suite.a_snapshot_taken_again_is_the_first),
         (Stretching, suite.a_rolled_back_disk_is_its_snapshot),
         (Dragging, suite.all_outlive_what_they_came_from),
+        (Severing, suite.a_flattened_disk_stands_alone),
+        (Uncut, suite.a_chain_that_is_too_deep_is_cut_by_flattening),
     ],
 )
 def test_wrong_pool_breaks_the_rule(wrong: type[SimDisks], rule: Rule, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from malleable.domain.errors import Busy, Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id, parse_id
-from malleable.domain.ports import Capacity, DiskHandle, Sealed, StoredThings, Usage
-from malleable.drivers.storage import rbd_index, rbd_rubbish, rbd_sealing, rbd_usage, refusals
+from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
+from malleable.drivers.storage import rbd_chains, rbd_index, rbd_rubbish, rbd_sealing, rbd_usage, refusals
 from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_index import DISK, IMAGE, SNAPSHOT, Entry, key
 from malleable.drivers.storage.rbd_library import rbd
@@ -146,6 +146,7 @@ class RbdDisks:
             if snapshot not in known:
                 raise refusals.no_snapshot(snapshot_id)
             self._cluster.want_free(0)
+            rbd_chains.want_shallow(pool, known[snapshot].rbd, self._settings.max_chain)
             _make_disk(pool, disk_id, known[snapshot], size_bytes)
 
     def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
@@ -185,6 +186,7 @@ class RbdDisks:
                 raise refusals.no_disk(disk_id)
             if snapshot not in known:
                 raise refusals.no_snapshot(snapshot_id)
+            rbd_chains.want_shallow(pool, known[snapshot].rbd, self._settings.max_chain)
             name = rbd_rubbish.new_name(DISK, disk_id)
             _clone(pool, known[snapshot].rbd, known[snapshot].snapshot, name)
             if not rbd_index.replace(pool.ioctx, disk, known[disk], Entry(rbd=name)):
@@ -202,6 +204,24 @@ class RbdDisks:
                     raise refusals.shrinks(disk_id, now_bytes)
                 if size_bytes > now_bytes:
                     image.resize(size_bytes)
+
+    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:
+        """Do as ``Disks.flatten``: what a disk was before it was rolled back is cut from its parents too.
+
+        First it is looked which objects there are, some thousand in a second, unless it only ``goes_on``.
+        """
+        with self._cluster.opened("flatten the disk") as pool:
+            entry = _found(pool, key(DISK, disk_id), refusals.no_disk(disk_id))
+            names = rbd_chains.images_of(pool, disk_id, entry)
+            rbd_chains.want_true_maps(pool, names, goes_on=goes_on)
+            wanted_bytes = rbd_chains.foreign_bytes(pool, names)
+            self._cluster.want_free(wanted_bytes)
+            if rbd_chains.cut(pool, names, seconds):
+                # What only this disk still needed waits in the trash.
+                rbd_rubbish.sweep(pool, self._settings.leftover_age_s)
+                return Flattening(copied_bytes=wanted_bytes, left_bytes=0, is_done=True)
+            left_bytes = rbd_chains.foreign_bytes(pool, names)
+            return Flattening(copied_bytes=wanted_bytes - left_bytes, left_bytes=left_bytes, is_done=False)
 
     def delete_disk(self, disk_id: DiskId) -> None:
         """Do as ``Disks.delete_disk``: gone at once; its bytes stay while snapshots or clones need them."""

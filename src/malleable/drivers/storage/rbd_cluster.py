@@ -29,6 +29,7 @@ class RbdSettings:
     pool: str
     namespace: str = ""  #: tgtd cannot present disks of one
     reserve_bytes: int = GIB  #: no clone or image once less is free: clones in use must be able to grow
+    max_chain: int = 8  #: through so many others a disk is read at most; Linux' own client stops at 16
     cache_dir: Path  #: local copies of the files beside images
     timeout_s: int = 30  #: for one answer of Ceph, which takes whole seconds only
     leftover_age_s: float = (

@@ -41,13 +41,15 @@ def discard(pool: RbdPool, name: str) -> None:
     except (library.ImageHasSnapshots, library.ImageBusy):
         with suppress(library.ImageNotFound, library.ImageBusy):
             with pool.image(name) as image:
-                is_kept = any(_kept_snapshots(image))
+                is_kept = any(kept_snapshots(image))
             if not is_kept:
                 library.RBD().trash_move(pool.ioctx, name, 0)
 
 
-def shut_out(pool: RbdPool, name: str) -> None:
+def shut_out(pool: RbdPool, name: str) -> bool:
     """Take an RBD image from whoever else has it open to write: Ceph takes nothing from those clients any more.
+
+    Say whether there was anybody.
 
     A daemon that was killed has its images open for 30 s more as far as Ceph knows, and whatever is done to one
     meanwhile waits for its answer. Errors: rbd.ImageNotFound.
@@ -63,9 +65,10 @@ def shut_out(pool: RbdPool, name: str) -> None:
             pool.client.wait_for_latest_osdmap()
         for client, cookie, _ in locks:
             image.break_lock(client, cookie)
+        return bool(others or locks)
 
 
-def _kept_snapshots(image: Any) -> list[str]:
+def kept_snapshots(image: Any) -> list[str]:
     """Name the snapshots of an RBD image, without those that are kept for clones only."""
     user = rbd().RBD_SNAP_NAMESPACE_TYPE_USER
     return [snapshot["name"] for snapshot in image.list_snaps() if snapshot["namespace"] == user]
@@ -99,7 +102,7 @@ def _empty_trash(pool: RbdPool) -> None:
         if _OURS.fullmatch(item["name"]) and item["deferment_end_time"] <= now:
             with suppress(library.ImageNotFound, library.ImageHasSnapshots, library.ImageBusy, library.PermissionError):
                 with library.Image(pool.ioctx, image_id=item["id"]) as image:
-                    for snapshot in _kept_snapshots(image):
+                    for snapshot in kept_snapshots(image):
                         image.remove_snap(snapshot)
                 library.RBD().trash_remove(pool.ioctx, item["id"])
 

@@ -57,6 +57,15 @@ def shrinks(disk_id: DiskId, now_bytes: int) -> Refused:
     )
 
 
+def too_deep(depth: int, max_chain: int) -> Refused:
+    """Say that a clone would be read through more others than it may be."""
+    return Refused(
+        f"It would be read through {depth} others, one after the other; {max_chain} are allowed.",
+        code="chain-too-deep",
+        fix="Run `m2 disk flatten` for the disk that the snapshot is of; if that is gone, promote the snapshot.",
+    )
+
+
 def full(free_bytes: int, reserve_bytes: int) -> Refused:
     """Say that the pool is past its watermark."""
     return Refused(

@@ -1,0 +1,124 @@
+"""Chains of RBD images: a clone reads what it did not write through its parent, that through its own, and so on."""
+
+import errno
+import time
+from collections.abc import Collection
+from typing import Any
+
+from malleable.domain.ids import DiskId
+from malleable.drivers.storage import rbd_index, refusals
+from malleable.drivers.storage.rbd_cluster import RbdPool
+from malleable.drivers.storage.rbd_index import Entry
+from malleable.drivers.storage.rbd_library import rbd
+from malleable.drivers.storage.rbd_rubbish import kept_snapshots, shut_out
+
+
+def want_shallow(pool: RbdPool, parent: str, max_chain: int) -> None:
+    """Be sure that a clone of an RBD image may be made. Errors: Refused with code "chain-too-deep"."""
+    depth = 1 + depth_of(pool, parent)
+    if depth > max_chain:
+        raise refusals.too_deep(depth, max_chain)
+
+
+def depth_of(pool: RbdPool, name: str) -> int:
+    """Count the RBD images that one is read through, those in the trash too; 6 to 17 ms for each."""
+    depth = 0
+    with pool.image(name) as image:
+        parent = _parent_of(image)
+    while parent is not None:
+        depth += 1
+        with rbd().Image(pool.ioctx, image_id=parent, read_only=True) as image:
+            parent = _parent_of(image)
+    return depth
+
+
+def _parent_of(image: Any) -> str | None:
+    """Read Ceph's id of the parent, which has it also in the trash."""
+    try:
+        return str(image.parent_id())
+    except rbd().ImageNotFound:
+        return None
+
+
+def images_of(pool: RbdPool, disk_id: DiskId, disk: Entry) -> Collection[str]:
+    """Name the RBD images that have a parent and hold a disk or snapshots of it."""
+    entries = [entry for entry in rbd_index.read_all(pool.ioctx).values() if entry.disk == str(disk_id)]
+    return [name for name in sorted({disk.rbd, *(entry.rbd for entry in entries)}) if _has_parent(pool, name)]
+
+
+def _has_parent(pool: RbdPool, name: str) -> bool:
+    with pool.image(name) as image:
+        return _parent_of(image) is not None
+
+
+def want_true_maps(pool: RbdPool, names: Collection[str], *, goes_on: bool) -> None:
+    """Let RBD images' object maps tell no more objects than there are, and nobody else have the images open.
+
+    librbd notes an object in the map, then writes it; flattening skips what is noted. So what dies in between, be it a
+    target daemon long ago, would have the next flatten lose what the parent holds there (seen, version 16.2.15).
+    ``goes_on``: it was so, and whoever has died since has left its lock.
+    """
+    for name in names:
+        # Nobody uses the disk: who has it open died with it in hand.
+        had_others = shut_out(pool, name)
+        if had_others or not goes_on:
+            _remake_maps(pool, name)
+
+
+def _remake_maps(pool: RbdPool, name: str) -> None:
+    """Make the maps anew of what is there: rebuilding alone takes nothing out of the disk's own (librbd 16.2.15)."""
+    maps = rbd().RBD_FEATURE_OBJECT_MAP | rbd().RBD_FEATURE_FAST_DIFF
+    with pool.image(name, is_read_only=False) as image:
+        if image.features() & maps:
+            image.update_features(maps, False)
+        image.update_features(maps, True)
+        image.rebuild_object_map()
+        snapshots = kept_snapshots(image)
+    for snapshot in snapshots:
+        with pool.image(name, snapshot, is_read_only=False) as image:
+            image.rebuild_object_map()
+
+
+def foreign_bytes(pool: RbdPool, names: Collection[str]) -> int:
+    """Count what RBD images read from their parents, in whole objects."""
+    return sum(_foreign_bytes(pool, name) for name in names)
+
+
+def _foreign_bytes(pool: RbdPool, name: str) -> int:
+    with pool.image(name) as image:
+        own = _objects(image, include_parent=False)
+        return sum(length for offset, length in _objects(image, include_parent=True).items() if offset not in own)
+
+
+def _objects(image: Any, *, include_parent: bool) -> dict[int, int]:
+    found: dict[int, int] = {}
+
+    def note(offset: int, length: int, exists: bool) -> None:
+        if exists:
+            found[offset] = length
+
+    image.diff_iterate(0, image.size(), None, note, include_parent=include_parent, whole_object=True)
+    return found
+
+
+def cut(pool: RbdPool, names: Collection[str], seconds: float) -> bool:
+    """Copy into RBD images what they and their snapshots read from parents; False when the time was too short.
+
+    Objects that were copied are not copied again by the next call.
+    """
+    until_s = time.monotonic() + seconds
+
+    def go_on(_done: int, _all: int) -> int:
+        return 0 if time.monotonic() < until_s else -errno.ECANCELED
+
+    for name in names:
+        with pool.image(name, is_read_only=False) as image:
+            try:
+                image.flatten(on_progress=go_on)
+            except rbd().OperationCanceled:
+                return False
+            except rbd().InvalidArgument:
+                if _parent_of(image) is not None:
+                    raise
+                # Another call was faster.
+    return True

@@ -1,0 +1,77 @@
+"""What flattening must do in a real Ceph."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tests.contract.disks.conftest import CONTENT, MIB, Bench
+from tests.contract.disks.rbd_bench import rbd_names
+from tests.contract.disks.suite import refused
+from tests.contract.targets.room import wait_until
+
+from malleable.domain.ids import DiskId
+from malleable.drivers.storage import rbd_chains
+from malleable.drivers.storage.rbd_cluster import RbdPool, RbdSettings
+from malleable.drivers.storage.rbd_process import DisksApart, RbdProcess
+
+Rule: TypeAlias = Callable[[RbdPool, DisksApart, Bench, RbdSettings], None]
+
+
+def it_stops_in_time_goes_on_and_frees_what_nobody_else_needs(
+    pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings
+) -> None:
+    image_id = bench.image(os.urandom(24 * MIB))
+    disk_id = bench.clone(image_id)
+    snapshot_id = bench.snapshot(disk_id)
+    disks.roll_back(disk_id, snapshot_id)
+    kept = bench.content(disk_id)
+    assert chain_of(pool, disks, disk_id) == 2
+    disks.delete_image(image_id)
+    begun = disks.flatten(disk_id, seconds=0.0)
+    assert (begun.is_done, begun.left_bytes > 0) == (False, True)
+    assert bench.content(disk_id) == kept
+    ended = disks.flatten(disk_id, seconds=60.0, goes_on=True)
+    # The disk, and what it was before: both hold their own now.
+    assert (ended.is_done, begun.copied_bytes + ended.copied_bytes) == (True, 48 * MIB)
+    assert chain_of(pool, disks, disk_id) == 0
+    assert rbd_names(settings)[1] == set()
+    disks.delete_snapshot(snapshot_id)
+    assert bench.content(disk_id) == kept
+    assert disks.usage(disk_id).own_bytes == 24 * MIB
+
+
+def chain_of(pool: RbdPool, disks: DisksApart, disk_id: DiskId) -> int:
+    return rbd_chains.depth_of(pool, disks.handle(disk_id).path.rpartition("/")[2])
+
+
+def it_dies_and_goes_on(_: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings) -> None:
+    """A kill amid it loses nothing and leaves nothing to be done by hand."""
+    disk_id = bench.clone(bench.image(os.urandom(64 * MIB)))
+    kept = bench.content(disk_id)
+    doomed = RbdProcess(settings)
+    pid = doomed._started()._running.pid
+    copying = threading.Thread(target=doomed.flatten, args=(disk_id,), kwargs={"seconds": 60.0, "goes_on": True})
+    copying.start()
+    wait_until(lambda: disks.usage(disk_id).own_bytes > 0, "something is copied")
+    os.kill(pid, signal.SIGKILL)
+    assert bench.content(disk_id) == kept
+    copying.join()  # it called once more, in another process
+    doomed.close()
+    assert disks.flatten(disk_id, seconds=1.0).is_done
+    assert bench.content(disk_id) == kept
+
+
+def nothing_is_copied_that_would_not_fit(_: RbdPool, disks: DisksApart, bench: Bench, _settings: RbdSettings) -> None:
+    disk_id = bench.clone(bench.image())
+    with refused("pool-full"):
+        bench.fill().flatten(disk_id, seconds=1.0)
+    assert bench.content(disk_id) == CONTENT
+
+
+RULES: tuple[Rule, ...] = (
+    it_stops_in_time_goes_on_and_frees_what_nobody_else_needs,
+    it_dies_and_goes_on,
+    nothing_is_copied_that_would_not_fit,
+)
