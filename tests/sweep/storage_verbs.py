@@ -321,6 +321,7 @@ def not_imported(world: World, _: NodeId) -> None:
     assert image is not None
     assert image.state is ImageState.FAILED
     assert world.disks.list().images == {world.image_id}
+    assert not (world.spool / str(image.id)).exists()
 
 
 def _delete_image(world: World) -> tuple[NodeId, OperationId]:
@@ -340,7 +341,6 @@ def old_id(world: World) -> UUID:
     return UUID(int=int((world.clock.now().timestamp() - 7200) * 1000) << 80 | new_id().int & (1 << 80) - 1)
 
 
-    assert not (world.spool / str(image.id)).exists()
 def stranger(world: World) -> Export:
     """Make the export of a disk that only the pool and a daemon know."""
     disk_id = DiskId(old_id(world))
@@ -439,7 +439,6 @@ STORAGE_VERBS = (
     _verb("delete-snapshot", _delete_snapshot, _no_snapshot, None, ""),
     _verb("roll-back-disk", _roll_back, _rolled_back, _whole, "roll-back-disk"),
     _verb("grow-disk", _grow, _grown, _not_grown, "grow-disk"),
-    _verb("flatten-disk", _flatten, _flattened, _as_it_was, "flatten-disk"),
     _verb("flatten-disk", _flatten, _flattened, _as_it_was, "flatten-disk"),
     _import_verb(ImageFormat.RAW, 3),
     _import_verb(ImageFormat.QCOW2, 4),
