@@ -1,6 +1,7 @@
 """The workflows that are swept, each with its beginning and what must hold at its end."""
 
 from tests.sweep.network_verbs import NETWORK_VERBS
+from tests.sweep.scrub_verbs import SCRUB_VERBS
 from tests.sweep.verb import Verb
 from tests.sweep.world import SWITCH, World
 
@@ -325,6 +326,7 @@ VERBS = (
     Verb(name="retire", begin=_retire, check=_retired, steps=3),
     Verb(name="remove-network", begin=_remove_network, check=_network_removed, steps=1, has_devices=False),
     *NETWORK_VERBS,
+    *SCRUB_VERBS,
     Verb(name="repair-ports", begin=_repair, check=lambda world, _: _carries(world, set()), steps=1),
     Verb(name="release", begin=_release, check=_released, steps=5),
     Verb(name="stop", begin=_stop, check=_stopped, steps=3),

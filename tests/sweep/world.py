@@ -25,6 +25,7 @@ from malleable.domain.nodes import Firmware, Nic, Node, NodeState, PowerState
 from malleable.domain.operations import Operation
 from malleable.domain.ports import Drivers
 from malleable.domain.projects import Project
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Store, Transaction
 from malleable.domain.switches import Switch, SwitchPort
@@ -106,6 +107,7 @@ class World:
             converter=SimConverter(self.faults),
             fetcher=self.fetcher,
         )
+        self.can_scrub: tuple[Scrub, ...] = ()  #: what the BMCs of machines that are racked from now on know how to do
         self.is_gateway_up = True
         self.workflows = dict(WORKFLOWS)
         self.deaf: set[str] = set()  #: machines that get no answer from the gateway the first time they ask
@@ -183,6 +185,8 @@ class World:
             port=port,
             firmware=Firmware.UEFI,
             more_macs=tuple(macs[1:]),
+            can_scrub=self.can_scrub,
+            drives=("disk0", "disk1") if self.can_scrub else (),
         )
         now, node_id = self.clock.now(), NodeId(new_id())
         node = Node(

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from malleable.domain.errors import Invalid
 from malleable.domain.ids import NicId, NodeId, ProjectId, SwitchPortId
+from malleable.domain.scrubs import AS_THE_SITE, Scrub, ScrubPolicy
 from malleable.domain.secrets import Secret
 
 
@@ -63,6 +64,8 @@ class Node:
     bmc_address: str  #: URL of the BMC
     bmc_username: str
     bmc_password: Secret
+    #: What is being made the BMC's password, kept before the BMC is asked: until that is settled either may be the one.
+    bmc_password_next: Secret | None = None
     bmc_system: (
         str  #: the driver's handle of this machine inside its BMC (Redfish: the system's path); "" until inspected
     )
@@ -73,6 +76,9 @@ class Node:
     serial: str = ""
     cpu_count: int | None = None
     memory_mib: int | None = None
+    scrub_policy: ScrubPolicy = AS_THE_SITE
+    can_scrub: tuple[Scrub, ...] = ()  #: what its BMC could do when it was inspected last
+    is_unscrubbed: bool = False  #: taken from its holder without a release: it is scrubbed before it is free again
     created_at: datetime
 
 

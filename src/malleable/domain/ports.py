@@ -13,6 +13,7 @@ from typing import BinaryIO, Literal, Protocol
 from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, SnapshotId
 from malleable.domain.images import ImageFormat
 from malleable.domain.nodes import Firmware, PowerState
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import PortConfig, Switch
 
@@ -35,6 +36,8 @@ class Bmc:
     username: str
     password: Secret
     system: str = ""  #: the driver's handle of the machine; "" = the only one the BMC has
+    #: A password that may be the one by now: every call is made with whichever of the two the BMC takes.
+    next_password: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,26 @@ class Inspection:
     cpu_count: int | None = None
     memory_mib: int | None = None
     nics: tuple[InspectedNic, ...] = ()
+    can_scrub: tuple[Scrub, ...] = ()  #: what the BMC says it can do, in the order of Scrub
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BmcAccount:
+    """Somebody who can log in to a BMC."""
+
+    username: str
+    is_enabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalDrive:
+    """A disk inside a machine, as its BMC tells it."""
+
+    id: str  #: the driver's handle of it
+    name: str
+    size_bytes: int | None = None
+    can_erase: bool  #: by itself, at the BMC's word
+    is_busy: bool = False  #: it is being erased, or works on something else that takes long
 
 
 class Power(Protocol):
@@ -87,6 +110,41 @@ class Power(Protocol):
 
     def console_tail(self, bmc: Bmc, lines: int) -> str:
         """Return the serial console's last lines since power-on; "" when the BMC does not keep them."""
+
+    # Scrubs, of a machine that is off. Errors of all: Refused with code "cannot-scrub" when the BMC has no such thing.
+
+    def accounts(self, bmc: Bmc) -> Sequence[BmcAccount]:
+        """Name everybody who has an account on the BMC, sorted."""
+
+    def set_password(self, bmc: Bmc, password: Secret) -> None:
+        """Give the account of ``bmc`` a new password; the next call logs in anew, with what it is given.
+
+        After Unreachable either password may be the one. Errors: Refused when the BMC does not take the new one.
+        """
+
+    def reset_bios(self, bmc: Bmc) -> str:
+        """Ask once for the maker's firmware settings; say when they are in force."""
+
+    def clear_tpm(self, bmc: Bmc) -> str:
+        """Make the firmware clear the TPM before it boots anything, and read that back; say how it was asked.
+
+        Errors: Refused with code "tpm-not-kept" if the BMC kept something else.
+        """
+
+    def drives(self, bmc: Bmc) -> Sequence[LocalDrive]:
+        """List the machine's own disks, sorted by id."""
+
+    def erase_drive(self, bmc: Bmc, drive: str) -> str:
+        """Ask once that a disk erases itself; return the handle of that work, "" when it is done.
+
+        Errors: Refused with code "no-such-drive".
+        """
+
+    def is_erased(self, bmc: Bmc, work: str) -> bool:
+        """Say whether what ``erase_drive`` began has ended well.
+
+        Errors: Refused with code "erase-failed"; with code "no-such-work" when the BMC has forgotten it.
+        """
 
 
 class Switches(Protocol):

@@ -2,6 +2,7 @@
 
 import re
 import secrets as _random
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -38,6 +39,18 @@ def random_secret(bytes_of_entropy: int = 16) -> Secret:
 def chap_secret() -> Secret:
     """Make a CHAP secret of 16 characters: RFC 3720 asks for at least 12 octets, some initiators take at most 16."""
     return Secret(_random.token_hex(8))
+
+
+def bmc_password() -> Secret:
+    """Make a BMC's password of 16 characters, 95 bits: IPMI 2.0 takes at most 20 octets, some BMCs cut at 16.
+
+    Letters of both cases and digits, each at least once, as most BMCs ask for.
+    """
+    kinds = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
+    while True:
+        made = "".join(_random.choice("".join(kinds)) for _ in range(16))
+        if all(set(made) & set(kind) for kind in kinds):
+            return Secret(made)
 
 
 def without_secrets(text: str, known: Iterable[Secret]) -> str:

@@ -8,10 +8,12 @@ from enum import StrEnum
 
 from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.nodes import Firmware, PowerState
-from malleable.domain.ports import Bmc, InspectedNic
+from malleable.domain.ports import Bmc, BmcAccount, InspectedNic, LocalDrive
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 
 CONSOLE_LINES_KEPT = 2_000
+PASSWORD_MIN_CHARS = 8
 
 #: runs a call after so many seconds of the room's time
 Later = Callable[[float, Callable[[], None]], object]
@@ -35,6 +37,9 @@ class Lie(StrEnum):
     HIDES_POWER = "hides-power"  #: reports a power that is neither on nor off
     FORGETS_BOOT = "forgets-boot"  #: accepts a change of the boot override and keeps the old one
     KEEPS_MEDIA = "keeps-media"  #: accepts to eject virtual media and keeps them
+    KEEPS_PASSWORD = "keeps-password"  #: accepts a new password and keeps the old one
+    FORGETS_TPM = "forgets-tpm"  #: accepts to clear the TPM and does not note it
+    FAILS_TO_ERASE = "fails-to-erase"  #: begins to erase a disk, and fails at it
 
 
 class Override(StrEnum):
@@ -58,6 +63,8 @@ class SimMachine:
     cpu_count: int = 1
     memory_mib: int = 1024
     nics: tuple[InspectedNic, ...] = ()
+    can_scrub: tuple[Scrub, ...] = ()  #: what its BMC knows how to do
+    drives: tuple[str, ...] = ()  #: names of its local disks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,7 @@ class MachineView:
     booted: Override  #: what the override was at the latest power-on
     media: str  #: URL of the virtual medium inserted; "" for none
     power_ons: int
+    soiled: frozenset[str]  #: "tpm", "bios" and the names of drives that hold what somebody left there
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +94,9 @@ class _State:
     power_ons: int = 0
     lies: set[Lie] = field(default_factory=set)
     console: deque[str] = field(default_factory=lambda: deque(maxlen=CONSOLE_LINES_KEPT))
+    soiled: set[str] = field(default_factory=set)
+    pending: set[str] = field(default_factory=set)  #: what the firmware cleans at the next power-on
+    erasing: dict[str, str] = field(default_factory=dict)  #: drive -> "running", "done" or "failed"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,6 +105,7 @@ class _Bmc:
     password: Secret
     machines: tuple[SimMachine, ...]
     is_silent: bool = False
+    others: dict[str, bool] = field(default_factory=dict)  #: further accounts, and whether they are enabled
 
 
 class SimBmcs:
@@ -135,6 +147,24 @@ class SimBmcs:
         """Give a BMC a new password."""
         self._bmcs[address].password = password
 
+    def add_account(self, address: str, username: str, *, is_enabled: bool = True) -> None:
+        """Give somebody else an account on a BMC."""
+        self._bmcs[address].others[username] = is_enabled
+
+    def remove_account(self, address: str, username: str) -> None:
+        """Take an account away."""
+        del self._bmcs[address].others[username]
+
+    def accepts(self, address: str, password: Secret) -> bool:
+        """Say whether a BMC's own account has this password."""
+        return self._bmcs[address].password == password
+
+    def soil(self, name: str) -> None:
+        """Leave something in the TPM, the firmware's settings and on every drive."""
+        with self._lock:
+            state = self._states[name]
+            state.soiled |= {"tpm", "bios", *state.machine.drives}
+
     def lie(self, name: str, *lies: Lie) -> None:
         """Replace the lies told about a machine; none makes its BMC honest."""
         with self._lock:
@@ -169,6 +199,7 @@ class SimBmcs:
                 booted=s.booted,
                 media=s.media,
                 power_ons=s.power_ons,
+                soiled=frozenset(s.soiled),
             )
 
     def require_answering(self, address: str) -> _Bmc:
@@ -183,7 +214,7 @@ class SimBmcs:
     def machines(self, bmc: Bmc) -> Sequence[SimMachine]:
         """Name what a BMC manages. Errors: Unreachable; Refused with code "bmc-credentials"."""
         found = self.require_answering(bmc.address)
-        if (bmc.username, bmc.password) != (found.username, found.password):
+        if bmc.username != found.username or found.password not in (bmc.password, bmc.next_password):
             raise Refused(
                 f"BMC {bmc.address} does not accept the user and password.",
                 fix="Correct the BMC credentials.",
@@ -233,6 +264,8 @@ class SimBmcs:
             state.power = power
             if power is PowerState.ON:
                 state.power_ons += 1
+                state.soiled -= state.pending
+                state.pending.clear()
                 state.console.clear()
                 state.booted = state.override
                 if not state.is_standing:
@@ -257,3 +290,72 @@ class SimBmcs:
         """Return the console's lines since power-on."""
         with self._lock:
             return list(self._states[name].console)
+
+    # Scrubs.
+
+    def require_able(self, name: str, scrub: Scrub) -> None:
+        """Find out whether a machine's BMC knows how. Errors: Refused with code "cannot-scrub"."""
+        if scrub not in self._states[name].machine.can_scrub:
+            raise Refused(f"The BMC of {name} knows nothing of {scrub}.", code="cannot-scrub")
+
+    def accounts(self, address: str) -> Sequence[BmcAccount]:
+        """Name everybody who has an account, sorted."""
+        found = self._bmcs[address]
+        known = {**found.others, found.username: True}
+        return [BmcAccount(username=name, is_enabled=known[name]) for name in sorted(known)]
+
+    def take_password(self, bmc: Bmc, name: str, password: Secret) -> None:
+        """Give the account of ``bmc`` a new password. Errors: Refused for one that is too short."""
+        if len(password.reveal()) < PASSWORD_MIN_CHARS:
+            raise Refused(f"BMC {bmc.address} does not take this password: it is too short.", code="password-refused")
+        with self._lock:
+            if Lie.KEEPS_PASSWORD not in self._states[name].lies:
+                self._bmcs[bmc.address].password = password
+
+    def clean_at_power_on(self, name: str, what: str) -> None:
+        """Note what the firmware shall clean ("tpm" or "bios") before it boots anything."""
+        with self._lock:
+            state = self._states[name]
+            if what != "tpm" or Lie.FORGETS_TPM not in state.lies:
+                state.pending.add(what)
+
+    def pending(self, name: str) -> frozenset[str]:
+        """Say what the firmware is to clean at the next power-on."""
+        with self._lock:
+            return frozenset(self._states[name].pending)
+
+    def drives(self, name: str) -> Sequence[LocalDrive]:
+        """List the local disks."""
+        with self._lock:
+            s = self._states[name]
+            return [
+                LocalDrive(id=drive, name=drive, can_erase=True, is_busy=s.erasing.get(drive) == "running")
+                for drive in sorted(s.machine.drives)
+            ]
+
+    def erase(self, name: str, drive: str) -> None:
+        """Begin to erase a drive; it takes as long as a power change."""
+        with self._lock:
+            state = self._states[name]
+            if drive not in state.machine.drives:
+                raise Refused(f"There is no drive {drive!a}.", code="no-such-drive")
+            state.erasing[drive] = "running"
+        self._later(self._power_s, lambda: self._erased(state, drive))
+
+    def _erased(self, state: _State, drive: str) -> None:
+        with self._lock:
+            if Lie.FAILS_TO_ERASE in state.lies:
+                state.erasing[drive] = "failed"
+            else:
+                state.erasing[drive] = "done"
+                state.soiled.discard(drive)
+
+    def erasing(self, name: str, drive: str) -> str:
+        """Say how far the latest work on a drive is: "running", "done" or "failed"; "" when there was none."""
+        with self._lock:
+            return self._states[name].erasing.get(drive, "")
+
+    def forget_work(self, name: str) -> None:
+        """Forget what became of drives, as a BMC that starts anew."""
+        with self._lock:
+            self._states[name].erasing.clear()

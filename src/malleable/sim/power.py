@@ -1,12 +1,14 @@
 """SimPower: the Power port over simulated BMCs, in memory."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from malleable.domain.errors import Refused
 from malleable.domain.nodes import PowerState
-from malleable.domain.ports import Bmc, Inspection
+from malleable.domain.ports import Bmc, BmcAccount, Inspection, LocalDrive
+from malleable.domain.scrubs import Scrub
+from malleable.domain.secrets import Secret
 from malleable.sim.bmcs import Override, SimBmcs, SimMachine
 from malleable.sim.faults import Faults
 
@@ -49,6 +51,7 @@ class SimPower:
                 cpu_count=machine.cpu_count,
                 memory_mib=machine.memory_mib,
                 nics=machine.nics,
+                can_scrub=machine.can_scrub,
             )
 
     def state(self, bmc: Bmc) -> PowerState:
@@ -81,3 +84,47 @@ class SimPower:
     def console_tail(self, bmc: Bmc, lines: int) -> str:
         with self._call("console_tail", bmc) as machine:
             return "\n".join(self.bmcs.console(machine.name)[-lines:] if lines > 0 else [])
+
+    def accounts(self, bmc: Bmc) -> Sequence[BmcAccount]:
+        with self._scrub("accounts", bmc, Scrub.ACCOUNTS):
+            return self.bmcs.accounts(bmc.address)
+
+    def set_password(self, bmc: Bmc, password: Secret) -> None:
+        with self._scrub("set_password", bmc, Scrub.PASSWORD) as machine:
+            self.bmcs.take_password(bmc, machine.name, password)
+
+    def reset_bios(self, bmc: Bmc) -> str:
+        with self._scrub("reset_bios", bmc, Scrub.BIOS) as machine:
+            self.bmcs.clean_at_power_on(machine.name, "bios")
+            return "at the next power-on"
+
+    def clear_tpm(self, bmc: Bmc) -> str:
+        with self._scrub("clear_tpm", bmc, Scrub.TPM) as machine:
+            self.bmcs.clean_at_power_on(machine.name, "tpm")
+            if "tpm" not in self.bmcs.pending(machine.name):
+                raise Refused(f"BMC {bmc.address} did not note that the TPM is to be cleared.", code="tpm-not-kept")
+            return "at the next power-on"
+
+    def drives(self, bmc: Bmc) -> Sequence[LocalDrive]:
+        with self._scrub("drives", bmc, Scrub.DISKS) as machine:
+            return self.bmcs.drives(machine.name)
+
+    def erase_drive(self, bmc: Bmc, drive: str) -> str:
+        with self._scrub("erase_drive", bmc, Scrub.DISKS) as machine:
+            self.bmcs.erase(machine.name, drive)
+            return drive
+
+    def is_erased(self, bmc: Bmc, work: str) -> bool:
+        with self._scrub("is_erased", bmc, Scrub.DISKS) as machine:
+            state = self.bmcs.erasing(machine.name, work)
+            if not state:
+                raise Refused(f"BMC {bmc.address} knows of no work on {work!a}.", code="no-such-work")
+            if state == "failed":
+                raise Refused(f"BMC {bmc.address} failed to erase drive {work}.", code="erase-failed")
+            return state == "done"
+
+    @contextmanager
+    def _scrub(self, method: str, bmc: Bmc, scrub: Scrub) -> Iterator[SimMachine]:
+        with self._call(method, bmc) as machine:
+            self.bmcs.require_able(machine.name, scrub)
+            yield machine

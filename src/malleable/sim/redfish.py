@@ -24,6 +24,7 @@ from malleable.domain.ports import Bmc
 from malleable.domain.secrets import Secret
 from malleable.sim.bmcs import SimBmcs
 from malleable.sim.faults import Faults
+from malleable.sim.redfish_scrub import Accepted
 from malleable.sim.redfish_tree import ROOT, SESSIONS, Quirk, RedfishTree, Request
 
 BODY_MAX_BYTES = 1 << 20
@@ -123,6 +124,8 @@ class SimRedfish:
         bmc = self._whoever(headers)
         query = {key: int(values[0]) for key, values in parse_qs(url.query).items()}
         found = self._tree.answer(Request(bmc=bmc, method=method, path=path, body=asked, query=query))
+        if isinstance(found, Accepted):
+            return Reply(status=202, headers={"Location": found.task})
         return Reply(status=204) if found is None else reply(found)
 
     def _session(self, method: str, path: str, asked: Any) -> Reply:

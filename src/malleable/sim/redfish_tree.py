@@ -11,6 +11,7 @@ from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.ports import Bmc
 from malleable.sim.bmcs import Override, SimBmcs, SimMachine
 from malleable.sim.faults import Faults
+from malleable.sim.redfish_scrub import Accepted, ScrubTree
 
 ROOT = "/redfish/v1"
 SESSIONS = f"{ROOT}/SessionService/Sessions"
@@ -21,6 +22,7 @@ _MODE = {Firmware.UEFI: "UEFI", Firmware.BIOS: "Legacy"}
 _RESET = {"On": PowerState.ON, "ForceOff": PowerState.OFF}
 
 Body = Mapping[str, object]
+_SCRUBBED = ("Bios", "Storage")
 
 
 class Quirk(StrEnum):
@@ -56,7 +58,7 @@ class RedfishTree:
     def root(self) -> Body:
         """Return the service root. Errors: Unreachable for a silent BMC."""
         self.bmcs.require_answering(self.address)
-        root = {
+        root: dict[str, object] = {
             "@odata.id": f"{ROOT}/",
             "Id": "RootService",
             "Name": "Root Service",
@@ -64,22 +66,37 @@ class RedfishTree:
             "Systems": _link(f"{ROOT}/Systems"),
             "Managers": _link(f"{ROOT}/Managers"),
         }
+        if self._scrubs.has_accounts(self.bmcs.require_answering(self.address).machines):
+            root["AccountService"] = _link(f"{ROOT}/AccountService")
         return root if Quirk.NO_SESSIONS in self.quirks else root | {"Links": {"Sessions": _link(SESSIONS)}}
 
-    def answer(self, request: Request) -> Body | None:
+    @property
+    def _scrubs(self) -> ScrubTree:
+        return ScrubTree(bmcs=self.bmcs, fault=self._fault)
+
+    def answer(self, request: Request) -> Body | Accepted | None:
         """Answer; None for no content. Errors: the four of drivers."""
         kind, _, rest = request.path.removeprefix(f"{ROOT}/").partition("/")
         name, _, below = rest.partition("/")
         machines = self.bmcs.machines(request.bmc)
         if kind in ("Systems", "Managers") and not rest and request.method == "GET":
             return _collection(request.path, [machine.name for machine in machines])
+        if kind in ("AccountService", "TaskService"):
+            return self._scrubs.service(request.bmc, request.method, request.path, request.body)
         machine = next((machine for machine in machines if machine.name == name), None)
         if machine is None:
             raise _nothing(request)
         parts = tuple(below.split("/"))
         if request.method != "GET":
+            if kind == "Systems" and parts[0] in _SCRUBBED:
+                return self._scrubs.change(machine, request.method, parts, request.body)
             self._change(request, machine, (request.method, kind, *parts))
             return None
+        if kind == "Systems" and parts[0] in _SCRUBBED:
+            try:
+                return self._scrubs.read(machine, request.path, parts)
+            except LookupError as e:
+                raise _nothing(request) from e
         return self._system(request, machine, parts) if kind == "Systems" else self._manager(request, machine, parts)
 
     def _system(self, request: Request, machine: SimMachine, parts: Sequence[str]) -> Body:
@@ -142,6 +159,7 @@ class RedfishTree:
             "MemorySummary": {"TotalSystemMemoryGiB": machine.memory_mib / 1024},
             "EthernetInterfaces": _link(f"{path}/EthernetInterfaces"),
             "LogServices": _link(f"{path}/LogServices"),
+            **self._scrubs.links(machine, path),
             "Links": {"ManagedBy": [_link(f"{ROOT}/Managers/{machine.name}")]},
             "Actions": {
                 "#ComputerSystem.Reset": {

@@ -14,6 +14,7 @@ from malleable.domain.ids import NetworkId
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.ports import InspectedNic, Session
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.sim.bmcs import Later, SimBmcs, SimMachine
 from malleable.sim.switches import SimSwitches
@@ -95,10 +96,12 @@ class SimRoom:
         port: str,
         firmware: Firmware,
         more_macs: tuple[str, ...] = (),
+        can_scrub: tuple[Scrub, ...] = (),
+        drives: tuple[str, ...] = (),
     ) -> None:
         """Rack a machine: its BMC at ``address``, its NIC ``mac`` cabled to ``port`` of the switch at ``switch``.
 
-        It never boots from its other NICs, ``more_macs``.
+        It never boots from its other NICs, ``more_macs``, nor from its local ``drives``.
         """
         with self._lock:
             self._machines[name] = _Machine(nic=mac, switch=switch, port=port)
@@ -109,6 +112,8 @@ class SimRoom:
             cpu_count=32,
             memory_mib=262_144,
             nics=tuple(InspectedNic(name=f"NIC.{n}", mac=m) for n, m in enumerate((mac, *more_macs), start=1)),
+            can_scrub=can_scrub,
+            drives=drives,
         )
         self.bmcs.add(address, machine, username="admin", password=password)
 

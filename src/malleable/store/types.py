@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID, SafeUUID
 
@@ -24,6 +25,7 @@ from sqlalchemy.types import TypeEngine
 
 from malleable.domain.networks import Addressing
 from malleable.domain.projects import Quota
+from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy
 from malleable.domain.switches import Guard, PortConfig
 
 
@@ -184,6 +186,47 @@ class QuotaJson(_OverJson):
 
     def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> Quota | None:
         return None if value is None else Quota(**value)
+
+
+class ScrubPolicyText(TypeDecorator[ScrubPolicy]):
+    """What a node's own policy says of scrubs, as "bios=skip tpm=required"; what it leaves to the site is left out.
+
+    Few nodes differ, and all of them are read in lists: the same text is parsed once.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: ScrubPolicy | None, dialect: Dialect) -> str | None:
+        said = asdict(value) if value is not None else {}
+        return " ".join(f"{name}={demand}" for name, demand in sorted(said.items()) if demand is not None)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        return _read_policy
+
+
+@lru_cache(maxsize=1024)
+def _read_policy(text: str) -> ScrubPolicy:
+    said = (word.partition("=") for word in text.split())
+    return ScrubPolicy(**{name: Demand(demand) for name, _, demand in said})
+
+
+class ScrubsText(TypeDecorator[tuple[Scrub, ...]]):
+    """Kinds of scrubs, as "accounts tpm"; read like a policy."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[Scrub, ...] | None, dialect: Dialect) -> str | None:
+        return " ".join(value or ())
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        return _read_scrubs
+
+
+@lru_cache(maxsize=1024)
+def _read_scrubs(text: str) -> tuple[Scrub, ...]:
+    return tuple(map(Scrub, text.split()))
 
 
 class AddressingJson(_OverJson):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from malleable.domain.scrubs import SITE_DEFAULT, SiteScrubs
 from malleable.workflows import (
     attach,
     booting,
@@ -60,13 +61,21 @@ _ALL = (
 WORKFLOWS: dict[str, Workflow] = {workflow.name: workflow for workflow in _ALL}
 
 
-def workflows(*, up_deadline_s: float) -> dict[str, Workflow]:
-    """Return every workflow; machines get ``up_deadline_s`` from power-on to the proof that their system runs."""
+def workflows(*, up_deadline_s: float, scrubs: SiteScrubs = SITE_DEFAULT) -> dict[str, Workflow]:
+    """Return every workflow; machines get ``up_deadline_s`` from power-on to the proof that their system runs.
+
+    ``scrubs``: what is done to a machine before another gets it, also when its provision was undone.
+    """
 
     def timed(step: Step) -> Step:
         return booting.up_within(step, up_deadline_s) if step.name == booting.AWAIT_UP.name else step
 
-    return {
+    made = {
         name: replace(workflow, steps=tuple(timed(step) for step in workflow.steps))
         for name, workflow in WORKFLOWS.items()
     }
+    provision_ = made["provision"]
+    if provision_.on_undone is not None:
+        on_undone = release.scrub_before_free(provision_.on_undone, scrubs)
+        made["provision"] = replace(provision_, on_undone=on_undone)
+    return made

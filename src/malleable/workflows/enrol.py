@@ -1,23 +1,30 @@
 """Enrol: a BMC's address and credentials become a node that is off, shut and free."""
 
 from datetime import datetime
+from typing import Any
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import NicId, UserId, new_id
 from malleable.domain.nodes import BootState, Nic, Node, NodeState, parse_mac
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Inspection
+from malleable.domain.scrubs import SITE_DEFAULT, SiteScrubs
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortState
 from malleable.workflows import powering, switching
 from malleable.workflows.requests import begin, record
+from malleable.workflows.scrubbing import SCRUBS, scrub_arguments
 from malleable.workflows.steps import Context, Done, Step, Workflow, Write
 
 
-def request(tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | None) -> Operation:
+def request(
+    tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | None, scrubs: SiteScrubs = SITE_DEFAULT
+) -> Operation:
     """Begin to enrol; the node and the NICs named by the operator have been added. Errors: Conflict."""
     ports = switching.ports_of_node(tx, node.id)
-    arguments = {"name": node.name, "switch_id": str(ports[0].switch_id) if ports else ""}
+    arguments: dict[str, object] = {"name": node.name, "switch_id": str(ports[0].switch_id) if ports else ""}
+    if node.is_unscrubbed:
+        arguments |= scrub_arguments(node, scrubs)
     return begin(tx, now, "enrol", node_id=node.id, actor_id=actor_id, arguments=arguments)
 
 
@@ -37,6 +44,7 @@ def _facts(node: Node, seen: Inspection, now: datetime) -> Write:
             node.id,
             bmc_system=seen.system,
             firmware=seen.firmware,
+            can_scrub=seen.can_scrub,
             power=seen.power,
             power_seen_at=now,
             system_uuid=seen.system_uuid,
@@ -84,7 +92,8 @@ def _enrolled(tx: Transaction, operation: Operation, now: datetime) -> None:
     reason = f"no switch port is known for {unwired}" if unwired else ""
     if ports and not is_isolated:
         reason = "its wiring changed meanwhile: readmit it"
-    tx.nodes.change(node.id, state=state, state_reason=reason, state_since=now, boot=BootState.NONE)
+    changes: dict[str, Any] = {"state": state, "state_reason": reason, "state_since": now}
+    tx.nodes.change(node.id, **changes, boot=BootState.NONE, is_unscrubbed=False)
     record(tx, now, "node.enrolled", node=node, operation=operation, data={"state": state.value})
 
 
@@ -113,7 +122,7 @@ INSPECT = Step(
 )
 ENROL = Workflow(
     name="enrol",
-    steps=(INSPECT, powering.POWER_OFF, switching.SHUT_PORTS, powering.RESET_BOOT),
+    steps=(INSPECT, powering.POWER_OFF, switching.SHUT_PORTS, powering.RESET_BOOT, *SCRUBS),
     on_done=_enrolled,
     on_undone=_withdrawn,
 )

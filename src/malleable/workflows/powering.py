@@ -35,7 +35,13 @@ def node_of(context: Context) -> Node:
 
 def bmc_of(node: Node) -> Bmc:
     """Say how to reach a node's BMC."""
-    return Bmc(address=node.bmc_address, username=node.bmc_username, password=node.bmc_password, system=node.bmc_system)
+    return Bmc(
+        address=node.bmc_address,
+        username=node.bmc_username,
+        password=node.bmc_password,
+        system=node.bmc_system,
+        next_password=node.bmc_password_next,
+    )
 
 
 def power_of(context: Context, node: Node) -> Power:

@@ -7,14 +7,19 @@ from malleable.domain.errors import Conflict
 from malleable.domain.ids import UserId
 from malleable.domain.nodes import BootState, Node, NodeState, PowerState
 from malleable.domain.operations import Operation
+from malleable.domain.scrubs import SITE_DEFAULT, SiteScrubs
 from malleable.domain.store import Transaction
-from malleable.workflows import booting, powering, presenting, switching
+from malleable.workflows import booting, powering, presenting, scrubbing, switching
+from malleable.workflows.access import revoke_access
 from malleable.workflows.quarantine import left_over, places, quarantine
 from malleable.workflows.requests import begin, move_node, record
-from malleable.workflows.steps import Workflow
+from malleable.workflows.scrubbing import scrub_arguments
+from malleable.workflows.steps import Ending, Workflow
 
 
-def request(tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | None) -> Operation:
+def request(
+    tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | None, scrubs: SiteScrubs = SITE_DEFAULT
+) -> Operation:
     """Begin to take a node back; from now until proven clean it is nobody's to use. Errors: Conflict."""
     if node.state is NodeState.RELEASING:
         raise Conflict(f"Node {node.name} is being released already.", code="releasing")
@@ -27,11 +32,34 @@ def request(tx: Transaction, now: datetime, *, node: Node, actor_id: UserId | No
         node_id=node.id,
         project_id=node.project_id,
         actor_id=actor_id,
-        arguments=places(tx, node),
+        arguments={**places(tx, node), **scrub_arguments(node, scrubs)},
     )
     move_node(tx, now, node, NodeState.RELEASING)
+    revoke_access(tx, now, node, operation=operation)
     record(tx, now, "node.releasing", node=tx.nodes.get(node.id), actor_id=actor_id)
     return operation
+
+
+def scrub_before_free(ending: Ending, scrubs: SiteScrubs) -> Ending:
+    """Make an ending that frees a node release it instead, if its holder's system may have run and there is to scrub.
+
+    Whoever cancels a provision has been root on the node as much as one who gives it back.
+    """
+
+    def end(tx: Transaction, operation: Operation, now: datetime) -> None:
+        ending(tx, operation, now)
+        node = tx.nodes.find(id=operation.node_id) if operation.node_id is not None else None
+        if node is None or node.state is not NodeState.FREE or operation.project_id is None:
+            return
+        arguments = scrub_arguments(node, scrubs)
+        if not arguments or powering.POWER_ON.name not in {step.name for step in tx.operations.steps([operation.id])}:
+            return
+        project_id = operation.project_id
+        tx.nodes.change(node.id, state=NodeState.RELEASING, state_since=now, project_id=project_id)
+        begin(tx, now, "release", node_id=node.id, project_id=project_id, arguments={**places(tx, node), **arguments})
+        record(tx, now, "node.releasing", node=tx.nodes.get(node.id))
+
+    return end
 
 
 def _freed(tx: Transaction, operation: Operation, now: datetime) -> None:
@@ -46,7 +74,7 @@ def _freed(tx: Transaction, operation: Operation, now: datetime) -> None:
         tx.nodes.change(node.id, state=NodeState.QUARANTINED, state_reason=reason, state_since=now)
         record(tx, now, "node.quarantined", node=node, operation=operation, data={"reason": reason})
         return
-    move_node(tx, now, node, NodeState.FREE, project_id=None, boot=BootState.NONE)
+    move_node(tx, now, node, NodeState.FREE, project_id=None, boot=BootState.NONE, is_unscrubbed=False)
     record(tx, now, "node.freed", node=node, operation=operation)
 
 
@@ -92,7 +120,8 @@ def _retired(tx: Transaction, operation: Operation, now: datetime) -> None:
     switching.drop_attachments(tx, operation.node_id)
     node = tx.nodes.get(operation.node_id)
     reason = "retired: cut off without its BMC; repair or delete it"
-    move_node(tx, now, node, NodeState.MAINTENANCE, reason=reason, project_id=None, boot=BootState.NONE)
+    changes = {"project_id": None, "boot": BootState.NONE, "is_unscrubbed": True}
+    move_node(tx, now, node, NodeState.MAINTENANCE, reason=reason, **changes)
     record(tx, now, "node.retired", node=node, operation=operation)
 
 
@@ -105,6 +134,8 @@ RELEASE = Workflow(
         presenting.REVOKE_TARGETS,
         booting.DISARM_BOOT,
         replace(powering.RESET_BOOT, do=powering.prove_off_and_reset, deadline_s=powering.POWER_OFF.deadline_s),
+        # Last, of a machine that is proven off and isolated: nobody of it can take back what is scrubbed.
+        *scrubbing.SCRUBS,
     ),
     on_done=_freed,
     # Only forward: half a release given back to its tenant would be neither safe nor what was asked for.

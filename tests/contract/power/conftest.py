@@ -8,6 +8,7 @@ import pytest
 
 from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.ports import Bmc, InspectedNic, Power
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.drivers.power.redfish import RedfishPower
 from malleable.sim.bmcs import SimBmcs, SimMachine
@@ -29,6 +30,8 @@ MACHINE = SimMachine(
     cpu_count=8,
     memory_mib=1536,
     nics=(NIC, InspectedNic(name="nic1", mac="52:54:00:00:00:02")),
+    can_scrub=tuple(Scrub),
+    drives=("disk0", "disk1"),
 )
 
 

@@ -1,19 +1,22 @@
 """The suite on every driver, and on drivers that are wrong."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from tests.contract.power.conftest import Bench, Room, sim_bench
+from tests.contract.power.scrub_suite import SCRUB_RULES
 from tests.contract.power.suite import RULES
 
 from malleable.domain.errors import DriverError, Refused, Unreachable
 from malleable.domain.nodes import PowerState
 from malleable.domain.ports import Bmc, Inspection
+from malleable.domain.secrets import Secret
 from malleable.sim.bmcs import Override
 from malleable.sim.power import SimPower
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*RULES, *SCRUB_RULES], ids=lambda rule: rule.__name__)
 def test_driver_keeps_the_rule(rule: Callable[[Bench], None], bench: Bench) -> None:
     rule(bench)
 
@@ -87,12 +90,52 @@ class Vague(SimPower):
             raise Unreachable("Something went wrong.") from e
 
 
-@pytest.mark.parametrize("wrong", [Eager, Hasty, Credulous, Careless, Optimist, Guesser, Vague])
+class Pushy(SimPower):
+    """Sends a new password again when the reply was lost."""
+
+    def set_password(self, bmc: Bmc, password: Secret) -> None:
+        try:
+            super().set_password(bmc, password)
+        except Unreachable:
+            super().set_password(replace(bmc, password=password), password)
+
+
+class Rigid(SimPower):
+    """Knows of one password alone."""
+
+    def state(self, bmc: Bmc) -> PowerState:
+        return super().state(replace(bmc, next_password=None))
+
+
+class Hopeful(SimPower):
+    """Asks to clear the TPM without reading it back."""
+
+    def clear_tpm(self, bmc: Bmc) -> str:
+        try:
+            return super().clear_tpm(bmc)
+        except Refused as e:
+            if e.code != "tpm-not-kept":
+                raise
+            return "at the next power-on"
+
+
+class Rash(SimPower):
+    """Takes a disk for erased once it was asked."""
+
+    def is_erased(self, bmc: Bmc, work: str) -> bool:
+        super().is_erased(bmc, work)
+        return True
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [Eager, Hasty, Credulous, Careless, Optimist, Guesser, Vague, Pushy, Rigid, Hopeful, Rash],
+)
 def test_wrong_driver_breaks_a_rule(wrong: type[SimPower]) -> None:
     def driver(room: Room) -> SimPower:
         return wrong(room.bmcs, faults=room.faults)
 
-    assert [rule.__name__ for rule in RULES if not _keeps(rule, sim_bench(driver))]
+    assert [rule.__name__ for rule in (*RULES, *SCRUB_RULES) if not _keeps(rule, sim_bench(driver))]
 
 
 def _keeps(rule: Callable[[Bench], None], bench: Bench) -> bool:

@@ -9,7 +9,9 @@ from sushy import exceptions
 
 from malleable.domain.errors import Invalid, Refused
 from malleable.domain.nodes import Firmware, PowerState, parse_mac
-from malleable.domain.ports import Bmc, InspectedNic, Inspection
+from malleable.domain.ports import Bmc, BmcAccount, InspectedNic, Inspection, LocalDrive
+from malleable.domain.secrets import Secret
+from malleable.drivers.power import redfish_scrub as scrub
 from malleable.drivers.power.redfish_session import BmcSession, BmcSessions
 
 _POWER: Mapping[object, PowerState] = {"On": PowerState.ON, "Off": PowerState.OFF}
@@ -38,7 +40,7 @@ class RedfishPower:
         self._sessions.close()
 
     def inspect(self, bmc: Bmc) -> Inspection:
-        with self._system(bmc) as (system, _):
+        with self._system(bmc) as (system, session):
             body = system.json
             return Inspection(
                 system=system.path,
@@ -51,6 +53,7 @@ class RedfishPower:
                 cpu_count=_cpu_count(body),
                 memory_mib=_memory_mib(body),
                 nics=_nics(system),
+                can_scrub=scrub.can_scrub(session, body),
             )
 
     def state(self, bmc: Bmc) -> PowerState:
@@ -99,6 +102,37 @@ class RedfishPower:
             except exceptions.ResourceNotFoundError:
                 return ""
         return "\n".join(_text(entry, "Message") for entry in entries)
+
+    def accounts(self, bmc: Bmc) -> Sequence[BmcAccount]:
+        with self._system(bmc) as (_, session):
+            return scrub.read_accounts(session, bmc)
+
+    def set_password(self, bmc: Bmc, password: Secret) -> None:
+        try:
+            with self._system(bmc) as (_, session):
+                scrub.change_password(session, bmc, password)
+        finally:
+            self._sessions.forget(bmc)  # it may outlive the password it was opened with, and prove nothing
+
+    def reset_bios(self, bmc: Bmc) -> str:
+        with self._system(bmc) as (system, session):
+            return scrub.reset_settings(session, bmc, system.json)
+
+    def clear_tpm(self, bmc: Bmc) -> str:
+        with self._system(bmc) as (system, session):
+            return scrub.ask_tpm_clear(session, bmc, system.json)
+
+    def drives(self, bmc: Bmc) -> Sequence[LocalDrive]:
+        with self._system(bmc) as (system, session):
+            return scrub.read_drives(session, bmc, system.json)
+
+    def erase_drive(self, bmc: Bmc, drive: str) -> str:
+        with self._system(bmc) as (_, session):
+            return scrub.ask_erase(session, bmc, drive)
+
+    def is_erased(self, bmc: Bmc, work: str) -> bool:
+        with self._system(bmc) as (_, session):
+            return scrub.is_task_done(session, bmc, work)
 
     @contextmanager
     def _system(self, bmc: Bmc) -> Iterator[tuple[sushy.resources.system.system.System, BmcSession]]:

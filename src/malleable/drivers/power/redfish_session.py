@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -140,8 +140,8 @@ class BmcSessions:
             raise Busy(f"BMC {bmc.address} is still busy with another call.")
         try:
             with told(bmc):
-                if slot.session is None or slot.session.password != bmc.password:
-                    slot.session = self._log_in(bmc)
+                if slot.session is None or slot.session.password not in (bmc.password, bmc.next_password):
+                    slot.session = self._log_in_either(bmc)
                 yield slot.session
         except Refused as e:
             if e.code == "bmc-credentials":
@@ -149,6 +149,10 @@ class BmcSessions:
             raise
         finally:
             slot.lock.release()
+
+    def forget(self, bmc: Bmc) -> None:
+        """Log out of one BMC, so that the next call logs in anew. Does not fail."""
+        _log_out(self._slot(bmc))
 
     def close(self) -> None:
         """Log out everywhere."""
@@ -168,6 +172,17 @@ class BmcSessions:
         for old in dropped:
             _log_out(old)
         return slot
+
+    def _log_in_either(self, bmc: Bmc) -> BmcSession:
+        """Log in with whichever password the BMC takes; with both tried it costs the account one failed login."""
+        if bmc.next_password is None:
+            return self._log_in(bmc)
+        try:
+            session = self._log_in(bmc)
+            session.root.get_system_collection()  # a BMC without sessions checks no password before it is asked
+            return session
+        except exceptions.AccessError:
+            return self._log_in(replace(bmc, password=bmc.next_password))
 
     def _log_in(self, bmc: Bmc) -> BmcSession:
         connector = OnceConnector(bmc.address, verify=self._verify, timeout_s=self._timeout_s)

@@ -1,11 +1,11 @@
 """Nodes, their NICs and what they boot."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, Table, UniqueConstraint
 
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
 from malleable.store.schema.columns import created, identity, metadata, pages, to, words
-from malleable.store.types import EnumText, Instant, Sealed, TupleOf
+from malleable.store.types import EnumText, Instant, ScrubPolicyText, ScrubsText, Sealed, TupleOf
 
 nodes = Table(
     "nodes",
@@ -23,6 +23,7 @@ nodes = Table(
     words("bmc_address"),
     words("bmc_username"),
     Column("bmc_password", Sealed, nullable=False),
+    Column("bmc_password_next", Sealed),
     words("bmc_system"),
     Column("firmware", EnumText(Firmware)),
     words("system_uuid"),
@@ -31,13 +32,17 @@ nodes = Table(
     words("serial"),
     Column("cpu_count", Integer),
     Column("memory_mib", BigInteger),
+    Column("scrub_policy", ScrubPolicyText, nullable=False),
+    Column("can_scrub", ScrubsText, nullable=False),
+    Column("is_unscrubbed", Boolean, nullable=False),
     created(),
     UniqueConstraint("name"),
     CheckConstraint("state NOT IN ('allocated', 'releasing') OR project_id IS NOT NULL", name="held"),
     CheckConstraint("project_id IS NULL OR state IN ('allocated', 'releasing', 'quarantined')", name="holder"),
+    CheckConstraint("state != 'free' OR NOT is_unscrubbed", name="scrubbed"),
     info={"noun": "node"},
 )
-pages(nodes, "state project_id")
+pages(nodes, "state project_id bmc_address")
 
 nics = Table(
     "nics",

@@ -1,6 +1,6 @@
 """Nodes, their NICs and what they boot."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, LargeBinary, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, LargeBinary, Table, Text, UniqueConstraint
 
 from malleable.store.migrations.initial.columns import INSTANT, OBJECT, created, identity, metadata, pages, to, words
 
@@ -20,6 +20,7 @@ nodes = Table(
     words("bmc_address"),
     words("bmc_username"),
     Column("bmc_password", LargeBinary, nullable=False),
+    Column("bmc_password_next", LargeBinary),
     words("bmc_system"),
     Column("firmware", Text),
     words("system_uuid"),
@@ -28,12 +29,16 @@ nodes = Table(
     words("serial"),
     Column("cpu_count", Integer),
     Column("memory_mib", BigInteger),
+    words("scrub_policy"),
+    words("can_scrub"),
+    Column("is_unscrubbed", Boolean, nullable=False),
     created(),
     UniqueConstraint("name"),
     CheckConstraint("state NOT IN ('allocated', 'releasing') OR project_id IS NOT NULL", name="held"),
     CheckConstraint("project_id IS NULL OR state IN ('allocated', 'releasing', 'quarantined')", name="holder"),
+    CheckConstraint("state != 'free' OR NOT is_unscrubbed", name="scrubbed"),
 )
-pages(nodes, "state project_id")
+pages(nodes, "state project_id bmc_address")
 
 nics = Table(
     "nics",

@@ -1,0 +1,330 @@
+"""Scrubs: what their policy means, what a failure leaves, and that a new password never locks us out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from tests.sweep.scrub_verbs import (
+    BMC,
+    EVERYTHING,
+    FIRST,
+    STEPS,
+    assert_not_locked_out,
+    begin_release,
+    scrubbed,
+    soiled_node,
+)
+from tests.sweep.world import Crash, CrashAt, World
+
+from malleable.domain.errors import Conflict
+from malleable.domain.ids import NodeId, OperationId
+from malleable.domain.nodes import NodeState
+from malleable.domain.operations import Operation, OperationState
+from malleable.domain.ports import Bmc
+from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
+from malleable.domain.secrets import Secret
+from malleable.domain.store import Page
+from malleable.sim.bmcs import Lie
+from malleable.sim.faults import FaultKind
+from malleable.sim.power import SimPower
+from malleable.workflows import enrol, release
+from malleable.workflows.catalogue import workflows
+from malleable.workflows.requests import cancel
+from malleable.workflows.scrubbing import TRIES
+
+TRY_ALL = SiteScrubs(policy=ScrubPolicy(**dict.fromkeys(map(str, Scrub), Demand.TRY)))
+NOTHING = SiteScrubs(policy=ScrubPolicy())
+
+
+def only(scrub: Scrub, demand: Demand = Demand.REQUIRED) -> SiteScrubs:
+    return SiteScrubs(policy=ScrubPolicy(**{scrub.value: demand}))
+
+
+def evidence(world: World, operation_id: OperationId) -> dict[str, dict[str, object]]:
+    """Read what every step proved, by its name."""
+    with world.store.reading() as tx:
+        return {step.name: dict(step.evidence) for step in tx.operations.steps([operation_id])}
+
+
+def readmit(world: World, node_id: NodeId, scrubs: SiteScrubs = EVERYTHING) -> str:
+    return world.run(begin_release(world, node_id, scrubs)).state
+
+
+# What is done.
+
+
+def test_every_scrub_leaves_its_evidence(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    operation_id = begin_release(world, node_id)
+    assert world.run(operation_id).state == "succeeded"
+    found = evidence(world, operation_id)
+    assert found["check-accounts"] == {"accounts": ["admin"], "unknown": []}
+    assert found["rotate-password"] == {"account": "admin", "password": "changed; the BMC took a login with it"}
+    assert found["reset-bios"] == {"bios": "reset to the maker's settings", "in_force": "at the next power-on"}
+    assert found["clear-tpm"] == {"tpm": "to be cleared, read back", "in_force": "at the next power-on"}
+    assert found["erase-disks"] == {"erased": ["disk0", "disk1"], "not_erased": []}
+    password = world.node(node_id).bmc_password.reveal()
+    assert password not in repr(found)
+    scrubbed(world, node_id)
+
+
+def test_what_nobody_asked_for_is_no_step_and_no_call(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    operation_id = begin_release(world, soiled_node(world), NOTHING)
+    assert world.run(operation_id).state == "succeeded"
+    assert not set(STEPS) & set(evidence(world, operation_id))
+    assert "scrub" not in world.operation(operation_id).arguments
+
+
+def test_by_default_a_bmc_that_can_do_nothing_is_asked_nothing(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    operation_id = begin_release(world, node_id, SiteScrubs())
+    assert world.run(operation_id).state == "succeeded"
+    assert not set(STEPS) & set(evidence(world, operation_id))
+
+
+def test_by_default_accounts_are_looked_at_and_the_tpm_is_cleared(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    operation_id = begin_release(world, soiled_node(world), SiteScrubs())
+    assert world.run(operation_id).state == "succeeded"
+    assert set(STEPS) & set(evidence(world, operation_id)) == {"check-accounts", "clear-tpm"}
+    assert world.room.bmcs.accepts(BMC, FIRST)
+
+
+def test_a_node_says_otherwise_than_its_site(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    with world.store.transaction() as tx:
+        tx.nodes.change(node_id, scrub_policy=ScrubPolicy(bios=Demand.SKIP, disks=Demand.SKIP))
+    operation_id = begin_release(world, node_id)
+    assert world.run(operation_id).state == "succeeded"
+    assert set(STEPS) - set(evidence(world, operation_id)) == {"reset-bios", "erase-disks"}
+
+
+# What cannot be done.
+
+
+@pytest.mark.parametrize("scrub", Scrub)
+def test_what_is_required_and_cannot_be_done_quarantines(new_world: Callable[[], World], scrub: Scrub) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    ended = world.run(begin_release(world, node_id, only(scrub)))
+    assert ended.state == "failed"
+    assert ended.error is not None
+    assert ended.error["code"] == "cannot-scrub"
+    node = world.node(node_id)
+    assert node.state is NodeState.QUARANTINED
+    assert "It is off; its ports are shut" in node.state_reason
+    with world.store.transaction() as tx:
+        tx.nodes.change(node_id, scrub_policy=ScrubPolicy(**{scrub.value: Demand.SKIP}))
+    assert readmit(world, node_id, only(scrub)) == "succeeded"
+    world.assert_clean(node_id)
+
+
+@pytest.mark.parametrize("kind", [FaultKind.REFUSED, FaultKind.LOST_REQUEST, FaultKind.LOST_REPLY])
+@pytest.mark.parametrize("method", ["accounts", "set_password", "reset_bios", "clear_tpm", "drives", "erase_drive"])
+def test_what_is_only_worth_a_try_is_noted_and_the_node_freed(
+    new_world: Callable[[], World], method: str, kind: FaultKind
+) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    world.faults.add(method, kind, times=None)
+    operation_id = begin_release(world, node_id, TRY_ALL)
+    assert world.run(operation_id).state == "succeeded"
+    world.assert_clean(node_id)
+    assert_not_locked_out(world, node_id)
+    if method == "set_password" and kind is FaultKind.LOST_REPLY:
+        return  # it was done, and found out
+    assert "not done" in [proof for step in evidence(world, operation_id).values() for proof in step.values()]
+    assert world.faults.calls.count((method, BMC)) <= 2 * TRIES
+    with world.store.reading() as tx:
+        assert [event.detail["reason"] for event in tx.events.list(Page(), kind="node.not-scrubbed")]
+
+
+def test_a_stranger_on_the_bmc_quarantines_until_he_is_gone_or_known(new_world: Callable[[], World]) -> None:
+    for way in ("gone", "known", "disabled"):
+        world = new_world()
+        node_id = soiled_node(world)
+        world.room.bmcs.add_account(BMC, "mallory", is_enabled=way != "disabled")
+        ended = world.run(begin_release(world, node_id, only(Scrub.ACCOUNTS)))
+        if way == "disabled":
+            assert ended.state == "succeeded"
+            continue
+        assert ended.error is not None
+        assert (ended.error["code"], ended.error["details"]) == ("unknown-account", {"accounts": ["mallory"]})
+        site = only(Scrub.ACCOUNTS)
+        if way == "gone":
+            world.room.bmcs.remove_account(BMC, "mallory")
+        else:
+            site = SiteScrubs(policy=site.policy, known_accounts=("mallory",))
+        assert readmit(world, node_id, site) == "succeeded"
+        world.assert_clean(node_id)
+
+
+def test_a_disk_that_cannot_be_erased_quarantines_and_a_second_try_may_do_it(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    world.room.bmcs.lie("n1", Lie.FAILS_TO_ERASE)
+    assert world.run(begin_release(world, node_id, only(Scrub.DISKS))).state == "failed"
+    assert "failed to erase" in world.node(node_id).state_reason
+    world.room.bmcs.lie("n1")
+    assert readmit(world, node_id) == "succeeded"
+    scrubbed(world, node_id)
+
+
+# The password.
+
+
+class Dying(SimPower):
+    """The worker dies within the step, before or after the BMC has acted."""
+
+    is_after = False
+    left = 1
+
+    def set_password(self, bmc: Bmc, password: Secret) -> None:
+        if self.is_after:
+            super().set_password(bmc, password)
+        if self.left:
+            self.left -= 1
+            raise Crash
+        super().set_password(bmc, password)
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+def test_a_worker_that_dies_while_it_changes_the_password_locks_nobody_out(
+    new_world: Callable[[], World], is_after: bool
+) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    dying = Dying(world.room.bmcs, faults=world.faults)
+    dying.is_after = is_after
+    world.drivers = replace(world.drivers, power={"sim": dying})
+    assert world.run(begin_release(world, node_id)).state == "succeeded"
+    scrubbed(world, node_id)
+    assert world.node(node_id).bmc_password_next is None
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_REQUEST, FaultKind.LOST_REPLY])
+def test_a_password_of_which_nothing_is_known_is_found_by_the_next_release(
+    new_world: Callable[[], World], kind: FaultKind
+) -> None:
+    """The BMC dies in the middle of it. Days later it lives again, and takes the one password or the other."""
+    world = new_world()
+    node_id = soiled_node(world)
+    world.faults.add("set_password", kind, times=None)
+    world.faults.add("state", FaultKind.LOST_REQUEST, skip=STATES_BEFORE, times=None)
+    assert world.run(begin_release(world, node_id)).state == "failed"
+    node = world.node(node_id)
+    assert node.state is NodeState.QUARANTINED
+    assert node.bmc_password_next is not None
+    assert_not_locked_out(world, node_id)
+    world.faults.clear()
+    assert readmit(world, node_id) == "succeeded"
+    scrubbed(world, node_id)
+
+
+#: How often a release reads the power before it changes the password.
+STATES_BEFORE = 2
+
+
+def test_a_bmc_that_keeps_its_password_quarantines_and_is_not_lost(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    world.room.bmcs.lie("n1", Lie.KEEPS_PASSWORD)
+    ended = world.run(begin_release(world, node_id))
+    assert ended.error is not None
+    assert ended.error["code"] == "password-not-kept"
+    assert world.room.bmcs.accepts(BMC, FIRST)
+    assert_not_locked_out(world, node_id)
+    world.room.bmcs.lie("n1")
+    assert readmit(world, node_id) == "succeeded"
+    scrubbed(world, node_id)
+
+
+def test_a_password_that_is_refused_is_not_tried_a_second_time(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    world.faults.add("set_password", FaultKind.REFUSED)
+    assert world.run(begin_release(world, node_id)).state == "failed"
+    node = world.node(node_id)
+    assert (node.bmc_password, node.bmc_password_next) == (FIRST, None)
+
+
+def test_a_bmc_of_two_nodes_keeps_its_password(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    world.can_scrub = ()
+    other, enrolling = world.rack("n2", "p2")
+    with world.store.transaction() as tx:
+        tx.operations.change(enrolling, state=OperationState.SUCCEEDED, finished_at=world.clock.now())
+        tx.nodes.change(other, bmc_address=BMC)
+    ended = world.run(begin_release(world, node_id))
+    assert ended.error is not None
+    assert (ended.error["code"], "n2" in str(ended.error["message"])) == ("shared-bmc", True)
+    assert world.room.bmcs.accepts(BMC, FIRST)
+
+
+# No way round.
+
+
+def test_who_cancels_a_provision_after_its_machine_ran_leaves_it_scrubbed(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    world.can_scrub = tuple(Scrub)
+    world.workflows = workflows(up_deadline_s=16.0, scrubs=EVERYTHING)
+    node_id = world.free_node()
+    operation_id = world.provision(node_id)
+    cancelling = CancelAt("await-up", operation_id, world)
+    assert world.run(operation_id, cancelling).state == "cancelled"
+    node = world.node(node_id)
+    assert (node.state, node.project_id) == (NodeState.RELEASING, world.project_id)
+    world.room.bmcs.soil("n1")
+    with world.store.reading() as tx:
+        (following,) = tx.operations.list(kind="release")
+    assert world.run(following.id).state == "succeeded"
+    scrubbed(world, node_id)
+
+
+def test_who_cancels_a_provision_before_its_machine_ran_waits_for_nothing(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    world.can_scrub = tuple(Scrub)
+    world.workflows = workflows(up_deadline_s=16.0, scrubs=EVERYTHING)
+    node_id = world.free_node()
+    operation_id = world.provision(node_id)
+    assert world.run(operation_id, CancelAt("arm-boot", operation_id, world)).state == "cancelled"
+    assert world.node(node_id).state is NodeState.FREE
+
+
+def test_a_retired_node_is_scrubbed_before_it_is_free_again(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    with world.store.transaction() as tx:
+        tx.nodes.change(node_id, state=NodeState.QUARANTINED)
+    with world.store.transaction() as tx:
+        retiring = release.request_retire(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
+    assert world.run(retiring.id).state == "succeeded"
+    with pytest.raises(Conflict, match="not scrubbed"), world.store.transaction() as tx:
+        tx.nodes.change(node_id, state=NodeState.FREE)
+    with world.store.transaction() as tx:
+        tx.nodes.change(node_id, state=NodeState.INSPECTED)
+    with world.store.transaction() as tx:
+        node = tx.nodes.get(node_id)
+        proving = enrol.request(tx, world.clock.now(), node=node, actor_id=None, scrubs=EVERYTHING)
+    assert world.run(proving.id).state == "succeeded"
+    scrubbed(world, node_id)
+
+
+class CancelAt(CrashAt):
+    """Cancels an operation when it begins a step."""
+
+    def __init__(self, step: str, operation_id: OperationId, world: World) -> None:
+        super().__init__(count=-1)
+        self.step, self.operation_id, self.world = step, operation_id, world
+
+    def at(self, point: str, operation: Operation) -> None:
+        if (operation.step, point) == (self.step, "begun"):
+            with self.world.store.transaction() as tx:
+                found = tx.operations.get(self.operation_id)
+                if not found.is_cancel_requested:
+                    cancel(tx, self.world.clock.now(), found)
