@@ -1,12 +1,11 @@
 """Disks, targets and provisioning."""
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, ok, page_of
 from malleable.api.operations import begun
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.disks import Target
 from malleable.services.disks import DiskWish, PlacedDisk
 from malleable.services.parts import Shown
@@ -25,7 +24,7 @@ from malleable.wire.nodes import BootOptions, ProvisionRequest
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["disks"])
+routes = guarded("disks")
 
 
 def disk_view(placed: PlacedDisk) -> DiskView:

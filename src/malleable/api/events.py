@@ -8,14 +8,14 @@ from time import monotonic
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from malleable.api.audience import Audience, audience_of, written
 from malleable.api.calls import After, Edge, Limit, RefQuery, bearer, call_of, edge_of, ok, page_of
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.errors import MalleableError
 from malleable.domain.events import Event
 from malleable.domain.ids import UserId, parse_id
@@ -24,7 +24,7 @@ from malleable.services.events import EventFilter, look_back
 from malleable.wire.events import EventView, LinkView
 from malleable.wire.shapes import MAX_COUNT, Listing
 
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["events"])
+routes = guarded("events")
 
 #: Shorter than the idle timeouts of proxies, and how soon an expired token ends its stream.
 HEARTBEAT_S = 15.0

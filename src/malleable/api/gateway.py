@@ -5,13 +5,13 @@ from time import monotonic
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from malleable.api.calls import call_of, edge_of, nothing, ok
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.disks import Disk, Target
 from malleable.domain.ids import BootId, NetworkId
 from malleable.domain.images import BootWay
@@ -31,7 +31,7 @@ from malleable.wire.networks import AddressingView
 from malleable.wire.shapes import MAX_COUNT
 from malleable.workflows.presenting import target_serial
 
-routes = APIRouter(prefix="/v1/gateway", route_class=GuardedRoute, tags=["gateway"])
+routes = guarded("gateway", prefix="/v1/gateway")
 
 WAIT_MAX_S = 30.0
 #: Tells a system to keep what it writes in memory: to our images and to Debian's and Ubuntu's overlayroot.

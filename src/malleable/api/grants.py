@@ -2,19 +2,18 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, ok, page_of
 from malleable.api.operations import begun
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.services.grants import PlacedGrant
 from malleable.wire.networks import GrantRequest, GrantView
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["networks"])
+routes = guarded("networks")
 
 
 def grant_view(placed: PlacedGrant) -> GrantView:

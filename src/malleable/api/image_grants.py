@@ -2,17 +2,16 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, nothing, ok, page_of
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.services.image_grants import PlacedImageGrant
 from malleable.wire.images import ImageGrantRequest, ImageGrantView
 from malleable.wire.shapes import Listing
 
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["images"])
+routes = guarded("images")
 
 
 def image_grant_view(placed: PlacedImageGrant) -> ImageGrantView:

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, nothing, ok, page_of
 from malleable.api.operations import begun
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.errors import Invalid
 from malleable.domain.images import Image
 from malleable.domain.signatures import key_number
@@ -32,7 +32,7 @@ from malleable.wire.images import (
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import MAX_BYTES, Listing
 
-routes = APIRouter(prefix="/v1/images", route_class=GuardedRoute, tags=["images"])
+routes = guarded("images", prefix="/v1/images")
 
 #: Fewer, larger writes: handing each 64 KiB to a thread would cost more than writing it.
 WRITE_BYTES = 4 * 1024 * 1024

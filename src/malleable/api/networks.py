@@ -3,13 +3,12 @@
 from dataclasses import asdict
 from uuid import UUID
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, ok, page_of
 from malleable.api.operations import begun
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.networks import Addressing, Channel, Network, gateway_address
 from malleable.services.attachments import PlacedAttachment
 from malleable.services.networks import NetworkWish
@@ -18,7 +17,7 @@ from malleable.wire.networks import AddressingView, AttachmentRequest, Attachmen
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["networks"])
+routes = guarded("networks")
 
 
 def network_view(shown: Shown[Network]) -> NetworkView:

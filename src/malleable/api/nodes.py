@@ -3,14 +3,14 @@
 from operator import attrgetter
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.audience import Audience
 from malleable.api.calls import After, Call, Limit, RefQuery, call_of, edge_of, nothing, ok, ok_plainly, page_of
 from malleable.api.operations import begun
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.nodes import Node, NodeState
 from malleable.domain.secrets import Secret
 from malleable.services.nics import WiredNic
@@ -35,7 +35,7 @@ _read_plain = attrgetter(*_PLAIN)
 _BMC = tuple(BmcView.model_fields)
 _read_bmc = attrgetter("power_driver", "bmc_address", "bmc_username", "bmc_system")
 
-routes = APIRouter(prefix="/v1/nodes", route_class=GuardedRoute, tags=["nodes"])
+routes = guarded("nodes", prefix="/v1/nodes")
 
 
 #: What tenants read where the provider reads why a node is as it is.

@@ -4,19 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.audience import Audience
 from malleable.api.calls import After, Call, Limit, RefQuery, accepted, call_of, ok, page_of
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.operations import Operation, OperationState, StepRecord
 from malleable.services.parts import Shown
 from malleable.wire.operations import OperationDetail, OperationView, StepView
 from malleable.wire.shapes import Listing
 
-routes = APIRouter(prefix="/v1/operations", route_class=GuardedRoute, tags=["operations"])
+routes = guarded("operations", prefix="/v1/operations")
 
 
 def operation_view(shown: Shown[Operation], audience: Audience) -> OperationView:

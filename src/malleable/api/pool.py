@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from prometheus_client import Gauge
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import Limit, call_of, edge_of, ok
 from malleable.api.operations import begun
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.pool import Audit, Difference, DifferenceKind, Remedy
 from malleable.services.parts import Shown
 from malleable.services.pool import PoolUse
@@ -26,7 +26,7 @@ from malleable.wire.pool import (
     UnseenView,
 )
 
-routes = APIRouter(prefix="/v1/pool", route_class=GuardedRoute, tags=["pool"])
+routes = guarded("pool", prefix="/v1/pool")
 
 OlderThan = Annotated[int, Query(ge=GRACE_MIN_S, le=GRACE_MAX_S, description="younger orphans are left alone")]
 

@@ -2,12 +2,11 @@
 
 from dataclasses import asdict
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, call_of, created, nothing, ok, page_of
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.projects import Project, ProjectKey
 from malleable.services.quotas import Standing
 from malleable.wire.projects import (
@@ -24,7 +23,7 @@ from malleable.wire.projects import (
 )
 from malleable.wire.shapes import Listing, Name
 
-routes = APIRouter(prefix="/v1/projects", route_class=GuardedRoute, tags=["projects"])
+routes = guarded("projects", prefix="/v1/projects")
 
 
 def project_view(project: Project) -> ProjectView:

@@ -8,21 +8,29 @@ from collections.abc import Awaitable, Callable, Coroutine
 from hashlib import sha256
 from typing import Any
 
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from malleable.api import problem
 from malleable.api.calls import Call, bearer, edge_of
 from malleable.domain.errors import Busy, Invalid
 from malleable.domain.store import StoredReply
 from malleable.services.caller import Caller
+from malleable.wire.shapes import Problem
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 #: Busy means "nothing was done": PostgreSQL chose us to give way. Tries, and the first pause between them.
 TRIES = 6
 FIRST_PAUSE_S = 0.01
+
+_PROBLEM = {"model": Problem, "content": {problem.MEDIA_TYPE: {}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    "4XX": {**_PROBLEM, "description": "The request cannot be granted"},
+    "5XX": {**_PROBLEM, "description": "The service or a device cannot do it now"},
+}
 
 
 class OpenRoute(APIRoute):
@@ -54,6 +62,16 @@ class GuardedRoute(APIRoute):
             return await _once(request, key, handler)
 
         return handle
+
+
+def unguarded(noun: str) -> APIRouter:
+    """Make the router of a noun's routes for everybody."""
+    return APIRouter(prefix="/v1", route_class=OpenRoute, tags=[noun], responses=_ANSWERS)
+
+
+def guarded(noun: str, *, prefix: str = "/v1") -> APIRouter:
+    """Make the router of a noun's routes that need a token."""
+    return APIRouter(prefix=prefix, route_class=GuardedRoute, tags=[noun], responses=_ANSWERS)
 
 
 async def _authenticate(request: Request) -> None:

@@ -1,16 +1,15 @@
 """The service itself: version, health, metrics."""
 
-from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import call_of, edge_of, ok
-from malleable.api.routing import GuardedRoute, OpenRoute
+from malleable.api.routing import guarded, unguarded
 from malleable.wire.service import HealthView, VersionView
 
-open_routes = APIRouter(prefix="/v1", route_class=OpenRoute, tags=["service"])
-metrics_routes = APIRouter(route_class=GuardedRoute, tags=["service"])
+open_routes = unguarded("service")
+metrics_routes = guarded("service", prefix="")
 
 
 @open_routes.get("/", response_model=VersionView)

@@ -1,12 +1,11 @@
 """Snapshots of disks, and what is made of them."""
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, ok, page_of
 from malleable.api.operations import begun
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.disks import Snapshot
 from malleable.services.parts import Shown
 from malleable.services.snapshots import PromoteWish
@@ -14,7 +13,7 @@ from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 from malleable.wire.snapshots import GrowRequest, PromoteRequest, RollBackRequest, SnapshotRequest, SnapshotView
 
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["disks"])
+routes = guarded("disks")
 
 
 def snapshot_view(shown: Shown[Snapshot]) -> SnapshotView:

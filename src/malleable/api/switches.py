@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, call_of, created, edge_of, nothing, ok, page_of
 from malleable.api.operations import begun
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import PortConfig, PortPlan, Switch
 from malleable.services.fabrics import Fabric
@@ -38,7 +38,7 @@ from malleable.wire.switches import (
 
 NodeQuery = Annotated[str, Query(min_length=1, max_length=200, description="id or name of a node")]
 
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["switches"])
+routes = guarded("switches")
 
 
 def fabric_view(fabric: Fabric) -> FabricView:

@@ -2,12 +2,11 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, edge_of, nothing, ok, page_of
-from malleable.api.routing import GuardedRoute, OpenRoute
+from malleable.api.routing import guarded, unguarded
 from malleable.domain.projects import Token, User
 from malleable.services.authentication import Issued, TokenWish
 from malleable.services.parts import Shown
@@ -24,8 +23,8 @@ from malleable.wire.users import (
     WhoamiView,
 )
 
-open_routes = APIRouter(prefix="/v1", route_class=OpenRoute, tags=["users"])
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["users"])
+open_routes = unguarded("users")
+routes = guarded("users")
 
 
 def user_view(user: User) -> UserView:
