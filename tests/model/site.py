@@ -86,7 +86,7 @@ class Site:
             network=network,
             boot=BootWish(),
         )
-        return self.services.provisions.provision_create(self.callers[tenant], wish)
+        return self.services.provisions.provision_create(self.callers[tenant], wish).value
 
     def attach(self, tenant: str, node: str, nic: str, network: str, channel: Channel) -> Operation:
         caller = self.callers[tenant]

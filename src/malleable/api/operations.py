@@ -79,10 +79,11 @@ def step_view(step: StepRecord, audience: Audience) -> StepView:
     )
 
 
-def begun(call: Call, operation: Operation) -> Response:
-    """Answer 202 with an operation that has just begun."""
-    shown = call.services.operations.operation_shown(operation)
-    return accepted(operation_view(shown, call.audience), call, operation)
+def begun(call: Call, operation: Operation | Shown[Operation]) -> Response:
+    """Answer 202 with an operation that has just begun; its names are read unless they come with it."""
+    if isinstance(operation, Operation):
+        operation = call.services.operations.operation_shown(operation)
+    return accepted(operation_view(operation, call.audience), call, operation.value)
 
 
 @routes.get("", response_model=Listing[OperationView])

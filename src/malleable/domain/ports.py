@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
-from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, SnapshotId
+from malleable.domain.ids import DiskId, ImageId, NetworkId, SnapshotId
 from malleable.domain.images import ImageFormat
 from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.scrubs import Scrub
@@ -426,10 +426,5 @@ class Drivers:
     facts: tuple[DriverFacts, ...] = ()
     #: how many calls one device takes at once, by kind of resource
     limits: Mapping[str, int] = field(
-        default_factory=lambda: {"bmc": 1, "switch": 1, "targets": 1, "pool": 4, "copy": 1, "fetch": 2}
+        default_factory=lambda: {"switch": 1, "targets": 1, "pool": 4, "copy": 1, "fetch": 2}
     )
-
-
-def power_resource(node_id: NodeId) -> str:
-    """Name the concurrency token of a node's BMC."""
-    return f"bmc:{node_id}"

@@ -61,6 +61,14 @@ def find_project(tx: Transaction, caller: Caller, ref: str, action: str = "proje
     return project
 
 
+def side_of(tx: Transaction, caller: Caller, project: str | ProjectId) -> ProjectId:
+    """Find the project to look for a name in. What comes as an id has been found, and the caller let into it, before.
+
+    Errors: NotFound, Forbidden.
+    """
+    return project if isinstance(project, UUID) else find_project(tx, caller, project).id
+
+
 def find_grantee(tx: Transaction, caller: Caller, ref: str) -> Project:
     """Find the project something is offered to; one that the caller does not see is named by its id, or not found."""
     if id := parse_id(ref):
@@ -96,7 +104,7 @@ def project_for(tx: Transaction, caller: Caller, ref: str | None, action: str) -
 
 
 def find_owned(
-    tx: Transaction, rows: Rows[OwnedT], caller: Caller, action: str, ref: str, project: str | None = None
+    tx: Transaction, rows: Rows[OwnedT], caller: Caller, action: str, ref: str, project: str | ProjectId | None = None
 ) -> OwnedT:
     """Find a project's object by id or name, and let the caller do ``action`` to it.
 
@@ -117,13 +125,15 @@ def _reach(noun: str, found: Owned) -> Reach:
     return Reach.SHARED if noun == "image" and found.project_id is None else Reach.OWNED
 
 
-def find_by_name(tx: Transaction, rows: Rows[OwnedT], caller: Caller, ref: str, project: str | None) -> OwnedT | None:
+def find_by_name(
+    tx: Transaction, rows: Rows[OwnedT], caller: Caller, ref: str, project: str | ProjectId | None
+) -> OwnedT | None:
     """Find a project's object, or the site's, by name; None when there is none. Errors: NotFound, Conflict."""
     if not is_name(ref):
         return None
     if project is not None:
-        project_id = find_project(tx, caller, project).id
-        return rows.find(name=ref, project_id=project_id) or rows.find(name=ref, project_id=None)
+        found = rows.list(Page(limit=2), name=ref, project_id=[side_of(tx, caller, project), None])
+        return next((one for one in found if one.project_id is not None), next(iter(found), None))
     page = Page(limit=AMBIGUOUS_MAX)
     if caller.is_admin:
         matches: Sequence[OwnedT] = rows.list(page, name=ref)

@@ -8,10 +8,10 @@ from malleable.domain.images import Image
 from malleable.domain.store import Transaction
 from malleable.services.authorization import Reach, not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_by_name, find_project, is_name, shown
+from malleable.services.finding import find_by_name, is_name, shown, side_of
 
 
-def find_image(tx: Transaction, caller: Caller, action: str, ref: str, project: str | None = None) -> Image:
+def find_image(tx: Transaction, caller: Caller, action: str, ref: str, project: str | ProjectId | None = None) -> Image:
     """Find an image by id or name, and let the caller do ``action`` to it.
 
     A project's own comes before a golden one of the same name, and that before one that is shared with it: nobody else
@@ -37,11 +37,12 @@ def shared_with(tx: Transaction, project_ids: Collection[ProjectId]) -> Sequence
     return [grant.image_id for grant in grants]
 
 
-def _find_by_name(tx: Transaction, caller: Caller, ref: str, project: str | None) -> Image | None:
+def _find_by_name(tx: Transaction, caller: Caller, ref: str, project: str | ProjectId | None) -> Image | None:
     if not is_name(ref):
         return None
-    sides = [find_project(tx, caller, project).id] if project is not None else list(caller.memberships)
-    return find_by_name(tx, tx.images, caller, ref, project) or _find_shared(tx, ref, sides)
+    side = None if project is None else side_of(tx, caller, project)
+    sides = list(caller.memberships) if side is None else [side]
+    return find_by_name(tx, tx.images, caller, ref, side) or _find_shared(tx, ref, sides)
 
 
 def _find_shared(tx: Transaction, name: str, project_ids: Sequence[ProjectId]) -> Image | None:

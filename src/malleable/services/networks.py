@@ -31,6 +31,7 @@ from malleable.services.finding import (
     names_of,
     project_for,
     shown,
+    side_of,
 )
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.quotas import want_within_quota
@@ -152,7 +153,9 @@ class Networks:
             ) from e
 
 
-def find_network(tx: Transaction, caller: Caller, action: str, ref: str, project: str | None = None) -> Network:
+def find_network(
+    tx: Transaction, caller: Caller, action: str, ref: str, project: str | ProjectId | None = None
+) -> Network:
     """Find a network by id or name, and let the caller do ``action`` to it: its owner's people all that theirs may,
     the people of projects it is shared with see and use it.
 
@@ -198,12 +201,12 @@ def visible_to(tx: Transaction, caller: Caller, networks: Sequence[Network]) -> 
     ]
 
 
-def _named(tx: Transaction, caller: Caller, name: str, project: str | None) -> Network | None:
+def _named(tx: Transaction, caller: Caller, name: str, project: str | ProjectId | None) -> Network | None:
     if not is_name(name):
         return None
     page = Page(limit=AMBIGUOUS_MAX)
     if project is not None:
-        sides = [find_project(tx, caller, project).id]
+        sides = [side_of(tx, caller, project)]
         own = tx.networks.find(name=name, project_id=sides[0])
         if own is not None:
             return own

@@ -16,11 +16,11 @@ from malleable.domain.store import Page, Transaction
 from malleable.services import image_finding
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_node, find_owned, project_for, shown
+from malleable.services.finding import find_node, find_owned, names_of, project_for, shown
 from malleable.services.keys import with_project_keys
 from malleable.services.networks import find_network
 from malleable.services.nics import find_nic, first_wired
-from malleable.services.parts import Parts
+from malleable.services.parts import Parts, Shown
 from malleable.services.quotas import want_within_quota
 from malleable.services.signers import want_signed
 from malleable.workflows import data_disks, move, provision
@@ -65,7 +65,7 @@ class Provisions:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def provision_create(self, caller: Caller, wish: ProvisionWish) -> Operation:
+    def provision_create(self, caller: Caller, wish: ProvisionWish) -> Shown[Operation]:
         """Take a node for a project and begin to boot a disk on it.
 
         Errors: Invalid; NotFound; Forbidden; Conflict naming who holds what was asked for; Exhausted when no free node
@@ -98,7 +98,7 @@ class Provisions:
             if target is not None and target.use is DiskUse.DATA:
                 return self._move_data(tx, caller, disk, target, node)
             if network is not None:
-                where = find_network(tx, caller, "network_use", network, str(disk.project_id))
+                where = find_network(tx, caller, "network_use", network, disk.project_id)
             elif target is not None:
                 where = tx.networks.get(target.network_id)
             else:
@@ -117,11 +117,11 @@ class Provisions:
         now, actor_id = self._parts.now(), caller.user_id
         return data_disks.request_move(tx, now, disk=disk, target=target, node=chosen, actor_id=actor_id)
 
-    def _provision(self, caller: Caller, wish: ProvisionWish) -> Operation:
+    def _provision(self, caller: Caller, wish: ProvisionWish) -> Shown[Operation]:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = project_for(tx, caller, wish.project, "provision_create")
-            network = find_network(tx, caller, "network_use", wish.network, str(project_id))
+            network = find_network(tx, caller, "network_use", wish.network, project_id)
             disk, image = self._disk(tx, caller, wish, project_id)
             want_signed(tx, self._parts, project_id, image)
             node = (
@@ -131,19 +131,19 @@ class Provisions:
             runs = _new_disk(wish, project_id, image, node, now) if makes_disk else disk
             boot = _boot_wish(wish, image)
             full = _wish(tx, caller, project_id, node=node, disk=runs, image=image, network=network, boot=boot)
-            data = tuple(find_owned(tx, tx.disks, caller, "disk_use", ref, str(project_id)) for ref in wish.data_disks)
+            data = tuple(find_owned(tx, tx.disks, caller, "disk_use", ref, project_id) for ref in wish.data_disks)
             full = replace(full, makes_disk=makes_disk, data_disks=data)
             if full.makes_disk and runs is not None:
                 tx.disks.add(runs)
             operation = provision.request(tx, now, full)
             _want_within_quota(tx, full)
-            return operation
+            return Shown(value=operation, names={node.id: node.name, **names_of(tx.projects, [project_id])})
 
     def _disk(
         self, tx: Transaction, caller: Caller, wish: ProvisionWish, project_id: ProjectId
     ) -> tuple[Disk | None, Image]:
         if wish.disk is not None:
-            disk = find_owned(tx, tx.disks, caller, "disk_use", wish.disk, str(project_id))
+            disk = find_owned(tx, tx.disks, caller, "disk_use", wish.disk, project_id)
             return disk, image_of(tx, disk)
         image = find_image(tx, caller, wish.image or "", project_id)
         if image.state is not ImageState.SEALED:
@@ -204,7 +204,7 @@ def _boot_wish(wish: ProvisionWish, image: Image) -> BootWish:
 
 def find_image(tx: Transaction, caller: Caller, ref: str, project_id: ProjectId) -> Image:
     """Find an image that a project's disks may be cloned from. Errors: NotFound, Conflict."""
-    image = image_finding.find_image(tx, caller, "image_get", ref, str(project_id))
+    image = image_finding.find_image(tx, caller, "image_get", ref, project_id)
     if not image_finding.is_usable(tx, image, project_id):
         # Its owner could not delete it as long as another project's disk depends on it, and would not see why.
         raise not_found(f"image {shown(ref)}")

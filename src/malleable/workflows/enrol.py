@@ -118,7 +118,6 @@ INSPECT = Step(
     do=_inspect,
     # No undo: on_undone removes the node with all that was read.
     retry=Retry(attempts=3, first_delay_s=1.0),
-    resource=powering.bmc_resource,
 )
 ENROL = Workflow(
     name="enrol",

@@ -7,7 +7,7 @@ from typing import Any
 from malleable.domain.errors import Conflict, DriverError, Public, Refused
 from malleable.domain.ids import NodeId
 from malleable.domain.nodes import BootState, Node, PowerState
-from malleable.domain.operations import Operation, Retry, Wait
+from malleable.domain.operations import Retry, Wait
 from malleable.domain.ports import Bmc, Power
 from malleable.domain.store import Transaction
 from malleable.workflows.steps import Context, Done, Step, Write
@@ -55,11 +55,6 @@ def power_of(context: Context, node: Node) -> Power:
             public=NO_DRIVER,
         )
     return driver
-
-
-def bmc_resource(operation: Operation) -> str:
-    """Name the token of the node's BMC: most BMCs take one call at a time."""
-    return f"bmc:{operation.node_id}"
 
 
 def _bring(context: Context, want: PowerState) -> Done | Wait:
@@ -145,13 +140,14 @@ def reset_boot(context: Context) -> Done:
     return Done(evidence={"boot": "reset", "virtual_media": "ejected"})
 
 
+# Most BMCs take one call at a time. No token sees to that: a node has one operation at a time, and the driver has one
+# call to a BMC at a time.
 POWER_OFF = Step(
     name="power-off",
     do=turn_off,
     # No undo: a node that is off harms nobody, and what was running is gone.
     deadline_s=180.0,
     retry=BMC_RETRY,
-    resource=bmc_resource,
     device=CONTROLLER,
 )
 RESET_BOOT = Step(
@@ -159,7 +155,6 @@ RESET_BOOT = Step(
     do=reset_boot,
     # No undo: the override that was there belonged to whoever leaves.
     retry=BMC_RETRY,
-    resource=bmc_resource,
     device=CONTROLLER,
 )
 BOOT_FROM_NETWORK = Step(
@@ -167,7 +162,6 @@ BOOT_FROM_NETWORK = Step(
     do=boot_from_network,
     undo=reset_boot,
     retry=BMC_RETRY,
-    resource=bmc_resource,
     device=CONTROLLER,
 )
 POWER_ON = Step(
@@ -176,6 +170,5 @@ POWER_ON = Step(
     undo=turn_off,
     deadline_s=180.0,
     retry=BMC_RETRY,
-    resource=bmc_resource,
     device=CONTROLLER,
 )

@@ -14,6 +14,7 @@ from malleable.domain.nodes import BootState, Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.secrets import Secret, random_secret
 from malleable.domain.store import Transaction
+from malleable.domain.switches import SwitchPort
 from malleable.workflows import booting, powering, presenting, switching
 from malleable.workflows.attach import Connection, check_connection, reserve_attachment
 from malleable.workflows.quarantine import quarantine
@@ -44,6 +45,7 @@ class Wish:
 
 def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
     """Take the node for the project and begin. Errors: Conflict or Invalid, saying what stands in the way."""
+    port: SwitchPort | None
     boots = () if wish.makes_disk or wish.disk is None else (wish.disk,)
     disks = (*boots, *wish.data_disks)
     presenting.check_usable(disks, wish.project_id)
@@ -53,7 +55,7 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
     _check_served(wish.network)
     node = wish.node
     if node.state is NodeState.ALLOCATED and node.project_id == wish.project_id:
-        kind, attachment = "boot", _present_attachment(tx, wish)
+        kind, attachment, port = "boot", _present_attachment(tx, wish), _port(tx, wish.nic)
         if tx.boots.find(node_id=node.id) is not None:
             raise Conflict(
                 f"Node {node.name} boots another disk already.",
@@ -62,10 +64,9 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
             )
     else:
         connection = _connection(wish)
-        check_connection(tx, connection)
-        move_node(tx, now, node, NodeState.ALLOCATED, project_id=wish.project_id)
+        port = check_connection(tx, connection)
+        held = move_node(tx, now, node, NodeState.ALLOCATED, project_id=wish.project_id)
         kind, attachment = "provision", reserve_attachment(tx, now, connection)
-        held = tx.nodes.get(node.id)
         record(tx, now, "node.allocated", node=held, actor_id=wish.actor_id, data=_named(wish))
     tx.boots.add(_boot(wish, attachment))
     return begin(
@@ -75,7 +76,7 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
         node_id=node.id,
         project_id=wish.project_id,
         actor_id=wish.actor_id,
-        arguments=_arguments(tx, wish, attachment),
+        arguments=_arguments(wish, attachment, port),
     )
 
 
@@ -106,8 +107,11 @@ def _check_served(network: Network) -> None:
         )
 
 
-def _arguments(tx: Transaction, wish: Wish, attachment: Attachment) -> dict[str, object]:
-    port = tx.switch_ports.get(wish.nic.switch_port_id) if wish.nic.switch_port_id else None
+def _port(tx: Transaction, nic: Nic) -> SwitchPort | None:
+    return tx.switch_ports.get(nic.switch_port_id) if nic.switch_port_id else None
+
+
+def _arguments(wish: Wish, attachment: Attachment, port: SwitchPort | None) -> dict[str, object]:
     return {
         "disk_id": str(wish.disk.id) if wish.disk else "",
         "disk_ids": [str(disk.id) for disk in wish.data_disks],

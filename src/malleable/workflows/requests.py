@@ -1,6 +1,7 @@
 """How an operation begins: its row, its event and its wake-up, in the caller's transaction."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -142,19 +143,17 @@ def reasons(operation: Operation) -> dict[str, object]:
 
 
 def move_node(
-    tx: Transaction, now: datetime, node: Node, state: NodeState, *, reason: str = "", **changes: object
-) -> None:
-    """Change a node's state by compare-and-set. Errors: Conflict, naming what is in the way."""
-    allowed = TRANSITIONS[node.state]
-    if state not in allowed or not tx.nodes.change(
-        node.id,
-        expect={"state": node.state, "project_id": node.project_id},
-        state=state,
-        state_reason=reason,
-        state_since=now,
-        **changes,
-    ):
+    tx: Transaction, now: datetime, node: Node, state: NodeState, *, reason: str = "", **changes: Any
+) -> Node:
+    """Change a node's state by compare-and-set; return it as it is then. Errors: Conflict, naming what is in the way.
+
+    Of other fields than those of ``changes`` what is returned knows only what ``node`` knew.
+    """
+    changes |= {"state": state, "state_reason": reason, "state_since": now}
+    expected = {"state": node.state, "project_id": node.project_id}
+    if state not in TRANSITIONS[node.state] or not tx.nodes.change(node.id, expect=expected, **changes):
         raise _in_the_way(tx, node, state)
+    return replace(node, **changes)
 
 
 def _in_the_way(tx: Transaction, node: Node, wanted: NodeState) -> Conflict:

@@ -7,11 +7,13 @@ intent. Whatever the switch answered, a port that is not settled keeps its node 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from malleable.domain.errors import Conflict, Malformed, Public
-from malleable.domain.ids import AttachmentId, NicId, NodeId
+from malleable.domain.ids import AttachmentId, NodeId
 from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel, gateway_addresses
+from malleable.domain.nodes import Nic
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
@@ -22,46 +24,44 @@ SWITCH = "The network switch"
 SWITCH_RETRY = Retry(attempts=6, first_delay_s=0.5, max_delay_s=20.0)
 
 
-def wanted_of(tx: Transaction, nic_id: NicId) -> PortConfig:
-    """Say what a NIC's port shall carry: the networks of its attachments that are not on their way out."""
+def _wanted(context: Context, tx: Transaction, nic: Nic, switch: Switch) -> PortConfig:
+    """Say what a NIC's port shall carry: the networks of its attachments that are not on their way out.
+
+    Where the switch can, with what the NIC's machine may not pretend there.
+    """
     live = [AttachmentState.ATTACHING, AttachmentState.ATTACHED]
-    attachments = tx.attachments.list(nic_id=nic_id, state=live)
-    networks = tx.networks.list(id=[a.network_id for a in attachments]) if attachments else ()
-    vids, mtu = {n.id: n.vid for n in networks}, max((n.mtu for n in networks), default=MTU_USUAL)
+    attachments = tx.attachments.list(nic_id=nic.id, state=live)
+    if not attachments:
+        return SHUT
+    networks = tx.networks.list(id=[a.network_id for a in attachments])
+    vids, mtu = {n.id: n.vid for n in networks}, max(n.mtu for n in networks)
     native = [vids[a.network_id] for a in attachments if a.channel is Channel.NATIVE]
-    tagged = frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED)
-    is_usual = mtu <= MTU_USUAL
-    return PortConfig(native_vid=native[0] if native else None, tagged_vids=tagged, mtu=None if is_usual else mtu)
+    guard = None
+    if switches_of(context, switch).can_guard(switch):
+        served = [network for network in networks if network.has_service]
+        gateways = frozenset(address for network in served for address in gateway_addresses(network))
+        guard = Guard(macs=frozenset(n.mac for n in tx.nics.list(node_id=nic.node_id)), gateways=gateways)
+    return PortConfig(
+        native_vid=native[0] if native else None,
+        tagged_vids=frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED),
+        mtu=None if mtu <= MTU_USUAL else mtu,
+        guard=guard,
+    )
 
 
-def guard_of(tx: Transaction, nic_id: NicId) -> Guard:
-    """Say what a NIC's machine may not pretend on the networks that its port shall carry."""
-    live = [AttachmentState.ATTACHING, AttachmentState.ATTACHED]
-    network_ids = [a.network_id for a in tx.attachments.list(nic_id=nic_id, state=live)]
-    served = [network for network in tx.networks.list(id=network_ids) if network.has_service]
-    gateways = frozenset(address for network in served for address in gateway_addresses(network))
-    macs = {nic.mac for nic in tx.nics.list(node_id=tx.nics.get(nic_id).node_id)}
-    return Guard(macs=frozenset(macs), gateways=gateways)
+def want(tx: Transaction, ports: Mapping[UUID, PortConfig]) -> list[SwitchPort]:
+    """Write the intent: every port of the mapping now changes; return them as they are then."""
+    return [_want(tx, port, ports[port.id]) for port in tx.switch_ports.list(id=list(ports))] if ports else []
 
 
-def _want_networks(context: Context, tx: Transaction, nic_id: NicId, port: SwitchPort) -> None:
-    """Write the intent of a port: the networks of its NIC, guarded where the switch can."""
-    config = wanted_of(tx, nic_id)
-    switch = tx.switches.get(port.switch_id)
-    if not config.is_shut and switches_of(context, switch).can_guard(switch):
-        config = replace(config, guard=guard_of(tx, nic_id))
-    want(tx, {port.id: config})
-
-
-def want(tx: Transaction, ports: Mapping[UUID, PortConfig]) -> None:
-    """Write the intent: every port of the mapping now changes."""
-    for port in tx.switch_ports.list(id=list(ports)):
-        tx.switch_ports.change(
-            port.id,
-            wanted=ports[port.id],
-            wanted_generation=port.wanted_generation + 1,
-            state=PortState.CHANGING,
-        )
+def _want(tx: Transaction, port: SwitchPort, config: PortConfig) -> SwitchPort:
+    changes: dict[str, Any] = {
+        "wanted": config,
+        "wanted_generation": port.wanted_generation + 1,
+        "state": PortState.CHANGING,
+    }
+    tx.switch_ports.change(port.id, **changes)
+    return replace(port, **changes)
 
 
 def switches_of(context: Context, switch: Switch) -> Switches:
@@ -155,24 +155,11 @@ def ports_of_node(tx: Transaction, node_id: NodeId) -> tuple[SwitchPort, ...]:
     return tx.switch_ports.list(id=ids) if ids else ()
 
 
-def _nic_port(tx: Transaction, nic_id: NicId) -> SwitchPort:
-    nic = tx.nics.get(nic_id)
-    if nic.switch_port_id is None:
-        raise Conflict(f"NIC {nic.name} has no switch port any more.", code="nic-not-wired")
-    return tx.switch_ports.get(nic.switch_port_id)
-
-
 def connect(context: Context) -> Done:
     """Make the NIC's port carry the attachment's network as well."""
     attachment_id = AttachmentId(UUID(context.argument("attachment_id")))
 
-    def intend(tx: Transaction) -> Attachment:
-        attachment = tx.attachments.get(attachment_id)
-        port = _nic_port(tx, attachment.nic_id)
-        _want_networks(context, tx, attachment.nic_id, port)
-        return attachment
-
-    attachment, port, proven = _reach(context, intend)
+    attachment, port, proven = _reach(context, lambda tx: tx.attachments.get(attachment_id))
     commit = settled([port], proven, context.now())
 
     def write(tx: Transaction) -> None:
@@ -193,8 +180,6 @@ def disconnect(context: Context) -> Done:
 
     def intend(tx: Transaction) -> Attachment:
         tx.attachments.change(gone.id, state=AttachmentState.DETACHING)
-        port = _nic_port(tx, gone.nic_id)
-        _want_networks(context, tx, gone.nic_id, port)
         return gone
 
     _, port, proven = _reach(context, intend)
@@ -210,12 +195,16 @@ def disconnect(context: Context) -> Done:
 def _reach(
     context: Context, intend: Callable[[Transaction], Attachment]
 ) -> tuple[Attachment, SwitchPort, Mapping[UUID, PortConfig]]:
-    """Commit an intent for the port of an attachment's NIC, and reach it."""
+    """Commit the intent of what ``intend`` says for the port of an attachment's NIC, and reach it."""
 
     def write(tx: Transaction) -> tuple[Attachment, SwitchPort, Switch]:
         attachment = intend(tx)
-        port = _nic_port(tx, attachment.nic_id)
-        return attachment, port, tx.switches.get(port.switch_id)
+        nic = tx.nics.get(attachment.nic_id)
+        if nic.switch_port_id is None:
+            raise Conflict(f"NIC {nic.name} has no switch port any more.", code="nic-not-wired")
+        port = tx.switch_ports.get(nic.switch_port_id)
+        switch = tx.switches.get(port.switch_id)
+        return attachment, _want(tx, port, _wanted(context, tx, nic, switch)), switch
 
     attachment, port, switch = context.write(write)
     return attachment, port, _settle_switch(context, switch, [port])
@@ -227,15 +216,13 @@ def shut_all(context: Context) -> Done:
     if node_id is None:
         raise Conflict("The operation is about no node.", code="no-argument")
 
-    def intend(tx: Transaction) -> None:
+    def intend(tx: Transaction) -> list[SwitchPort]:
         nics = tx.nics.list(node_id=node_id)
         for attachment in tx.attachments.list(nic_id=[nic.id for nic in nics]):
             tx.attachments.change(attachment.id, state=AttachmentState.DETACHING)
-        want(tx, {nic.switch_port_id: PortConfig() for nic in nics if nic.switch_port_id})
+        return want(tx, {nic.switch_port_id: SHUT for nic in nics if nic.switch_port_id})
 
-    context.write(intend)
-    with context.store.reading() as tx:
-        ports = ports_of_node(tx, node_id)
+    ports = context.write(intend)
     proven = settle(context, ports)
     evidence = {"ports": {port.name: _tell(proven[port.id]) for port in ports}, "ports_shut": len(ports)}
     return Done(evidence=evidence, write=settled(ports, proven, context.now()))
