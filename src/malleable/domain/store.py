@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from malleable.domain.boots import Boot
@@ -103,6 +103,13 @@ class NetworkRows(Rows[Network], Protocol):
         """Read a page of what these projects may use, in one query: owned, granted and accepted, or public."""
 
 
+class Standing(NamedTuple):
+    """What a worker cannot know of an operation that it holds: others write it."""
+
+    is_cancel_requested: bool
+    next_due_at: datetime
+
+
 class OperationRows(Rows[Operation], Protocol):
     """The work queue. All writes by the engine carry the fence."""
 
@@ -120,8 +127,8 @@ class OperationRows(Rows[Operation], Protocol):
     def next_due(self) -> datetime | None:
         """Return when the earliest operation falls due or lease runs out; None when nothing waits."""
 
-    def write(self, id: OperationId, fence: int, **changes: object) -> bool:
-        """Change the operation if the fence still holds; say whether its cancel is asked for. Errors: FenceLost."""
+    def write(self, id: OperationId, fence: int, **changes: object) -> Standing:
+        """Change the operation if the fence still holds; say how it stands then. Errors: FenceLost."""
 
     def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> int:
         """Make what waits for a resource (the oldest one only) or for a node due now; return how many."""
@@ -223,6 +230,9 @@ class Store(Protocol):
 
     def reading(self) -> AbstractContextManager[Transaction]:
         """Begin a read-only transaction; writing in it is a programming error."""
+
+    def glance(self) -> AbstractContextManager[Transaction]:
+        """Read without a transaction, for a single statement: every one sees the state of its own moment."""
 
     def wait(self, channel: str, seconds: float, seen: int) -> int:
         """Block until the channel's count of notifications differs from ``seen`` or time is up; return the count.

@@ -53,7 +53,7 @@ class Events:
             wanted["node_id"] = only.node_id
         if only.kind is not None:
             wanted["kind"] = only.kind
-        with self._parts.store.reading() as tx:
+        with self._parts.store.glance() as tx:
             return listed(tx.events.list(page, **wanted), page, {})
 
     def event_start(self) -> UUID:

@@ -37,6 +37,9 @@ class Database(Protocol):
     def reading(self) -> AbstractContextManager[Connection]:
         """Begin a read-only transaction that sees one state of the database throughout."""
 
+    def glancing(self) -> AbstractContextManager[Connection]:
+        """Read without beginning: every statement sees the state of its own moment."""
+
     def announce(self, channels: set[str]) -> None:
         """Wake who waits on these channels, after a commit; on PostgreSQL also in other processes."""
 
@@ -107,6 +110,9 @@ class SqliteDatabase:
             connection.begin()
             yield connection
 
+    def glancing(self) -> AbstractContextManager[Connection]:
+        return self._reading.connect()
+
     def announce(self, channels: set[str]) -> None:
         for channel in channels:
             self.signals.notify(channel)
@@ -144,7 +150,14 @@ class PostgresDatabase:
             yield OwnTurn(connection)
 
     def reading(self) -> AbstractContextManager[Connection]:
-        return self._begun("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return self._begun(_BEGIN_READING)
+
+    def glancing(self) -> AbstractContextManager[Connection]:
+        connection = self._engine.connect()
+        if self._libpq.is_silent(connection.connection.dbapi_connection):
+            return connection
+        connection.close()
+        return self._begun(_BEGIN_READING)  # the server may have closed it meanwhile
 
     def _begun(self, begin: str) -> AbstractContextManager[Connection]:
         """Begin now; a connection that the server closed meanwhile shows here, where another can take its place."""
@@ -233,6 +246,7 @@ def _keep_log(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
+_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 #: A process that hangs or dies half-way through a transaction must not hold up the site. Statements are planned once,
 #: not six times per connection: no plan of ours depends on values, and planning was a third of a new connection's work.
 _SERVER_OPTIONS = (

@@ -4,6 +4,7 @@ psycopg turns values into PostgreSQL's and back. Its cursors, which wait in Pyth
 waits in C and lets other threads run.
 """
 
+import select
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,3 +64,10 @@ def end(driver: Any, sql: str) -> None:
     """Commit or roll back, if there is anything to end. Errors: psycopg's."""
     if driver.pgconn.transaction_status != TransactionStatus.IDLE:
         command(driver, sql)
+
+
+def is_silent(driver: Any) -> bool:
+    """Say whether the server has sent nothing, not even its farewell, to a connection that asked nothing."""
+    poll = select.poll()
+    poll.register(driver.pgconn.socket, select.POLLIN)
+    return not poll.poll(0)

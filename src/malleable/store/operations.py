@@ -11,6 +11,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from malleable.domain.errors import FenceLost
 from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.operations import Direction, Operation, OperationState, StepRecord
+from malleable.domain.store import Standing
 from malleable.store.conflicts import explain_write
 from malleable.store.records import Record, Shape
 from malleable.store.rows import TableRows
@@ -101,7 +102,7 @@ def _write(record: Record[Operation], shape: Shape, changes: tuple[str, ...]) ->
         due = bindparam("set_next_due_at", type_=Instant)
         sooner = case((ops.c.woken_at < due, ops.c.woken_at), else_=due)
         statement = statement.values(next_due_at=sooner, woken_at=null())
-    return statement.returning(ops.c.is_cancel_requested)
+    return statement.returning(ops.c.is_cancel_requested, ops.c.next_due_at)
 
 
 class OperationTable(TableRows[Operation]):
@@ -132,8 +133,8 @@ class OperationTable(TableRows[Operation]):
         found: datetime | None = self._session.read(_NEXT_DUE).scalar_one()
         return found
 
-    def write(self, id: OperationId, fence: int, **changes: object) -> bool:
-        """Change the operation if the fence still holds; say whether its cancel is asked for. Errors: FenceLost.
+    def write(self, id: OperationId, fence: int, **changes: object) -> Standing:
+        """Change the operation if the fence still holds; say how it stands then. Errors: FenceLost.
 
         A new ``next_due_at`` gives way to a wake-up that came while the worker held the operation.
         """
@@ -148,7 +149,7 @@ class OperationTable(TableRows[Operation]):
             raise explain_write(self._session, record, e, changes, id) from e
         if row is None:
             raise FenceLost(details={"operation_id": str(id), "fence": fence})
-        return bool(row.is_cancel_requested)
+        return Standing(is_cancel_requested=bool(row.is_cancel_requested), next_due_at=row.next_due_at)
 
     def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> int:
         """Make what waits for a resource (the oldest one only) or for a node due now; return how many.

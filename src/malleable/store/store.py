@@ -168,6 +168,12 @@ class SqlStore:
             yield SqlTransaction(Session(OwnTurn(connection), self._seal, is_writable=False))
             connection.commit()
 
+    @contextmanager
+    def glance(self) -> Iterator[Transaction]:
+        """Read without a transaction, for a single statement: every one sees the state of its own moment."""
+        with _mapped(), self.database.glancing() as connection:
+            yield SqlTransaction(Session(OwnTurn(connection), self._seal, is_writable=False))
+
     def wait(self, channel: str, seconds: float, seen: int) -> int:
         """Block until the channel's count of notifications differs from ``seen`` or time is up; return the count."""
         self.database.listen()

@@ -43,7 +43,6 @@ NODES_PER_SWITCH = 24
 LONG_POLL_S = 20.0
 RETRY_S = 0.5
 #: A burst of changes is taken over together: a look reads whole networks, so the longer it took, the longer it rests.
-GATHER_S = 0.01
 REST_PER_LOOK = 4.0
 
 
@@ -143,7 +142,7 @@ class SimulatedSite:
                 if view.networks:
                     client.gateway_report(self.serve(view.networks))
                     generation = max(generation, *(network.generation for network in view.networks))
-                rest_s = GATHER_S + REST_PER_LOOK * (time.monotonic() - began_s)
+                rest_s = REST_PER_LOOK * (time.monotonic() - began_s)
             except MalleableError as e:
                 log.warning("simulated gateway", error=str(e))
             stop.wait(rest_s)
@@ -170,7 +169,6 @@ class SimulatedSite:
     def _pass_signs_on(self, client: ControlPlane, stop: threading.Event) -> None:
         while not stop.is_set():
             self._news.wait()
-            stop.wait(GATHER_S)
             self._news.clear()
             signs = [self._signs.popleft() for _ in range(min(len(self._signs), 1000))]
             if not signs:

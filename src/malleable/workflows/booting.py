@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from malleable.domain.boots import BOOT_STAGES, Boot
-from malleable.domain.disks import DiskUse
+from malleable.domain.disks import DiskUse, Target
 from malleable.domain.errors import Conflict, Public, Unreachable
 from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId, OperationId, new_id
 from malleable.domain.images import UpProof
@@ -49,7 +49,7 @@ def _node_id(context: Context) -> NodeId:
 def await_predecessor(context: Context) -> Done | Wait:
     """Wait until the operation that must come first has succeeded."""
     first_id = OperationId(UUID(context.argument("after")))
-    with context.store.reading() as tx:
+    with context.store.glance() as tx:
         first = tx.operations.get(first_id)
     if first.is_active:
         fix = f"See what the {first.kind} waits for: `m2 operation show {first.id}`. Then try again."
@@ -102,7 +102,7 @@ def gateway_wait(what: str, waited: timedelta) -> str:
 def served(context: Context, generation: int, what: str) -> Done | Wait:
     """Wait until the gateway serves what ``ask_gateway`` asked for, its network at this generation."""
     network_id, node_id = _network_id(context), _node_id(context)
-    with context.store.reading() as tx:
+    with context.store.glance() as tx:
         if _is_served(tx, network_id, generation):
             return Done(evidence={"generation": generation})
     asked_at = datetime.fromisoformat(str(context.memory.get("asked_at", context.now().isoformat())))
@@ -154,7 +154,7 @@ def disarm(context: Context) -> Done | Wait:
     wanted = context.memory.get("generation")
     if wanted is not None:
         return served(context, int(str(wanted)), "forgets the boot intent")
-    with context.store.reading() as tx:
+    with context.store.glance() as tx:
         boot = tx.boots.find(node_id=_node_id(context))
     if boot is None:
         return Done(evidence={"boot_intent": "none"})
@@ -179,9 +179,10 @@ def await_up(context: Context, *, patience_s: float) -> Done | Wait:
     with context.store.reading() as tx:
         boot = tx.boots.find(node_id=_node_id(context))
         proof = tx.images.get(ImageId(UUID(context.argument("image_id")))).up_proof
+        target = tx.targets.find(id=boot.target_id) if boot and proof is not UpProof.PHONE_HOME else None
     if boot is None:
         raise Conflict("The node's boot intent is gone.", code="no-boot-intent")
-    came = _phoned_home(context, boot) if proof is UpProof.PHONE_HOME else _logged_in(context, boot)
+    came = _phoned_home(context, boot) if proof is UpProof.PHONE_HOME else _logged_in(context, boot, target)
     if isinstance(came, Done):
         return replace(came, evidence={**came.evidence, "started_again": True}) if phase else came
     if phase:
@@ -220,7 +221,7 @@ def _is_heard(context: Context, boot: Boot) -> bool:
     """Say whether the machine got anywhere. Signs of life wait while the API is away; sessions are seen at once."""
     if any(getattr(boot, stage) is not None for stage in BOOT_STAGES):
         return True
-    with context.store.reading() as tx:
+    with context.store.glance() as tx:
         target = tx.targets.find(id=boot.target_id)
     try:
         return target is not None and bool(context.drivers.targets.sessions(target.network_id, target.iqn))
@@ -234,15 +235,13 @@ def _phoned_home(context: Context, boot: Boot) -> Done | Wait:
     return _up(context, boot, {"phoned_home_at": boot.phoned_home_at.isoformat()})
 
 
-def _logged_in(context: Context, boot: Boot) -> Done | Wait:
+def _logged_in(context: Context, boot: Boot, target: Target | None) -> Done | Wait:
     """Tell the operating system's iSCSI session from the firmware's: only the former gives itself a name (an alias).
 
     Counting logins would not do: iPXE logs in twice on boot way "kernel" (measured), and the system may take its
     initrd's session over by another login. A call for metadata, which no firmware makes, tells the same of a system
     that is silent about its name.
     """
-    with context.store.reading() as tx:
-        target = tx.targets.find(id=boot.target_id)
     if target is None:
         raise Conflict("The disk is no longer presented to the node.", code="no-target")
     try:
@@ -274,8 +273,7 @@ def _up(context: Context, boot: Boot, evidence: dict[str, object]) -> Done:
 
     def write(tx: Transaction) -> None:
         tx.nodes.change(boot.node_id, boot=BootState.UP)
-        node = tx.nodes.get(boot.node_id)
-        record(tx, context.now(), "node.up", node=node, operation=operation, data=evidence)
+        record(tx, context.now(), "node.up", operation=operation, data=evidence)
 
     return Done(evidence=evidence, write=write)
 

@@ -236,9 +236,9 @@ class Boundary:
 
     def _write(self, **changes: Any) -> bool:
         """Change the operation's row; say whether a cancel is asked for."""
-        is_cancelled = self._tx.operations.write(self.operation.id, self.operation.fence, **changes)
-        self.operation = replace(self.operation, **changes)
-        return is_cancelled
+        standing = self._tx.operations.write(self.operation.id, self.operation.fence, **changes)
+        self.operation = replace(self.operation, **{**changes, "next_due_at": standing.next_due_at})
+        return standing.is_cancel_requested
 
     def _written(self, write: Callable[[Transaction], T]) -> T:
         """Write what a step wants written."""

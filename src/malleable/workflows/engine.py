@@ -9,7 +9,7 @@ before acting again) or the step ended with everything it wrote.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
@@ -94,9 +94,10 @@ class Engine:
             self.walk(operation)
         return len(claimed)
 
-    def walk(self, operation: Operation, begun: Begun | None = None) -> None:
+    def walk(self, operation: Operation, begun: Begun | None = None) -> datetime | None:
         """Walk a claimed operation until it waits, ends, parks, or is lost to another worker.
 
+        Returns when it is due again, if it waits.
         Errors: Busy, Unavailable (the database's): the operation stays leased until the lease runs out or is given
         back by ``keep``.
         """
@@ -104,20 +105,22 @@ class Engine:
         latest = operation
         try:
             try:
-                begun = begun or self._begin(operation)
-                while begun is not None:
-                    latest = begun.operation
-                    begun = self._walk_step(begun)
+                following = begun or self._begin(operation)
+                while isinstance(following, Begun):
+                    latest = following.operation
+                    following = self._walk_step(following)
+                return following.next_due_at if following.is_active and not following.worker else None
             except (FenceLost, Busy, Unavailable):
                 raise
             except Exception as e:  # noqa: BLE001  a defect outside of any step: it must not come back for ever
                 self._park(latest, e)
         except FenceLost:
             log.warning("operation taken over by another worker", operation=str(operation.id))
+        return None
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    def _begin(self, operation: Operation) -> Begun | None:
+    def _begin(self, operation: Operation) -> Begun | Operation:
         """Enter the place a claimed operation stands at."""
         if operation.kind not in self.workflows:
             raise UnknownWorkflow(
@@ -126,7 +129,7 @@ class Engine:
             )
         return self._cross(operation, Boundary.begin)
 
-    def _walk_step(self, begun: Begun) -> Begun | None:
+    def _walk_step(self, begun: Begun) -> Begun | Operation:
         operation, place = begun.operation, begun.place
         self._at("begun", operation)
         started_s = self.clock.monotonic_s()
@@ -147,8 +150,10 @@ class Engine:
         self._at("committed", operation)
         return following
 
-    def _settle(self, context: Context, place: Place, outcome: Done | Wait | Exception) -> tuple[str, Begun | None]:
-        """Write what came of a step, in one transaction; return the outcome's name and the next step begun."""
+    def _settle(
+        self, context: Context, place: Place, outcome: Done | Wait | Exception
+    ) -> tuple[str, Begun | Operation]:
+        """Write what came of a step, in one transaction; return the outcome's name and what ``_cross`` does."""
         operation, now = context.operation, self.clock.now()
         is_late = operation.step_deadline_at is not None and now >= operation.step_deadline_at
         try:
@@ -169,8 +174,11 @@ class Engine:
         act: Callable[Concatenate[Boundary, P], Begun | None],
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> Begun | None:
-        """Do one thing at the boundary between two steps, in one transaction."""
+    ) -> Begun | Operation:
+        """Do one thing at the boundary between two steps, in one transaction; return the next step begun.
+
+        If there is none now: the operation as it was left.
+        """
         with self.store.transaction() as tx:
             boundary = self._boundary(tx, operation)
             begun = act(boundary, *args, **kwargs)
@@ -179,7 +187,7 @@ class Engine:
             self._tell_parked(ended, str((ended.error or {}).get("code", "")))
         elif self._observer is not None and ended.finished_at is not None:
             self._observer.operation_ended(ended)
-        return begun
+        return begun or ended
 
     def _boundary(self, tx: Transaction, operation: Operation) -> Boundary:
         return Boundary(

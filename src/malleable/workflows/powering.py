@@ -29,7 +29,7 @@ def node_of(context: Context) -> Node:
     node_id = context.operation.node_id
     if node_id is None:
         raise Conflict("The operation is about no node.", code="no-argument")
-    with context.store.reading() as tx:
+    with context.store.glance() as tx:
         return tx.nodes.get(node_id)
 
 

@@ -57,7 +57,7 @@ def check_unpresented(tx: Transaction, disks: Sequence[Disk]) -> None:
 
 def disk_of(context: Context) -> Disk:
     """Read the operation's disk."""
-    with context.store.reading() as tx:
+    with context.store.glance() as tx:
         return tx.disks.get(DiskId(UUID(context.argument("disk_id"))))
 
 

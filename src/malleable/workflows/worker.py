@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -35,6 +35,7 @@ class Worker:
         self._changed = threading.Condition()
         #: What is walked now; with the later claim of the same operation where our own lease on it ran out meanwhile.
         self._walking: dict[OperationId, Operation | None] = {}
+        self._looks_at: datetime | None = None  #: the dispatcher; None: it is looking
         self._lost: list[Operation] = []  #: the database failed while we walked them: to be given back
         self._stopping, self._finished = threading.Event(), threading.Event()
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="operation")
@@ -95,10 +96,11 @@ class Worker:
         """Hand due operations to the pool, then wait for work, for time or for a free thread."""
         store, clock = self._engine.store, self._engine.clock
         latest = store.wait(WORK, 0, seen)
+        self._looks_at = None  # before it looks: what is committed from now on may not be seen
         free = self._wait_for_a_thread()
         if self._stopping.is_set():
             return latest
-        with store.reading() as tx:
+        with store.glance() as tx:
             due = tx.operations.next_due()
         now = clock.now()
         if due is not None and due <= now:
@@ -111,6 +113,7 @@ class Worker:
         wait_s = RESYNC_S * random.uniform(0.8, 1.2)
         if due is not None:
             wait_s = min(wait_s, max((due - now).total_seconds(), 0.0))
+        self._looks_at = now + timedelta(seconds=wait_s)
         return store.wait(WORK, wait_s, latest)
 
     def _wait_for_a_thread(self) -> int:
@@ -132,13 +135,14 @@ class Worker:
         claimed = self._walk_once(operation, begun)
         while claimed is not None:
             claimed = self._walk_once(claimed)
-        self._engine.store.signal(WORK)
 
     def _walk_once(self, operation: Operation, begun: Begun | None = None) -> Operation | None:
         """Walk an operation; return a later claim of it, if there is one."""
         is_lost = True
         try:
-            self._engine.walk(operation, begun)
+            due_at, looks_at = self._engine.walk(operation, begun), self._looks_at
+            if due_at is not None and (looks_at is None or due_at < looks_at):
+                self._engine.store.signal(WORK)
             is_lost = False
         except (Busy, Unavailable) as e:
             log.warning("operation given back; it goes on from here", operation=str(operation.id), error=str(e))

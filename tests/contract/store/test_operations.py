@@ -114,9 +114,9 @@ def test_a_write_says_whether_a_cancel_is_asked_for(store: SqlStore) -> None:
     add(store)
     (operation,) = claim(store)
     with store.transaction() as tx:
-        assert tx.operations.write(operation.id, operation.fence, reason="x") is False
+        assert not tx.operations.write(operation.id, operation.fence, reason="x").is_cancel_requested
         tx.operations.change(operation.id, is_cancel_requested=True)
-        assert tx.operations.write(operation.id, operation.fence) is True
+        assert tx.operations.write(operation.id, operation.fence).is_cancel_requested
 
 
 def test_a_write_breaks_no_rule(store: SqlStore) -> None:
