@@ -1,19 +1,18 @@
 """Whose signatures on images are trusted, and who needs them."""
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, nothing, ok, page_of
 from malleable.api.projects import project_view
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.signatures import Signer, key_number
 from malleable.services.parts import Shown
 from malleable.wire.projects import ProjectView
 from malleable.wire.shapes import Listing
 from malleable.wire.signers import SignerRequest, SignerView, SigningRequest
 
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["images"])
+routes = guarded("images")
 
 
 def signer_view(shown: Shown[Signer]) -> SignerView:
