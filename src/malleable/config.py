@@ -91,13 +91,13 @@ class FetchSettings(_Part):
     certificates: Path | None = None  #: PEM, of further authorities for https
 
 
-class GatewaySettings(_Part):
 class ImageSettings(_Part):
     """Images of everybody."""
 
     signed_only: bool = False  #: import and boot only what somebody signed whom the project or the site trusts
 
 
+class GatewaySettings(_Part):
     """A gateway that runs apart from the API."""
 
     api_url: str = ""
@@ -122,8 +122,8 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     quota: QuotaSettings = QuotaSettings()
     fetch: FetchSettings = FetchSettings()
-    gateway: GatewaySettings = GatewaySettings()
     images: ImageSettings = ImageSettings()
+    gateway: GatewaySettings = GatewaySettings()
 
     @property
     def database(self) -> str:

@@ -14,7 +14,7 @@ from malleable.domain.ports import LocalDrive, Power
 from malleable.domain.scrubs import Demand, Scrub, SiteScrubs
 from malleable.domain.secrets import Secret, bmc_password
 from malleable.domain.store import Page, Transaction
-from malleable.workflows.powering import BMC_RETRY, CONTROLLER, bmc_of, bmc_resource, node_of, power_of
+from malleable.workflows.powering import BMC_RETRY, CONTROLLER, bmc_of, node_of, power_of
 from malleable.workflows.requests import record
 from malleable.workflows.steps import Context, Done, Step, StepFunction, Write
 
@@ -246,7 +246,6 @@ def _step(name: str, scrub: Scrub, act: Act, *, deadline_s: float = 180.0, retry
         deadline_s=deadline_s,
         sla_s=30.0,
         retry=retry,
-        resource=bmc_resource,
         needed=lambda operation: _demand(operation, scrub) is not Demand.SKIP,
         device=CONTROLLER,
     )
