@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api import (
+    access,
     disks,
     events,
     gateway,
@@ -41,6 +42,7 @@ from malleable.services.all import Services
 _ROUTERS = (
     gateway.routes,
     nodes.routes,
+    access.routes,
     operations.routes,
     disks.routes,
     events.routes,

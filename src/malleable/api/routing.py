@@ -118,7 +118,8 @@ async def _once(request: Request, key: str, handler: Handler) -> Response:
 
 def _digest(request: Request, caller: Caller, body: bytes) -> str:
     """Tell one request from another; a narrower token of the same user does not get a wider one's answer again."""
-    scope = f"{caller.token_project_id} {'reads' if caller.is_read_only else 'changes'}"
+    node = f"{caller.token_node_id} {sorted(caller.verbs)}" if caller.token_node_id else ""
+    scope = f"{caller.token_project_id} {'reads' if caller.is_read_only else 'changes'} {node}"
     head = f"{scope} {request.method} {request.url.path}?{request.url.query}\n"
     return sha256(head.encode() + body).hexdigest()
 

@@ -8,6 +8,7 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, ago, printable, size
+from malleable.cli.node_access import node_access
 from malleable.cli.node_care import add_care
 from malleable.cli.node_console import follow
 from malleable.cli.node_timeline import node_timeline
@@ -40,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
             "timeline": node_timeline,
             "console": node_console,
             "power": node_power,
+            "access": node_access,
             "stop": node_stop,
             "release": node_release,
             "enrol": node_enrol,

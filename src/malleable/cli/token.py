@@ -6,6 +6,7 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_lifetime
+from malleable.cli.node_access import rights
 from malleable.cli.options import NewName
 from malleable.cli.output import Column, done, show_list
 from malleable.cli.session import Session, parse_uuid
@@ -32,7 +33,7 @@ def token_list(
         Column(title="name", cell=lambda token: token.name),
         Column(title="user", cell=lambda token: token.user),
         Column(title="project", cell=lambda token: token.project or "all", is_minor=True),
-        Column(title="rights", cell=lambda token: "read only" if token.is_read_only else "all"),
+        Column(title="rights", cell=rights),
         Column(title="ends", cell=lambda token: "revoked" if token.revoked_at else age(token.expires_at, now)),
         Column(title="id", cell=lambda token: str(token.id), is_minor=True),
     ]

@@ -1,5 +1,6 @@
 """A typed client of the HTTP API."""
 
+from malleable.client.access import AccessCalls
 from malleable.client.accounts import AccountCalls
 from malleable.client.fabric import FabricCalls
 from malleable.client.gateway import GatewayCalls
@@ -12,7 +13,9 @@ from malleable.wire.service import HealthView, VersionView
 __all__ = ["Client"]
 
 
-class Client(AccountCalls, FabricCalls, MachineCalls, ImageCalls, StorageCalls, OperationCalls, GatewayCalls):
+class Client(
+    AccountCalls, AccessCalls, FabricCalls, MachineCalls, ImageCalls, StorageCalls, OperationCalls, GatewayCalls
+):
     """Every call of the API, one method each, named noun_verb.
 
     Slow ones answer with an operation at once; ``operation_wait`` follows it.

@@ -16,8 +16,10 @@ PUBLIC_FACTS = frozenset(
         "action",
         "alias",
         "cidr",
+        "count",
         "disk",
         "disk_id",
+        "expires_at",
         "grantee",
         "image_id",
         "name",
@@ -30,8 +32,11 @@ PUBLIC_FACTS = frozenset(
         "sha256",
         "snapshot_id",
         "state",
+        "token",
+        "token_id",
         "user",
         "user_id",
+        "verbs",
     }
 )
 

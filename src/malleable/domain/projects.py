@@ -4,7 +4,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 
-from malleable.domain.ids import MembershipId, ProjectId, ProjectKeyId, TokenId, UserId
+from malleable.domain.access import Verb
+from malleable.domain.ids import MembershipId, NodeId, ProjectId, ProjectKeyId, TokenId, UserId
 from malleable.domain.secrets import Secret
 
 
@@ -61,8 +62,8 @@ class Project:
     id: ProjectId
     name: str
     quota: Quota = NO_LIMITS
-    created_at: datetime
     needs_signed_images: bool = False  #: it imports and boots only what somebody signed whom it trusts
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,8 @@ class Token:
     name: str
     secret_sha256: str  #: hex; the secret has 256 bits, so a plain hash is enough
     project_id: ProjectId | None  #: narrowed to one project
+    node_id: NodeId | None = None  #: narrowed to one node, as long as that project holds it
+    verbs: tuple[Verb, ...] = ()  #: what it is good for there; of a token for a node alone
     is_read_only: bool
     expires_at: datetime
     revoked_at: datetime | None = None

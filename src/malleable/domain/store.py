@@ -80,6 +80,13 @@ class ProjectRows(Rows[Project], Protocol):
         """Count what a project has of the fields of ``Holdings`` named, in one query; the others are 0."""
 
 
+class TokenRows(Rows[Token], Protocol):
+    """Bearer tokens."""
+
+    def revoke_of_node(self, node_id: NodeId, now: datetime) -> int:
+        """Revoke every token that is narrowed to a node, in one statement; return how many were good until now."""
+
+
 class VlanRows(Rows[Vlan], Protocol):
     """The VLAN pools of the fabrics."""
 
@@ -194,7 +201,7 @@ class Transaction(Protocol):
     users: Rows[User]
     memberships: Rows[Membership]
     project_keys: Rows[ProjectKey]
-    tokens: Rows[Token]
+    tokens: TokenRows
     nodes: Rows[Node]
     nics: Rows[Nic]
     switches: Rows[Switch]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from malleable.services.access import Accesses
 from malleable.services.attachments import Attachments
 from malleable.services.authentication import Authentication
 from malleable.services.disks import Disks
@@ -43,6 +44,7 @@ class Services:
     idempotency: Idempotency
     users: Users
     tokens: Tokens
+    accesses: Accesses
     projects: Projects
     quotas: Quotas
     keys: Keys
@@ -79,6 +81,7 @@ def make_services(parts: Parts) -> Services:
         idempotency=Idempotency(parts),
         users=Users(parts, authentication, passwords),
         tokens=Tokens(parts, authentication),
+        accesses=Accesses(parts, authentication),
         projects=Projects(parts, authentication),
         quotas=Quotas(parts),
         keys=Keys(parts),

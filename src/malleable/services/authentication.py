@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from threading import Lock
 
+from malleable.domain.access import Verb
 from malleable.domain.errors import Forbidden, Invalid, Unauthenticated
-from malleable.domain.ids import ProjectId, TokenId, new_id
+from malleable.domain.ids import NodeId, ProjectId, TokenId, new_id
 from malleable.domain.projects import Membership, Role, Token, User
 from malleable.domain.secrets import Secret, random_secret
 from malleable.domain.store import Transaction
@@ -42,6 +43,8 @@ class TokenWish:
     ttl_s: int
     project: str | None = None
     is_read_only: bool = False
+    node_id: NodeId | None = None
+    verbs: tuple[Verb, ...] = ()
 
 
 class Authentication:
@@ -125,6 +128,8 @@ def narrowed(user: User, memberships: Sequence[Membership], token: Token) -> Cal
         memberships=roles,
         token_id=token.id,
         token_project_id=token.project_id,
+        token_node_id=token.node_id,
+        verbs=frozenset(token.verbs),
         is_read_only=token.is_read_only,
         expires_at=token.expires_at,
     )
@@ -157,6 +162,8 @@ def issue(tx: Transaction, now: datetime, user: User, wish: TokenWish, project_i
         name=wish.name,
         secret_sha256=_digest(secret.reveal()),
         project_id=project_id,
+        node_id=wish.node_id,
+        verbs=wish.verbs,
         is_read_only=wish.is_read_only,
         expires_at=now + timedelta(seconds=wish.ttl_s),
         created_at=now,

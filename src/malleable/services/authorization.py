@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
+from malleable.domain.access import Verb
 from malleable.domain.errors import Forbidden, NotFound
-from malleable.domain.ids import ProjectId
+from malleable.domain.ids import NodeId, ProjectId
 from malleable.domain.projects import Role
 from malleable.services.caller import Caller
 
@@ -37,6 +38,7 @@ class Rule:
     effect: Effect
     shared: bool = False  #: everybody may, on shared objects
     people: bool = False  #: every user may (what they get is filtered); programs like the gateway may not
+    verb: Verb | None = None  #: a token narrowed to this very node needs it; None: no such token is ever good for this
 
 
 _A = frozenset({Role.ADMIN})
@@ -47,12 +49,16 @@ _R = frozenset({Role.MEMBER, Role.READER})
 _NONE: frozenset[Role] = frozenset()
 
 
-def _reads(site: frozenset[Role], project: frozenset[Role] = _NONE, *, shared: bool = False) -> Rule:
-    return Rule(site=site, project=project, effect=Effect.READS, shared=shared)
+def _reads(
+    site: frozenset[Role], project: frozenset[Role] = _NONE, *, shared: bool = False, verb: Verb | None = None
+) -> Rule:
+    return Rule(site=site, project=project, effect=Effect.READS, shared=shared, verb=verb)
 
 
-def _changes(site: frozenset[Role], project: frozenset[Role] = _NONE, *, shared: bool = False) -> Rule:
-    return Rule(site=site, project=project, effect=Effect.CHANGES, shared=shared)
+def _changes(
+    site: frozenset[Role], project: frozenset[Role] = _NONE, *, shared: bool = False, verb: Verb | None = None
+) -> Rule:
+    return Rule(site=site, project=project, effect=Effect.CHANGES, shared=shared, verb=verb)
 
 
 _FILTERED = Rule(site=_O, project=_R, effect=Effect.READS, people=True)
@@ -78,13 +84,13 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "project_create": _changes(_A),
         "project_delete": _changes(_A),
         "project_set_quota": _changes(_A),
+        "project_set_signing": _changes(_A, _M),
         "key_list": _reads(_A, _R),
         "key_add": _changes(_A, _M),
         "key_remove": _changes(_A, _M),
         "member_get": _reads(_A, _R),
         "member_list": _reads(_A, _R),
         "member_set": _changes(_A),
-        "project_set_signing": _changes(_A, _M),
         "member_remove": _changes(_A),
         "fabric_list": _reads(_O),
         "fabric_set_vlans": _changes(_O),
@@ -109,11 +115,17 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "node_wire": _changes(_O),
         "node_release": _changes(_O, _M),
         "node_stop": _changes(_O, _M),
-        "node_power": _changes(_O, _M),
+        "node_power": _changes(_O, _M, verb=Verb.POWER),
         "node_readmit": _changes(_O),
         "node_retire": _changes(_O),
         "node_maintain": _changes(_O),
-        "node_console": _reads(_O, _R),
+        "scrub_get": _reads(_O),
+        "scrub_set": _changes(_O),
+        "node_console": _reads(_O, _R, verb=Verb.CONSOLE),
+        "access_get": _reads(_O, _R),
+        "access_list": _reads(_O, _R),
+        "access_allow": _changes(_A, _M),
+        "access_revoke": _changes(_O, _M),
         "node_attach": _changes(_A, _M),
         "network_list": _FILTERED,
         "network_get": _reads(_A, _R, shared=True),
@@ -128,6 +140,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "grant_revoke": _changes(_A, _M),
         "attachment_list": _FILTERED,
         "node_attachments": _reads(_A, _R),
+        "signer_list": _FILTERED,
+        "signer_get": _reads(_A, _R, shared=True),
+        "signer_add": _changes(_A, _M),
+        "signer_remove": _changes(_A, _M),
         "image_list": _FILTERED,
         "image_get": _reads(_A, _R, shared=True),
         "image_create": _changes(_A, _M),
@@ -138,15 +154,13 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "image_unshare": _changes(_A, _M),
         "image_grants": _reads(_A, _R),
         "image_delete": _changes(_A, _M),
-        "signer_list": _FILTERED,
-        "signer_get": _reads(_A, _R, shared=True),
-        "signer_add": _changes(_A, _M),
-        "signer_remove": _changes(_A, _M),
         "image_change": _changes(_A, _M),
         "disk_list": _FILTERED,
         "disk_get": _reads(_A, _R),
         "disk_create": _changes(_A, _M),
         "disk_delete": _changes(_A, _M),
+        "disk_give": _changes(_A, _M),
+        "disk_accept": _changes(_A, _M),
         "disk_use": _changes(_A, _M),
         "disk_change": _changes(_A, _M),
         "snapshot_list": _FILTERED,
@@ -160,7 +174,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "provision_create": _changes(_A, _M),
         "provision_get": _reads(_A, _R),
         "operation_list": _FILTERED,
-        "operation_get": _reads(_O, _R),
+        "operation_get": _reads(_O, _R, verb=Verb.POWER),
         "operation_cancel": _changes(_O, _M),
         "operation_resume": _changes(_O),
         "event_list": _FILTERED,
@@ -175,12 +189,19 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 
 
-def may(caller: Caller, action: str, *, project_id: ProjectId | None = None, reach: Reach = Reach.OWNED) -> bool:
+def may(
+    caller: Caller,
+    action: str,
+    *,
+    project_id: ProjectId | None = None,
+    node_id: NodeId | None = None,
+    reach: Reach = Reach.OWNED,
+) -> bool:
     """Say whether ``caller`` may do ``action`` to something of ``project_id``; None is the site's own."""
     rule = RULES[action]
     if rule.effect is Effect.CHANGES and caller.is_read_only:
         return False
-    return _has_role(caller, rule, project_id, reach)
+    return _has_role(caller, rule, project_id, node_id, reach)
 
 
 def require(
@@ -189,15 +210,18 @@ def require(
     *,
     what: str = "",
     project_id: ProjectId | None = None,
+    node_id: NodeId | None = None,
     reach: Reach = Reach.OWNED,
 ) -> None:
     """Let ``caller`` do ``action`` to ``what`` ("network blue") of ``project_id``, or refuse.
 
+    ``node_id``: the node that it is, or that it is about; whoever does not say it refuses all tokens for one node.
+
     Errors: NotFound when the caller may not even know of it; Forbidden when it may be seen, but not this done to it.
     """
     rule = RULES[action]
-    is_allowed = _has_role(caller, rule, project_id, reach)
-    if not is_allowed and what and not _sees(caller, action, project_id, reach):
+    is_allowed = _has_role(caller, rule, project_id, node_id, reach)
+    if not is_allowed and what and not _sees(caller, action, project_id, node_id, reach):
         raise not_found(what)
     if is_allowed and rule.effect is Effect.CHANGES and caller.is_read_only:
         raise Forbidden(
@@ -205,6 +229,9 @@ def require(
             code="read-only-token",
             fix="Log in again without asking for a read-only token.",
         )
+    if not is_allowed and caller.token_node_id is not None:
+        verbs = " and ".join(sorted(caller.verbs))
+        raise Forbidden(f"This token is good for {verbs} of one node, and for nothing else.", code="token-scope")
     if not is_allowed:
         raise Forbidden(f"You may not do this: it takes {_words(rule)}.", fix="Ask an admin for the role.")
 
@@ -214,11 +241,13 @@ def not_found(what: str) -> NotFound:
     return NotFound(f"There is no {what}, or you may not see it.", fix="Check the name, the project and who you are.")
 
 
-def _sees(caller: Caller, action: str, project_id: ProjectId | None, reach: Reach) -> bool:
-    return may(caller, f"{action.partition('_')[0]}_get", project_id=project_id, reach=reach)
+def _sees(caller: Caller, action: str, project_id: ProjectId | None, node_id: NodeId | None, reach: Reach) -> bool:
+    return may(caller, f"{action.partition('_')[0]}_get", project_id=project_id, node_id=node_id, reach=reach)
 
 
-def _has_role(caller: Caller, rule: Rule, project_id: ProjectId | None, reach: Reach) -> bool:
+def _has_role(caller: Caller, rule: Rule, project_id: ProjectId | None, node_id: NodeId | None, reach: Reach) -> bool:
+    if caller.token_node_id is not None and (caller.token_node_id != node_id or rule.verb not in caller.verbs):
+        return False
     if caller.site_role is not None and caller.site_role in rule.site:
         return True
     is_person = caller.site_role is not Role.GATEWAY

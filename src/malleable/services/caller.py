@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from malleable.domain.ids import ProjectId, TokenId, UserId
+from malleable.domain.access import Verb
+from malleable.domain.ids import NodeId, ProjectId, TokenId, UserId
 from malleable.domain.projects import Role
 
 
@@ -18,6 +19,8 @@ class Caller:
     memberships: Mapping[ProjectId, Role] = field(default_factory=dict)
     token_id: TokenId
     token_project_id: ProjectId | None = None
+    token_node_id: NodeId | None = None  #: narrowed to one node: good for ``verbs`` there, and for nothing else
+    verbs: frozenset[Verb] = frozenset()
     is_read_only: bool = False
     expires_at: datetime
 

@@ -202,7 +202,7 @@ def find_node(tx: Transaction, caller: Caller, action: str, ref: str) -> Node:
     what = f"node {shown(ref)}"
     node = find_named(tx.nodes, ref, "node")
     reach = Reach.SHARED if node.state is NodeState.FREE else Reach.OWNED
-    require(caller, action, what=what, project_id=node.project_id, reach=reach)
+    require(caller, action, what=what, project_id=node.project_id, node_id=node.id, reach=reach)
     return node
 
 

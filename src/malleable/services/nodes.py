@@ -10,6 +10,7 @@ from malleable.domain.operations import ACTIVE_STATES, Operation
 from malleable.domain.secrets import Secret, without_secrets
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import PortState
+from malleable.services.access import check_token
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import (
@@ -172,6 +173,7 @@ class Nodes:
         """Begin to switch a node: "on", "off" or "cycle". Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_power", ref)
+            check_token(tx, caller, self._parts)
             want = power.PowerAction(action)
             return power.request(tx, self._parts.now(), node=node, action=want, actor_id=caller.user_id)
 
@@ -228,6 +230,7 @@ class Nodes:
         """Find a node whose console the caller may read at this moment, and what of it nobody may."""
         with self._parts.store.reading() as tx:
             node = find_node(tx, caller, "node_console", ref)
+            check_token(tx, caller, self._parts)
             secrets = boot_secrets(tx, node.id)
         if not caller.is_operator and node.state is not NodeState.ALLOCATED:
             raise Conflict(f"Node {node.name} is {node.state}: its console is closed.", code="console-closed")

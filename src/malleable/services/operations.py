@@ -69,7 +69,10 @@ class Operations:
 
     def _find(self, tx: Transaction, caller: Caller, action: str, operation_id: UUID) -> Operation:
         operation = find_identified(tx.operations, operation_id, "operation")
-        require(caller, action, what=f"operation {operation_id}", project_id=operation.project_id)
+        # Who may only switch a node follows what that began, and nothing else that is done to the node.
+        node_id = operation.node_id if operation.kind == "power" else None
+        what = f"operation {operation_id}"
+        require(caller, action, what=what, project_id=operation.project_id, node_id=node_id)
         return operation
 
 

@@ -4,7 +4,8 @@ from uuid import UUID
 
 from malleable.domain.errors import Forbidden
 from malleable.domain.projects import Token, User
-from malleable.domain.store import Page
+from malleable.domain.store import Page, Transaction
+from malleable.services.access import token_facts
 from malleable.services.authentication import Authentication, Issued, TokenWish, check_ttl, issue, scope_of
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
@@ -23,7 +24,8 @@ class Tokens:
         """Read the token in use and whose it is."""
         with self._parts.store.reading() as tx:
             user, token = tx.users.get(caller.user_id), tx.tokens.get(caller.token_id)
-            names = dict(names_of(tx.projects, [token.project_id, *caller.memberships]))
+            projects = names_of(tx.projects, [token.project_id, *caller.memberships])
+            names = {**projects, **names_of(tx.nodes, [token.node_id])}
         return user, Shown(value=token, names={**names, user.id: user.name})
 
     def token_list(self, caller: Caller, page: Page, *, user: str | None = None) -> Listed[Token]:
@@ -42,6 +44,7 @@ class Tokens:
             names = {
                 **names_of(tx.users, (t.user_id for t in tokens)),
                 **names_of(tx.projects, (t.project_id for t in tokens)),
+                **names_of(tx.nodes, (t.node_id for t in tokens)),
             }
         return listed(tokens, page, names)
 
@@ -66,9 +69,17 @@ class Tokens:
             self._require(caller, token)
             now = self._parts.now()
             if tx.tokens.change(token.id, expect={"revoked_at": None}, revoked_at=now):
-                data = {"token_id": str(token.id), "name": token.name}
-                record(tx, now, "token.revoked", actor_id=caller.user_id, data=data)
+                self._record_revoked(tx, caller, token)
         self._authentication.forget_all()
+
+    def _record_revoked(self, tx: Transaction, caller: Caller, token: Token) -> None:
+        now, actor_id = self._parts.now(), caller.user_id
+        if token.node_id is not None:
+            node = tx.nodes.get(token.node_id)
+            record(tx, now, "node.access-revoked", node=node, actor_id=actor_id, data=token_facts(token))
+            return
+        data = {"token_id": str(token.id), "name": token.name}
+        record(tx, now, "token.revoked", actor_id=actor_id, data=data)
 
     def _require(self, caller: Caller, token: Token) -> None:
         if token.id == caller.token_id:

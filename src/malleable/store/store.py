@@ -27,11 +27,13 @@ from malleable.domain.store import (
     OperationRows,
     ProjectRows,
     Rows,
+    TokenRows,
     Transaction,
     VlanRows,
 )
 from malleable.domain.switches import Switch, SwitchPort
 from malleable.store import schema
+from malleable.store.access import BearerTable
 from malleable.store.conflicts import explain_commit
 from malleable.store.databases import Database, open_database
 from malleable.store.events import EventTable
@@ -62,7 +64,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "users": _plain(User, schema.users),
     "memberships": _plain(Membership, schema.memberships),
     "project_keys": _plain(ProjectKey, schema.project_keys),
-    "tokens": _plain(Token, schema.tokens),
+    "tokens": partial(BearerTable, Record(Token, schema.tokens)),
     "nodes": _plain(Node, schema.nodes),
     "nics": _plain(Nic, schema.nics),
     "switches": _plain(Switch, schema.switches),
@@ -95,7 +97,7 @@ class SqlTransaction:
     users: Rows[User]
     memberships: Rows[Membership]
     project_keys: Rows[ProjectKey]
-    tokens: Rows[Token]
+    tokens: TokenRows
     nodes: Rows[Node]
     nics: Rows[Nic]
     switches: Rows[Switch]

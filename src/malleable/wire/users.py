@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
+from malleable.domain.access import Verb
 from malleable.domain.projects import Role
 from malleable.wire.shapes import Answer, Line, Name, Open, Ref, Request
 
@@ -57,6 +58,9 @@ class TokenView(Answer):
     name: Open[str]
     project_id: Open[UUID | None]
     project: Open[str | None]
+    node_id: Open[UUID | None] = None  #: narrowed to one node
+    node: Open[str | None] = None
+    verbs: Open[tuple[Verb, ...]] = ()  #: what it is good for there
     is_read_only: Open[bool]
     expires_at: Open[datetime]
     revoked_at: Open[datetime | None]

@@ -16,6 +16,7 @@ from malleable.domain.secrets import Secret, random_secret
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SwitchPort
 from malleable.workflows import booting, powering, presenting, switching
+from malleable.workflows.access import revoke_access
 from malleable.workflows.attach import Connection, check_connection, reserve_attachment
 from malleable.workflows.quarantine import quarantine
 from malleable.workflows.requests import begin, move_node, reasons, record
@@ -195,6 +196,7 @@ def _undone(tx: Transaction, operation: Operation, now: datetime) -> None:
     else:
         state, reason, kind = NodeState.FREE, "", "freed"
     tx.nodes.change(node.id, state=state, state_reason=reason, state_since=now, project_id=None, boot=BootState.NONE)
+    revoke_access(tx, now, node, operation=operation)
     record(tx, now, f"node.{kind}", node=node, operation=operation, data=reasons(operation))
 
 

@@ -7,6 +7,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortState
 from malleable.workflows import booting, presenting, switching
+from malleable.workflows.access import revoke_access
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Workflow
 
@@ -22,6 +23,7 @@ def quarantine(tx: Transaction, operation: Operation, now: datetime, *, reason: 
     node = tx.nodes.get(operation.node_id)
     reason = reason or f"{operation.kind} could not be completed or undone: {operation.reason}"
     tx.nodes.change(node.id, state=NodeState.QUARANTINED, state_reason=reason, state_since=now, boot=BootState.NONE)
+    revoke_access(tx, now, node, operation=operation)
     data = {**reasons(operation), "reason": reason}
     record(tx, now, "node.quarantined", node=node, operation=operation, data=data)
     if operation.kind not in _HAVE_TRIED and left_over(tx, node):

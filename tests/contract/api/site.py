@@ -14,6 +14,7 @@ from httpx import ASGITransport, AsyncClient, Response
 from minisign import KeyPair
 
 from malleable.api.app import close_streams, create_app
+from malleable.domain.access import Verb
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState, new_iqn
 from malleable.domain.ids import (
     AttachmentId,
@@ -26,8 +27,8 @@ from malleable.domain.ids import (
     NicId,
     NodeId,
     ProjectId,
-    SnapshotId,
     SignerId,
+    SnapshotId,
     SwitchId,
     SwitchPortId,
     TargetId,
@@ -50,8 +51,8 @@ from malleable.domain.nodes import Firmware, Nic, Node, NodeState
 from malleable.domain.ports import Drivers
 from malleable.domain.projects import Membership, Project, Role, Token, User
 from malleable.domain.secrets import Secret
-from malleable.domain.store import Store, Transaction
 from malleable.domain.signatures import Signer
+from malleable.domain.store import Store, Transaction
 from malleable.domain.switches import PortState, Switch, SwitchPort
 from malleable.services.all import Services, make_services
 from malleable.services.authentication import TokenWish, issue
@@ -83,6 +84,8 @@ CALLERS = (
     "revoked",
     "read_only",
     "scoped",
+    "narrow",
+    "elsewhere",
 )
 
 
@@ -120,14 +123,16 @@ class Site:
             self._room(tx)
             self._tenant(tx, "alpha", "held", 101)
             self._tenant(tx, "beta", "foreign", 102)
+            self._narrow(tx, "narrow", "held")
+            self._narrow(tx, "elsewhere", "free")
             self._share(tx)
             self._share_image(tx)
+            self._signers(tx)
             operation = begin(
                 tx, START, "create-disk", project_id=ProjectId(self.ids["alpha"]), arguments={"disk_id": str(new_id())}
             )
             self.ids["operation"] = operation.id
 
-            self._signers(tx)
     def close(self) -> None:
         close_streams(self.app)
         self._portal.call(self._client.aclose)
@@ -213,6 +218,14 @@ class Site:
         self.tokens[name] = issued.secret.reveal()
         self.ids[f"token:{name}"] = issued.token.id
         return issued.token
+
+    def _narrow(self, tx: Transaction, name: str, node: str) -> None:
+        """Let a program do everything that can be let to one of alpha's nodes."""
+        member = tx.users.get(self.ids["user:member"])
+        wish = TokenWish(name=name, ttl_s=3600, node_id=NodeId(self.ids[node]), verbs=tuple(Verb))
+        issued = issue(tx, self.clock.now(), member, wish, ProjectId(self.ids["alpha"]))
+        self.tokens[name] = issued.secret.reveal()
+        self.ids[f"token:{name}"] = issued.token.id
 
     def _room(self, tx: Transaction) -> None:
         for vid in range(100, 110):
@@ -315,6 +328,14 @@ class Site:
         )
         tx.image_grants.add(grant)
 
+    def _signers(self, tx: Transaction) -> None:
+        """Trust somebody everywhere, and somebody else in alpha."""
+        for name, owner in (("signer", None), ("signer:alpha", "alpha")):
+            project_id = ProjectId(self.ids[owner]) if owner else None
+            key = str(KeyPair.generate().public_key.to_base64(), "ascii")
+            id = SignerId(self._new(name))
+            tx.signers.add(Signer(id=id, name=name.replace(":", "-"), project_id=project_id, key=key, created_at=START))
+
     def _share(self, tx: Transaction) -> None:
         """Make a network that alpha shares with beta, one of the site's that is offered to alpha, and a public one."""
         for name, vid, owner in (("lent", 103, "alpha"), ("site", 4001, None), ("public", 4002, None)):
@@ -328,14 +349,6 @@ class Site:
                 cidr="10.8.0.0/24",
                 is_public=name == "public",
                 created_at=START,
-    def _signers(self, tx: Transaction) -> None:
-        """Trust somebody everywhere, and somebody else in alpha."""
-        for name, owner in (("signer", None), ("signer:alpha", "alpha")):
-            project_id = ProjectId(self.ids[owner]) if owner else None
-            key = str(KeyPair.generate().public_key.to_base64(), "ascii")
-            id = SignerId(self._new(name))
-            tx.signers.add(Signer(id=id, name=name.replace(":", "-"), project_id=project_id, key=key, created_at=START))
-
             )
             tx.networks.add(network)
             if owner:

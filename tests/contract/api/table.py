@@ -10,8 +10,8 @@ read_only            the member, with a token that only reads
 scoped               the admin, with a token for project alpha: a member there, nobody elsewhere
 """
 
-from tests.contract.api.image_rows import IMAGES
 from tests.contract.api.access_rows import ACCESS
+from tests.contract.api.image_rows import IMAGES
 from tests.contract.api.rows import (
     EVERY_PERSON,
     OPERATORS_GET,
@@ -192,6 +192,7 @@ TABLE = (
     Row("DELETE /v1/nodes/{node}/maintenance", "/v1/nodes/broken/maintenance", operators(200, unseen=404)),
     Row("GET /v1/nodes/{node}/console", "/v1/nodes/held/console", READERS_AND_OPERATORS),
     Row("GET /v1/nodes/{node}/console", "/v1/nodes/free/console", (403, 403, 403, 200, 200, 404, 403, 403)),
+    *ACCESS,
     Row("POST /v1/provisions", "/v1/provisions", (403, 202, 404, 403, 202, 404, 403, 202), body=_BOOT),
     Row(
         "POST /v1/provisions",

@@ -53,6 +53,28 @@ def test_callers_get_what_the_table_says(row: Row, new_site: Callable[[], Site])
     assert found == dict(row.statuses)
 
 
+#: What a token for one node and all verbs may, besides reading who it is; of any other route and node: nothing.
+NARROW = {
+    "GET /v1/whoami": 200,
+    "GET /v1/nodes/{node}/console /v1/nodes/held/console": 200,
+    "POST /v1/nodes/{node}/power /v1/nodes/held/power": 202,
+}
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if not row.is_open], ids=_name)
+def test_a_token_for_one_node_is_good_for_nothing_else(row: Row, small_site: Site) -> None:
+    site = small_site
+    for caller in ("elsewhere", "narrow"):
+        status, text = _call(site, row, caller)
+        place = row.route if row.route in NARROW else f"{row.route} {row.path}"
+        good = NARROW.get(place) if caller == "narrow" or row.route == "GET /v1/whoami" else None
+        if good is None:
+            assert status in (403, 404), (caller, text)
+            assert "beta" not in text
+        else:
+            assert status == good, text
+
+
 @pytest.mark.parametrize("row", TABLE, ids=_name)
 def test_callers_without_a_valid_token_get_nothing(row: Row, small_site: Site) -> None:
     for caller in ("nobody", "expired", "revoked"):

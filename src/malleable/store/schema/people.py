@@ -13,9 +13,10 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from malleable.domain.access import Verb
 from malleable.domain.projects import Role
 from malleable.store.schema.columns import created, identity, metadata, to, words
-from malleable.store.types import EnumText, Id, Instant, QuotaJson, Sealed
+from malleable.store.types import EnumText, Id, Instant, QuotaJson, Sealed, TupleOf
 
 site = Table(
     "site",
@@ -33,8 +34,8 @@ projects = Table(
     identity(),
     words("name"),
     Column("quota", QuotaJson, nullable=False),
-    created(),
     Column("needs_signed_images", Boolean, nullable=False),
+    created(),
     UniqueConstraint("name"),
     info={"noun": "project"},
 )
@@ -84,6 +85,8 @@ tokens = Table(
     words("name"),
     words("secret_sha256"),
     to("project_id", "projects", nullable=True),
+    Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), index=True),
+    Column("verbs", TupleOf(Verb), nullable=False),
     Column("is_read_only", Boolean, nullable=False),
     Column("expires_at", Instant, nullable=False),
     Column("revoked_at", Instant),

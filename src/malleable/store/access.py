@@ -1,0 +1,27 @@
+"""Bearer tokens, and the end of those for one node."""
+
+from datetime import datetime
+
+from sqlalchemy import bindparam, update
+
+from malleable.domain.ids import NodeId
+from malleable.domain.projects import Token
+from malleable.store.rows import TableRows
+from malleable.store.schema import tokens
+from malleable.store.types import Instant
+
+_REVOKE = (
+    update(tokens)
+    .where(tokens.c.node_id == bindparam("of_node", type_=tokens.c.node_id.type), tokens.c.revoked_at.is_(None))
+    .values(revoked_at=bindparam("now", type_=Instant))
+)
+
+
+class BearerTable(TableRows[Token]):
+    """``domain.store.TokenRows``."""
+
+    __slots__ = ()
+
+    def revoke_of_node(self, node_id: NodeId, now: datetime) -> int:
+        """Revoke every token that is narrowed to a node, in one statement; return how many were good until now."""
+        return int(self._session.write(_REVOKE, {"of_node": node_id, "now": now}).rowcount)
