@@ -27,6 +27,7 @@ from malleable.domain.ports import Drivers
 from malleable.domain.projects import Project
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
+from malleable.domain.seeds import Given
 from malleable.domain.store import Store, Transaction
 from malleable.domain.switches import Switch, SwitchPort
 from malleable.sim.clock import ManualClock
@@ -245,6 +246,7 @@ class World:
             disk=disk,
             image=tx.images.get(self.image_id),
             network=tx.networks.get(self.network_id),
+            given=Given(user_data=b"#!/bin/sh"),
             nic=tx.nics.list(node_id=node_id)[0],
             way=BootWay.KERNEL,
             hostname=node.name,
@@ -378,6 +380,7 @@ class World:
             assert tx.attachments.list(nic_id=nics) == ()
             assert tx.targets.list(node_id=node_id) == ()
             assert tx.boots.list(node_id=node_id) == ()
+            assert tx.seeds.list(node_id=node_id) == ()
 
     def assert_isolated(self, node_id: NodeId) -> None:
         """Nothing but its power ties the node to its last holder, and it says what is not proven."""
@@ -392,6 +395,7 @@ class World:
             assert [port.state for port in tx.switch_ports.list()] == ["settled"]
             assert tx.targets.list(node_id=node_id) == ()
             assert tx.boots.list(node_id=node_id) == ()
+            assert tx.seeds.list(node_id=node_id) == ()
 
     def assert_never_half_free(self, node_id: NodeId, name: str = "n1", port: str = "p1") -> None:
         """A free node is clean; any other is held, releasing or quarantined with a reason."""

@@ -7,6 +7,7 @@ from malleable.api.calls import After, Limit, RefQuery, call_of, ok, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import guarded
 from malleable.domain.disks import Target
+from malleable.domain.seeds import Given, parse_user_data
 from malleable.services.disks import DiskWish, PlacedDisk
 from malleable.services.parts import Shown
 from malleable.services.provisions import BootWish, ProvisionWish
@@ -71,9 +72,9 @@ def target_view(shown: Shown[Target]) -> TargetView:
 
 def boot_wish(body: BootOptions) -> BootWish:
     """Read how a node shall boot."""
-    return BootWish(
-        nic=body.nic, way=body.way, hostname=body.hostname, ssh_keys=body.ssh_keys, user_data=body.user_data
-    )
+    user_data = parse_user_data(body.user_data, body.user_data_base64)
+    given = Given(user_data=user_data, network_config=body.network_config)
+    return BootWish(nic=body.nic, way=body.way, hostname=body.hostname, ssh_keys=body.ssh_keys, given=given)
 
 
 @routes.post("/provisions", status_code=202, response_model=OperationView, tags=["nodes"])

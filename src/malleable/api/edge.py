@@ -16,6 +16,9 @@ from malleable.wire.shapes import Problem
 log = structlog.get_logger()
 
 BODY_MAX_BYTES = 1024 * 1024
+#: What may carry 1 MiB of user-data, in Base64.
+_WITH_USER_DATA = re.compile(r"/v1/(provisions|disks/[^/]+/move)")
+WITH_USER_DATA_MAX_BYTES = 2 * BODY_MAX_BYTES
 #: A body that is refused is still read up to here, so that the client gets to read why.
 DRAINED_MAX_BYTES = 64 * 1024 * 1024
 #: Uploads have limits of their own, taken from the image.
@@ -79,7 +82,7 @@ class Observed:
 
 
 class BodyLimit:
-    """Refuses bodies of more than 1 MiB, also those that do not say their length; uploads excepted."""
+    """Refuses bodies of more than 1 or 2 MiB, also those that do not say their length; uploads excepted."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -90,9 +93,10 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and int(length) > BODY_MAX_BYTES:
+        most_bytes = WITH_USER_DATA_MAX_BYTES if _WITH_USER_DATA.fullmatch(scope["path"]) else BODY_MAX_BYTES
+        if length.isdecimal() and int(length) > most_bytes:
             await _drain(receive, int(length))
-            await problem.reply(_too_large(), scope["malleable.request_id"])(scope, receive, send)
+            await problem.reply(_too_large(most_bytes), scope["malleable.request_id"])(scope, receive, send)
             return
         received = 0
 
@@ -100,18 +104,19 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > BODY_MAX_BYTES:
+            if received > most_bytes:
                 if message.get("more_body", False):
                     await _drain(receive, DRAINED_MAX_BYTES)
                 # An HTTPException passes through the framework's body reading as it is.
-                raise HTTPException(413, _too_large().detail)
+                raise HTTPException(413, _too_large(most_bytes).detail)
             return message
 
         await self._app(scope, receiving, send)
 
 
-def _too_large() -> Problem:
-    return problem.make(413, "The body is larger than 1 MiB.", code="too-large", fix="Send less at once.")
+def _too_large(most_bytes: int) -> Problem:
+    told = f"The body is larger than {most_bytes >> 20} MiB."
+    return problem.make(413, told, code="too-large", fix="Send less at once.")
 
 
 async def _drain(receive: Receive, most_bytes: int) -> None:

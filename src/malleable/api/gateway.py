@@ -16,6 +16,7 @@ from malleable.domain.disks import Disk, Target
 from malleable.domain.ids import BootId, NetworkId
 from malleable.domain.images import BootWay
 from malleable.domain.networks import gateway_address
+from malleable.domain.seeds import Document
 from malleable.services.gateway import Beat, Desired, Intent, Served, Sign
 from malleable.wire.gateway import (
     DesiredBoot,
@@ -84,6 +85,14 @@ def gateway_file(request: Request, image_id: UUID, name: str) -> Response:
     return FileResponse(path, media_type="application/octet-stream")
 
 
+@routes.get("/boots/{boot_id}/documents/{name}", response_class=Response)
+def gateway_document(request: Request, boot_id: UUID, name: Document) -> Response:
+    """Read what a node's system is to be given, byte for byte; its network-config also when none was given."""
+    call = call_of(request)
+    content = call.services.gateways.gateway_document(call.caller, boot_id, name)
+    return Response(content, media_type="application/octet-stream")
+
+
 def _desired_view(desired: tuple[Desired, ...], after: int) -> DesiredView:
     generation = max((d.network.generation for d in desired), default=after)
     return DesiredView(generation=generation, networks=tuple(_network(d) for d in desired))
@@ -143,7 +152,7 @@ def _boot(intent: Intent) -> DesiredBoot:
         image_id=image.id,
         cmdline=image.cmdline if target.disk_id else f"{image.cmdline} {IN_MEMORY}".strip(),
         ssh_keys=boot.ssh_keys,
-        user_data=boot.user_data.reveal(),
+        documents=boot.documents,
         data_disks=tuple(_disk(*of_data) for of_data in intent.data),
         token=boot.token.reveal(),
     )

@@ -11,7 +11,15 @@ from malleable.cli.formats import age, parse_size, size
 from malleable.cli.options import DiskArgument, NewName, NewNames, NodeArgument, SnapshotArgument, Watch, Yes
 from malleable.cli.output import Column, show_list, show_one
 from malleable.cli.progress import finish
-from malleable.cli.provision import HostnameOption, KeyOption, UserDataOption, WayOption, boot_options, tell_where
+from malleable.cli.provision import (
+    HostnameOption,
+    KeyOption,
+    NetworkConfigOption,
+    UserDataOption,
+    WayOption,
+    boot_options,
+    tell_where,
+)
 from malleable.cli.session import Session
 from malleable.domain.disks import DiskUse
 
@@ -136,12 +144,15 @@ def disk_move(
     hostname: HostnameOption = None,
     ssh_key: KeyOption = None,
     user_data: UserDataOption = None,
+    network_config: NetworkConfigOption = None,
     watch: Watch = True,
 ) -> None:
     """Have a disk on another node, everything on it as it was; the node that boots it is stopped."""
     from malleable.wire.disks import DiskMoveRequest
 
-    options = boot_options(nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data)
+    options = boot_options(
+        nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data, network_config=network_config
+    )
     request = DiskMoveRequest(node=node, network=network, **options.model_dump())
     before = session.m2.disk_get(disk, project=session.project)
     operation = session.m2.disk_move(disk, request, project=session.project)

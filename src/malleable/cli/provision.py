@@ -1,5 +1,6 @@
 """m2 provision: a disk on a node on a network, in one command."""
 
+import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from malleable.cli.session import Session, usage
 from malleable.domain.disks import DiskUse
 from malleable.domain.errors import Invalid
 from malleable.domain.images import BootWay
+from malleable.domain.seeds import USER_DATA_MAX_BYTES
 
 if TYPE_CHECKING:
     from malleable.wire.nodes import BootOptions
@@ -26,7 +28,14 @@ KeyOption = Annotated[
     list[Path] | None, typer.Option(metavar="FILE", help="Public SSH keys that may log in; repeat.", exists=True)
 ]
 UserDataOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="For the system's first start (cloud-init).", exists=True)
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="For the system's first start (cloud-init), of any kind, up to 1 MiB.", exists=True
+    ),
+]
+NetworkConfigOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="For cloud-init; else it follows from the machine's networks.", exists=True),
 ]
 
 
@@ -66,18 +75,16 @@ def provision(
     hostname: HostnameOption = None,
     ssh_key: KeyOption = None,
     user_data: UserDataOption = None,
+    network_config: NetworkConfigOption = None,
     watch: Watch = True,
 ) -> None:
     """Boot a machine, diskless, from a new clone of an image or a disk you have; any free node will do."""
     from malleable.wire.nodes import ProvisionRequest
 
-    if bool(image) == bool(disk):
-        usage("A machine boots either a new disk or one you have.", "Give --image or --disk.")
-    if disk and (disk_name or disk_size):
-        usage("A disk you have keeps its name and size.", "Leave --disk-name and --disk-size out.")
-    if stateless and (disk or disk_name or disk_size):
-        usage("A stateless machine has no disk of its own.", "Give --image, and nothing of a disk.")
-    options = boot_options(nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data)
+    _check(image=image, disk=disk, of_new_disk=disk_name or disk_size, stateless=stateless)
+    options = boot_options(
+        nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data, network_config=network_config
+    )
     request = ProvisionRequest(
         project=session.project,
         node=node,
@@ -95,6 +102,15 @@ def provision(
         tell_where(session, ended)
 
 
+def _check(*, image: str | None, disk: str | None, of_new_disk: str | None, stateless: bool) -> None:
+    if bool(image) == bool(disk):
+        usage("A machine boots either a new disk or one you have.", "Give --image or --disk.")
+    if disk and of_new_disk:
+        usage("A disk you have keeps its name and size.", "Leave --disk-name and --disk-size out.")
+    if stateless and (disk or of_new_disk):
+        usage("A stateless machine has no disk of its own.", "Give --image, and nothing of a disk.")
+
+
 def boot_options(
     *,
     nic: str | None,
@@ -102,6 +118,7 @@ def boot_options(
     hostname: str | None,
     ssh_key: list[Path] | None,
     user_data: Path | None,
+    network_config: Path | None,
 ) -> "BootOptions":
     """Gather what provisioning and moving have in common."""
     from malleable.wire.nodes import BootOptions
@@ -114,7 +131,8 @@ def boot_options(
         way=way,
         hostname=hostname,
         ssh_keys=tuple(keys),
-        user_data=_text(user_data) if user_data else "",
+        user_data_base64=base64.b64encode(_bytes(user_data)).decode() if user_data else "",
+        network_config=_text(network_config) if network_config else "",
     )
 
 
@@ -131,6 +149,13 @@ def tell_where(session: Session, ended: "OperationDetail") -> None:
         does = "runs" if target.use is DiskUse.BOOT else "has"
         session.say(f"It {does} disk {target.disk}, which stays when the node is given back.")
     session.hint(f"Look: `m2 node console {ended.node}`. Give it back: `m2 node release {ended.node}`.")
+
+
+def _bytes(file: Path) -> bytes:
+    """Read a file of user-data. Errors: Invalid."""
+    if file.stat().st_size > USER_DATA_MAX_BYTES:
+        raise Invalid(f"{file} is larger than 1 MiB.", fix="Compress it with gzip, or let it fetch the rest.")
+    return file.read_bytes()
 
 
 def _text(file: Path) -> str:

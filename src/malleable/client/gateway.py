@@ -30,3 +30,9 @@ class GatewayCalls(Connection):
         """Open a file beside an image: its kernel or initrd."""
         with self.stream(v1("gateway", "images", image_id, "files", name)) as response:
             yield response.iter_bytes(1 << 20)
+
+    @contextmanager
+    def gateway_document(self, boot_id: UUID, name: str) -> Iterator[Iterator[bytes]]:
+        """Open what a boot's system is given: its user-data or network-config."""
+        with self.stream(v1("gateway", "boots", boot_id, "documents", name)) as response:
+            yield response.iter_bytes(1 << 20)

@@ -6,6 +6,7 @@ from datetime import datetime
 from malleable.domain.ids import AttachmentId, BootId, NetworkId, NodeId, TargetId
 from malleable.domain.images import BootWay
 from malleable.domain.secrets import Secret
+from malleable.domain.seeds import Document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class Boot:
     way: BootWay
     hostname: str
     ssh_keys: tuple[str, ...] = ()
-    user_data: Secret  #: may hold the tenant's secrets
+    documents: tuple[Document, ...] = ()  #: that its seed has
     token: Secret  #: for the metadata service of this boot; new at every power-on we order
     armed_at: datetime | None = None  #: since when the gateway shall serve it; None: not yet
     mac: str  #: of the NIC that boots

@@ -31,6 +31,7 @@ SnapshotId = NewType("SnapshotId", UUID)
 TargetId = NewType("TargetId", UUID)
 BootId = NewType("BootId", UUID)
 OperationId = NewType("OperationId", UUID)
+SeedId = NewType("SeedId", UUID)
 EventId = NewType("EventId", UUID)
 
 NAME_MAX_CHARS = 63

@@ -22,6 +22,7 @@ from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Direction, Operation, StepRecord
 from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, ProjectKey, Token, User
+from malleable.domain.seeds import Seed
 from malleable.domain.signatures import Signer
 from malleable.domain.switches import Switch, SwitchPort
 
@@ -217,6 +218,7 @@ class Transaction(Protocol):
     snapshots: Rows[Snapshot]
     targets: Rows[Target]
     boots: Rows[Boot]
+    seeds: Rows[Seed]
     operations: OperationRows
     events: EventRows
     idempotency: IdempotencyRows

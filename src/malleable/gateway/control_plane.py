@@ -22,3 +22,6 @@ class ControlPlane(Protocol):
 
     def gateway_file(self, image_id: UUID, name: str) -> AbstractContextManager[Iterator[bytes]]:
         """Open a file beside an image."""
+
+    def gateway_document(self, boot_id: UUID, name: str) -> AbstractContextManager[Iterator[bytes]]:
+        """Open what a boot's system is given."""

@@ -37,7 +37,7 @@ class Memory:
         return known is not None
 
     def _keep(self) -> None:
-        # It holds CHAP secrets and user data: for root alone.
+        # It holds CHAP secrets: for root alone.
         view = DesiredView(generation=self.generation, networks=tuple(self.networks.values()))
         replace_file(self._path, view.model_dump_json(), mode=0o600)
 

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from hmac import compare_digest
 from http import HTTPStatus
 
+from malleable.domain.errors import MalleableError
+from malleable.domain.seeds import Document
+from malleable.gateway.documents import Documents
 from malleable.gateway.http_message import Request, Response, refusal, text
 from malleable.gateway.plan import BootPlan, DiskPlan, NetworkPlan, Reservation
 from malleable.gateway.portal import ISCSI_PORT
@@ -20,15 +23,23 @@ TOKEN_HEADER = "x-malleable-token"
 LOW_PORTS = 1024
 #: A YAML plain scalar as long as it holds none of YAML's signs; ssh keys mostly are.
 _PLAIN = re.compile(r"[A-Za-z0-9/+=][A-Za-z0-9/+=@._ -]*[A-Za-z0-9/+=@._-]", re.ASCII)
+#: EC2's clients ask for a version by its date.
+_VERSION = re.compile(r"\A/\d{4}-\d\d-\d\d/", re.ASCII)
 _AMBIGUOUS = re.compile(r"(?i)[0-9.+_-]+|true|false|yes|no|on|off|null", re.ASCII)
 
 
-class MetadataRoutes:
-    """Answers under /metadata, /nocloud and /latest. Safe in any thread."""
+def is_metadata(root: str) -> bool:
+    """Say whether a path that begins with ``root`` is about metadata."""
+    return root in ("metadata", "nocloud", "latest") or _VERSION.match(f"/{root}/") is not None
 
-    def __init__(self, signs: Signs) -> None:
-        """Tell ``signs`` what nodes asked."""
+
+class MetadataRoutes:
+    """Answers under /metadata, /nocloud, /latest and the versions of EC2's. Safe in any thread."""
+
+    def __init__(self, signs: Signs, documents: Documents) -> None:
+        """Tell ``signs`` what nodes asked; ``documents`` has what is in no plan."""
         self._signs = signs
+        self._documents = documents
 
     def answer(self, network: NetworkPlan, asker: Reservation, request: Request) -> Response:
         """Answer one request of the node that has the reservation ``asker``."""
@@ -42,11 +53,26 @@ class MetadataRoutes:
             return self._phone_home(boot, request.path)
         if request.path == "/metadata/disks":
             return self._disks(network, boot, request)
-        page = PAGES.get(request.path) or _key_page(boot, request.path)
-        if page is None:
+        path = _VERSION.sub("/latest/", request.path)
+        found = self._document(network, boot, path) or _page(network, boot, path)
+        if found is None:
             return refusal(HTTPStatus.NOT_FOUND)
         self._signs.see(boot, BootStage.METADATA_FETCHED)
-        return text(page(boot))
+        return found
+
+    def _document(self, network: NetworkPlan, boot: BootPlan, path: str) -> Response | None:
+        """Answer with a document of the node's seed; None for any other path."""
+        document = DOCUMENTS.get(path)
+        if document is None:
+            return None
+        try:
+            given = self._documents.given(boot, document)
+        except MalleableError:  # asked again it may be there
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE)
+        if given is not None:
+            return Response(file=given, content_type="application/octet-stream")
+        is_ours = document is Document.NETWORK_CONFIG
+        return Response(body=self._documents.network_config(network, boot) if is_ours else b"")
 
     def _disks(self, network: NetworkPlan, boot: BootPlan, request: Request) -> Response:
         """Tell how to log in to the disks for data: to programs that may bind a low port, of the system's root alone.
@@ -97,24 +123,27 @@ def meta_data(boot: BootPlan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def network_config(boot: BootPlan) -> str:
-    """Write NoCloud's network-config, version 2. ``critical``: the root disk comes through this card."""
+def vendor_data(network: NetworkPlan) -> str:
+    """Write vendor-data: the system calls home at the end of its first start. User-data can say otherwise."""
     return (
-        "version: 2\n"
-        "ethernets:\n"
-        "  boot:\n"
-        f'    match: {{macaddress: "{boot.mac}"}}\n'
-        "    dhcp4: true\n"
-        "    critical: true\n"
+        "#cloud-config\n"
+        "phone_home:\n"
+        f"  url: http://{network.gateway_address}/nocloud/phone-home\n"
+        "  post: [instance_id, hostname]\n"
+        "  tries: 10\n"
     )
-
-
-def _user_data(boot: BootPlan) -> str:
-    return boot.user_data.reveal()
 
 
 def _key_list(boot: BootPlan) -> str:
     return "".join(f"{number}=key-{number}\n" for number in range(len(boot.ssh_keys)))
+
+
+def _page(network: NetworkPlan, boot: BootPlan, path: str) -> Response | None:
+    """Answer with what the plan tells; None for a path that is none of ours."""
+    if path in ("/metadata/vendor-data", "/nocloud/vendor-data"):
+        return text(vendor_data(network))
+    page = _PAGES.get(path) or _key_page(boot, path)
+    return text(page(boot)) if page is not None else None
 
 
 def _key_page(boot: BootPlan, path: str) -> Callable[[BootPlan], str] | None:
@@ -139,14 +168,14 @@ _EC2 = {
     "mac": lambda boot: boot.mac,
     "public-keys/": _key_list,
 }
-PAGES: Mapping[str, Callable[[BootPlan], str]] = {
-    **{
-        f"/{root}/{name}": page
-        for root in ("metadata", "nocloud")
-        for name, page in (("meta-data", meta_data), ("user-data", _user_data), ("network-config", network_config))
-    },
+_PAGES: Mapping[str, Callable[[BootPlan], str]] = {
+    "/metadata/meta-data": meta_data,
+    "/nocloud/meta-data": meta_data,
     **{f"/latest/meta-data/{name}": page for name, page in _EC2.items()},
     "/latest/": lambda _: "meta-data\nuser-data\n",
     "/latest/meta-data/": lambda _: "".join(f"{name}\n" for name in _EC2),
-    "/latest/user-data": _user_data,
+}
+DOCUMENTS: Mapping[str, Document] = {
+    **{f"/{root}/{document}": document for root in ("metadata", "nocloud") for document in Document},
+    "/latest/user-data": Document.USER_DATA,
 }

@@ -25,6 +25,7 @@ from malleable.domain.networks import (
 )
 from malleable.domain.nodes import parse_mac
 from malleable.domain.secrets import Secret
+from malleable.domain.seeds import Document
 from malleable.wire.gateway import DesiredBoot, DesiredDisk, DesiredHost, DesiredNetwork
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -85,7 +86,7 @@ class BootPlan:
     initrd: str
     cmdline: str
     ssh_keys: tuple[str, ...]
-    user_data: Secret
+    documents: tuple[Document, ...] = ()  #: given for its system
     token: Secret  #: new whenever the control plane arms the boot anew
     data_disks: tuple[DiskPlan, ...] = ()
 
@@ -198,7 +199,7 @@ def _boot(told: DesiredBoot, cidr: str) -> BootPlan:
         initrd=_match(_FILE_NAME, told.files.initrd, "files.initrd") if is_kernel else "",
         cmdline=_cmdline(told.cmdline) if is_kernel else "",
         ssh_keys=tuple(_match(_PRINTABLE_LINE, key, "ssh_keys") for key in told.ssh_keys),
-        user_data=Secret(told.user_data),
+        documents=told.documents,
         data_disks=tuple(_disk(disk) for disk in told.data_disks),
         token=Secret(_match(_WORD, told.token, "token", is_secret=True)),
     )

@@ -9,7 +9,7 @@ from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Clock
 from malleable.gateway.boot_routes import Answered, BootRoutes
 from malleable.gateway.http_message import Request, Response, refusal
-from malleable.gateway.metadata_routes import MetadataRoutes
+from malleable.gateway.metadata_routes import MetadataRoutes, is_metadata
 from malleable.gateway.plan import NetworkPlan
 
 #: A booting node makes about ten requests; a client that retries every second stays far below.
@@ -66,7 +66,7 @@ class Routes:
         if not self._limit.admits(network_id, request.source):
             return _slow_down(), None
         match request.path.split("/")[1:2]:
-            case ["metadata" | "nocloud" | "latest"]:
+            case [root] if is_metadata(root):
                 return self._metadata.answer(network, asker, request), None
             case ["boot" | "files" | "firmware"] if request.method != "POST":
                 return self._boot.answer(network, asker, request)

@@ -12,6 +12,7 @@ from malleable.gateway.beat import beat
 from malleable.gateway.boot_routes import Answered, BootRoutes
 from malleable.gateway.control_plane import ControlPlane
 from malleable.gateway.desired import Desired
+from malleable.gateway.documents import Documents
 from malleable.gateway.files import FileCache, FileKey
 from malleable.gateway.follower import Follower
 from malleable.gateway.http_message import Request
@@ -51,9 +52,10 @@ class Running:
         self._desired = Desired(Memory(self._memory_file), leftovers)
         self._signs = Signs()
         self._tickets = Tickets(clock)
-        self._files = FileCache(settings.state_dir / "files", client, settings.cache_bytes)
+        self._files = FileCache(settings.state_dir / "files", client.gateway_file, settings.cache_bytes)
+        self._documents = Documents(settings.state_dir / "documents", client, clock)
         boot = BootRoutes(settings, self._files, self._tickets, self._signs)
-        self._routes = Routes(boot, MetadataRoutes(self._signs), RateLimit(clock))
+        self._routes = Routes(boot, MetadataRoutes(self._signs, self._documents), RateLimit(clock))
         self._server = HttpServer(settings, self._answer)
         self._reporter = Reporter(client, self._signs, clock)
         outcomes = Outcomes(served=self._reporter.served, removed=self._gone)
@@ -146,8 +148,9 @@ class Running:
         boots = [boot for plan in active.values() for boot in plan.boots]
         self._routes.serve(active)
         self._signs.keep_only({(boot.id, boot.token) for boot in boots})
-        wanted = {(boot.image_id, name) for boot in boots for name in boot.files}
+        wanted: set[FileKey] = {(boot.image_id, name) for boot in boots for name in boot.files}
         self._prefetchers.submit(self._prefetch, wanted)
+        self._prefetchers.submit(self._documents.keep_only, boots)
 
     def _prefetch(self, wanted: set[FileKey]) -> None:
         for image_id, name in sorted(wanted):

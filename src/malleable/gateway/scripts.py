@@ -62,9 +62,8 @@ def _san(network: NetworkPlan, boot: BootPlan) -> list[str]:
 def _kernel(network: NetworkPlan, boot: BootPlan) -> list[str]:
     files = f"http://{network.gateway_address}/files/{boot.image_id}"
     # One initrd, named by its URL's last part: UEFI kernels look it up by that name.
-    arguments = " ".join(
-        word for word in (boot.cmdline, f"malleable.token={boot.token.reveal()}", f"initrd={boot.initrd}") if word
-    )
+    words = (boot.cmdline, _seed(network, boot), f"malleable.token={boot.token.reveal()}", f"initrd={boot.initrd}")
+    arguments = " ".join(word for word in words if word)
     return [
         f"sanhook {_target(network, boot)} || goto failed",
         f"kernel {files}/{boot.kernel} {arguments} || goto failed",
@@ -75,6 +74,12 @@ def _kernel(network: NetworkPlan, boot: BootPlan) -> list[str]:
         "imgfree ||",
         *_let_go(),
     ]
+
+
+def _seed(network: NetworkPlan, boot: BootPlan) -> str:
+    """Tell cloud-init where it finds its seed, unless the image says so itself; other systems pass over it."""
+    is_told = any(word.startswith("ds=") for word in boot.cmdline.split(" "))
+    return "" if is_told else f"ds=nocloud-net;s=http://{network.gateway_address}/nocloud/"
 
 
 def _let_go() -> list[str]:

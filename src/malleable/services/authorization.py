@@ -184,6 +184,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "gateway_report": _changes(_G),
         "gateway_sign": _changes(_G),
         "gateway_file": _reads(_G),
+        "gateway_document": _reads(_G),
         "metrics_get": _reads(_O | _G),
     }
 )

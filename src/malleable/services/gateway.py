@@ -15,11 +15,13 @@ from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, new_id
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, NetworkState
 from malleable.domain.nodes import Nic
+from malleable.domain.seeds import Document
 from malleable.domain.store import WORK, Transaction
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import names_of, shown
 from malleable.services.parts import Parts
+from malleable.services.seeds import read_document
 from malleable.workflows import storage
 
 #: Networks in one answer; the gateway asks again for the rest.
@@ -92,7 +94,7 @@ class Gateways:
     def gateway_desired(self, caller: Caller, after: int) -> tuple[Desired, ...]:
         """Read the networks changed since generation ``after``, in order of generation, with what each is to serve.
 
-        The answer holds CHAP secrets, boot tokens and user data. Seven queries however many networks.
+        The answer holds CHAP secrets and boot tokens. Seven queries however many networks.
         """
         require(caller, "gateway_desired")
         with self._parts.store.reading() as tx:
@@ -155,6 +157,12 @@ class Gateways:
             return self._parts.drivers.disks.file(ImageId(image_id), name)
         except Refused as e:
             raise not_found(what) from e
+
+    def gateway_document(self, caller: Caller, boot_id: UUID, document: Document) -> bytes:
+        """Read a document for a boot's system. Errors: NotFound."""
+        require(caller, "gateway_document")
+        with self._parts.store.reading() as tx:
+            return read_document(tx, BootId(boot_id), document)
 
 
 def _heard(tx: Transaction, now: datetime, beat: Beat) -> None:

@@ -1,7 +1,7 @@
 """Provisioning: from "this disk on that network" to a node that boots it."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from malleable.domain.disks import Disk, DiskState, DiskUse, Snapshot, Target
@@ -12,6 +12,7 @@ from malleable.domain.networks import Network
 from malleable.domain.nodes import Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
+from malleable.domain.seeds import Given
 from malleable.domain.store import Page, Transaction
 from malleable.services import image_finding
 from malleable.services.authorization import not_found, require
@@ -40,7 +41,7 @@ class BootWish:
     way: BootWay | None = None
     hostname: str | None = None
     ssh_keys: tuple[str, ...] = ()
-    user_data: str = ""
+    given: Given = field(default_factory=Given)  #: for its system's first start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +260,7 @@ def _wish(
         actor_id=caller.user_id,
         is_by_site=caller.is_admin,
     )
-    return replace(wish, ssh_keys=with_project_keys(tx, project_id, boot.ssh_keys), user_data=boot.user_data)
+    return replace(wish, ssh_keys=with_project_keys(tx, project_id, boot.ssh_keys), given=boot.given)
 
 
 def _nic(tx: Transaction, node: Node, ref: str | None) -> Nic:

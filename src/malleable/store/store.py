@@ -19,6 +19,7 @@ from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
 from malleable.domain.projects import Membership, Project, ProjectKey, Token, User
 from malleable.domain.secrets import Secret
+from malleable.domain.seeds import Seed
 from malleable.domain.signatures import Signer
 from malleable.domain.store import (
     EventRows,
@@ -81,6 +82,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "signers": _plain(Signer, schema.signers),
     "targets": _plain(Target, schema.targets),
     "boots": _plain(Boot, schema.boots),
+    "seeds": _plain(Seed, schema.seeds),
     "operations": partial(OperationTable, _OPERATIONS, _STEPS),
     "events": partial(EventTable, _EVENTS),
     "idempotency": IdempotencyTable,
@@ -114,6 +116,7 @@ class SqlTransaction:
     signers: Rows[Signer]
     targets: Rows[Target]
     boots: Rows[Boot]
+    seeds: Rows[Seed]
     operations: OperationRows
     events: EventRows
     idempotency: IdempotencyRows

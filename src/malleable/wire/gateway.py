@@ -8,6 +8,7 @@ from pydantic import Field
 
 from malleable.domain.images import BootWay
 from malleable.domain.networks import MTU_USUAL, NetworkState
+from malleable.domain.seeds import Document
 from malleable.wire.networks import AddressingView
 from malleable.wire.shapes import MAX_COUNT, Answer, Line, Request
 
@@ -52,7 +53,7 @@ class DesiredBoot(Answer):
     image_id: UUID
     cmdline: str
     ssh_keys: tuple[str, ...]
-    user_data: str = Field(repr=False)
+    documents: tuple[Document, ...] = ()  #: given for its system; asked for one by one
     data_disks: tuple[DesiredDisk, ...] = ()
     token: str = Field(repr=False)
 

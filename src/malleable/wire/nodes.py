@@ -10,9 +10,12 @@ from pydantic import Field, StringConstraints
 from malleable.domain.errors import Invalid
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
+from malleable.domain.seeds import USER_DATA_MAX_BYTES
 from malleable.wire.shapes import MAX_BYTES, Answer, Hostname, Line, Mac, Name, Open, Ref, Request, Text, checked
 from malleable.wire.switches import PortName
 
+UserData = Annotated[str, StringConstraints(max_length=USER_DATA_MAX_BYTES, pattern=r"^[^\x00]*$")]
+InBase64 = Annotated[str, StringConstraints(max_length=USER_DATA_MAX_BYTES * 4 // 3 + 4)]
 SshKey = Annotated[str, StringConstraints(max_length=16 * 1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -137,7 +140,9 @@ class BootOptions(Request):
     way: BootWay | None = None  #: null: the image's first
     hostname: Hostname | None = None  #: null: the node's name
     ssh_keys: tuple[SshKey, ...] = Field(default=(), max_length=100)
-    user_data: Text = Field(default="", repr=False)
+    user_data: UserData = Field(default="", repr=False)
+    user_data_base64: InBase64 = Field(default="", repr=False)  #: instead, for any bytes
+    network_config: Text = Field(default="", repr=False)  #: instead of what follows from its networks
 
 
 class ProvisionRequest(BootOptions):

@@ -18,6 +18,7 @@ from malleable.domain.secrets import Secret, random_secret, without_secrets
 from malleable.domain.store import Transaction
 from malleable.workflows.powering import BMC_RETRY, bmc_of, boot_from_network, node_of, power_of, turn_off, turn_on
 from malleable.workflows.requests import record
+from malleable.workflows.seeds import forget_boot
 from malleable.workflows.steps import Ask, Context, Done, Step
 
 GATEWAY_LOOK_S = 1.0
@@ -160,11 +161,7 @@ def disarm(context: Context) -> Done | Wait:
         return Done(evidence={"boot_intent": "none"})
     gone = boot
 
-    def forget(tx: Transaction) -> int:
-        tx.boots.remove(gone.id)
-        return tx.networks.touch(gone.network_id)
-
-    return ask_gateway(context, gone.network_id, "forgets the boot intent", forget)
+    return ask_gateway(context, gone.network_id, "forgets the boot intent", lambda tx: forget_boot(tx, gone))
 
 
 def await_up(context: Context, *, patience_s: float) -> Done | Wait:

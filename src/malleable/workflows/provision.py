@@ -1,6 +1,6 @@
 """Provision: a free node, a disk and a network become a running machine; boot and power do parts of it again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -12,7 +12,8 @@ from malleable.domain.images import BootWay, Image, ImageState
 from malleable.domain.networks import Attachment, AttachmentState, Channel, Network
 from malleable.domain.nodes import BootState, Nic, Node, NodeState
 from malleable.domain.operations import Operation
-from malleable.domain.secrets import Secret, random_secret
+from malleable.domain.secrets import random_secret
+from malleable.domain.seeds import Given, Seed, seed_of
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SwitchPort
 from malleable.workflows import booting, powering, presenting, switching
@@ -20,6 +21,7 @@ from malleable.workflows.access import revoke_access
 from malleable.workflows.attach import Connection, check_connection, reserve_attachment
 from malleable.workflows.quarantine import quarantine
 from malleable.workflows.requests import begin, move_node, reasons, record
+from malleable.workflows.seeds import forget_boot, keep_boot
 from malleable.workflows.steps import Workflow
 
 
@@ -36,7 +38,7 @@ class Wish:
     way: BootWay
     hostname: str
     ssh_keys: tuple[str, ...] = ()
-    user_data: str = ""
+    given: Given = field(default_factory=Given)  #: for its system's first start
     actor_id: UserId | None = None
     is_by_site: bool = False  #: an admin asks
     after: OperationId | None = None  #: an operation that must have succeeded first
@@ -69,7 +71,8 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
         held = move_node(tx, now, node, NodeState.ALLOCATED, project_id=wish.project_id)
         kind, attachment = "provision", reserve_attachment(tx, now, connection)
         record(tx, now, "node.allocated", node=held, actor_id=wish.actor_id, data=_named(wish))
-    tx.boots.add(_boot(wish, attachment))
+    seed = seed_of(wish.node.id, wish.given)
+    keep_boot(tx, _boot(wish, attachment, seed), seed)
     return begin(
         tx,
         now,
@@ -129,7 +132,7 @@ def _named(wish: Wish) -> dict[str, object]:
     return {"disk": wish.disk.name} if wish.disk else {"name": wish.image.name}
 
 
-def _boot(wish: Wish, attachment: Attachment) -> Boot:
+def _boot(wish: Wish, attachment: Attachment, seed: Seed | None) -> Boot:
     return Boot(
         id=BootId(new_id()),
         node_id=wish.node.id,
@@ -140,7 +143,7 @@ def _boot(wish: Wish, attachment: Attachment) -> Boot:
         way=wish.way,
         hostname=wish.hostname,
         ssh_keys=wish.ssh_keys,
-        user_data=Secret(wish.user_data),
+        documents=seed.documents if seed else (),
         token=random_secret(),
     )
 
@@ -203,8 +206,7 @@ def _undone(tx: Transaction, operation: Operation, now: datetime) -> None:
 def _forget_boot(tx: Transaction, operation: Operation) -> None:
     boot = tx.boots.find(node_id=operation.node_id)
     if boot is not None:
-        tx.boots.remove(boot.id)
-        tx.networks.touch(boot.network_id)
+        forget_boot(tx, boot)
 
 
 def _forget_disk(tx: Transaction, operation: Operation) -> None:

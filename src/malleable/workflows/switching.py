@@ -18,6 +18,7 @@ from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SHUT, Guard, PortConfig, PortState, Switch, SwitchPort
+from malleable.workflows.seeds import forget_boot
 from malleable.workflows.steps import Context, Done, Step, Write
 
 SWITCH = "The network switch"
@@ -232,7 +233,7 @@ def drop_attachment(tx: Transaction, attachment: Attachment) -> None:
     """Remove an attachment whose port no longer carries it, with a boot intent that never came to be."""
     boot = tx.boots.find(attachment_id=attachment.id)
     if boot is not None:
-        tx.boots.remove(boot.id)
+        forget_boot(tx, boot)
     tx.attachments.remove(attachment.id)
     tx.networks.touch(attachment.network_id)
 

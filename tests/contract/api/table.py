@@ -423,4 +423,9 @@ TABLE = (
         "/v1/gateway/images/{image}/files/vmlinuz",
         (403, 403, 403, 403, 403, 200, 403, 403),
     ),
+    Row(
+        "GET /v1/gateway/boots/{boot_id}/documents/{name}",
+        "/v1/gateway/boots/{image}/documents/user-data",
+        (403, 403, 403, 403, 403, 404, 403, 403),
+    ),
 )

@@ -34,7 +34,6 @@ def _arm(site: Site) -> BootId:
             way=BootWay.KERNEL,
             hostname="web",
             ssh_keys=("ssh-ed25519 AAAA",),
-            user_data=Secret("#cloud-config"),
             token=Secret("one-time"),
             armed_at=START,
         )

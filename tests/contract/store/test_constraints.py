@@ -54,6 +54,7 @@ DUPLICATES: dict[str, Case] = {
     "golden image name": ("images", lambda s: values.image(name=s.image.name), "There is a image named {s.image.name} already."),
     "disk name": ("disks", lambda s: values.disk(s.project, s.image, name=s.disk.name), "There is a disk named {s.disk.name} already."),
     "two exports of one disk": ("targets", lambda s: values.target(s.disk, s.node, s.network, use=DiskUse.DATA), "The disk is in use on node {s.node.name}."),
+    "seed of one node": ("seeds", lambda s: values.seed(s.node), "There is a seed with this node already."),
     "boot of one node": ("boots", lambda s: values.boot(s.attachment, s.target), "There is a boot intent with this node already."),
     "active operation": ("operations", lambda s: values.operation(node_id=s.node.id), "The node is busy: provision is pending."),
 }  # fmt: skip
@@ -190,7 +191,7 @@ def test_roles_stay_in_their_place(store: SqlStore, site: Site) -> None:
 USED_BY = {
     "projects": {"membership": 1, "token": 1, "disk": 1, "snapshot": 1},
     "users": {"membership": 1, "token": 1},
-    "nodes": {"NIC": 1, "target": 1, "boot intent": 1},
+    "nodes": {"NIC": 1, "target": 1, "boot intent": 1, "seed": 1},
     "switches": {"switch port": 1},
     "switch_ports": {"NIC": 1},
     "nics": {"attachment": 1},

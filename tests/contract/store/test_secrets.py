@@ -27,7 +27,8 @@ def _store_secrets(store: SqlStore) -> None:
         tx.nodes.change(site.node.id, bmc_password=secret)
         tx.switches.change(site.switch.id, password=secret)
         tx.targets.change(site.target.id, chap_password=secret)
-        tx.boots.change(site.boot.id, user_data=secret, token=secret)
+        tx.boots.change(site.boot.id, token=secret)
+        tx.seeds.change(site.seed.id, user_data=secret, network_config=secret)
         tx.nodes.add(values.node(bmc_password=secret))
         tx.idempotency.begin(site.user.id, "key", "0" * 64, values.NOW)
         tx.idempotency.finish(site.user.id, "key", 201, WORD)
@@ -55,10 +56,10 @@ def test_sealed_bytes_moved_elsewhere_do_not_open(store: SqlStore) -> None:
     with store.transaction() as tx:
         site = Site(tx)
     with store.database.writing() as turn:
-        turn.connection.execute(text("UPDATE boots SET token = user_data"))
+        turn.connection.execute(text("UPDATE seeds SET network_config = user_data"))
         turn.commit()
-    with store.reading() as tx, pytest.raises(Unavailable, match=r"boots\.token do not open"):
-        tx.boots.get(site.boot.id)
+    with store.reading() as tx, pytest.raises(Unavailable, match=r"seeds\.network_config do not open"):
+        tx.seeds.get(site.seed.id)
 
 
 def test_a_seal_differs_every_time_and_keeps_any_text() -> None:

@@ -21,6 +21,7 @@ from malleable.domain.ids import (
     OperationId,
     ProjectId,
     ProjectKeyId,
+    SeedId,
     SignerId,
     SnapshotId,
     SwitchId,
@@ -37,6 +38,7 @@ from malleable.domain.nodes import Firmware, Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Membership, Project, ProjectKey, Role, Token, User
 from malleable.domain.secrets import Secret
+from malleable.domain.seeds import Document, Seed
 from malleable.domain.signatures import Signer
 from malleable.domain.store import Transaction
 from malleable.domain.switches import Guard, PortConfig, PortState, Switch, SwitchPort
@@ -257,10 +259,15 @@ def boot(attachment: Attachment, target: Target, **changes: Any) -> Boot:
         way=BootWay.SAN,
         hostname="host",
         ssh_keys=("ssh-ed25519 AAAA one", "ssh-ed25519 BBBB two"),
-        user_data=Secret("#cloud-config\npassword: tenant's"),
+        documents=(Document.USER_DATA,),
         token=Secret("boot token"),
         armed_at=NOW,
     )
+    return replace(made, **changes)
+
+
+def seed(node: Node, **changes: Any) -> Seed:
+    made = Seed(id=SeedId(new_id()), node_id=node.id, user_data=Secret("I2Ns"), network_config=Secret("version: 2"))
     return replace(made, **changes)
 
 
@@ -310,6 +317,7 @@ class Site:
         self.snapshot = snapshot(self.disk)
         self.target = target(self.disk, self.node, self.network)
         self.boot = boot(self.attachment, self.target)
+        self.seed = seed(self.node)
         self.operation = operation(node_id=self.node.id, project_id=self.project.id, actor_id=self.user.id)
         for name in TABLES:
             getattr(tx, name).add(getattr(self, TABLES[name]))
@@ -335,5 +343,6 @@ TABLES = {
     "snapshots": "snapshot",
     "targets": "target",
     "boots": "boot",
+    "seeds": "seed",
     "operations": "operation",
 }

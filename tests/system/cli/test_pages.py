@@ -50,6 +50,7 @@ def run(hall: Hall, script: str, place: Path) -> subprocess.CompletedProcess[str
             "signed-images.md",
             ("builders (key ", "provision n001 done", "takes only signed images", "trusted no longer"),
         ),
+        ("customise.md", ("n001 has 10.0.0.", "move of web to n002 done", "release n003 done")),
         ("pool.md", ("accepted", "and nothing else", "collect pool done in", "Removed: nothing")),
     ],
 )

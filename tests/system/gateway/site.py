@@ -69,6 +69,8 @@ class Site:
                 return 204, b""
             case ["GET", "images", image_id, "files", name] if (image_id, name) in self.files:
                 return 200, self.files[image_id, name].read_bytes()
+            case ["GET", "boots", boot_id, "documents", name] if (boot_id, name) in self.files:
+                return 200, self.files[boot_id, name].read_bytes()
         return 404, b'{"title": "none", "status": 404, "detail": "none", "code": "not-found"}'
 
     def _desired(self, query: Mapping[str, str]) -> bytes:

@@ -1,5 +1,7 @@
 """What nodes are given: addresses, boot scripts, metadata, each network its own."""
 
+from pathlib import Path
+
 import pytest
 from tests.system.gateway.bench import GatewayBench
 from tests.system.gateway.host import eventually, inside
@@ -202,7 +204,14 @@ def test_metadata_in_all_its_forms_and_the_call_home(bench: GatewayBench) -> Non
     bench.serve(network(vid=101, hosts=[host(MAC_A, ADDRESS)], boots=[intent]))
     node = bench.fabric.probe("a", MAC_A, 101)
     node.dhcp()
-    assert node.get(f"{GATEWAY}/nocloud/user-data") == (200, "#!/bin/sh\n")
+    given = Path("/bin/busybox")  # 2 MB that are no text
+    bench.site.files[str(intent["id"]), "user-data"] = given
+    assert node.get(f"{GATEWAY}/nocloud/user-data", "-o", f"{bench.directory}/got")[0] == 200
+    assert (bench.directory / "got").read_bytes() == given.read_bytes()
+    status, told = node.get(f"{GATEWAY}/nocloud/network-config")
+    assert (status, MAC_A in told) == (200, True)
+    assert "phone_home:" in node.get(f"{GATEWAY}/nocloud/vendor-data")[1]
+    assert node.get("http://169.254.169.254/2009-04-04/meta-data/local-ipv4") == (200, ADDRESS)
     assert node.get("http://169.254.169.254/latest/meta-data/instance-id") == (200, "i-DISK0001")
     assert node.get(f"{GATEWAY}/latest/meta-data/public-keys/0/openssh-key")[1].startswith("ssh-ed25519 AAAA")
     assert node.get(f"{GATEWAY}/metadata/phone-home", "-d", "hostname=alpha")[0] == 200

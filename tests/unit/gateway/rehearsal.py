@@ -48,6 +48,11 @@ class RehearsedControlPlane:
         yield iter((content[:1], content[1:]))
         self._fail()
 
+    @contextmanager
+    def gateway_document(self, boot_id: UUID, name: str) -> Iterator[Iterator[bytes]]:
+        with self.gateway_file(boot_id, name) as chunks:
+            yield chunks
+
     def _fail(self) -> None:
         if self.failures:
             raise self.failures.pop(0)

@@ -1,5 +1,6 @@
 """Who is answered what, without a wire."""
 
+import gzip
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from tests.unit.gateway.rehearsal import RehearsedControlPlane
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.gateway.boot_routes import BootRoutes
+from malleable.gateway.documents import FRESH_S, Documents
 from malleable.gateway.files import FileCache
 from malleable.gateway.http_message import Request, Response
 from malleable.gateway.metadata_routes import MetadataRoutes
@@ -22,6 +24,10 @@ from malleable.gateway.tickets import TICKET_LIFE_S, Tickets
 MAC, ADDRESS, OTHER_MAC, OTHER = "52:54:00:aa:00:01", "10.0.0.10", "52:54:00:aa:00:02", "10.0.0.11"
 
 
+#: Compressed, so no text: not to be touched.
+USER_DATA = gzip.compress(b"#!/bin/sh\n", mtime=0)
+
+
 class Desk:
     """Routes over one network with a node that boots and one that does not."""
 
@@ -31,9 +37,11 @@ class Desk:
         self.control_plane = RehearsedControlPlane()
         self.intent = boot(MAC, ADDRESS, **changes)
         settings = GatewaySettings(run_dir=directory / "run", state_dir=directory / "state")
-        files = FileCache(directory / "files", self.control_plane, 1 << 20)
+        files = FileCache(directory / "files", self.control_plane.gateway_file, 1 << 20)
+        self.documents = Documents(directory / "documents", self.control_plane, self.clock)
+        self.control_plane.files[str(self.intent["id"]), "user-data"] = USER_DATA
         boots = BootRoutes(settings, files, Tickets(self.clock), self.signs)
-        self.routes = Routes(boots, MetadataRoutes(self.signs), RateLimit(self.clock))
+        self.routes = Routes(boots, MetadataRoutes(self.signs, self.documents), RateLimit(self.clock))
         hosts = [host(MAC, ADDRESS), host(OTHER_MAC, OTHER)]
         self.plan = parse_network(network(vid=101, hosts=hosts, boots=[self.intent]))
         self.serve(self.plan)
@@ -136,14 +144,14 @@ def test_files_of_the_nodes_own_boot_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/metadata/user-data", "#!/bin/sh\n"),
         ("/nocloud/meta-data", None),
         ("/metadata/network-config", None),
         ("/latest/meta-data/local-hostname", "alpha"),
         ("/latest/meta-data/local-ipv4", ADDRESS),
         ("/latest/meta-data/public-keys/", "0=key-0\n"),
         ("/latest/meta-data/public-keys/0/", "openssh-key\n"),
-        ("/latest/user-data", "#!/bin/sh\n"),
+        ("/2009-04-04/meta-data/instance-id", "i-DISK0001"),
+        ("/nocloud/vendor-data", None),
     ],
 )
 def test_metadata(desk: Desk, path: str, body: str | None) -> None:
@@ -152,6 +160,49 @@ def test_metadata(desk: Desk, path: str, body: str | None) -> None:
     assert body is None or response.body.decode() == body
     assert desk.ask(path, source=OTHER).status == HTTPStatus.NOT_FOUND
     assert desk.seen() == ["metadata_fetched"]
+
+
+@pytest.mark.parametrize("path", ["/nocloud/user-data", "/metadata/user-data", "/latest/user-data"])
+def test_user_data_is_asked_for_once_and_given_as_it_is_to_its_node_alone(desk: Desk, path: str) -> None:
+    assert desk.ask(path, source=OTHER).status == HTTPStatus.NOT_FOUND
+    assert desk.control_plane.fetched == []
+    given = desk.ask(path).file
+    assert given is not None
+    assert given.read_bytes() == USER_DATA
+    assert desk.ask(path).file == given
+    assert desk.control_plane.fetched == ["user-data"]
+    desk.documents.keep_only(desk.plan.boots)
+    assert given.exists()
+    desk.documents.keep_only([])
+    assert not given.parent.exists()
+
+
+def test_user_data_that_cannot_be_had_now_is_asked_for_again(desk: Desk) -> None:
+    desk.control_plane.files.clear()
+    assert desk.ask("/nocloud/user-data").status == HTTPStatus.SERVICE_UNAVAILABLE
+    desk.control_plane.files[str(desk.intent["id"]), "user-data"] = USER_DATA
+    assert desk.ask("/nocloud/user-data").status == HTTPStatus.OK
+
+
+def test_nothing_given_is_an_empty_answer(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, documents=[])
+    response = desk.ask("/nocloud/user-data")
+    assert (response.status, response.body, desk.control_plane.fetched) == (HTTPStatus.OK, b"", [])
+
+
+def test_the_network_config_is_the_control_planes_and_without_it_what_is_known_here(desk: Desk) -> None:
+    ours = desk.ask("/nocloud/network-config").body.decode()
+    assert ours == (
+        'version: 2\nethernets:\n  boot: {"match": {"macaddress": "52:54:00:aa:00:01"}, "mtu": 1500, "dhcp4": true,'
+        ' "nameservers": {"addresses": ["10.0.0.1"], "search": ["internal"]}, "critical": true}\n'
+    )
+    desk.control_plane.files[str(desk.intent["id"]), "network-config"] = b"version: 2\n"
+    assert desk.ask("/nocloud/network-config").body.decode() == ours, "asked again too soon"
+    desk.clock.wind(FRESH_S)
+    assert desk.ask("/nocloud/network-config").body == b"version: 2\n"
+    desk.control_plane.files.clear()
+    desk.clock.wind(FRESH_S)
+    assert desk.ask("/nocloud/network-config").body == b"version: 2\n"
 
 
 @pytest.mark.parametrize(

@@ -111,15 +111,22 @@ def test_scripts_are_made_of_known_commands(way: str) -> None:
     assert "boot" not in {line.split(" ")[0] for line in texts[2].splitlines()}
 
 
+def test_cloud_init_is_told_where_its_seed_is_unless_the_image_says_so() -> None:
+    for cmdline, words in (("quiet", ["ds=nocloud-net;s=http://10.0.0.1/nocloud/"]), ("ds=none", ["ds=none"])):
+        parsed = plan(way="kernel", cmdline=cmdline)
+        script = scripts.second_stage(parsed, parsed.boots[0])
+        assert [word for word in script.split() if word.startswith("ds=")] == words
+
+
 def test_a_lun_is_written_as_rfc_4173_wants_it() -> None:
     parsed = plan(lun=17)
     assert "iscsi:10.0.0.1:::11:iqn" in scripts.second_stage(parsed, parsed.boots[0])
 
 
 def test_secrets_do_not_show_when_a_plan_is_printed() -> None:
-    intent = boot(MAC, ADDRESS, user_data="my secret")
+    intent = boot(MAC, ADDRESS)
     parsed = parse_network(network(vid=101, hosts=[host(MAC, ADDRESS)], boots=[intent]))
-    for secret in (intent["chap_password"], intent["token"], "my secret"):
+    for secret in (intent["chap_password"], intent["token"]):
         assert secret not in repr(parsed)
 
 

@@ -28,6 +28,6 @@ def boot(mac: str, address: str, **more: Any) -> Json:
         "initiator_iqn": "iqn.2026-11.org.malleable:node:1", "iqn": "iqn.2026-11.org.malleable:0a1b", "lun": 1,
         "chap_username": "someuser", "chap_password": "0123456789abcdef", "serial": "DISK0001",
         "files": {"kernel": "vmlinuz", "initrd": "initrd"}, "image_id": new_id(), "cmdline": "root=LABEL=rootfs",
-        "ssh_keys": ["ssh-ed25519 AAAA someone@example"], "user_data": "#!/bin/sh\n", "token": "boot-token-1",
+        "ssh_keys": ["ssh-ed25519 AAAA someone@example"], "documents": ["user-data"], "token": "boot-token-1",
     }  # fmt: skip
     return {**told, **more}

@@ -6,7 +6,7 @@ a violation into words. ``info["noun"]`` is what the product calls one row.
 
 from malleable.store.schema.columns import metadata
 from malleable.store.schema.fabric import attachments, gateways, grants, networks, switch_ports, switches, vlans
-from malleable.store.schema.machines import boots, nics, nodes
+from malleable.store.schema.machines import boots, nics, nodes, seeds
 from malleable.store.schema.operations import (
     ACTIVE,
     event_chains,
@@ -41,6 +41,7 @@ __all__ = [
     "project_keys",
     "projects",
     "resource_tokens",
+    "seeds",
     "signers",
     "site",
     "snapshots",

@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, Ta
 
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
+from malleable.domain.seeds import Document
 from malleable.store.schema.columns import created, identity, metadata, pages, to, words
 from malleable.store.types import EnumText, Instant, ScrubPolicyText, ScrubsText, Sealed, TupleOf
 
@@ -70,7 +71,7 @@ boots = Table(
     Column("way", EnumText(BootWay), nullable=False),
     words("hostname"),
     Column("ssh_keys", TupleOf(), nullable=False),
-    Column("user_data", Sealed, nullable=False),
+    Column("documents", TupleOf(Document), nullable=False),
     Column("token", Sealed, nullable=False),
     Column("armed_at", Instant),
     Column("script_fetched_at", Instant),
@@ -79,4 +80,15 @@ boots = Table(
     Column("phoned_home_at", Instant),
     UniqueConstraint("node_id"),
     info={"noun": "boot intent"},
+)
+
+seeds = Table(
+    "seeds",
+    metadata,
+    identity(),
+    to("node_id", "nodes", is_indexed=False),
+    Column("user_data", Sealed, nullable=False),
+    Column("network_config", Sealed, nullable=False),
+    UniqueConstraint("node_id"),
+    info={"noun": "seed"},
 )

@@ -65,12 +65,22 @@ boots = Table(
     Column("way", Text, nullable=False),
     words("hostname"),
     Column("ssh_keys", OBJECT, nullable=False),
-    Column("user_data", LargeBinary, nullable=False),
+    Column("documents", OBJECT, nullable=False),
     Column("token", LargeBinary, nullable=False),
     Column("armed_at", INSTANT),
     Column("script_fetched_at", INSTANT),
     Column("kernel_fetched_at", INSTANT),
     Column("metadata_fetched_at", INSTANT),
     Column("phoned_home_at", INSTANT),
+    UniqueConstraint("node_id"),
+)
+
+seeds = Table(
+    "seeds",
+    metadata,
+    identity(),
+    to("node_id", "nodes", is_indexed=False),
+    Column("user_data", LargeBinary, nullable=False),
+    Column("network_config", LargeBinary, nullable=False),
     UniqueConstraint("node_id"),
 )

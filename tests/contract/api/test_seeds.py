@@ -1,0 +1,127 @@
+"""What a project gives for a system's first start: kept byte for byte, and told to nobody but the gateway."""
+
+import base64
+import gzip
+import json
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.contract.api.room import Room
+from tests.contract.api.site import Site
+
+from malleable.domain.boots import Boot
+from malleable.domain.ids import AttachmentId, NetworkId, NicId, new_id
+from malleable.domain.networks import Channel
+from malleable.domain.seeds import USER_DATA_MAX_BYTES
+
+WISH = {"project": "alpha", "node": "free", "image": "tiny", "network": "blue"}
+#: As large as may be, and no text.
+USER_DATA = gzip.compress(random.Random(1).randbytes(USER_DATA_MAX_BYTES - 400), 0, mtime=0)
+
+
+def _boot(site: Site) -> Boot:
+    with site.store.reading() as tx:
+        boot = tx.boots.find(node_id=site.ids["free"])
+    assert boot is not None
+    return boot
+
+
+def _document(site: Site, name: str, caller: str = "gateway") -> Any:
+    return site.get(caller, f"/v1/gateway/boots/{_boot(site).id}/documents/{name}")
+
+
+def _config(site: Site) -> dict[str, dict[str, Any]]:
+    """Read a network-config as far as it is ours: an interface a line."""
+    sections: dict[str, dict[str, Any]] = {}
+    for line in _document(site, "network-config").text.splitlines()[1:]:
+        if line.startswith("  "):
+            name, _, told = line.strip().partition(": ")
+            sections[next(reversed(sections))][name] = json.loads(told)
+        else:
+            sections[line.removesuffix(":")] = {}
+    return sections
+
+
+def test_a_mebibyte_of_user_data_is_kept_as_it_is_and_out_of_what_gateways_follow(small_site: Site) -> None:
+    site = small_site
+    assert len(USER_DATA) > USER_DATA_MAX_BYTES - 1000
+    wish = {**WISH, "user_data_base64": base64.b64encode(USER_DATA).decode(), "network_config": "version: 1\n"}
+    began = site.post("member", "/v1/provisions", wish)
+    assert began.status_code == 202
+    list(Room(site).work())
+    assert _document(site, "user-data").content == USER_DATA
+    assert _document(site, "network-config").content == b"version: 1\n"
+    assert len(began.content) + len(site.get("gateway", "/v1/gateway/desired").content) < 10_000
+    assert {_document(site, "user-data", caller).status_code for caller in ("member", "admin")} == {403}
+    assert site.get("gateway", f"/v1/gateway/boots/{new_id()}/documents/user-data").status_code == 404
+    assert _document(site, "nosuch").status_code == 422
+    assert site.post("member", "/v1/nodes/free/release").status_code == 202
+    list(Room(site).work())
+    with site.store.reading() as tx:
+        assert (tx.boots.count(), tx.seeds.count()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"user_data": "x" * (USER_DATA_MAX_BYTES + 1)},
+        {"user_data": "ä" * (USER_DATA_MAX_BYTES // 2 + 1)},
+        {"user_data_base64": base64.b64encode(b"x" * (USER_DATA_MAX_BYTES + 1)).decode()},
+        {"user_data_base64": "no Base64!"},
+        {"user_data": "#!/bin/sh", "user_data_base64": "I2Ns"},
+        {"user_data": "\x00"},
+        {"network_config": "x" * (64 * 1024 + 1)},
+    ],
+    ids=["long", "many bytes", "long base64", "no base64", "twice", "nul", "long network"],
+)
+def test_what_cannot_be_kept_is_refused_and_not_repeated(small_site: Site, given: dict[str, str]) -> None:
+    response = small_site.post("member", "/v1/provisions", {**WISH, **given})
+    assert response.status_code == 422, response.text
+    assert len(response.content) < 1000
+    with small_site.store.reading() as tx:
+        assert (tx.boots.count(), tx.seeds.count()) == (0, 0)
+
+
+def test_the_network_config_follows_from_what_the_node_is_attached_to(small_site: Site) -> None:
+    site = small_site
+    assert site.post("member", "/v1/provisions", {**WISH, "user_data": "#cloud-config\n"}).status_code == 202
+    assert _document(site, "user-data").content == b"#cloud-config\n"
+    (mac,) = (_boot(site).mac,)
+    boot = _config(site)["ethernets"]["boot"]
+    assert boot == {
+        "match": {"macaddress": mac},
+        "dhcp4": True,
+        "mtu": 1500,
+        "nameservers": {"addresses": [boot["nameservers"]["addresses"][0]], "search": ["internal"]},
+        "critical": True,
+    }
+    with site.store.transaction() as tx:
+        native = tx.attachments.get(_boot(site).attachment_id)
+        home = tx.networks.get(native.network_id)
+        lan = replace(
+            home, id=NetworkId(new_id()), name="lan", vid=3001, cidr="10.9.0.0/24", cidr6="fd00:9::/64", mtu=9000
+        )
+        theirs = replace(lan, id=NetworkId(new_id()), name="theirs", vid=3002, has_service=False)
+        for network, address in ((lan, "10.9.0.7"), (theirs, "10.9.0.8")):
+            tx.networks.add(network)
+            tx.attachments.add(
+                replace(
+                    native,
+                    id=AttachmentId(new_id()),
+                    network_id=network.id,
+                    nic_id=NicId(native.nic_id),
+                    channel=Channel.TAGGED,
+                    address=address,
+                    address6=f"fd00:9::{address[-1]}",
+                )
+            )
+    told = _config(site)
+    assert told["ethernets"] == {"boot": boot}
+    tagged, fixed = told["vlans"]["boot.3001"], told["vlans"]["boot.3002"]
+    assert (tagged["id"], tagged["link"], tagged["dhcp4"], tagged["optional"]) == (3001, "boot", True, True)
+    assert (tagged["dhcp6"], tagged["nameservers"]["addresses"]) == (True, ["10.9.0.1", "fd00:9::1"])
+    assert tagged["mtu"] == 1500, "no frame is larger than its card's"
+    assert (fixed["dhcp4"], fixed["addresses"]) == (False, ["10.9.0.8/24", "fd00:9::8/64"])
+    assert "nameservers" not in fixed
