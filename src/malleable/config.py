@@ -8,6 +8,8 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from malleable.domain.scrubs import Demand
+
 ETC = Path("/etc/malleable/m2d.toml")
 GIB = 1 << 30
 
@@ -97,6 +99,17 @@ class ImageSettings(_Part):
     signed_only: bool = False  #: import and boot only what somebody signed whom the project or the site trusts
 
 
+class ScrubSettings(_Part):
+    """What is scrubbed of every node before somebody else gets it, where the node's own policy says nothing."""
+
+    accounts: Demand = Demand.TRY
+    password: Demand = Demand.SKIP
+    bios: Demand = Demand.SKIP
+    tpm: Demand = Demand.TRY
+    disks: Demand = Demand.SKIP
+    known_accounts: tuple[str, ...] = ()  #: that BMCs may have beside the one we use
+
+
 class GatewaySettings(_Part):
     """A gateway that runs apart from the API."""
 
@@ -123,6 +136,7 @@ class Settings(BaseSettings):
     quota: QuotaSettings = QuotaSettings()
     fetch: FetchSettings = FetchSettings()
     images: ImageSettings = ImageSettings()
+    scrub: ScrubSettings = ScrubSettings()
     gateway: GatewaySettings = GatewaySettings()
 
     @property

@@ -24,9 +24,10 @@ from malleable.api import (
     pool,
     problem,
     projects,
+    scrubs,
     service,
-    snapshots,
     signers,
+    snapshots,
     switches,
     users,
 )
@@ -59,6 +60,7 @@ _ROUTERS = (
     snapshots.routes,
     signers.routes,
     pool.routes,
+    scrubs.routes,
 )
 
 

@@ -6,6 +6,7 @@ import typer
 
 from malleable.cli.command import register
 from malleable.cli.node_quarantine import node_inspect_quarantine
+from malleable.cli.node_scrub import node_scrub
 from malleable.cli.options import NodeArgument, SwitchArgument, Watch
 from malleable.cli.output import done
 from malleable.cli.progress import finish
@@ -22,6 +23,7 @@ def add_care(noun: typer.Typer) -> None:
             "maintenance": node_maintenance,
             "inspect-quarantine": node_inspect_quarantine,
             "readmit": node_readmit,
+            "scrub": node_scrub,
             "retire": node_retire,
             "wire": node_wire,
             "unwire": node_unwire,

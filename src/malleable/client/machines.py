@@ -16,6 +16,7 @@ from malleable.wire.nodes import (
     ProvisionRequest,
 )
 from malleable.wire.operations import OperationView
+from malleable.wire.scrubs import ScrubPolicyView, ScrubRequest
 from malleable.wire.switches import WireRequest
 
 
@@ -71,6 +72,14 @@ class MachineCalls(Connection):
     def node_console(self, node: str, lines: int) -> ConsoleView:
         """Read the last lines of the serial console."""
         return self.get(v1("nodes", node, "console"), ConsoleView, {"lines": lines})
+
+    def scrub_get(self, node: str) -> ScrubPolicyView:
+        """Read what is scrubbed of a node before somebody else gets it."""
+        return self.get(v1("nodes", node, "scrubs"), ScrubPolicyView)
+
+    def scrub_set(self, node: str, request: ScrubRequest) -> ScrubPolicyView:
+        """Change what is scrubbed of a node. Errors: Conflict for what its BMC cannot do."""
+        return self.put(v1("nodes", node, "scrubs"), ScrubPolicyView, request)
 
     def nic_list(self, node: str) -> Iterator[NicView]:
         """List a node's NICs."""

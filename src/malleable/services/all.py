@@ -28,8 +28,9 @@ from malleable.services.pool import Pool
 from malleable.services.projects import Projects
 from malleable.services.provisions import Provisions
 from malleable.services.quotas import Quotas
-from malleable.services.snapshots import Snapshots
+from malleable.services.scrubs import Scrubs
 from malleable.services.signers import Signers
+from malleable.services.snapshots import Snapshots
 from malleable.services.switches import SwitchService
 from malleable.services.tokens import Tokens
 from malleable.services.users import Users
@@ -65,6 +66,7 @@ class Services:
     snapshots: Snapshots
     signers: Signers
     pool: Pool
+    scrubs: Scrubs
     operations: Operations
     events: Events
     gateways: Gateways
@@ -101,6 +103,7 @@ def make_services(parts: Parts) -> Services:
         disks=Disks(parts),
         snapshots=Snapshots(parts),
         pool=Pool(parts),
+        scrubs=Scrubs(parts),
         signers=Signers(parts),
         operations=Operations(parts),
         events=Events(parts),

@@ -144,7 +144,7 @@ class Nodes:
             node = find_node(tx, caller, "node_release", ref)
             if node.state is NodeState.QUARANTINED:
                 require(caller, "node_readmit")
-            return release.request(tx, self._parts.now(), node=node, actor_id=caller.user_id)
+            return release.request(tx, self._parts.now(), node=node, actor_id=caller.user_id, scrubs=self._parts.scrubs)
 
     def node_stop(self, caller: Caller, ref: str) -> Operation:
         """Begin to take the disk from a held node; it stays held and keeps its networks. Errors: as release."""
@@ -157,10 +157,14 @@ class Nodes:
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_readmit", ref)
             if node.state is NodeState.QUARANTINED and node.project_id is not None:
-                return release.request(tx, self._parts.now(), node=node, actor_id=caller.user_id)
+                return release.request(
+                    tx, self._parts.now(), node=node, actor_id=caller.user_id, scrubs=self._parts.scrubs
+                )
             if node.state in (NodeState.QUARANTINED, NodeState.INSPECTED):
                 # Nobody's: there is nothing to take away from a holder, only everything to prove.
-                return enrol.request(tx, self._parts.now(), node=node, actor_id=caller.user_id)
+                return enrol.request(
+                    tx, self._parts.now(), node=node, actor_id=caller.user_id, scrubs=self._parts.scrubs
+                )
             raise Conflict(f"Node {node.name} is {node.state}, not quarantined or inspected.", code="not-quarantined")
 
     def node_retire(self, caller: Caller, ref: str) -> Operation:
@@ -196,11 +200,13 @@ class Nodes:
                 raise Conflict(f"Node {node.name} is {node.state}, not in maintenance.", code="not-in-maintenance")
             ports = ports_of_node(tx, node.id)
             is_isolated = bool(ports) and all(p.is_shut and p.state is PortState.SETTLED for p in ports)
-            if is_isolated and node.power is PowerState.OFF:
+            if is_isolated and node.power is PowerState.OFF and not node.is_unscrubbed:
                 return self._move(tx, caller, node, NodeState.FREE, "")
             # What still has power may be the last holder's system: a retired node was never proven off.
             what = "it is not known to be off" if is_isolated else "no switch port is proven shut"
-            reason = f"{what} since its maintenance: readmit it"
+            if node.is_unscrubbed:
+                what = "it was not scrubbed since its last holder"
+            reason = f"{what}: readmit it"
             return self._move(tx, caller, node, NodeState.INSPECTED, reason)
 
     def _move(self, tx: Transaction, caller: Caller, node: Node, state: NodeState, reason: str) -> Shown[Node]:

@@ -10,6 +10,7 @@ from uuid import UUID
 from malleable.domain.operations import Operation
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.projects import NO_LIMITS, Quota
+from malleable.domain.scrubs import SITE_DEFAULT, SiteScrubs
 from malleable.domain.store import WORK, Store, Transaction
 from malleable.workflows.boundary import Begun
 from malleable.workflows.worker import Worker
@@ -27,6 +28,7 @@ class Parts:
     spool_dir: Path  #: uploads land here, under the image's id, until they are sealed
     new_quota: Quota = NO_LIMITS  #: of a project that is made
     needs_signed_images: bool = False  #: the whole site imports and boots only what somebody trusted signed
+    scrubs: SiteScrubs = SITE_DEFAULT  #: of machines that change hands
     worker: Worker | None = None  #: of this process: what takes but a moment is done by it before the answer
 
     def now(self) -> datetime:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from malleable.config import GIB, FetchSettings, QuotaSettings, Settings
+from malleable.config import GIB, FetchSettings, QuotaSettings, ScrubSettings, Settings
 from malleable.domain.errors import Invalid, Unavailable
 from malleable.domain.ports import Clock, DriverFacts, Drivers, Fetcher
 from malleable.domain.projects import Quota
+from malleable.domain.scrubs import Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.store import Store
 from malleable.gateway.layout import portal_socket
 from malleable.gateway.settings import GatewaySettings
@@ -76,6 +77,7 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
             spool_dir=spool_dir,
             new_quota=new_quota(settings.quota),
             needs_signed_images=settings.images.signed_only,
+            scrubs=site_scrubs(settings.scrub),
             worker=worker,
         )
         yield Assembly(
@@ -97,12 +99,18 @@ def _worker(settings: Settings, store: Store, clock: Clock, drivers: Drivers, re
         store=store,
         clock=clock,
         drivers=drivers,
-        workflows=workflows(up_deadline_s=settings.worker.up_deadline_s),
+        workflows=workflows(up_deadline_s=settings.worker.up_deadline_s, scrubs=site_scrubs(settings.scrub)),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         lease_s=settings.worker.lease_s,
         observer=EngineMetrics(registry),
     )
     return Worker(engine, threads=settings.worker.threads)
+
+
+def site_scrubs(settings: ScrubSettings) -> SiteScrubs:
+    """Make what is scrubbed where a node's own policy says nothing."""
+    policy = ScrubPolicy(**{scrub.value: getattr(settings, scrub.value) for scrub in Scrub})
+    return SiteScrubs(policy=policy, known_accounts=settings.known_accounts)
 
 
 def new_quota(settings: QuotaSettings) -> Quota:

@@ -17,6 +17,7 @@ from malleable.config import ListenSettings, Settings, WorkerSettings
 from malleable.domain.errors import MalleableError
 from malleable.domain.images import BootWay
 from malleable.domain.projects import Role
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret, random_secret
 from malleable.sim.room import LIFELIKE, Pace
 from malleable.wire.images import ImageRequest
@@ -66,7 +67,7 @@ def run_demo(nodes: int, port: int | None) -> int:
             stop.wait()
 
     with _place(DEMO_PORT if port is None else port) as settings:
-        site = SimulatedSite(nodes, LIFELIKE)
+        site = SimulatedSite(nodes, LIFELIKE, can_scrub=tuple(Scrub))
         try:
             serve(settings, site.drivers(), (site.gateway, welcome))
         finally:

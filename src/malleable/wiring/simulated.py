@@ -15,6 +15,7 @@ from malleable.domain.ids import NetworkId
 from malleable.domain.networks import NetworkState
 from malleable.domain.nodes import Firmware
 from malleable.domain.ports import DriverFacts, Drivers
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret, random_secret
 from malleable.drivers.convert.qemu import QemuConverter
 from malleable.gateway.control_plane import ControlPlane
@@ -61,8 +62,12 @@ class SimulatedMachine:
 class SimulatedSite:
     """Everything a data centre would bring, in memory."""
 
-    def __init__(self, nodes: int, pace: Pace) -> None:
-        """Rack ``nodes`` machines, 24 to a switch, all dark and unknown to the control plane."""
+    def __init__(self, nodes: int, pace: Pace, *, can_scrub: tuple[Scrub, ...] = ()) -> None:
+        """Rack ``nodes`` machines, 24 to a switch, all dark and unknown to the control plane.
+
+        ``can_scrub``: what their BMCs know how to do; whoever can erase local disks has one.
+        """
+        self._can_scrub = can_scrub
         self.schedule = Schedule()
         self.faults = Faults()
         self.switches = SimSwitches(faults=self.faults, call_s=pace.switch_call_s)
@@ -112,6 +117,8 @@ class SimulatedSite:
             switch=f"sim://{machine.switch}",
             port=machine.port,
             firmware=Firmware.BIOS if number % 2 else Firmware.UEFI,
+            can_scrub=self._can_scrub,
+            drives=("disk0",) if Scrub.DISKS in self._can_scrub else (),
         )
         return machine
 
