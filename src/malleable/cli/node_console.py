@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from malleable.cli.session import Session
-from malleable.domain.errors import Conflict, NotFound
+from malleable.domain.errors import Conflict, NotFound, Unauthenticated, Unavailable
 
 #: A BMC is asked this often: it answers in a tenth of it, and has other work.
 LOOK_S = 1.0
@@ -12,7 +12,7 @@ LINES = 200
 
 
 def follow(session: Session, node: str, text: str, shown: Callable[[str], str]) -> None:
-    """Write what a console shows and goes on to show, until Ctrl-C or until the node is given back."""
+    """Write what a console shows and goes on to show, until Ctrl-C, the release, or the token's end."""
     out = session.out.file
     out.write(shown(text))
     out.flush()
@@ -21,10 +21,15 @@ def follow(session: Session, node: str, text: str, shown: Callable[[str], str]) 
             session.surroundings.pause(LOOK_S)
             try:
                 latest = session.m2.node_console(node, LINES).text
-            except (Conflict, NotFound) as e:
+            except (Conflict, NotFound, Unauthenticated) as e:
                 out.write("\n")
                 session.hint(f"The console has ended: {e.message}")
                 return
+            except Unavailable as e:
+                if e.code != "too-many-calls":
+                    raise
+                session.surroundings.pause(float(str(e.details.get("retry_after_s", LOOK_S))))
+                continue
             out.write(shown(fresh(text, latest)))
             out.flush()
             text = latest or text

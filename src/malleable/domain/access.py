@@ -1,9 +1,14 @@
-"""Access to one node: what a token may be narrowed to."""
+"""Access to one node: what a token may be narrowed to, and how often anybody may do it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 #: Tokens for one node that may be good at the same time: a row each.
 LIVE_MAX = 32
+#: A console that nobody read with the same token for so long is opened anew.
+CONSOLE_IDLE_S = 30.0
 
 
 class Verb(StrEnum):
@@ -11,3 +16,21 @@ class Verb(StrEnum):
 
     POWER = "power"  #: switch it on, off, or off and on; and read how far that has come
     CONSOLE = "console"  #: read its serial console
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often something may be done: so many times at once, and then once in so many seconds."""
+
+    at_once: int
+    every_s: float
+
+
+#: Of everybody together, per node: a BMC takes seconds for a power change, and most answer one call at a time.
+NODE_PACES: Mapping[Verb, Pace] = MappingProxyType(
+    {Verb.POWER: Pace(at_once=4, every_s=10.0), Verb.CONSOLE: Pace(at_once=60, every_s=0.3)}
+)
+#: Of one user, or of one token for a node alone; whoever runs the site has none.
+CALLER_PACES: Mapping[Verb, Pace] = MappingProxyType(
+    {Verb.POWER: Pace(at_once=60, every_s=1.0), Verb.CONSOLE: Pace(at_once=300, every_s=0.1)}
+)

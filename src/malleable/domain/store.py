@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
+from malleable.domain.access import Pace
 from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event, Link
@@ -195,6 +196,19 @@ class IdempotencyRows(Protocol):
         """Drop one reservation (its request failed to start), or all that are older than ``before``."""
 
 
+class MeterRows(Protocol):
+    """How often something is done, whichever process it is asked of. A row per key until it is forgotten."""
+
+    def take(self, key: str, pace: Pace, now: datetime) -> float:
+        """Count one more and return 0.0; or return in how many seconds there is room for it, and count nothing."""
+
+    def open(self, key: str, idle_s: float, now: datetime) -> bool:
+        """Note that something goes on; say whether it had not for ``idle_s``."""
+
+    def forget(self, before: datetime) -> None:
+        """Drop what says nothing any more since ``before``."""
+
+
 class Transaction(Protocol):
     """All tables, inside one transaction."""
 
@@ -222,7 +236,7 @@ class Transaction(Protocol):
     operations: OperationRows
     events: EventRows
     idempotency: IdempotencyRows
-    signers: Rows[Signer]
+    meters: MeterRows
 
     def notify(self, channel: str) -> None:
         """Wake ``Store.wait`` on a channel after (and only when) this transaction commits.

@@ -91,16 +91,15 @@ class Accesses:
         self._authentication.forget_all()
 
 
-def check_token(tx: Transaction, caller: Caller, parts: Parts) -> None:
-    """Be sure that a token for one node is good in this very transaction: a release may have ended it just now.
+def live_token(tx: Transaction, caller: Caller, parts: Parts) -> Token:
+    """Read the caller's token, and be sure that it is good in this very transaction. Errors: Unauthenticated.
 
-    Other tokens count two seconds longer in other processes. Errors: Unauthenticated.
+    A release may have ended it just now; whom another process remembers counts two seconds longer elsewhere.
     """
-    if caller.token_node_id is None:
-        return
     token = tx.tokens.find(id=caller.token_id)
     if token is None or token.revoked_at is not None or token.expires_at <= parts.now():
-        raise Unauthenticated("The token is not valid (any more).", fix="Ask whoever gave it to you for another.")
+        raise Unauthenticated("The token is not valid (any more).", fix="Ask for another, or log in again.")
+    return token
 
 
 def token_facts(token: Token) -> dict[str, object]:

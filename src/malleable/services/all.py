@@ -21,6 +21,7 @@ from malleable.services.networks import Networks
 from malleable.services.nics import Nics
 from malleable.services.nodes import Nodes
 from malleable.services.operations import Operations
+from malleable.services.paces import Paces
 from malleable.services.parts import Parts
 from malleable.services.passwords import Passwords
 from malleable.services.paths import Paths
@@ -91,7 +92,7 @@ def make_services(parts: Parts) -> Services:
         switches=SwitchService(parts),
         paths=Paths(parts),
         drivers=DriverService(parts),
-        nodes=Nodes(parts),
+        nodes=Nodes(parts, Paces(parts)),
         nics=Nics(parts),
         provisions=Provisions(parts),
         networks=Networks(parts),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from malleable.domain.access import Verb
 from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import NicId, NodeId, new_id
 from malleable.domain.nodes import BootState, Nic, Node, NodeState, PowerState
@@ -10,7 +11,7 @@ from malleable.domain.operations import ACTIVE_STATES, Operation
 from malleable.domain.secrets import Secret, without_secrets
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import PortState
-from malleable.services.access import check_token
+from malleable.services.access import live_token, token_facts
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.finding import (
@@ -22,6 +23,7 @@ from malleable.services.finding import (
     merged,
     names_of,
 )
+from malleable.services.paces import Paces
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.switches import find_port
 from malleable.workflows import enrol, power, release
@@ -58,8 +60,8 @@ class NodeWish:
 class Nodes:
     """Physical machines."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, parts: Parts, paces: Paces) -> None:
+        self._parts, self._paces = parts, paces
 
     def node_list(
         self,
@@ -177,9 +179,13 @@ class Nodes:
         """Begin to switch a node: "on", "off" or "cycle". Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_power", ref)
-            check_token(tx, caller, self._parts)
+            token, now = live_token(tx, caller, self._parts), self._parts.now()
+            self._paces.keep(tx, caller, node, Verb.POWER)
             want = power.PowerAction(action)
-            return power.request(tx, self._parts.now(), node=node, action=want, actor_id=caller.user_id)
+            operation = power.request(tx, now, node=node, action=want, actor_id=caller.user_id)
+            data = {"action": action, **token_facts(token)}
+            record(tx, now, "node.power-requested", node=node, operation=operation, data=data)
+            return operation
 
     def node_maintain(self, caller: Caller, ref: str, reason: str) -> Shown[Node]:
         """Take a node that nobody holds out of use. Errors: NotFound, Conflict."""
@@ -219,25 +225,30 @@ class Nodes:
     def node_console(self, caller: Caller, ref: str, lines: int) -> str:
         """Read the serial console's last lines through the BMC; "" for a tenant whose own system never ran there.
 
-        A release closes it to its tenants as soon as it is asked for, also to a read that is under way.
-        Errors: NotFound, Forbidden, Conflict with code "console-closed", the driver's own.
+        A release closes it to its tenants as soon as it is asked for, also to a read that is under way; so does the end
+        of a token. Errors: NotFound, Forbidden, Conflict with code "console-closed", TooMany, the driver's own.
         """
-        node, secrets = self._console_of(caller, ref)
+        with self._parts.store.transaction() as tx:
+            node, secrets = self._console_of(tx, caller, ref)
+            self._paces.keep(tx, caller, node, Verb.CONSOLE)
+            if self._paces.opens_console(tx, caller, node):
+                data = token_facts(tx.tokens.get(caller.token_id))
+                record(tx, self._parts.now(), "node.console-opened", node=node, actor_id=caller.user_id, data=data)
         if not caller.is_operator and not _has_run(node):
             return ""
         driver = self._parts.drivers.power.get(node.power_driver)
         if driver is None:
             raise Conflict(f"There is no power driver {node.power_driver} here.", code="no-driver", public=NO_DRIVER)
         tail = without_secrets(driver.console_tail(bmc_of(node), min(lines, CONSOLE_LINES_MAX)), secrets)
-        self._console_of(caller, str(node.id))
+        with self._parts.store.reading() as tx:
+            self._console_of(tx, caller, str(node.id))
         return tail
 
-    def _console_of(self, caller: Caller, ref: str) -> tuple[Node, tuple[Secret, ...]]:
+    def _console_of(self, tx: Transaction, caller: Caller, ref: str) -> tuple[Node, tuple[Secret, ...]]:
         """Find a node whose console the caller may read at this moment, and what of it nobody may."""
-        with self._parts.store.reading() as tx:
-            node = find_node(tx, caller, "node_console", ref)
-            check_token(tx, caller, self._parts)
-            secrets = boot_secrets(tx, node.id)
+        node = find_node(tx, caller, "node_console", ref)
+        live_token(tx, caller, self._parts)
+        secrets = boot_secrets(tx, node.id)
         if not caller.is_operator and node.state is not NodeState.ALLOCATED:
             raise Conflict(f"Node {node.name} is {node.state}: its console is closed.", code="console-closed")
         return node, secrets

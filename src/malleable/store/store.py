@@ -24,6 +24,7 @@ from malleable.domain.signatures import Signer
 from malleable.domain.store import (
     EventRows,
     IdempotencyRows,
+    MeterRows,
     NetworkRows,
     OperationRows,
     ProjectRows,
@@ -39,6 +40,7 @@ from malleable.store.conflicts import explain_commit
 from malleable.store.databases import Database, open_database
 from malleable.store.events import EventTable
 from malleable.store.idempotency import IdempotencyTable
+from malleable.store.meters import MeterTable
 from malleable.store.networks import NetworkTable
 from malleable.store.operations import OperationTable
 from malleable.store.projects import ProjectTable
@@ -86,6 +88,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "operations": partial(OperationTable, _OPERATIONS, _STEPS),
     "events": partial(EventTable, _EVENTS),
     "idempotency": IdempotencyTable,
+    "meters": MeterTable,
 }
 
 _KEY_CHECK_PLACE = b"site.key_check"
@@ -120,6 +123,7 @@ class SqlTransaction:
     operations: OperationRows
     events: EventRows
     idempotency: IdempotencyRows
+    meters: MeterRows
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -34,6 +34,15 @@ def test_nothing_is_lost_or_told_twice_while_windows_overlap(lines: list[str], d
     assert told == before
 
 
+def test_the_console_ends_with_the_token_and_waits_when_asked_too_often(desk: Desk) -> None:
+    too_many = problem(429, "too-many-calls", "Node node-01 is asked for its console too often.")
+    answers = iter([{"text": "boot"}, too_many, {"text": "boot\nlogin:"}, problem(401, "unauthenticated", "It ended.")])
+    desk.answers["GET /v1/nodes/node-01/console"] = lambda _: next(answers)
+    ran = desk.m2("node", "console", "node-01", "--follow")
+    assert (ran.code, ran.out) == (0, "boot\nlogin:\n")
+    assert "The console has ended: It ended." in ran.err
+
+
 def test_the_console_is_followed_until_the_node_is_given_back(desk: Desk) -> None:
     looks = iter(["boot", "boot\nlogin:", "boot\nlogin:\x1b[31m"])
 

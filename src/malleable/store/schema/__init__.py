@@ -16,7 +16,16 @@ from malleable.store.schema.operations import (
     resource_tokens,
     steps,
 )
-from malleable.store.schema.people import idempotency, memberships, project_keys, projects, site, tokens, users
+from malleable.store.schema.people import (
+    idempotency,
+    memberships,
+    meters,
+    project_keys,
+    projects,
+    site,
+    tokens,
+    users,
+)
 from malleable.store.schema.storage import disks, image_grants, images, signers, snapshots, targets
 
 __all__ = [
@@ -34,6 +43,7 @@ __all__ = [
     "images",
     "memberships",
     "metadata",
+    "meters",
     "networks",
     "nics",
     "nodes",

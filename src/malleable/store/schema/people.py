@@ -10,6 +10,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -106,4 +107,12 @@ idempotency = Table(
     Column("created_at", Instant, nullable=False, index=True),
     PrimaryKeyConstraint("user_id", "key"),
     info={"noun": "stored reply"},
+)
+
+meters = Table(
+    "meters",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("until_us", BigInteger, nullable=False, index=True),
+    info={"noun": "meter"},
 )

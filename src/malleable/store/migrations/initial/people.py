@@ -99,3 +99,10 @@ idempotency = Table(
     Column("created_at", INSTANT, nullable=False, index=True),
     PrimaryKeyConstraint("user_id", "key"),
 )
+
+meters = Table(
+    "meters",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("until_us", BigInteger, nullable=False, index=True),
+)

@@ -1,0 +1,57 @@
+"""Paces: how often a node's BMC may be used, by everybody together and by one caller."""
+
+from datetime import datetime, timedelta
+from math import ceil
+from threading import Lock
+
+from malleable.domain.access import CALLER_PACES, CONSOLE_IDLE_S, NODE_PACES, Verb
+from malleable.domain.errors import TooMany
+from malleable.domain.nodes import Node
+from malleable.domain.store import Transaction
+from malleable.services.caller import Caller
+from malleable.services.parts import Parts
+
+SWEEP_EVERY = timedelta(minutes=10)
+_DONE = {Verb.POWER: "switched", Verb.CONSOLE: "asked for its console"}
+
+
+class Paces:
+    """Counts what is asked of BMCs, in the database: there may be several processes."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._lock = Lock()
+        self._swept_at: datetime | None = None
+
+    def keep(self, tx: Transaction, caller: Caller, node: Node, verb: Verb) -> None:
+        """Count one use of a node's BMC. Errors: TooMany with code "too-many-calls"; nothing is counted then."""
+        now = self._parts.now()
+        if self._sweeps(now):
+            tx.meters.forget(now - SWEEP_EVERY)
+        wait_s = tx.meters.take(f"{verb} node {node.id}", NODE_PACES[verb], now)
+        if wait_s:
+            raise _too_many(f"Node {node.name} is {_DONE[verb]} too often.", wait_s)
+        if caller.is_operator:
+            return
+        whose = f"token {caller.token_id}" if caller.token_node_id else f"user {caller.user_id}"
+        wait_s = tx.meters.take(f"{verb} {whose}", CALLER_PACES[verb], now)
+        if wait_s:
+            raise _too_many("You ask the nodes' management controllers too often.", wait_s)
+
+    def opens_console(self, tx: Transaction, caller: Caller, node: Node) -> bool:
+        """Note that a console is read; say whether it was not just now with this token."""
+        key = f"console of {node.id} by {caller.token_id}"
+        return tx.meters.open(key, CONSOLE_IDLE_S, self._parts.now())
+
+    def _sweeps(self, now: datetime) -> bool:
+        """Say whether it is time to drop old meters; once per ten minutes and process."""
+        with self._lock:
+            is_due = self._swept_at is None or now - self._swept_at > SWEEP_EVERY
+            if is_due:
+                self._swept_at = now
+            return is_due
+
+
+def _too_many(message: str, wait_s: float) -> TooMany:
+    seconds = ceil(wait_s)
+    return TooMany(message, code="too-many-calls", fix=f"Try again in {seconds} s.", details={"retry_after_s": seconds})
