@@ -5,23 +5,32 @@ from dataclasses import replace
 from hashlib import sha256
 
 from tests.sweep.storage_verbs import WRITTEN, begun, golden, imported, not_imported
-from tests.sweep.verb import Verb
+from tests.sweep.verb import Check, Verb
 from tests.sweep.world import World
 
 from malleable.domain.ids import ImageId, NodeId, OperationId, new_id
 from malleable.domain.images import ImageFormat, ImageState
+from malleable.domain.ports import Login
+from malleable.domain.secrets import Secret
 from malleable.sim.converter import packed
 from malleable.workflows import copy, fetch
 
 URL = "https://mirror.example/mine.img?signature=secret"
 
 
-def _fetching(upload_format: ImageFormat, digest: str) -> Callable[[World], tuple[NodeId, OperationId]]:
+LOGIN = Login(username="ann", password=Secret("let me in"))
+
+
+def _fetching(
+    upload_format: ImageFormat, digest: str, login: Login | None
+) -> Callable[[World], tuple[NodeId, OperationId]]:
     """Begin to import an image from the web; with ``digest`` "" it is taken as it comes."""
 
     def begin(world: World) -> tuple[NodeId, OperationId]:
         content = WRITTEN if upload_format is ImageFormat.RAW else packed(WRITTEN, upload_format)
         world.fetcher.files[URL] = content
+        if login is not None:
+            world.fetcher.logins[URL] = login
         image = replace(
             golden(world),
             id=ImageId(new_id()),
@@ -32,18 +41,29 @@ def _fetching(upload_format: ImageFormat, digest: str) -> Callable[[World], tupl
             sha256=digest and sha256(content).hexdigest(),
         )
         spool, now = world.spool / str(image.id), world.clock.now()
-        return begun(world, lambda tx: fetch.request(tx, now, image=image, url=URL, spool=spool, actor_id=None))
+        return begun(
+            world, lambda tx: fetch.request(tx, now, image=image, url=URL, spool=spool, actor_id=None, login=login)
+        )
 
     return begin
 
 
-def _fetch_verb(name: str, upload_format: ImageFormat, digest: str) -> Verb:
+def _with_no_login_left(check: Check) -> Check:
+    def checked(world: World, node_id: NodeId) -> None:
+        check(world, node_id)
+        with world.store.reading() as tx:
+            assert tx.fetch_logins.count() == 0
+
+    return checked
+
+
+def _fetch_verb(name: str, upload_format: ImageFormat, digest: str, login: Login | None = None) -> Verb:
     return Verb(
         name=name,
-        begin=_fetching(upload_format, digest),
-        check=imported,
+        begin=_fetching(upload_format, digest, login),
+        check=_with_no_login_left(imported),
         steps=5,
-        check_undone=not_imported,
+        check_undone=_with_no_login_left(not_imported),
         can_cancel=True,
         last_step="drop-upload",
     )
@@ -86,6 +106,6 @@ IMAGE_VERBS = (
         can_cancel=True,
         last_step="tidy",
     ),
-    _fetch_verb("fetch-raw", ImageFormat.RAW, ""),
+    _fetch_verb("fetch-raw", ImageFormat.RAW, "", LOGIN),
     _fetch_verb("fetch-qcow2", ImageFormat.QCOW2, "told"),
 )

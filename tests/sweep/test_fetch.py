@@ -1,11 +1,14 @@
 """Images read from a real web server, by the whole workflow."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
-from tests.contract.fetch.server import Web, breaking, honest, serving
+from tests.contract.fetch.registries import Certificate, digest_of
+from tests.contract.fetch.server import Web, breaking, head, honest, saying, serving
 from tests.sweep.storage_verbs import golden
 from tests.sweep.world import CrashAt, World
 
@@ -15,6 +18,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.projects import Quota
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.http import HttpFetcher
+from malleable.drivers.fetch.registry import RegistryFetcher
 from malleable.workflows import fetch
 
 NewWorld = Callable[[], World]
@@ -109,3 +113,22 @@ def test_a_url_inside_tells_a_tenant_nothing(world: World, web: Web) -> None:
     assert ended.public_reason == "localhost is not a host of the public internet."
     assert "secret" not in f"{ended.error}{ended.reason}"
     assert web.asked == []
+
+
+@pytest.mark.parametrize("is_honest", [True, False])
+def test_an_artifact_is_what_its_digest_says(world: World, tmp_path: Path, is_honest: bool) -> None:
+    certificate = Certificate.made(tmp_path)
+    http = HttpFetcher(Guard(["127.0.0.1/32"]), ssl_context=certificate.trusted(), reserve_bytes=0)
+    world.drivers = replace(world.drivers, fetcher=RegistryFetcher(http))
+    layer = {"digest": digest_of(CONTENT), "size": len(CONTENT), "mediaType": "application/x-disk"}
+    with serving(certificate.shown()) as registry:
+        registry.scripts["/v2/"] = saying(head("200 OK", Content_Length=0))
+        registry.file("/v2/disk/manifests/1", json.dumps({"layers": [layer]}).encode())
+        registry.file(f"/v2/disk/blobs/{layer['digest']}", CONTENT if is_honest else CONTENT[::-1])
+        ended = world.run(begin(world, f"oci://127.0.0.1:{registry.port}/disk:1").id)
+    image = fetched(world)
+    if is_honest:
+        assert (ended.state, image.state, image.sha256) == ("succeeded", ImageState.SEALED, sha256(CONTENT).hexdigest())
+    else:
+        assert (ended.state, (ended.error or {})["code"], image.state) == ("failed", "checksum", ImageState.FAILED)
+        assert world.disks.list().images == {world.image_id}

@@ -15,6 +15,8 @@ from malleable.api.operations import begun
 from malleable.api.routing import guarded
 from malleable.domain.errors import Invalid
 from malleable.domain.images import Image
+from malleable.domain.ports import Login
+from malleable.domain.secrets import Secret
 from malleable.domain.signatures import key_number
 from malleable.services.images import FetchWish, ImageWish, Upload
 from malleable.services.parts import Shown
@@ -118,6 +120,7 @@ def image_fetch(request: Request, body: FetchRequest) -> Response:
         project=body.project,
         url=body.url,
         sha256=body.sha256 or "",
+        login=None if body.username is None else Login(username=body.username, password=Secret(body.password or "")),
         signature=body.signature or "",
         size_bytes=body.size_bytes or 0,
         os=body.os,

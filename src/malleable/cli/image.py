@@ -9,7 +9,7 @@ from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
 from malleable.cli.image_share import image_accept, image_share, image_shares, image_unshare
 from malleable.cli.image_tree import image_tree
-from malleable.cli.options import ImageArgument, NewName, Watch, Yes
+from malleable.cli.options import ImageArgument, NewName, PasswordFile, Watch, Yes, read_password
 from malleable.cli.output import Column, done, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
@@ -92,8 +92,8 @@ def image_import(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|URL",
-            help="A disk (raw, qcow2, vmdk, vhd, vhdx, zstd) or its manifest; or a disk's http(s) URL.",
+            metavar="FILE|URL|oci://…",
+            help="A disk (raw, qcow2, vmdk, vhd, vhdx, zstd) or its manifest; a disk's URL; an artifact in a registry.",
             show_default=False,
         ),
     ],
@@ -109,6 +109,8 @@ def image_import(
     signature: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What `minisign -S` wrote for the disk.", exists=True)
     ] = None,
+    username: Annotated[str | None, typer.Option(metavar="NAME", help="Who asks the registry.")] = None,
+    password_file: PasswordFile = None,
     golden: Annotated[
         bool, typer.Option("--golden", help="For everybody; admins only. Else --project owns it.")
     ] = False,
@@ -129,11 +131,13 @@ def image_import(
 
         size_bytes = None if size_wanted is None else parse_size(size_wanted)
         wish = described(source, manifest, name=name, sha256=sha256, size_bytes=size_bytes, project=project)
-        operation = session.m2.image_fetch(wish.model_copy(update={"signature": signed}))
+        password = None if username is None else read_password(password_file, f"Password of {username}")
+        told = {"signature": signed, "username": username, "password": password}
+        operation = session.m2.image_fetch(wish.model_copy(update=told))
         finish(session, operation, is_watching=watch, what=f"import of {operation.arguments['name']}")
         return
-    if size_wanted is not None:
-        usage("--size is for URLs.", "Leave it out: a file here has the size it has.")
+    if size_wanted is not None or username is not None:
+        usage("--size and --username are for what the server reads.", "Leave them out: a file here is as it is.")
     read = read_source(Path(source), manifest, name, sha256)
     if signed is not None and read.files:
         usage("A signature covers the disk alone.", "Import it by a manifest without kernel and initrd.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from malleable.cli.image_upload import facts_of, read_manifest
+from malleable.domain.urls import OCI
 
 if TYPE_CHECKING:
     from malleable.wire.images import FetchRequest
@@ -37,6 +38,7 @@ def described(
 
 
 def _name_in(url: str) -> str:
-    """Make a name of a URL's last part: "Debian 12.qcow2" becomes debian-12."""
-    stem = PurePosixPath(unquote(urlsplit(url).path)).stem.lower()
-    return re.sub(r"[^a-z0-9._-]+|\.{2,}", "-", stem).strip("._-")
+    """Make a name of a URL's last part: "Debian 12.qcow2" becomes debian-12, as does oci://host/os/debian:12."""
+    last = PurePosixPath(unquote(urlsplit(url).path).partition("@")[0])
+    stem = last.name if url.lower().startswith(OCI) else last.stem
+    return re.sub(r"[^a-z0-9._-]+|\.{2,}", "-", stem.lower().removesuffix(":latest")).strip("._-")

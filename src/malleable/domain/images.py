@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from malleable.domain.ids import ImageGrantId, ImageId, ProjectId
+from malleable.domain.ids import FetchLoginId, ImageGrantId, ImageId, ProjectId
 from malleable.domain.nodes import Firmware
+from malleable.domain.secrets import Secret
 
 
 class ImageState(StrEnum):
@@ -92,3 +93,13 @@ class ImageGrant:
     project_id: ProjectId  #: who is let in
     is_accepted: bool = False
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchLogin:
+    """Who a registry is told asks for an image; forgotten as soon as it came, or never will."""
+
+    id: FetchLoginId
+    image_id: ImageId
+    username: str
+    password: Secret

@@ -18,7 +18,7 @@ from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event, Link
 from malleable.domain.gateways import Gateway
 from malleable.domain.ids import NetworkId, NodeId, OperationId, ProjectId, UserId
-from malleable.domain.images import Image, ImageGrant
+from malleable.domain.images import FetchLogin, Image, ImageGrant
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Direction, Operation, StepRecord
@@ -228,6 +228,8 @@ class Transaction(Protocol):
     attachments: Rows[Attachment]
     images: Rows[Image]
     image_grants: Rows[ImageGrant]
+    signers: Rows[Signer]
+    fetch_logins: Rows[FetchLogin]
     disks: Rows[Disk]
     snapshots: Rows[Snapshot]
     targets: Rows[Target]

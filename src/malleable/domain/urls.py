@@ -1,12 +1,54 @@
 """Addresses of files on the web that people name: which ones can be fetched at all, and how they are shown."""
 
-from urllib.parse import SplitResult, urlsplit
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from malleable.domain.errors import Invalid
 
 URL_MAX_CHARS = 2000
 #: Below 1024 nothing but the web's own ports: the others speak mail, files and names, never images.
 WEB_PORTS = frozenset({80, 443})
+
+OCI = "oci://"
+_REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OciName:
+    """An artifact in a registry. Source: OCI distribution specification 1.1, "Pulling manifests"."""
+
+    host: str  #: with its port, if it has one
+    repository: str
+    reference: str  #: a tag, or "sha256:" and 64 digits
+    layer: str = ""  #: the one that is meant, by its title, media type or digest; "": the only one
+
+
+def parse_source(raw: str) -> str:
+    """Accept the URL of a file or the name of an artifact, ``oci://HOST/REPOSITORY:TAG#LAYER``. Errors: Invalid."""
+    if raw[: len(OCI)].lower() == OCI:
+        parse_oci(raw)
+        return raw
+    return parse_url(raw)
+
+
+def parse_oci(raw: str) -> OciName:
+    """Read the name of an artifact; without a tag and a digest the tag is "latest". Errors: Invalid."""
+    parts = urlsplit(parse_url(f"https://{raw[len(OCI) :]}"))
+    path, _, digest = parts.path.removeprefix("/").partition("@")
+    repository, _, tag = path.partition(":")
+    is_name = _REPOSITORY.fullmatch(repository) and (not tag or _TAG.fullmatch(tag))
+    if not is_name or parts.query or (digest and not _DIGEST.fullmatch(digest)):
+        raise Invalid(
+            "This is not the name of an artifact in a registry.",
+            code="url-refused",
+            fix="Write oci://HOST/REPOSITORY:TAG, or @sha256:DIGEST instead of the tag.",
+        )
+    return OciName(
+        host=parts.netloc, repository=repository, reference=digest or tag or "latest", layer=unquote(parts.fragment)
+    )
 
 
 def parse_url(raw: str) -> str:

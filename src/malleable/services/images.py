@@ -15,8 +15,10 @@ from malleable.domain.ids import ImageId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageFormat, ImageState, UpProof
 from malleable.domain.nodes import Firmware
 from malleable.domain.operations import Operation
+from malleable.domain.ports import Login
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
+from malleable.domain.urls import OCI
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_project, listed, merged, names_of, shown
@@ -62,6 +64,7 @@ class FetchWish:
     name: str
     project: str | None
     url: str
+    login: Login | None  #: for a registry
     signature: str  #: minisign's, detached; "": none
     sha256: str  #: "": whatever comes
     size_bytes: int  #: 0: what the web server says
@@ -199,6 +202,9 @@ class Images:
 
         One of this name whose import failed makes room for it.
         """
+        if wish.login is not None and not wish.url.lower().startswith(OCI):
+            fix = "Fetch the file yourself and import it from there."
+            raise Invalid("Only registries (oci://) take a login.", code="login-refused", fix=fix)
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             image = _fetched_image(wish, self._owner(tx, caller, wish.project), now)
@@ -207,7 +213,14 @@ class Images:
             if not wish.signature:
                 want_signed(tx, self._parts, image.project_id, image)
             operation = fetch.request(
-                tx, now, image=image, url=wish.url, spool=spool, actor_id=actor_id, signature=wish.signature
+                tx,
+                now,
+                image=image,
+                url=wish.url,
+                spool=spool,
+                actor_id=actor_id,
+                signature=wish.signature,
+                login=wish.login,
             )
             data = {"image_id": str(image.id), "name": image.name, "sha256": image.sha256}
             record(tx, now, "image.created", project_id=image.project_id, actor_id=actor_id, data=data)

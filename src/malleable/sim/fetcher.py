@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from malleable.domain.errors import Refused
+from malleable.domain.ports import Fetched, Login
 from malleable.sim.faults import Faults
 
 
@@ -13,14 +14,24 @@ class SimFetcher:
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.files: dict[str, bytes] = {}
+        self.logins: dict[str, Login] = {}  #: who may have a file; without one, only who has no login
 
     def fetch(
-        self, url: str, target: Path, *, size_bytes: int | None, max_bytes: int, on_progress: Callable[[int, int], None]
-    ) -> int:
+        self,
+        url: str,
+        target: Path,
+        *,
+        size_bytes: int | None,
+        max_bytes: int,
+        on_progress: Callable[[int, int], None],
+        login: Login | None = None,
+    ) -> Fetched:
         """Do as ``Fetcher.fetch``."""
         self.faults.before("fetch", url)
+        if self.logins.get(url) != login:
+            raise Refused("The registry asks for another login.", code="registry-login")
         if target.exists():
-            return target.stat().st_size
+            return Fetched(size_bytes=target.stat().st_size)
         content = self.files.get(url)
         if content is None:
             raise Refused("The web server answers with status 404.", code="url-answer")
@@ -36,4 +47,4 @@ class SimFetcher:
         on_progress(len(content), len(content))
         part.replace(target)
         self.faults.after("fetch", url)
-        return len(content)
+        return Fetched(size_bytes=len(content))

@@ -13,7 +13,7 @@ from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, Snapshot, Target
 from malleable.domain.events import Event
 from malleable.domain.gateways import Gateway
-from malleable.domain.images import Image, ImageGrant
+from malleable.domain.images import FetchLogin, Image, ImageGrant
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
@@ -79,9 +79,11 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "attachments": _plain(Attachment, schema.attachments),
     "images": _plain(Image, schema.images),
     "image_grants": _plain(ImageGrant, schema.image_grants),
+    "signers": _plain(Signer, schema.signers),
+    "fetch_logins": _plain(FetchLogin, schema.fetch_logins),
+    "disk_offers": _plain(DiskOffer, schema.disk_offers),
     "disks": _plain(Disk, schema.disks),
     "snapshots": _plain(Snapshot, schema.snapshots),
-    "signers": _plain(Signer, schema.signers),
     "targets": _plain(Target, schema.targets),
     "boots": _plain(Boot, schema.boots),
     "seeds": _plain(Seed, schema.seeds),
@@ -114,9 +116,10 @@ class SqlTransaction:
     attachments: Rows[Attachment]
     images: Rows[Image]
     image_grants: Rows[ImageGrant]
+    signers: Rows[Signer]
+    fetch_logins: Rows[FetchLogin]
     disks: Rows[Disk]
     snapshots: Rows[Snapshot]
-    signers: Rows[Signer]
     targets: Rows[Target]
     boots: Rows[Boot]
     seeds: Rows[Seed]

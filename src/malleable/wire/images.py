@@ -38,7 +38,9 @@ class FetchRequest(Request):
 
     name: Name
     project: Ref | None = None
-    url: Url
+    url: Url  #: http, https or oci
+    username: Line | None = None  #: for a registry; nobody: what everybody may read
+    password: Line | None = Field(default=None, repr=False)
     sha256: Sha256 | None = None  #: of the file
     signature: Signature | None = None  #: detached, of the file
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None  #: needed where the web server does not say it

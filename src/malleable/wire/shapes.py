@@ -11,7 +11,7 @@ from malleable.domain.errors import Invalid
 from malleable.domain.ids import NAME_MAX_CHARS, parse_name
 from malleable.domain.networks import parse_cidr
 from malleable.domain.nodes import parse_mac
-from malleable.domain.urls import URL_MAX_CHARS, parse_url
+from malleable.domain.urls import URL_MAX_CHARS, parse_source
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ FileName = Annotated[
 ]
 Url = Annotated[
     str,
-    checked(parse_url),
+    checked(parse_source),
     WithJsonSchema({"type": "string", "example": "https://mirror.example/disk.qcow2", "maxLength": URL_MAX_CHARS}),
 ]
 #: One line of text: no control characters, which end up in boot scripts, tables and logs.

@@ -169,12 +169,13 @@ def make_fetcher(settings: FetchSettings) -> Fetcher:
 
     context = ssl.create_default_context()
     if settings.certificates is not None:
+    from malleable.drivers.fetch.registry import RegistryFetcher
         try:
             context.load_verify_locations(settings.certificates)
         except OSError as e:
             fix = "Correct M2D_FETCH__CERTIFICATES."
             raise Invalid(f"{settings.certificates} holds no certificates: {e}.", fix=fix) from e
-    return HttpFetcher(Guard(settings.allow), ssl_context=context)
+    return RegistryFetcher(HttpFetcher(Guard(settings.allow), ssl_context=context))
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:

@@ -7,9 +7,10 @@ from pathlib import Path
 from uuid import UUID
 
 from malleable.domain.errors import Refused
-from malleable.domain.ids import ImageId, UserId
-from malleable.domain.images import Image, format_of
+from malleable.domain.ids import FetchLoginId, ImageId, UserId, new_id
+from malleable.domain.images import FetchLogin, Image, format_of
 from malleable.domain.operations import Operation, Retry, Wait
+from malleable.domain.ports import Fetched, Login
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Transaction
 from malleable.workflows import storage, verify
@@ -32,9 +33,15 @@ def request(
     spool: Path,
     actor_id: UserId | None,
     signature: str = "",
+    login: Login | None = None,
 ) -> Operation:
     """Add the image and begin to fetch it; a size of 0 and an empty SHA-256 are not known yet. Errors: Conflict."""
     tx.images.add(image)
+    if login is not None:
+        kept = FetchLogin(
+            id=FetchLoginId(new_id()), image_id=image.id, username=login.username, password=login.password
+        )
+        tx.fetch_logins.add(kept)
     arguments: dict[str, object] = {"name": image.name, "image_id": str(image.id), "spool": str(spool), "url": url}
     if image.size_bytes:
         arguments["size_bytes"] = image.size_bytes
@@ -54,31 +61,49 @@ def _fetch(context: Context) -> Done | Wait:
         raise Refused("This server fetches nothing.", code="no-fetcher", fix="Upload the image.")
     image_id = ImageId(UUID(context.argument("image_id")))
     with context.store.reading() as tx:
-        image = tx.images.get(image_id)
+        image, kept = tx.images.get(image_id), tx.fetch_logins.find(image_id=image_id)
     spool = Path(context.argument("spool"))
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     told = context.operation.arguments.get("size_bytes")
     try:
-        size_bytes = context.drivers.fetcher.fetch(
+        fetched = context.drivers.fetcher.fetch(
             context.argument("url"),
             spool / verify.UPLOAD,
             size_bytes=int(str(told)) if told else None,
             max_bytes=context.drivers.disks.capacity().total_bytes,
             on_progress=partial(_tell, context, image),
+            login=Login(username=kept.username, password=kept.password) if kept else None,
         )
     except _CancelledError:
         return Wait(seconds=0, reason="it is cancelled")
-    return _arrived(image, spool / verify.UPLOAD, size_bytes)
+    return _arrived(image, spool / verify.UPLOAD, fetched)
 
 
-def _arrived(image: Image, path: Path, size_bytes: int) -> Done:
+def _arrived(image: Image, path: Path, fetched: Fetched) -> Done:
+    """Write down what came; that it is what was told is proven next. Errors: Refused when that cannot be."""
+    if image.sha256 and fetched.sha256 not in ("", image.sha256):
+        why = f"The registry's file has the SHA-256 {fetched.sha256}, not {image.sha256}."
+        raise Refused(why, code="checksum", fix="Check which file this is.")
     with path.open("rb") as file:
         image_format = format_of(file.read(8))
+    size_bytes, sha256 = fetched.size_bytes, image.sha256 or fetched.sha256
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image.id, upload_format=image_format, size_bytes=size_bytes)
+        tx.images.change(image.id, upload_format=image_format, size_bytes=size_bytes, sha256=sha256)
+        _forget_login(tx, image.id)
 
     return Done(evidence={"size_bytes": size_bytes, "format": image_format.value}, write=write)
+
+
+def _forget_login(tx: Transaction, image_id: ImageId) -> None:
+    kept = tx.fetch_logins.find(image_id=image_id)
+    if kept is not None:
+        tx.fetch_logins.remove(kept.id)
+
+
+def _not_fetched(tx: Transaction, operation: Operation, now: datetime) -> None:
+    _forget_login(tx, ImageId(UUID(str(operation.arguments["image_id"]))))
+    storage.not_imported(tx, operation, now)
 
 
 def _tell(context: Context, image: Image, have_bytes: int, size_bytes: int) -> None:
@@ -124,5 +149,5 @@ FETCH_IMAGE = Workflow(
         *storage.IMPORT_IMAGE.steps[2:],
     ),
     on_done=storage.IMPORT_IMAGE.on_done,
-    on_undone=storage.IMPORT_IMAGE.on_undone,
+    on_undone=_not_fetched,
 )

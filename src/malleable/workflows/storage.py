@@ -279,7 +279,7 @@ def _not_created(tx: Transaction, operation: Operation, now: datetime) -> None:
     _ended("disk.create-failed")(tx, operation, now)
 
 
-def _not_imported(tx: Transaction, operation: Operation, now: datetime) -> None:
+def not_imported(tx: Transaction, operation: Operation, now: datetime) -> None:
     """Nothing can be done with a failed image but to delete it; one whose signature is wrong goes at once."""
     image_id = UUID(str(operation.arguments["image_id"]))
     if (operation.error or {}).get("code") == UNTRUSTED:
@@ -336,7 +336,7 @@ IMPORT_IMAGE = Workflow(
         DROP_UPLOAD,
     ),
     on_done=_ended("image.imported"),
-    on_undone=_not_imported,
+    on_undone=not_imported,
 )
 DELETE_IMAGE = Workflow(
     name="delete-image",

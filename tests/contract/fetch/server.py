@@ -1,6 +1,7 @@
 """A web server on loopback that does what it is told, byte by byte: also what no honest one does."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -80,7 +81,7 @@ def saying(answer: bytes) -> Script:
 
 
 @contextmanager
-def serving() -> Iterator[Web]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         web = Web(port=listener.getsockname()[1])
         threads: list[threading.Thread] = []
@@ -89,7 +90,7 @@ def serving() -> Iterator[Web]:
             with suppress(OSError):
                 while True:
                     client, _ = listener.accept()
-                    threads.append(threading.Thread(target=_serve, args=(web, client), daemon=True))
+                    threads.append(threading.Thread(target=_serve, args=(web, client, tls), daemon=True))
                     threads[-1].start()
 
         accepting = threading.Thread(target=accept, daemon=True)
@@ -104,8 +105,8 @@ def serving() -> Iterator[Web]:
                 thread.join(10)
 
 
-def _serve(web: Web, client: socket.socket) -> None:
-    with client, suppress(OSError):
+def _serve(web: Web, plain: socket.socket, tls: ssl.SSLContext | None) -> None:
+    with suppress(OSError), tls.wrap_socket(plain, server_side=True) if tls else plain as client:
         with client.makefile("rb") as lines:
             path = lines.readline().decode().split()[1]
             headers = {}
@@ -114,7 +115,7 @@ def _serve(web: Web, client: socket.socket) -> None:
                 headers[name.lower()] = value.strip()
         asked = Asked(path, headers)
         web.asked.append(asked)
-        web.scripts.get(path, saying(head("404 Not Found", Content_Length=0)))(asked, client)
+        web.scripts.get(path.partition("?")[0], saying(head("404 Not Found", Content_Length=0)))(asked, client)
         with suppress(OSError):
             client.shutdown(socket.SHUT_WR)
             client.settimeout(5)

@@ -12,7 +12,8 @@ from tests.contract.fetch.server import Asked, Web, breaking, head, honest, sayi
 
 from malleable.domain.errors import Conflict, MalleableError
 from malleable.drivers.fetch.guard import Guard
-from malleable.drivers.fetch.http import REDIRECTS_MAX, HttpFetcher
+from malleable.drivers.fetch.http import HttpFetcher
+from malleable.drivers.fetch.web import REDIRECTS_MAX
 
 CONTENT = bytes(range(256)) * 1000
 MAX_BYTES = 1 << 30
@@ -41,7 +42,7 @@ class Client:
             size_bytes=size_bytes,
             max_bytes=max_bytes,
             on_progress=lambda have, of: self.told.append((have, of)),
-        )
+        ).size_bytes
 
     def refusal(self, url: str, size_bytes: int | None = None, max_bytes: int = MAX_BYTES) -> MalleableError:
         with pytest.raises(MalleableError) as caught:

@@ -13,6 +13,7 @@ from malleable.domain.ids import (
     BootId,
     DiskId,
     EventId,
+    FetchLoginId,
     ImageId,
     MembershipId,
     NetworkId,
@@ -32,7 +33,7 @@ from malleable.domain.ids import (
     VlanId,
     new_id,
 )
-from malleable.domain.images import BootWay, Image, ImageState
+from malleable.domain.images import BootWay, FetchLogin, Image, ImageState
 from malleable.domain.networks import Attachment, AttachmentState, Channel, Network, NetworkKind, Vlan
 from malleable.domain.nodes import Firmware, Nic, Node, NodeState
 from malleable.domain.operations import Operation
@@ -81,6 +82,11 @@ def project_key(project: Project, **changes: Any) -> ProjectKey:
 
 def signer(**changes: Any) -> Signer:
     made = Signer(id=SignerId(new_id()), name="builders", project_id=None, key="RWQ", created_at=NOW)
+    return replace(made, **changes)
+
+
+def fetch_login(image: Image, **changes: Any) -> FetchLogin:
+    made = FetchLogin(id=FetchLoginId(new_id()), image_id=image.id, username="ann", password=Secret("let me in"))
     return replace(made, **changes)
 
 
@@ -308,6 +314,7 @@ class Site:
         self.membership = membership(self.user, self.project)
         self.project_key = project_key(self.project)
         self.signer = signer(project_id=self.project.id)
+        self.fetch_login = fetch_login(self.image)
         self.token = token(self.user, project_id=self.project.id)
         self.port = port(self.switch)
         self.nic = nic(self.node, switch_port_id=self.port.id)
@@ -339,6 +346,7 @@ TABLES = {
     "vlans": "vlan",
     "attachments": "attachment",
     "images": "image",
+    "fetch_logins": "fetch_login",
     "disks": "disk",
     "snapshots": "snapshot",
     "targets": "target",

@@ -266,3 +266,32 @@ def test_what_cannot_be_signed_is_told_before_anything_is_sent(taking: Desk, bui
     for file in (key, built / "tiny.vmlinuz"):
         ran = taking.m2("image", "import", str(built / "tiny.json"), "--golden", "--signature", str(file))
         assert (ran.code, taking.requests) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("oci://registry.example/os/debian:12", "debian-12"),
+        ("oci://registry.example:5000/web", "web"),
+        ("oci://registry.example/web:latest#disk.qcow2", "web"),
+        (f"oci://registry.example/os/web@sha256:{'0' * 64}", "web"),
+    ],
+)
+def test_an_artifact_is_read_by_the_server_with_a_login_that_nobody_sees(
+    fetching: Desk, tmp_path: Path, source: str, name: str
+) -> None:
+    (tmp_path / "password").write_text("let me in\n")
+    login = ("--username", "ann", "--password-file", str(tmp_path / "password"))
+    ran = fetching.m2("image", "import", source, "--golden", *login)
+    assert ran.code == 0, ran.err
+    told = {"name": name, "url": source, "username": "ann", "password": "let me in"}
+    assert told.items() <= fetching.sent("POST /v1/images/fetch").items()
+    assert "let me in" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    "source", ["oci://", "oci://host", "oci://host/UPPER", "oci://u:p@host/a", "oci://host/a@sha256:1", "oci://h/a?b=c"]
+)
+def test_what_names_no_artifact_is_told(fetching: Desk, source: str) -> None:
+    assert fetching.m2("image", "import", source, "--golden", "--name", "a").code == 2
+    assert fetching.requests == []

@@ -26,7 +26,16 @@ from malleable.store.schema.people import (
     tokens,
     users,
 )
-from malleable.store.schema.storage import disks, image_grants, images, signers, snapshots, targets
+from malleable.store.schema.storage import (
+    disk_offers,
+    disks,
+    fetch_logins,
+    image_grants,
+    images,
+    signers,
+    snapshots,
+    targets,
+)
 
 __all__ = [
     "ACTIVE",
@@ -37,6 +46,7 @@ __all__ = [
     "event_links",
     "events",
     "gateways",
+    "fetch_logins",
     "grants",
     "idempotency",
     "image_grants",

@@ -61,6 +61,17 @@ signers = Table(
 )
 unique_where("uq_signers_name_site", signers, "name", "project_id IS NULL")
 
+fetch_logins = Table(
+    "fetch_logins",
+    metadata,
+    identity(),
+    Column("image_id", Id, ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
+    words("username"),
+    Column("password", Sealed, nullable=False),
+    UniqueConstraint("image_id"),
+    info={"noun": "registry login"},
+)
+
 disks = Table(
     "disks",
     metadata,

@@ -65,6 +65,16 @@ signers = Table(
 )
 unique_where("uq_signers_name_site", signers, "name", "project_id IS NULL")
 
+fetch_logins = Table(
+    "fetch_logins",
+    metadata,
+    identity(),
+    Column("image_id", ID, ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
+    words("username"),
+    Column("password", LargeBinary, nullable=False),
+    UniqueConstraint("image_id"),
+)
+
 disks = Table(
     "disks",
     metadata,
