@@ -110,6 +110,15 @@ class ScrubSettings(_Part):
     known_accounts: tuple[str, ...] = ()  #: that BMCs may have beside the one we use
 
 
+class OutsideSettings(_Part):
+    """Where networks with NAT lead: on from the gateway's host, by its routes. IPv4 alone."""
+
+    for_tenants: bool = False  #: projects give their networks NAT as they like; else it takes an admin
+    netns: str = ""  #: the network namespace whose routing leads outside; "": this one
+    allow: tuple[str, ...] = ()  #: CIDRs that nodes may reach though they are not public
+    deny: tuple[str, ...] = ()  #: CIDRs that nodes never reach, whatever is allowed: public ones of the site's own
+
+
 class GatewaySettings(_Part):
     """A gateway that runs apart from the API."""
 
@@ -137,6 +146,7 @@ class Settings(BaseSettings):
     fetch: FetchSettings = FetchSettings()
     images: ImageSettings = ImageSettings()
     scrub: ScrubSettings = ScrubSettings()
+    outside: OutsideSettings = OutsideSettings()
     gateway: GatewaySettings = GatewaySettings()
 
     @property

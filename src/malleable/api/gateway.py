@@ -112,6 +112,7 @@ def _network(desired: Desired) -> DesiredNetwork:
         gateway_address6=gateway_address(network.cidr6),
         addressing=AddressingView(**asdict(network.addressing)),
         mtu=network.mtu,
+        has_nat=network.has_nat,
         boots=tuple(_boot(intent) for intent in desired.intents),
         hosts=tuple(DesiredHost(**asdict(h)) for h in desired.hosts),
     )

@@ -13,7 +13,14 @@ from malleable.domain.networks import Addressing, Channel, Network, gateway_addr
 from malleable.services.attachments import PlacedAttachment
 from malleable.services.networks import NetworkWish
 from malleable.services.parts import Shown
-from malleable.wire.networks import AddressingView, AttachmentRequest, AttachmentView, NetworkRequest, NetworkView
+from malleable.wire.networks import (
+    AddressingView,
+    AttachmentRequest,
+    AttachmentView,
+    NetworkRequest,
+    NetworkUpdateRequest,
+    NetworkView,
+)
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 
@@ -37,6 +44,7 @@ def network_view(shown: Shown[Network]) -> NetworkView:
         gateway_address6=gateway_address(network.cidr6),
         addressing=AddressingView(**asdict(network.addressing)),
         mtu=network.mtu,
+        has_nat=network.has_nat,
         is_public=network.is_public,
         has_service=network.has_service,
         state=network.state,
@@ -90,6 +98,7 @@ def network_create(request: Request, body: NetworkRequest) -> Response:
         kind=body.kind,
         addressing=Addressing(**body.addressing.model_dump()),
         mtu=body.mtu,
+        has_nat=body.nat,
         vid=body.vlan,
         is_public=body.public,
         has_service=body.serve,
@@ -102,6 +111,14 @@ def network_get(request: Request, network: str, project: RefQuery = None) -> Res
     """Read a network."""
     call = call_of(request)
     return ok(network_view(call.services.networks.network_get(call.caller, network, project=project)), call)
+
+
+@routes.put("/networks/{network}", response_model=NetworkView)
+def network_set(request: Request, network: str, body: NetworkUpdateRequest, project: RefQuery = None) -> Response:
+    """Change what a network's nodes are given, its MTU or its way outside; what is not given stays."""
+    call = call_of(request)
+    changes = body.model_dump(exclude_none=True)
+    return ok(network_view(call.services.networks.network_set(call.caller, network, changes, project=project)), call)
 
 
 @routes.delete("/networks/{network}", status_code=202, response_model=OperationView)

@@ -11,17 +11,39 @@ from malleable.cli.output import Column, done, show_facts, show_list
 from malleable.cli.path import network_path
 from malleable.cli.progress import finish
 from malleable.cli.session import Session
-from malleable.domain.networks import DOMAIN, NetworkKind
+from malleable.domain.networks import DOMAIN, MTU_USUAL, NetworkKind
 
 if TYPE_CHECKING:
     from malleable.wire.networks import AddressingView, AttachmentView, NetworkView
 
 
+Cidr = Annotated[
+    str, typer.Option(metavar="SUBNET", help="Its IPv4 subnet, or none; other networks may have the same.")
+]
+Cidr6 = Annotated[str, typer.Option(metavar="SUBNET", help="Its IPv6 subnet, a /64.")]
+Nat = Annotated[bool | None, typer.Option("--nat/--no-nat", help="Whether nodes reach the outside, over IPv4.")]
+Mtu = Annotated[int | None, typer.Option(metavar="BYTES", help="Largest packet; switches and NICs must know it.")]
+Router = Annotated[bool | None, typer.Option("--router/--no-router", help="Whether nodes get a default route.")]
+Range = Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="From which addresses to choose.")]
+Range6 = Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="The same of IPv6; fd00:a::50-fd00:a::99.")]
+Dns = Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="DNS server; else the gateway.")]
+Ntp = Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="Time server.")]
+Vlan = Annotated[
+    int | None, typer.Option(metavar="VLAN", help="Of kind provider: a VLAN that is there, outside the pool.")
+]
+Public = Annotated[bool, typer.Option("--public", help="Of kind provider: every project may attach its nodes.")]
+Serve = Annotated[
+    bool | None,
+    typer.Option("--serve/--no-serve", help="Of kind provider: whether nodes get addresses and boot from here."),
+]
+NONE = "none"  #: as an option's value: there shall be none
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     noun = group(app, "network", "Isolated networks, each with its own boot service.")
-    register(noun, {"list": network_list, "show": network_show, "create": network_create, "delete": network_delete})
-    register(noun, {"path": network_path})
+    register(noun, {"list": network_list, "show": network_show, "create": network_create, "set": network_set})
+    register(noun, {"delete": network_delete, "path": network_path})
 
 
 def served(network: "NetworkView") -> str:
@@ -39,7 +61,7 @@ def network_list(session: Session) -> None:
         Column(title="project", cell=lambda network: network.project or "-", is_minor=True),
         Column(title="state", cell=lambda network: network.state),
         Column(title="served", cell=served),
-        Column(title="subnet", cell=lambda network: " ".join(filter(None, (network.cidr, network.cidr6)))),
+        Column(title="subnet", cell=_subnets),
         Column(title="vlan", cell=lambda network: str(network.vid or "-"), is_number=True, is_minor=True),
         Column(title="fabric", cell=lambda network: network.fabric, is_minor=True),
         Column(title="age", cell=lambda network: age(network.created_at, now), is_number=True, is_minor=True),
@@ -67,6 +89,7 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "addresses": _addresses(found.addressing),
         "vlan": str(found.vid or ""),
         "mtu": str(found.mtu),
+        "outside": "by NAT, as far as the site allows" if found.has_nat else "",
         "fabric": found.fabric,
         "age": age(found.created_at, session.now()),
         "id": str(found.id),
@@ -91,72 +114,107 @@ def _place(attachment: "AttachmentView") -> str:
     return f"{addresses}  {attachment.mac}  {channel}  {attachment.state}"
 
 
-def network_create(
+def network_set(
     session: Session,
-    name: NewName,
+    network: NetworkArgument,
     *,
-    cidr: Annotated[
-        str, typer.Option(metavar="SUBNET", help="Its IPv4 subnet, or none; other networks may have the same.")
-    ] = "10.0.0.0/24",
-    cidr6: Annotated[str, typer.Option(metavar="SUBNET", help="Its IPv6 subnet, a /64.")] = "",
-    fabric: Annotated[str, typer.Option(help="Whose switches carry it.")] = "default",
-    kind: Annotated[NetworkKind, typer.Option(help="Kinds other than tenant are the admins'.")] = NetworkKind.TENANT,
-    addresses: Annotated[
-        str, typer.Option(metavar="FIRST-LAST", help="From which addresses to choose; 10.0.0.50-10.0.0.99.")
-    ] = "",
-    addresses6: Annotated[
-        str, typer.Option(metavar="FIRST-LAST", help="The same of IPv6; fd00:a::50-fd00:a::99.")
-    ] = "",
-    domain: Annotated[str, typer.Option(help="What the nodes' names end in.")] = DOMAIN,
-    dns: Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="DNS server; else the gateway.")] = None,
-    ntp: Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="Time server.")] = None,
-    router: Annotated[bool, typer.Option("--router/--no-router", help="Whether nodes get a default route.")] = True,
-    mtu: Annotated[int, typer.Option(metavar="BYTES", help="Largest packet; switches and NICs must know it.")] = 1500,
-    vlan: Annotated[
-        int | None, typer.Option(metavar="VLAN", help="Of kind provider: a VLAN that is there, outside the pool.")
-    ] = None,
-    public: Annotated[
-        bool, typer.Option("--public", help="Of kind provider: every project may attach its nodes.")
-    ] = False,
-    serve: Annotated[
-        bool | None,
-        typer.Option("--serve/--no-serve", help="Of kind provider: whether nodes get addresses and boot from here."),
-    ] = None,
+    addresses: Range = None,
+    addresses6: Range6 = None,
+    domain: Annotated[str | None, typer.Option(help="What the nodes' names end in.")] = None,
+    dns: Dns = None,
+    ntp: Ntp = None,
+    router: Router = None,
+    mtu: Mtu = None,
+    nat: Nat = None,
 ) -> None:
-    """Make a network; its VLAN is chosen for you."""
-    from malleable.wire.networks import AddressingRequest, NetworkRequest
+    """Change a network; nodes hear of it when they ask again. "none" takes a list or a range back."""
+    from malleable.wire.networks import NetworkUpdateRequest
 
-    first, _, last = addresses.partition("-")
-    first6, _, last6 = addresses6.partition("-")
-    addressing = AddressingRequest(
+    first, last = _range(addresses)
+    first6, last6 = _range(addresses6)
+    request = NetworkUpdateRequest(
         first=first,
         last=last,
         first6=first6,
         last6=last6,
         domain=domain,
+        dns_servers=_servers(dns),
+        ntp_servers=_servers(ntp),
+        has_router=router,
+        mtu=mtu,
+        has_nat=nat,
+    )
+    changed = session.m2.network_set(network, request, project=session.project)
+    done(session, changed, f"Network {changed.name} is changed.")
+
+
+def _range(told: str | None) -> tuple[str | None, str | None]:
+    """Read FIRST-LAST; None leaves it as it is."""
+    if told is None:
+        return None, None
+    first, _, last = told.partition("-")
+    return ("", "") if told == NONE else (first, last)
+
+
+def _servers(told: list[str] | None) -> tuple[str, ...] | None:
+    return None if not told else () if told == [NONE] else tuple(told)
+
+
+def network_create(
+    session: Session,
+    name: NewName,
+    *,
+    cidr: Cidr = "10.0.0.0/24",
+    cidr6: Cidr6 = "",
+    fabric: Annotated[str, typer.Option(help="Whose switches carry it.")] = "default",
+    kind: Annotated[NetworkKind, typer.Option(help="Kinds other than tenant are the admins'.")] = NetworkKind.TENANT,
+    addresses: Range = None,
+    addresses6: Range6 = None,
+    domain: Annotated[str, typer.Option(help="What the nodes' names end in.")] = DOMAIN,
+    dns: Dns = None,
+    ntp: Ntp = None,
+    router: Router = True,
+    mtu: Mtu = MTU_USUAL,
+    nat: Nat = False,
+    vlan: Vlan = None,
+    public: Public = False,
+    serve: Serve = None,
+) -> None:
+    """Make a network; its VLAN is chosen for you."""
+    from malleable.wire.networks import AddressingRequest, NetworkRequest
+
+    first, last = _range(addresses)
+    first6, last6 = _range(addresses6)
+    addressing = AddressingRequest(
+        first=first or "",
+        last=last or "",
+        first6=first6 or "",
+        last6=last6 or "",
+        domain=domain,
         dns_servers=tuple(dns or ()),
         ntp_servers=tuple(ntp or ()),
-        has_router=router,
+        has_router=bool(router),
     )
     request = NetworkRequest(
         name=name,
         project=session.project,
-        cidr="" if cidr == "none" else cidr,
+        cidr="" if cidr == NONE else cidr,
         cidr6=cidr6,
         fabric=fabric,
         kind=kind,
         addressing=addressing,
-        mtu=mtu,
+        mtu=mtu or MTU_USUAL,
+        nat=bool(nat),
         vlan=vlan,
         public=public,
         serve=serve,
     )
     network = session.m2.network_create(request)
-    done(
-        session,
-        network,
-        f"Network {network.name} is there: {' and '.join(filter(None, (network.cidr, network.cidr6)))}.",
-    )
+    done(session, network, f"Network {network.name} is there: {_subnets(network)}.")
+
+
+def _subnets(network: "NetworkView") -> str:
+    return " ".join(filter(None, (network.cidr, network.cidr6)))
 
 
 def network_delete(session: Session, network: NetworkArgument, watch: Watch = True) -> None:

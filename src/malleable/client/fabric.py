@@ -11,6 +11,7 @@ from malleable.wire.networks import (
     GrantRequest,
     GrantView,
     NetworkRequest,
+    NetworkUpdateRequest,
     NetworkView,
 )
 from malleable.wire.operations import OperationView
@@ -114,6 +115,10 @@ class FabricCalls(Connection):
     def network_create(self, request: NetworkRequest) -> NetworkView:
         """Add a network on a VLAN of its own. Errors: Conflict (name taken), Exhausted (no VLAN)."""
         return self.post("/v1/networks", NetworkView, request)
+
+    def network_set(self, network: str, request: NetworkUpdateRequest, *, project: str | None = None) -> NetworkView:
+        """Change what a network's nodes are given. Errors: Conflict for what cannot change while nodes are there."""
+        return self.put(v1("networks", network), NetworkView, request, {"project": project})
 
     def network_delete(self, network: str, *, project: str | None = None) -> OperationView:
         """Begin to remove a network. Errors: Conflict while anything is attached."""

@@ -15,6 +15,7 @@ PUBLIC_FACTS = frozenset(
     {
         "action",
         "alias",
+        "changed",
         "cidr",
         "count",
         "disk",

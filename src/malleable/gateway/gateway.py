@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from malleable.domain.errors import Conflict, Unavailable
 from malleable.domain.ports import Clock, Uplink
-from malleable.gateway import preflight, scripts
+from malleable.gateway import outside, preflight, scripts
 from malleable.gateway.control_plane import ControlPlane
 from malleable.gateway.dnsmasq import BIOS_LOADER, FIRST_SCRIPT, UEFI_LOADER
 from malleable.gateway.http_message import refusal
@@ -68,6 +68,7 @@ class Gateway:
             try:
                 for layout in known_networks(self._settings.run_dir):
                     NetworkService(layout, self._uplink, server, self._settings).remove()
+                outside.forget(self._settings.outside)
             finally:
                 server.stop()
             for directory in (self._settings.state_dir, self._settings.run_dir):

@@ -15,6 +15,8 @@ NAMESPACES = Path("/run/netns")
 EC2_ADDRESS = "169.254.169.254/32"
 #: tgtd appends its control port to its socket's name; each daemon has a name of its own, so the port is always 0.
 TGT_CONTROL_PORT = 0
+#: What the host's end of a network's way outside begins with.
+OUTSIDE_PREFIX = "o2-"
 SOCKET_PATH_LIMIT = 107  #: bytes of sun_path without its final zero, unix(7)
 
 
@@ -60,6 +62,11 @@ class NetworkLayout:
     def storage_interface(self) -> str:
         """Name the interface on the provider's storage VLAN, where there is one."""
         return f"s2-{short_name(self.network_id).removeprefix('m2-')}"
+
+    @property
+    def outside_interface(self) -> str:
+        """Name the host's end of the way outside, where there is one."""
+        return f"{OUTSIDE_PREFIX}{short_name(self.network_id).removeprefix('m2-')}"
 
     @property
     def ula(self) -> IPv6Address:

@@ -4,7 +4,7 @@ import ctypes
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from malleable.gateway.layout import NAMESPACES
 T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000  #: sched.h; os.setns came with Python 3.12
 _BACKLOG = 128
+_NEVER = ("ipv6/conf/all/forwarding", "ipv6/conf/default/accept_ra")
 
 
 def exists(namespace: str) -> bool:
@@ -26,11 +27,22 @@ def exists(namespace: str) -> bool:
 def ensure(namespace: str) -> None:
     """Make the namespace; nothing to do if it is there.
 
-    It never forwards packets, whatever the host does, and takes no address or route from what a node advertises.
+    A new one forwards no packets, whatever the host does, and takes no address or route from what a node advertises.
     """
     if not exists(namespace):
         command.run(["ip", "netns", "add", namespace])
-    within(namespace, _forbid_forwarding)
+        forward(namespace, is_wanted=False)
+    within(namespace, lambda: _set(_NEVER, 0))
+
+
+def forward(namespace: str, *, is_wanted: bool) -> None:
+    """Have a namespace forward IPv4 packets, or not. What it may forward, and where to, is its rules' to say."""
+    within(namespace, lambda: _set(("ipv4/ip_forward",), int(is_wanted)))
+
+
+def has_interface(namespace: str, interface: str) -> bool:
+    """Say whether there is a device of that name."""
+    return within(namespace, lambda: interface in (name for _, name in socket.if_nameindex()))
 
 
 def configure(namespace: str, interface: str, addresses: list[str], *, mtu: int = MTU_USUAL) -> None:
@@ -144,8 +156,8 @@ def _set_namespace(path: Path) -> None:
             raise OSError(number, os.strerror(number), str(path))
 
 
-def _forbid_forwarding() -> None:
-    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/accept_ra"):
+def _set(names: Iterable[str], value: int) -> None:
+    for name in names:
         setting = Path("/proc/sys/net") / name
-        if setting.exists() and setting.read_text().strip() != "0":
-            setting.write_text("0")
+        if setting.exists() and setting.read_text().strip() != str(value):
+            setting.write_text(str(value))

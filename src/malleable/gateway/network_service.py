@@ -8,7 +8,7 @@ from pathlib import Path
 from malleable.domain.errors import Refused, Unavailable
 from malleable.domain.networks import GATEWAY_LINK_LOCAL
 from malleable.domain.ports import Uplink
-from malleable.gateway import namespace, storage_leg
+from malleable.gateway import namespace, outside, storage_leg
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.dnsmasq import AddressService
 from malleable.gateway.http_server import HttpServer
@@ -38,6 +38,7 @@ class NetworkService:
         self._portal: Portal | None = None
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
         self._laid: tuple[int, str, str] | None = None  #: the VLAN and subnets last made
+        self._has_nat = False  #: whether the way outside was last opened
         self._inode = 0  #: the namespace's identity: a new one of the same name holds nothing of ours
         self._index = 0
 
@@ -61,9 +62,22 @@ class NetworkService:
             self._lay(plan)
         epoch = self._open_portal(plan) if plan.cidr else NO_PORTAL
         self._addresses.ensure(plan, self._index)
-        if is_deep and self._portal is not None:
-            self.trouble = self._portal.trouble()
+        if is_deep or self._has_nat != plan.has_nat:
+            shut = self._lead_outside(plan)
+            self.trouble = shut or (None if self._portal is None else self._portal.trouble())
         return epoch
+
+    def _lead_outside(self, plan: NetworkPlan) -> Unavailable | None:
+        """Open or shut the way outside; say why it is shut though it is wanted. The network is served all the same."""
+        self._has_nat = plan.has_nat
+        try:
+            if plan.has_nat:
+                outside.ensure(self._settings.outside, self._layout, plan.vid, plan.cidr)
+            else:
+                outside.remove(self._layout)
+        except Unavailable as e:
+            return e
+        return None
 
     def _open_portal(self, plan: NetworkPlan) -> str:
         """Serve disks and HTTP, over IPv4; return the portal's epoch."""
@@ -77,6 +91,7 @@ class NetworkService:
         """Leave nothing of the network; nothing to do if there is nothing. Errors: as ``converge``."""
         self._server.remove(self._layout.network_id)
         self._stop_daemons()
+        outside.remove(self._layout)
         self._uplink.unplug(self._layout.interface)
         self._uplink.unplug(self._layout.storage_interface)
         namespace.remove(self._layout.namespace)

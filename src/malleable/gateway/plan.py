@@ -111,6 +111,7 @@ class NetworkPlan:
     gateway_address6: str
     addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL
+    has_nat: bool = False
     reservations: tuple[Reservation, ...] = ()
     boots: tuple[BootPlan, ...] = ()
     #: boots that cannot be served, with the reason: one bad intent must not take the others' down
@@ -147,6 +148,7 @@ def parse_network(told: DesiredNetwork) -> NetworkPlan:
             gateway_address6=_address(told.gateway_address6, cidr6) if cidr6 else "",
             addressing=_addressing(told, cidr, cidr6),
             mtu=parse_mtu(told.mtu),
+            has_nat=told.has_nat and bool(cidr),
             reservations=hosts,
         )
         _refuse_twins(network)

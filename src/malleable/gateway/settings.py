@@ -1,8 +1,9 @@
 """What a gateway is told once, at its start."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from malleable.gateway.outside import Outside
 from malleable.gateway.storage_leg import StorageVlan
 
 GIB = 1 << 30
@@ -25,5 +26,6 @@ class GatewaySettings:
     http_workers_always: int = 2  #: that a network has even while others hold all the rest
     http_workers_per_source: int = 6
     storage: StorageVlan | None = None  #: the portals' way to a pool on the network; None: their pool is on this host
+    outside: Outside = field(default_factory=Outside)  #: where networks with NAT lead
     portal_threads: int = 1  #: of tgtd for each disk; more than 1 are for stores that answer late
     cache_bytes: int = 2 * GIB  #: kernels and initrds kept; those in use are never dropped

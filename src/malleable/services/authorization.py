@@ -131,6 +131,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "network_get": _reads(_A, _R, shared=True),
         "network_create": _changes(_A, _M),
         "network_create_provider": _changes(_A),
+        "network_set": _changes(_A, _M),
         "network_delete": _changes(_A, _M),
         "network_share": _changes(_A, _M),
         "network_use": _changes(_A, _M, shared=True),

@@ -1,9 +1,11 @@
 """Networks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network
+from typing import Any
 
-from malleable.domain.errors import Conflict, Exhausted, Invalid
+from malleable.domain.errors import Conflict, Exhausted, Forbidden, Invalid
 from malleable.domain.ids import NetworkId, ProjectId, new_id, parse_id
 from malleable.domain.networks import (
     MTU_USUAL,
@@ -11,6 +13,7 @@ from malleable.domain.networks import (
     GrantState,
     Network,
     NetworkKind,
+    NetworkState,
     parse_addressing,
     parse_mtu,
     parse_plans,
@@ -51,6 +54,7 @@ class NetworkWish:
     kind: NetworkKind
     addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL
+    has_nat: bool = False  #: its nodes reach what is outside
     vid: int | None = None  #: a VLAN that is there already, outside the pool; None takes one of the pool
     is_public: bool = False
     has_service: bool | None = None  #: None: not on a given VLAN, where somebody else may answer DHCP
@@ -90,7 +94,7 @@ class Networks:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = self._owner(tx, caller, wish)
-            cidr, cidr6 = parse_plans(wish.cidr, wish.cidr6)
+            cidr, cidr6 = self._plans(wish)
             network_id = NetworkId(new_id())
             vlan = self._take(tx, wish, network_id)
             network = Network(
@@ -103,11 +107,14 @@ class Networks:
                 cidr=cidr,
                 cidr6=cidr6,
                 addressing=parse_addressing(wish.addressing, cidr, cidr6),
-                mtu=_mtu(tx, wish),
+                mtu=_mtu(tx, wish.fabric, wish.mtu),
+                has_nat=wish.has_nat,
                 is_public=wish.is_public,
                 has_service=wish.vid is None if wish.has_service is None else wish.has_service,
                 created_at=now,
             )
+            if network.has_nat:
+                self._require_nat(caller, network)
             tx.networks.add(network)
             tx.networks.touch(network_id)
             data = {"network_id": str(network_id), "name": wish.name, "vid": vlan}
@@ -116,12 +123,75 @@ class Networks:
             names = names_of(tx.projects, [project_id])
             return Shown(value=tx.networks.get(network_id), names=names)
 
+    def network_set(
+        self, caller: Caller, ref: str, changes: Mapping[str, Any], *, project: str | None = None
+    ) -> Shown[Network]:
+        """Change what nodes are given, the MTU or the way outside, by the names of the fields; the others stay.
+
+        Nodes hear of it when they ask again. The MTU changes only while no node is attached: theirs would not follow.
+        Errors: NotFound, Forbidden, Invalid, Conflict.
+        """
+        if not changes:
+            raise Invalid("No change is named.", fix="Name at least one.")
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            network_id = find_network(tx, caller, "network_set", ref, project).id
+            # Its row is locked from here on: who attaches a node waits, or is counted below.
+            if not tx.networks.change(network_id, expect={"state": NetworkState.ACTIVE}):
+                raise Conflict(f"Network {shown(ref)} is being removed.", code="network-removing")
+            before = tx.networks.get(network_id)
+            after = self._changed(tx, before, changes)
+            if after.has_nat and not before.has_nat:
+                self._require_nat(caller, after)
+            tx.networks.change(network_id, addressing=after.addressing, mtu=after.mtu, has_nat=after.has_nat)
+            tx.networks.touch(network_id)
+            data = {"network_id": str(network_id), "name": before.name, "changed": sorted(changes)}
+            record(tx, now, "network.changed", project_id=before.project_id, actor_id=caller.user_id, data=data)
+            return Shown(value=tx.networks.get(network_id), names=names_of(tx.projects, [before.project_id]))
+
     def network_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to take a network down that nobody is attached to. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:
             network = find_network(tx, caller, "network_delete", ref, project)
             now = self._parts.now()
             return networks.request_remove(tx, now, network=network, actor_id=caller.user_id)
+
+    def _changed(self, tx: Transaction, network: Network, changes: Mapping[str, Any]) -> Network:
+        """Work a change out. Errors: Invalid; Conflict for an MTU that nodes have been told."""
+        given = {name: value for name, value in changes.items() if name not in ("mtu", "has_nat")}
+        addressing = parse_addressing(replace(network.addressing, **given), network.cidr, network.cidr6)
+        mtu = _mtu(tx, network.fabric, changes.get("mtu", network.mtu))
+        if mtu != network.mtu and tx.attachments.count(network_id=network.id):
+            raise Conflict(
+                f"Nodes are attached to network {network.name}: they and their ports would not follow its MTU.",
+                code="network-in-use",
+                fix="Detach or release them first (`m2 attachment list`), or make another network.",
+            )
+        return replace(network, addressing=addressing, mtu=mtu, has_nat=changes.get("has_nat", network.has_nat))
+
+    def _require_nat(self, caller: Caller, network: Network) -> None:
+        """Be sure that a network may lead outside. Errors: Invalid, Forbidden."""
+        if not network.cidr or not network.has_service:
+            why = "has no IPv4 subnet" if not network.cidr else "is not served here"
+            raise Invalid(f"Network {network.name} {why}: its nodes cannot be led outside.", code="no-way-outside")
+        if not caller.is_admin and not self._parts.tenants_may_nat:
+            raise Forbidden(
+                "Networks of this site lead outside by an admin's word alone.",
+                code="nat-not-for-tenants",
+                fix=f"Ask an admin for `m2 network set {network.name} --nat`, or for M2D_OUTSIDE__FOR_TENANTS.",
+            )
+
+    def _plans(self, wish: NetworkWish) -> tuple[str, str]:
+        """Accept the subnets of a network. Errors: Invalid, also for one where the gateway has addresses already."""
+        cidr, cidr6 = parse_plans(wish.cidr, wish.cidr6)
+        taken = [own for own in self._parts.own_subnets if cidr and own.overlaps(IPv4Network(cidr))]
+        if taken:
+            raise Invalid(
+                f"The subnet {cidr} overlaps {taken[0]}, where the gateway reaches its disk pool.",
+                code="subnet-taken",
+                fix="Choose another one; networks never meet, so any other will do.",
+            )
+        return cidr, cidr6
 
     def _owner(self, tx: Transaction, caller: Caller, wish: NetworkWish) -> ProjectId | None:
         """Decide the owner; networks of the provider's kinds are the admins', and belong to no project unless told."""
@@ -223,16 +293,16 @@ def _named(tx: Transaction, caller: Caller, name: str, project: str | ProjectId 
     return own_first[0] if own_first else None
 
 
-def _mtu(tx: Transaction, wish: NetworkWish) -> int:
+def _mtu(tx: Transaction, fabric: str, mtu: int) -> int:
     """Accept an MTU that some switch of the fabric forwards. Errors: Invalid."""
-    limits = [mtu_limit(switch) for switch in tx.switches.list(fabric=wish.fabric)]
-    if limits and parse_mtu(wish.mtu) > max(limits):
+    limits = [mtu_limit(switch) for switch in tx.switches.list(fabric=fabric)]
+    if limits and parse_mtu(mtu) > max(limits):
         raise Invalid(
-            f"No switch of fabric {wish.fabric} forwards packets of {wish.mtu} bytes.",
+            f"No switch of fabric {fabric} forwards packets of {mtu} bytes.",
             code="mtu-too-large",
             fix=f"Use an MTU of at most {max(limits)}.",
         )
-    return parse_mtu(wish.mtu)
+    return parse_mtu(mtu)
 
 
 def _given(tx: Transaction, fabric: str, vid: int) -> int:

@@ -81,6 +81,7 @@ class DesiredNetwork(Answer):
     gateway_address6: str = ""
     addressing: AddressingView | None = None  #: null: as usual
     mtu: int = MTU_USUAL
+    has_nat: bool = False
     boots: tuple[DesiredBoot, ...]
     hosts: tuple[DesiredHost, ...]
 

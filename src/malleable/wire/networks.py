@@ -46,9 +46,25 @@ class NetworkRequest(Request):
     kind: NetworkKind = NetworkKind.TENANT
     addressing: AddressingRequest = AddressingRequest()
     mtu: int = MTU_USUAL
+    nat: bool = False  #: nodes reach what is outside through the gateway, over IPv4
     vlan: int | None = None  #: of kind provider: a VLAN that is there already, outside the pool
     public: bool = False  #: of kind provider: every project may attach its nodes
     serve: bool | None = None  #: of kind provider: whether the gateway serves it; null: unless a VLAN is given
+
+
+class NetworkUpdateRequest(Request):
+    """What shall be otherwise from now on; what is not given stays. Subnets, VLAN and fabric never change."""
+
+    first: Line | None = None
+    last: Line | None = None
+    first6: Line | None = None
+    last6: Line | None = None
+    domain: Line | None = None
+    dns_servers: tuple[Line, ...] | None = Field(default=None, max_length=16)
+    ntp_servers: tuple[Line, ...] | None = Field(default=None, max_length=16)
+    has_router: bool | None = None
+    mtu: int | None = None  #: only while no node is attached
+    has_nat: bool | None = None
 
 
 class NetworkView(Answer):
@@ -70,6 +86,7 @@ class NetworkView(Answer):
     gateway_address6: Open[str]
     addressing: Open[AddressingView]
     mtu: Open[int]
+    has_nat: Open[bool] = False
     is_public: Open[bool]
     has_service: Open[bool]  #: false: nothing of ours answers there, and nothing boots
     state: Open[NetworkState]

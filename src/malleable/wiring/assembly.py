@@ -26,6 +26,7 @@ from malleable.store.migrate import upgrade
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
+from malleable.wiring.outside import outside_of, own_subnets
 from malleable.wiring.pools import make_pool, portal_threads, storage_vlan
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.engine import Engine
@@ -78,6 +79,8 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
             new_quota=new_quota(settings.quota),
             needs_signed_images=settings.images.signed_only,
             scrubs=site_scrubs(settings.scrub),
+            tenants_may_nat=settings.outside.for_tenants,
+            own_subnets=own_subnets(settings),
             worker=worker,
         )
         yield Assembly(
@@ -186,6 +189,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         state_dir=settings.state_dir / "gateway",
         portal_threads=portal_threads(settings),
         storage=storage_vlan(settings),
+        outside=outside_of(settings),
     )
 
 

@@ -15,11 +15,12 @@ from malleable.domain.networks import Network
 from malleable.domain.operations import OperationState
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import Switch
-from malleable.gateway import preflight
+from malleable.gateway import outside, preflight
 from malleable.store import open_store
 from malleable.wiring.assembly import gateway_settings, make_directories, real_drivers
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
+from malleable.wiring.outside import outside_of
 from malleable.wiring.pools import storage_vlan
 from malleable.wiring.teardown import unmount_pool
 
@@ -46,6 +47,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for trouble in preflight.missing(gateway_settings(settings)):
         yield Finding(what="gateway", is_good=False, said=trouble.what, fix=trouble.fix)
     yield _uplink(settings)
+    yield _outside(settings)
     if settings.pool.driver == "rbd" and settings.uplink.ovsdb:
         yield _way_to_ceph(settings)
     yield from examine_room(settings)
@@ -156,6 +158,19 @@ def _way_to_ceph(settings: Settings) -> Finding:
     if not TGT_RBD.exists():
         return Finding(what=what, is_good=False, said="tgtd cannot open RBD images", fix="apt-get install tgt-rbd")
     return Finding(what=what, is_good=True, said=f"VLAN {storage.vid}, as {storage.subnet}")
+
+
+def _outside(settings: Settings) -> Finding:
+    """Say whether networks can lead outside here; it is no fault of a host where nobody may ask for it."""
+    what = "way outside"
+    if os.geteuid() != 0:
+        return Finding(what=what, is_good=True, said="not looked at", fix="Run `m2d doctor` as root.")
+    try:
+        outside.probe(outside_of(settings))
+    except MalleableError as e:
+        return Finding(what=what, is_good=not settings.outside.for_tenants, said=e.message, fix=e.fix)
+    who = "projects open it themselves" if settings.outside.for_tenants else "admins open it"
+    return Finding(what=what, is_good=True, said=f"networks with NAT lead there; {who}")
 
 
 def _space(settings: Settings) -> Finding:

@@ -226,6 +226,7 @@ TABLE = (
     Row("POST /v1/networks", "/v1/networks", admins(201), body={"name": "q", "kind": "quarantine"}),
     Row("GET /v1/networks/{network}", "/v1/networks/{network:alpha}", READERS),
     Row("DELETE /v1/networks/{network}", "/v1/networks/{network:alpha}", members(409), note="a node is on it"),
+    Row("PUT /v1/networks/{network}", "/v1/networks/{network:alpha}", members(200), body={"domain": "lab.example"}),
     Row("GET /v1/attachments", "/v1/attachments", EVERY_PERSON),
     Row("GET /v1/attachments", "/v1/attachments?node=held", (200, 200, 404, 403, 200, 403, 200, 200)),
     Row(
@@ -256,6 +257,13 @@ TABLE = (
         "/v1/networks/{network:lent}",
         (403, 202, 403, 404, 202, 404, 403, 202),
         note="beta may use it, not delete it",
+    ),
+    Row(
+        "PUT /v1/networks/{network}",
+        "/v1/networks/{network:lent}",
+        (403, 200, 403, 404, 200, 404, 403, 200),
+        body={"domain": "lab.example"},
+        note="beta may use it, not change it",
     ),
     Row("GET /v1/networks/{network}", "/v1/networks/{network:public}", (200, 200, 200, 200, 200, 404, 200, 200)),
     Row("DELETE /v1/networks/{network}", "/v1/networks/{network:public}", (403, 403, 403, 403, 202, 404, 403, 403)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.system.gateway.clock import SystemClock
-from tests.system.gateway.fabric import Fabric
+from tests.system.gateway.fabric import Fabric, outside_of
 from tests.system.gateway.host import eventually
 from tests.system.gateway.site import Site
 
@@ -35,7 +35,8 @@ class GatewayBench:
 
     @property
     def settings(self) -> GatewaySettings:
-        return GatewaySettings(run_dir=self.directory / "r", state_dir=self.directory / "s")
+        outside = outside_of(self.fabric.room)
+        return GatewaySettings(run_dir=self.directory / "r", state_dir=self.directory / "s", outside=outside)
 
     def start(self) -> None:
         """Start a gateway as a process."""

@@ -5,12 +5,14 @@ import signal
 import stat
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import IPv4Network
 from pathlib import Path
 from types import TracebackType
 
 from tests.system.gateway.host import eventually, inside, run
 
 from malleable.drivers.uplink.ovs import OvsUplink
+from malleable.gateway.outside import Outside
 from malleable.gateway.process import identify
 
 BRIDGE = "gw0"
@@ -75,6 +77,11 @@ class Probe:
 def uplink(room: str, directory: str) -> OvsUplink:
     """Make the gateway's way to the fabric, here or in a process of its own."""
     return OvsUplink(f"unix:{directory}/db.sock", BRIDGE, switch_namespace=room)
+
+
+def outside_of(room: str) -> Outside:
+    """Say where networks with NAT lead: to the host that ``tests.system.gateway.world`` makes beside a room."""
+    return Outside(netns=f"{room}h", allow=(IPv4Network("10.5.0.0/16"),), deny=(IPv4Network("10.5.1.0/24"),))
 
 
 class Fabric:

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from tests.system.gateway.clock import SystemClock
-from tests.system.gateway.fabric import uplink
+from tests.system.gateway.fabric import outside_of, uplink
 
 from malleable.client import Client
 from malleable.gateway.gateway import Gateway
@@ -18,7 +18,13 @@ def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str) -> None
     logging.basicConfig(level=logging.INFO)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    settings = GatewaySettings(run_dir=Path(run_dir), state_dir=Path(state_dir), long_poll_s=5.0, resync_s=2.0)
+    settings = GatewaySettings(
+        run_dir=Path(run_dir),
+        state_dir=Path(state_dir),
+        long_poll_s=5.0,
+        resync_s=2.0,
+        outside=outside_of(room),
+    )
     with Client(url) as client:
         Gateway(client, uplink(room, fabric), settings, SystemClock()).run(stop)
 

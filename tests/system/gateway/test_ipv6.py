@@ -40,8 +40,8 @@ def test_a_network_has_both_families(bench: GatewayBench) -> None:
     assert dhcpv6.ask(stranger.namespace, STRANGER, timeout_s=1.0)[0] == "", "who is not known is given no address"
     assert " default" not in inside(node.namespace, "ip", "-6", "route"), "nothing goes on by the gateway"
     run("ip", "-n", node.namespace, "addr", "add", f"{SIX}/64", "dev", "eth0", "nodad")
-    assert node.reaches(GATEWAY)
-    assert node.reaches("fe80::1%eth0")
+    eventually(lambda: node.reaches(GATEWAY), "the gateway answers")
+    eventually(lambda: node.reaches("fe80::1%eth0"), "it answers as the router that is told of")
     assert node.resolves("alpha") == "10.0.0.10"
     assert _resolves(node, "alpha.internal", GATEWAY) == [SIX]
     bench.restart()

@@ -80,6 +80,7 @@ networks = Table(
     words("cidr6"),
     Column("addressing", OBJECT, nullable=False),
     Column("mtu", Integer, nullable=False),
+    Column("has_nat", Boolean, nullable=False),
     Column("is_public", Boolean, nullable=False),
     Column("has_service", Boolean, nullable=False),
     Column("state", Text, nullable=False),

@@ -1,0 +1,101 @@
+"""Changes of networks that serve already, and the way outside."""
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+from tests.contract.api.room import Room
+from tests.contract.api.site import Site, items
+
+from malleable.domain.errors import Invalid
+from malleable.domain.networks import NetworkKind
+from malleable.services.networks import Networks, NetworkWish
+
+PATH = "/v1/networks/blue"
+
+
+def _set(site: Site, caller: str = "member", path: str = PATH, **changes: object) -> tuple[int, dict[str, Any]]:
+    response = site.call(caller, "PUT", path, json=changes)
+    return response.status_code, response.json()
+
+
+def _desired(site: Site, network_id: str) -> dict[str, Any]:
+    told = site.get("gateway", "/v1/gateway/desired").json()["networks"]
+    return next(one for one in told if one["id"] == network_id)
+
+
+def test_what_is_given_changes_and_the_rest_stays(small_site: Site) -> None:
+    before = small_site.get("member", PATH).json()
+    status, after = _set(small_site, dns_servers=["9.9.9.9"], domain="lab.example", first="10.0.0.50")
+    assert status == 200
+    given = {"dns_servers": ["9.9.9.9"], "domain": "lab.example", "first": "10.0.0.50"}
+    assert after["addressing"] == {**before["addressing"], **given}
+    assert after["generation"] > before["generation"], "the gateway hears of it"
+    assert _desired(small_site, before["id"])["addressing"] == after["addressing"]
+    status, again = _set(small_site, dns_servers=[], first="")
+    assert again["addressing"] == {**before["addressing"], "domain": "lab.example"}
+    (event, *_) = (one for one in items(small_site.get("member", "/v1/events")) if one["kind"] == "network.changed")
+    assert event["data"]["changed"] == ["dns_servers", "domain", "first"]
+
+
+@pytest.mark.parametrize("family", ["first6", "last6"])
+def test_a_range_of_a_subnet_that_is_not_there_is_refused(small_site: Site, family: str) -> None:
+    assert _set(small_site, **{family: "fd00:a::9"})[0] == 422
+
+
+def test_what_cannot_change_is_refused_with_advice(small_site: Site) -> None:
+    for changes, status, code in (
+        ({}, 422, "invalid"),
+        ({"cidr": "10.1.0.0/24"}, 422, "invalid"),
+        ({"mtu": 1400}, 409, "network-in-use"),
+        ({"mtu": 99}, 422, "invalid"),
+        ({"last": "10.0.0.255"}, 422, "invalid"),
+        ({"domain": "x\ny"}, 422, "invalid"),
+        ({"has_nat": True}, 403, "nat-not-for-tenants"),
+    ):
+        found, told = _set(small_site, **changes)
+        assert (found, told["code"]) == (status, code), changes
+        assert told["fix"] or code == "invalid", changes
+    assert _set(small_site, "other", f"/v1/networks/{small_site.ids['network:alpha']}", domain="x")[0] == 404
+
+
+def test_the_mtu_changes_while_nobody_is_attached(small_site: Site) -> None:
+    small_site.post("member", "/v1/networks", {"name": "spare", "project": "alpha"})
+    status, told = _set(small_site, path="/v1/networks/spare", mtu=9000)
+    assert (status, told["mtu"]) == (200, 9000)
+    assert _set(small_site, path="/v1/networks/spare", mtu=1500)[1]["mtu"] == 1500
+
+
+def test_a_network_that_goes_changes_no_more(small_site: Site) -> None:
+    small_site.post("member", "/v1/networks", {"name": "spare", "project": "alpha"})
+    assert small_site.call("member", "DELETE", "/v1/networks/spare").status_code == 202
+    assert _set(small_site, path="/v1/networks/spare", domain="x.example")[1]["code"] == "network-removing"
+    for _ in Room(small_site).work():
+        pass
+
+
+def test_an_admin_opens_the_way_outside_and_members_shut_it(small_site: Site) -> None:
+    network_id = str(small_site.ids["network:alpha"])
+    assert _set(small_site, "admin", f"/v1/networks/{network_id}", has_nat=True)[1]["has_nat"] is True
+    assert _desired(small_site, network_id)["has_nat"] is True
+    assert _set(small_site, dns_servers=["9.9.9.9"])[1]["has_nat"] is True, "what is open stays so"
+    assert _set(small_site, has_nat=False)[1]["has_nat"] is False
+    new = {"name": "open", "project": "alpha", "nat": True}
+    assert small_site.post("member", "/v1/networks", new).json()["code"] == "nat-not-for-tenants"
+    assert small_site.post("admin", "/v1/networks", new).json()["has_nat"] is True
+    six = small_site.post("admin", "/v1/networks", {**new, "name": "six", "cidr": "", "cidr6": "fd00:a::/64"})
+    assert six.json()["code"] == "no-way-outside"
+
+
+def test_a_site_may_leave_it_to_its_projects_and_keeps_its_own_subnets(small_site: Site) -> None:
+    parts = replace(
+        small_site.services.networks._parts, tenants_may_nat=True, own_subnets=(IPv4Network("198.18.0.0/20"),)
+    )
+    caller = small_site.services.authentication.caller_of(small_site.tokens["member"])
+    wish = NetworkWish(
+        name="open", project="alpha", cidr="10.0.0.0/24", fabric="default", kind=NetworkKind.TENANT, has_nat=True
+    )
+    assert Networks(parts).network_create(caller, wish).value.has_nat
+    with pytest.raises(Invalid, match=r"overlaps 198\.18\.0\.0/20"):
+        Networks(parts).network_create(caller, replace(wish, name="taken", cidr="198.18.0.0/16"))
