@@ -169,10 +169,10 @@ def make_fetcher(settings: FetchSettings) -> Fetcher:
     """Make the reader of the web. Errors: Invalid, for a setting that is none."""
     from malleable.drivers.fetch.guard import Guard
     from malleable.drivers.fetch.http import HttpFetcher
+    from malleable.drivers.fetch.registry import RegistryFetcher
 
     context = ssl.create_default_context()
     if settings.certificates is not None:
-    from malleable.drivers.fetch.registry import RegistryFetcher
         try:
             context.load_verify_locations(settings.certificates)
         except OSError as e:
