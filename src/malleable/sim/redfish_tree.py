@@ -33,6 +33,7 @@ class Quirk(StrEnum):
     NO_DISABLED = "no-disabled"  #: the boot override can only be changed to another device
     NO_MEDIA = "no-media"  #: no virtual media
     NO_CONSOLE = "no-console"  #: no log of the serial console
+    BROKEN_STORAGE = "broken-storage"  #: a list of storage controllers that is none; sushy-tools 2.2 fails there, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,8 @@ class RedfishTree:
                 return self._scrubs.change(machine, request.method, parts, request.body)
             self._change(request, machine, (request.method, kind, *parts))
             return None
+        if parts == ("Storage",) and Quirk.BROKEN_STORAGE in self.quirks:
+            return {"Members": [7]}
         if kind == "Systems" and parts[0] in _SCRUBBED:
             try:
                 return self._scrubs.read(machine, request.path, parts)

@@ -15,6 +15,7 @@ from tests.contract.power.conftest import ADDRESS, MACHINE, Room, credentials, w
 from malleable.domain.errors import Busy, DriverError, Malformed, Refused, Unreachable
 from malleable.domain.nodes import PowerState
 from malleable.domain.ports import Bmc
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.drivers.power.redfish import RedfishPower
 from malleable.sim.bmcs import Override, SimMachine
@@ -306,6 +307,30 @@ def test_lacking_parts_are_tolerated(redfish: RedfishPower, room: Room, stack: E
     redfish.reset_boot(bmc)
     assert redfish.console_tail(bmc, 5) == ""
     assert room.bmcs.view(NAME).override is Override.NONE
+
+
+def test_a_broken_part_that_is_about_scrubs_alone_hides_nothing_else(
+    redfish: RedfishPower, room: Room, stack: ExitStack
+) -> None:
+    bmc = credentials(wire(stack, room, ADDRESS, Quirk.BROKEN_STORAGE).url)
+    seen = redfish.inspect(bmc)
+    assert seen.nics == MACHINE.nics
+    assert seen.can_scrub == tuple(scrub for scrub in Scrub if scrub is not Scrub.DISKS)
+    with pytest.raises(Malformed):
+        redfish.drives(bmc)
+
+
+def test_a_new_password_is_never_logged(
+    redfish: RedfishPower, room: Room, face: SimRedfish, bmc: Bmc, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = Secret("hunter2hunter2")
+    with caplog.at_level(logging.DEBUG):
+        redfish.set_password(bmc, new)
+        with pytest.raises(Refused) as caught:
+            redfish.set_password(replace(bmc, password=new), Secret("hunter3"))
+    assert room.bmcs.accepts(ADDRESS, new)
+    assert count(face, "PATCH") == 2
+    assert "hunter" not in f"{caplog.text}{caught.value!r}{caught.value}"
 
 
 def test_standing_override_where_once_is_unknown(redfish: RedfishPower, room: Room, stack: ExitStack) -> None:

@@ -24,24 +24,41 @@ CLEARS_TPM: Mapping[str, str] = {
 _ON_RESET = "OnReset"
 _RUNNING = ("New", "Starting", "Running", "Pending", "Service", "Suspended", "Interrupted", "Stopping")
 _COMPLETED = "Completed"
+_ACCEPTED = 202  #: HTTP: the work goes on after the answer
 _AT_POWER_ON = "at the next power-on"
 
 Body = Mapping[str, Any]
 
 
 def can_scrub(session: BmcSession, system: Body) -> tuple[Scrub, ...]:
-    """Read what a BMC says it can do; a part that is not there, or is refused, is one that it cannot."""
-    able = []
-    if _has(session, _path(session.root.json, "AccountService")):
-        able += [Scrub.ACCOUNTS, Scrub.PASSWORD]
-    bios = _optional(session, _path(system, "Bios"))
-    if _reset_target(bios):
-        able.append(Scrub.BIOS)
-    if _tpm_attribute(bios):
-        able.append(Scrub.TPM)
-    if any(_erase_target(drive) for drive in _drives(session, system)):
-        able.append(Scrub.DISKS)
+    """Read what a BMC says it can do. A part that it has not, or cannot tell of, is one that it cannot do."""
+    able: set[Scrub] = set()
+    for look in (_accounts_part, _firmware_part, _disks_part):
+        try:
+            able |= look(session, system)
+        except exceptions.AccessError:
+            raise
+        except (exceptions.HTTPError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # machines whose BMCs answer nonsense here were enrolled before anybody asked
     return tuple(scrub for scrub in Scrub if scrub in able)
+
+
+def _accounts_part(session: BmcSession, _: Body) -> set[Scrub]:
+    service = _optional(session, _path(session.root.json, "AccountService"))
+    return {Scrub.ACCOUNTS, Scrub.PASSWORD} if _path(service, "Accounts") else set()
+
+
+def _firmware_part(session: BmcSession, system: Body) -> set[Scrub]:
+    bios = _optional(session, _path(system, "Bios"))
+    able = {Scrub.BIOS} if _reset_target(bios) else set()
+    return able | ({Scrub.TPM} if _tpm_attribute(bios) else set())
+
+
+def _disks_part(session: BmcSession, system: Body) -> set[Scrub]:
+    if not _optional(session, _path(system, "Storage")):
+        return set()
+    drives = list(_drives(session, system))
+    return {Scrub.DISKS} if not drives or any(map(_erase_target, drives)) else set()
 
 
 def read_accounts(session: BmcSession, bmc: Bmc) -> Sequence[BmcAccount]:
@@ -110,7 +127,7 @@ def ask_tpm_clear(session: BmcSession, bmc: Bmc, system: Body) -> str:
 
 def read_drives(session: BmcSession, bmc: Bmc, system: Body) -> Sequence[LocalDrive]:
     """List what hangs on all storage controllers."""
-    if not _path(system, "Storage"):
+    if not _optional(session, _path(system, "Storage")):
         raise _cannot(bmc, "local disks")
     drives = [
         LocalDrive(
@@ -134,7 +151,7 @@ def ask_erase(session: BmcSession, bmc: Bmc, drive: str) -> str:
     if not target:
         raise _cannot(bmc, f"erasing drive {drive}")
     answer = session.connector.post(target, data={})
-    if answer.status_code != 202:  # noqa: PLR2004  DSP0266: accepted, not done
+    if answer.status_code != _ACCEPTED:
         return ""
     task = str((answer.json() if answer.content else {}).get("@odata.id") or answer.headers.get("Location") or "")
     if not task:
@@ -161,11 +178,9 @@ def is_task_done(session: BmcSession, bmc: Bmc, task: str) -> bool:
 
 
 def _drives(session: BmcSession, system: Body) -> Iterator[Body]:
-    storage = _path(system, "Storage")
-    if not storage:
-        return
-    for controller in _members(session, storage):
-        for link in session.connector.get(controller).json().get("Drives", ()):
+    storage = _optional(session, _path(system, "Storage"))
+    for controller in storage.get("Members", ()):
+        for link in session.connector.get(str(controller["@odata.id"])).json().get("Drives", ()):
             drive = session.connector.get(str(link["@odata.id"])).json()
             yield {"@odata.id": link["@odata.id"], **drive}
 
@@ -196,10 +211,6 @@ def _optional(session: BmcSession, path: str) -> Body:
     except exceptions.ResourceNotFoundError:
         return {}
     return found
-
-
-def _has(session: BmcSession, path: str) -> bool:
-    return bool(_path(_optional(session, path), "Accounts"))
 
 
 def _cannot(bmc: Bmc, what: str) -> Refused:

@@ -127,6 +127,11 @@ class Layout:
         return self.state_dir / "bmc.log"
 
     @property
+    def accounts(self) -> Path:
+        """The BMCs' ports and passwords."""
+        return self.state_dir / "bmc-accounts.json"
+
+    @property
     def media_dir(self) -> Path:
         return self.state_dir / "media"
 

@@ -9,7 +9,18 @@ from pathlib import Path
 
 from malleable.domain.errors import DriverError, Unavailable
 from malleable.domain.nodes import Firmware
-from malleable.sim.rack import commands, console, machine, namespace, preflight, processes, qmp, settings, tpm
+from malleable.sim.rack import (
+    commands,
+    console,
+    machine,
+    namespace,
+    preflight,
+    processes,
+    qmp,
+    settings,
+    tpm,
+    tpm_clear,
+)
 from malleable.sim.rack.layout import NodeFiles
 from malleable.sim.rack.settings import NodeSettings, OverrideEnabled
 from malleable.sim.rack.spec import NodeSpec
@@ -43,6 +54,9 @@ class VirtualNode:
             if self.is_on():
                 return
             self._prepare_files()
+            if self.settings().is_tpm_to_clear:
+                tpm_clear.clear(self.files, self.netns)
+                self.update(is_tpm_to_clear=False)
             if self.spec.has_tpm:
                 tpm.start(self.files, self.netns)
             boot = self._boot()

@@ -158,7 +158,7 @@ def _manufacture(spec: RackSpec, layout: Layout) -> None:
 
 def _ensure_bmcs(spec: RackSpec, layout: Layout) -> RackDescription:
     """Run the BMC process; it finds its nodes in the description, so that is written first."""
-    saved = layout.state_dir / "bmc-accounts.json"
+    saved = layout.accounts
     chosen = bmcs.accounts(saved, [machine.name for machine in spec.machines()])
     if processes.recorded(layout.bmc_pid) is not None:
         return _describe(spec, layout, chosen)

@@ -31,6 +31,7 @@ class NodeSettings:
     boot_target: BootTarget = BootTarget.NONE
     boot_enabled: OverrideEnabled = OverrideEnabled.DISABLED
     cd_image: str = ""  #: path of the inserted medium; "" = none
+    is_tpm_to_clear: bool = False  #: at the next power-on, before anything boots
     console_offset_bytes: int = 0  #: how much the console had said at the last power-on
 
     @property
@@ -65,5 +66,6 @@ def _parse(raw: Mapping[str, Any]) -> NodeSettings:
         boot_target=BootTarget(raw["boot_target"]),
         boot_enabled=OverrideEnabled(raw["boot_enabled"]),
         cd_image=str(raw["cd_image"]),
+        is_tpm_to_clear=bool(raw.get("is_tpm_to_clear")),
         console_offset_bytes=int(raw["console_offset_bytes"]),
     )

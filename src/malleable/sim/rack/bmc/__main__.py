@@ -15,6 +15,7 @@ from sushy_tools.emulator import main as emulator
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from malleable.sim.rack import description, specfile
+from malleable.sim.rack.bmc.accounts import AccountService, Passwords
 from malleable.sim.rack.bmc.driver import RackSystems
 from malleable.sim.rack.bmc.flapping import PortFlapper
 from malleable.sim.rack.bmc.gate import Gate
@@ -57,33 +58,41 @@ def serve(run_dir: Path, fds: list[int]) -> None:
     for node in nodes.values():
         node.adopt()
     faults = FaultFile(path=layout.faults)
-    _configure(RackSystems(nodes={node.spec.uuid: node for node in nodes.values()}, faults=faults), layout)
+    passwords = Passwords(layout)
+    systems = RackSystems(nodes={node.spec.uuid: node for node in nodes.values()}, faults=faults)
+    _configure(systems, AccountService(systems=systems, passwords=passwords), layout)
     flapper = PortFlapper(nodes=nodes, netns=layout.netns, faults=faults)
     end = _obey_signals(flapper)
     described = description.load(layout.description).nodes
     for fd, node_description in zip(fds, described, strict=True):
-        _listen(fd, node_description, faults)
+        _listen(fd, node_description, passwords, faults)
     flapper.start()
     layout.bmc_ready.touch()
     end.wait()
 
 
-def _configure(systems: RackSystems, layout: Layout) -> None:
+def _configure(systems: RackSystems, accounts: AccountService, layout: Layout) -> None:
     # sushy-tools 2.2 has no plug-in point for systems drivers: its application reads this property.
     emulator.Application.systems = property(lambda _: systems)
     emulator.app.configure(
-        extra_config={"SUSHY_EMULATOR_STATE_DIR": str(layout.media_dir), "SUSHY_EMULATOR_VMEDIA_DEVICES": _CD}
+        extra_config={
+            "SUSHY_EMULATOR_STATE_DIR": str(layout.media_dir),
+            "SUSHY_EMULATOR_VMEDIA_DEVICES": _CD,
+            # No local drives. Told nothing of a machine, sushy-tools 2.2 names its storage and answers 500 there.
+            "SUSHY_EMULATOR_STORAGE": dict.fromkeys(systems.nodes, ()),
+        }
     )
     Resources(systems=systems).install(emulator.app)
+    accounts.install(emulator.app)
 
 
-def _listen(fd: int, node: NodeDescription, faults: FaultFile) -> None:
+def _listen(fd: int, node: NodeDescription, passwords: Passwords, faults: FaultFile) -> None:
     gate = Gate(
         app=emulator.app,
         node=node.name,
         uuid=node.uuid,
         username=node.username,
-        password=node.password,
+        passwords=passwords,
         faults=faults,
     )
     with socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM) as listener:

@@ -25,6 +25,8 @@ NODE_KEY = "malleable.node"  #: WSGI environment: the UUID of the machine whose 
 
 _MODES: Mapping[Firmware, str] = {Firmware.UEFI: "UEFI", Firmware.BIOS: "Legacy"}
 _BOOT_MODE_WORDS: Mapping[Firmware, str] = {Firmware.UEFI: "Uefi", Firmware.BIOS: "LegacyBios"}
+TPM_ATTRIBUTE = "Tpm2Operation"  #: named as HPE does
+_CLEAR, _NO_ACTION = "Clear", "NoAction"
 _ON = ("On", "ForceOn")
 _RESTART = ("ForceRestart",)
 
@@ -119,12 +121,17 @@ class RackSystems(AbstractSystemsDriver):  # type: ignore[misc]
 
     def get_bios(self, identity: str) -> dict[str, str]:
         chosen = self.current(identity).settings()
-        return {"BootMode": _BOOT_MODE_WORDS[chosen.firmware], "NetworkBoot": str(chosen.network_boot)}
+        shown = {"BootMode": _BOOT_MODE_WORDS[chosen.firmware], "NetworkBoot": str(chosen.network_boot)}
+        if self.current(identity).spec.has_tpm:
+            shown[TPM_ATTRIBUTE] = _CLEAR if chosen.is_tpm_to_clear else _NO_ACTION
+        return shown
 
     def set_bios(self, identity: str, attributes: Mapping[str, str]) -> None:
         node = self.current(identity)
         changes: dict[str, object] = {}
         for name, value in attributes.items():
+            if name == TPM_ATTRIBUTE and not node.spec.has_tpm:
+                raise error.BadRequest("This machine has no TPM")
             changes |= _bios_change(name, value)
         node.update(**changes)
 
@@ -186,6 +193,8 @@ def _reset(node: VirtualNode, state: str) -> None:
 def _bios_change(name: str, value: str) -> dict[str, object]:
     if name == "NetworkBoot" and value in list(NetworkBoot):
         return {"network_boot": NetworkBoot(value)}
+    if name == TPM_ATTRIBUTE and value in (_CLEAR, _NO_ACTION):
+        return {"is_tpm_to_clear": value == _CLEAR}
     if name == "BootMode":
         for firmware, word in _BOOT_MODE_WORDS.items():
             if word == value:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from malleable.domain.secrets import Secret
+from malleable.sim.rack.bmc.accounts import Passwords
 from malleable.sim.rack.bmc.driver import NODE_KEY
 from malleable.sim.rack.faults import FaultFile, FaultKind
 
@@ -35,7 +35,7 @@ class Gate:
     node: str
     uuid: str
     username: str
-    password: Secret
+    passwords: Passwords
     faults: FaultFile
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -67,7 +67,7 @@ class Gate:
             given = base64.b64decode(token, validate=True)
         except (binascii.Error, ValueError):
             return False
-        return hmac.compare_digest(given, f"{self.username}:{self.password.reveal()}".encode())
+        return hmac.compare_digest(given, f"{self.username}:{self.passwords.of(self.node).reveal()}".encode())
 
     def _act_and_hang_up(self, environ: "WSGIEnvironment") -> None:
         """Do what is asked, then end the connection instead of answering."""
