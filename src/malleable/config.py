@@ -79,6 +79,7 @@ class QuotaSettings(_Part):
 
     nodes: Most = 1000  #: held at once
     networks: Most = 100
+    attachments: Most = "none"  #: of the nodes it holds; these and the networks bound them anyway
     disks: Most = 5000
     disk_gib: Most = 1 << 20  #: of disks and snapshots together, as large as they may become
     snapshots: Most = 5000

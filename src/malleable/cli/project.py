@@ -23,6 +23,7 @@ DIGITS_MAX = 16
 _TITLES = {
     "nodes": "nodes",
     "networks": "networks",
+    "attachments": "attachments",
     "disks": "disks",
     "disk_bytes": "disk size",
     "snapshots": "snapshots",
@@ -101,6 +102,9 @@ def quota_set(
     *,
     nodes: Annotated[str | None, typer.Option(metavar="N", help="Nodes held at once; none: no limit.")] = None,
     networks: Annotated[str | None, typer.Option(metavar="N", help="Networks.")] = None,
+    attachments: Annotated[
+        str | None, typer.Option(metavar="N", help="Attachments of its nodes, on whosever network.")
+    ] = None,
     disks: Annotated[str | None, typer.Option(metavar="N", help="Disks.")] = None,
     disk_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of disks and snapshots together, as large as they may become.")
@@ -114,7 +118,8 @@ def quota_set(
     """Limit what a project may have; what is not named stays. Nothing it has is taken away."""
     from malleable.wire.projects import QuotaRequest
 
-    counts = {"nodes": nodes, "networks": networks, "disks": disks, "snapshots": snapshots, "images": images}
+    counts = {"nodes": nodes, "networks": networks, "attachments": attachments, "disks": disks}
+    counts |= {"snapshots": snapshots, "images": images}
     limits = {name: _most(raw) for name, raw in counts.items() if raw is not None}
     for name, size_limit in (("disk_bytes", disk_size), ("image_bytes", image_size)):
         if size_limit is not None:

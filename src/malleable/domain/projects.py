@@ -25,6 +25,7 @@ class Holdings:
 
     nodes: int = 0  #: held: allocated, or on their way back; not those in quarantine, which it cannot give back
     networks: int = 0
+    attachments: int = 0  #: of the nodes it holds, on whosever network
     disks: int = 0
     disk_bytes: int = 0  #: of disks and snapshots: as large as they may become, whatever they share
     snapshots: int = 0
@@ -38,6 +39,7 @@ class Quota:
 
     nodes: int | None = None
     networks: int | None = None
+    attachments: int | None = None
     disks: int | None = None
     disk_bytes: int | None = None
     snapshots: int | None = None

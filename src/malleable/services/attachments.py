@@ -9,6 +9,7 @@ from malleable.domain.ids import AttachmentId, NicId
 from malleable.domain.networks import Attachment, Channel
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation
+from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import may, not_found, require
 from malleable.services.caller import Caller
@@ -16,6 +17,7 @@ from malleable.services.finding import find_identified, find_node, listed, merge
 from malleable.services.networks import authorize, find_network, visible_to
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Listed, Parts
+from malleable.services.quotas import want_within_quota
 from malleable.workflows import attach
 
 
@@ -78,7 +80,7 @@ class Attachments:
     ) -> Operation:
         """Begin to put a node's NIC on a network, with ``address`` and ``address6`` if they are named.
 
-        Errors: NotFound, Forbidden, Conflict, Exhausted; Invalid for an address that is no node's there.
+        Errors: NotFound, Forbidden, Conflict (quota too), Exhausted; Invalid for an address that is no node's there.
 
         The checks are in HIL's order: all is there, the node is held, the caller may; then those of ``attach``.
         """
@@ -102,7 +104,9 @@ class Attachments:
                 address6=address6,
                 is_by_site=caller.is_admin,
             )
-            return attach.request(tx, now, wish, actor_id=caller.user_id)
+            operation = attach.request(tx, now, wish, actor_id=caller.user_id)
+            want_within_quota(tx, project_id, Holdings(attachments=1))
+            return operation
 
     def attachment_delete(self, caller: Caller, attachment_id: UUID) -> Operation:
         """Begin to take a NIC off a network. Errors: NotFound, Forbidden, Conflict."""

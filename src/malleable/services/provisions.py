@@ -192,9 +192,10 @@ def _new_disk(wish: ProvisionWish, project_id: ProjectId, image: Image, node: No
 
 
 def _want_within_quota(tx: Transaction, wish: Wish) -> None:
-    """Be sure that the project may have the node, if it did not hold it, and the disk, if it is new."""
+    """Be sure that the project may have the node and its attachment, if it held it not, and the disk, if it is new."""
     taken = Holdings(disks=1, disk_bytes=wish.disk.size_bytes) if wish.makes_disk and wish.disk else Holdings()
-    want_within_quota(tx, wish.project_id, replace(taken, nodes=int(wish.node.project_id != wish.project_id)))
+    new = int(wish.node.project_id != wish.project_id)
+    want_within_quota(tx, wish.project_id, replace(taken, nodes=new, attachments=new))
 
 
 def _boot_wish(wish: ProvisionWish, image: Image) -> BootWish:

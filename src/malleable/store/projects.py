@@ -28,10 +28,19 @@ def _bytes(table: Table) -> ScalarSelect[Any]:
     return _of_project(func.coalesce(func.sum(table.c.size_bytes), 0), table).scalar_subquery()
 
 
+def _attachments() -> ScalarSelect[Any]:
+    held = s.nodes.join(s.nics, s.nics.c.node_id == s.nodes.c.id)
+    joined = held.join(s.attachments, s.attachments.c.nic_id == s.nics.c.id)
+    owner_id = bindparam("owner_id", type_=s.projects.c.id.type)
+    counted = select(func.count()).select_from(joined).where(s.nodes.c.project_id == owner_id)
+    return counted.where(s.nodes.c.state != NodeState.QUARANTINED).scalar_subquery()
+
+
 #: How each field of ``Holdings`` is counted; every one of them by an index that begins with the project.
 _COUNTS = {
     "nodes": _count(s.nodes, s.nodes.c.state != NodeState.QUARANTINED),
     "networks": _count(s.networks),
+    "attachments": _attachments(),
     "disks": _count(s.disks),
     "disk_bytes": cast(_bytes(s.disks) + _bytes(s.snapshots), BigInteger),
     "snapshots": _count(s.snapshots),

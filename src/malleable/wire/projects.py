@@ -59,6 +59,7 @@ class QuotaRequest(Request):
 
     nodes: Most | None = None  #: held at once
     networks: Most | None = None
+    attachments: Most | None = None  #: of the nodes it holds, on whosever network
     disks: Most | None = None
     disk_bytes: Most | None = None  #: of disks and snapshots together, as large as they may become
     snapshots: Most | None = None
@@ -71,6 +72,7 @@ class LimitsView(Answer):
 
     nodes: Open[int | None]
     networks: Open[int | None]
+    attachments: Open[int | None]
     disks: Open[int | None]
     disk_bytes: Open[int | None]
     snapshots: Open[int | None]
@@ -83,6 +85,7 @@ class HoldingsView(Answer):
 
     nodes: Open[int]
     networks: Open[int]
+    attachments: Open[int]
     disks: Open[int]
     disk_bytes: Open[int]
     snapshots: Open[int]

@@ -11,6 +11,7 @@ from malleable.domain.store import Transaction
 _WORDS: Mapping[str, tuple[str, str, str]] = {
     "nodes": ("nodes", "Release a node", "--nodes N"),
     "networks": ("networks", "Delete a network", "--networks N"),
+    "attachments": ("attachments of its nodes", "Detach a node from a network", "--attachments N"),
     "disks": ("disks", "Delete a disk", "--disks N"),
     "disk_bytes": ("bytes of disks and snapshots", "Delete disks or snapshots", "--disk-size SIZE"),
     "snapshots": ("snapshots", "Delete a snapshot", "--snapshots N"),

@@ -89,9 +89,7 @@ def test_an_admin_opens_the_way_outside_and_members_shut_it(small_site: Site) ->
 
 
 def test_a_site_may_leave_it_to_its_projects_and_keeps_its_own_subnets(small_site: Site) -> None:
-    parts = replace(
-        small_site.services.networks._parts, tenants_may_nat=True, own_subnets=(IPv4Network("198.18.0.0/20"),)
-    )
+    parts = replace(small_site.services.parts, tenants_may_nat=True, own_subnets=(IPv4Network("198.18.0.0/20"),))
     caller = small_site.services.authentication.caller_of(small_site.tokens["member"])
     wish = NetworkWish(
         name="open", project="alpha", cidr="10.0.0.0/24", fabric="default", kind=NetworkKind.TENANT, has_nat=True

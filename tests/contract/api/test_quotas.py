@@ -24,6 +24,7 @@ SIZE = len(GOLDEN)
 HAS = {
     "nodes": 1,
     "networks": 2,
+    "attachments": 1,
     "disks": 2,
     "disk_bytes": 3 * SIZE,
     "snapshots": 1,
@@ -56,6 +57,8 @@ TAKERS: tuple[tuple[str, str, Mapping[str, Any], int], ...] = (
     ("image_bytes", "/v1/images/fetch", {**FETCH, "size_bytes": 10}, 10),
     ("images", "/v1/images/fetch", FETCH, 1),
     ("image_bytes", "/v1/snapshots/{snapshot:alpha}/promote", {"name": "more"}, SIZE),
+    ("attachments", "/v1/attachments", {"node": "held", "network": "public", "channel": "tagged"}, 1),
+    ("attachments", "/v1/provisions", PROVISION, 1),
     ("nodes", "/v1/provisions", PROVISION, 1),
     ("nodes", "/v1/provisions", {"project": "alpha", "disk": "spare", "network": "blue"}, 1),
     ("disks", "/v1/provisions", PROVISION, 1),

@@ -23,10 +23,15 @@ def furnish(tx: Transaction, project: Project, *, disks: int = 3) -> None:
     golden = values.image()
     tx.images.add(golden)
     tx.images.add(values.image(project_id=project.id))
+    networks = [values.network(project_id=project.id) for _ in range(2)]
+    for network in networks:
+        tx.networks.add(network)
     for state in (NodeState.ALLOCATED, NodeState.RELEASING, NodeState.QUARANTINED):
-        tx.nodes.add(values.node(state=state, project_id=project.id))
-    for _ in range(2):
-        tx.networks.add(values.network(project_id=project.id))
+        node = values.node(state=state, project_id=project.id)
+        tx.nodes.add(node)
+        nic = values.nic(node)
+        tx.nics.add(nic)
+        tx.attachments.add(values.attachment(nic, networks[0]))
     made = [values.disk(project, golden, size_bytes=1000) for _ in range(disks)]
     for disk in made:
         tx.disks.add(disk)
@@ -50,7 +55,9 @@ def test_everything_is_counted_in_one_query(store: SqlStore, project: Project) -
     with store.reading() as tx, counted(store) as statements:
         found = tx.projects.holdings(project.id)
     assert len(statements) == 1
-    assert found == Holdings(nodes=2, networks=2, disks=3, disk_bytes=3500, snapshots=1, images=1, image_bytes=1 << 40)
+    assert found == Holdings(
+        nodes=2, networks=2, attachments=2, disks=3, disk_bytes=3500, snapshots=1, images=1, image_bytes=1 << 40
+    )
 
 
 @pytest.mark.parametrize("name", HOLDINGS)
