@@ -22,6 +22,7 @@ from malleable.services.images import FetchWish, ImageWish, Upload
 from malleable.services.parts import Shown
 from malleable.wire.images import (
     BranchView,
+    DescribeRequest,
     FetchRequest,
     ImageCopyRequest,
     ImageNameRequest,
@@ -152,6 +153,14 @@ def image_rename(request: Request, image: str, body: ImageNameRequest, project: 
     """Give an image another name."""
     call = call_of(request)
     return ok(image_view(call.services.images.image_rename(call.caller, image, name=body.name, project=project)), call)
+
+
+@routes.put("/{image}/description", response_model=ImageView)
+def image_describe(request: Request, image: str, body: DescribeRequest, project: RefQuery = None) -> Response:
+    """Correct what is told of an image: what is left out stays as it is."""
+    call = call_of(request)
+    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    return ok(image_view(call.services.images.image_describe(call.caller, image, changes, project=project)), call)
 
 
 @routes.get("/{image}/tree", response_model=ImageTreeView)

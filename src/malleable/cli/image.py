@@ -7,6 +7,7 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
+from malleable.cli.image_describe import image_describe
 from malleable.cli.image_share import image_accept, image_share, image_shares, image_unshare
 from malleable.cli.image_tree import image_tree
 from malleable.cli.options import ImageArgument, NewName, PasswordFile, Watch, Yes, read_password
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
             "delete": image_delete,
             "copy": image_copy,
             "rename": image_rename,
+            "describe": image_describe,
             "tree": image_tree,
             "share": image_share,
             "accept": image_accept,
@@ -92,8 +94,8 @@ def image_import(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|URL|oci://…",
-            help="A disk (raw, qcow2, vmdk, vhd, vhdx, zstd) or its manifest; a disk's URL; an artifact in a registry.",
+            metavar="FILE|-|URL|oci://…",
+            help="A disk (raw, qcow2, vmdk, vhd, vhdx, zstd) or its manifest; - is standard input; a URL; an artifact.",
             show_default=False,
         ),
     ],
@@ -120,8 +122,10 @@ def image_import(
 
     An upload that broke is taken up again by the same command. Of a URL, the server goes on by itself.
     """
-    from malleable.cli.image_upload import read_source, upload
+    from malleable.cli.image_upload import from_here, read_source, upload
 
+    if source == "-" and name is None and manifest is None:
+        usage("What comes by standard input has no name.", "Give --name NAME.")
     if not golden and session.project is None:
         usage("Whose image shall it be?", "Give --project NAME, or --golden for everybody's (admins only).")
     project = None if golden else session.project
@@ -138,10 +142,11 @@ def image_import(
         return
     if size_wanted is not None or username is not None:
         usage("--size and --username are for what the server reads.", "Leave them out: a file here is as it is.")
-    read = read_source(Path(source), manifest, name, sha256)
-    if signed is not None and read.files:
-        usage("A signature covers the disk alone.", "Import it by a manifest without kernel and initrd.")
-    image = upload(session, read, project)
+    with from_here(session, source) as path:
+        read = read_source(path, manifest, name, sha256)
+        if signed is not None and read.files:
+            usage("A signature covers the disk alone.", "Import it by a manifest without kernel and initrd.")
+        image = upload(session, read, project)
     finish(session, session.m2.image_seal(str(image.id), signed), is_watching=watch, what=f"import of {image.name}")
 
 

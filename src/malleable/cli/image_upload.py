@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from malleable.cli.formats import size, span
@@ -35,6 +38,20 @@ class Source:
     sha256: str  #: of the file; "" when no manifest tells it
     facts: Mapping[str, object]
     files: Mapping[str, Path]  #: "kernel" and "initrd", as far as there are any
+
+
+@contextmanager
+def from_here(session: Session, source: str) -> Iterator[Path]:
+    """Name the file; what comes by standard input is one until the end: its size must be known first."""
+    if source != "-":
+        yield Path(source)
+        return
+    with TemporaryDirectory(prefix="m2-import-") as folder:
+        path, began = Path(folder) / "stdin", time.monotonic()
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file, CHUNK_BYTES)
+        session.say(f"{span(time.monotonic() - began):>9}  read standard input ({size(path.stat().st_size)})")
+        yield path
 
 
 def read_source(file: Path, manifest: Path | None, name: str | None, sha256: str | None = None) -> Source:

@@ -52,7 +52,7 @@ def signer_add(
         usage("Who shall trust them?", "Give --project NAME, or --site for everybody (admins only).")
     key = read_small(file, "a public key of minisign")
     signer = session.m2.signer_add(SignerRequest(name=name, project=None if site else session.project, key=key))
-    done(session, signer, f"Images signed with key {signer.key_number} are {name}'s, and trusted.")
+    done(session, signer, f"Images signed with key {signer.key_number} are trusted as signed by {name}.")
 
 
 def signer_delete(

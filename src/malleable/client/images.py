@@ -7,6 +7,7 @@ from uuid import UUID
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
 from malleable.wire.images import (
+    DescribeRequest,
     FetchRequest,
     ImageCopyRequest,
     ImageGrantRequest,
@@ -71,6 +72,10 @@ class ImageCalls(Connection):
     def image_rename(self, image: str, name: str, *, project: str | None = None) -> ImageView:
         """Give an image another name."""
         return self.put(v1("images", image, "name"), ImageView, ImageNameRequest(name=name), {"project": project})
+
+    def image_describe(self, image: str, request: DescribeRequest, *, project: str | None = None) -> ImageView:
+        """Correct what is told of an image; what is not set in the request stays."""
+        return self.put(v1("images", image, "description"), ImageView, request, {"project": project})
 
     def image_tree(self, image: str, *, project: str | None = None, measure: bool = False) -> ImageTreeView:
         """Read what came of an image; measuring asks the pool for each thing."""

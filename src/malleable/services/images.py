@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -183,8 +183,7 @@ class Images:
 
         One of this name whose import failed makes room for it.
         """
-        if BootWay.KERNEL in wish.boot_ways and not (wish.kernel and wish.initrd):
-            raise Invalid("Boot way kernel needs a kernel and an initrd.", fix="Name both files, or leave the way out.")
+        _want_bootable(wish)
         if wish.kernel and wish.kernel == wish.initrd:
             raise Invalid("Kernel and initrd have the same file name.", fix="Rename one.")
         now = self._parts.now()
@@ -258,6 +257,24 @@ class Images:
             data = {"image_id": str(image.id), "name": name, "before": image.name}
             now, actor_id = self._parts.now(), caller.user_id
             record(tx, now, "image.renamed", project_id=image.project_id, actor_id=actor_id, data=data)
+            return _shown(tx, tx.images.get(image.id))
+
+    def image_describe(
+        self, caller: Caller, ref: str, changes: Mapping[str, object], *, project: str | None = None
+    ) -> Shown[Image]:
+        """Correct what is told of an image, by the names of its fields; whatever boots it is told at its next start.
+
+        Errors: NotFound, Forbidden; Invalid for no change, or a boot way it has no files for.
+        """
+        with self._parts.store.transaction() as tx:
+            image = find_image(tx, caller, "image_change", ref, project)
+            if not changes:
+                raise Invalid("Nothing of the image is named.", fix="Name at least one thing, e.g. os.")
+            _want_bootable(replace(image, **changes))  # type: ignore[arg-type]
+            tx.images.change(image.id, **changes)  # type: ignore[arg-type]
+            data = {"image_id": str(image.id), "name": image.name, "changed": sorted(changes)}
+            now, actor_id = self._parts.now(), caller.user_id
+            record(tx, now, "image.described", project_id=image.project_id, actor_id=actor_id, data=data)
             return _shown(tx, tx.images.get(image.id))
 
     def image_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
@@ -362,6 +379,11 @@ class Images:
         found = find_project(tx, caller, project)
         require(caller, "image_create", project_id=found.id)
         return found.id
+
+
+def _want_bootable(described: ImageWish | Image) -> None:
+    if BootWay.KERNEL in described.boot_ways and not (described.kernel and described.initrd):
+        raise Invalid("Boot way kernel needs a kernel and an initrd.", fix="Name both files, or leave the way out.")
 
 
 def _with_shared(

@@ -115,6 +115,18 @@ class ImageNameRequest(Request):
     name: Name
 
 
+class DescribeRequest(Request):
+    """What is told of an image; what is left out stays."""
+
+    os: Line = ""
+    architecture: Name = ""
+    firmwares: tuple[Firmware, ...] = Field(default=(), min_length=1, max_length=2)
+    boot_ways: tuple[BootWay, ...] = Field(default=(), min_length=1, max_length=2)
+    up_proof: UpProof = UpProof.ISCSI_LOGIN
+    cmdline: Line = ""
+    default_user: Line = ""
+
+
 class ImageCopyRequest(Request):
     """A copy of an image about to be made; without a project it is golden."""
 

@@ -79,6 +79,12 @@ IMAGES = (
         body={"project": "alpha", "name": "copied"},
         note="a golden one, to alpha",
     ),
+    Row(
+        "PUT /v1/images/{image}/description",
+        "/v1/images/alpha-image/description",
+        members(200),
+        body={"os": "Debian 12"},
+    ),
     Row("PUT /v1/images/{image}/name", "/v1/images/alpha-image/name", members(200), body={"name": "renamed"}),
     Row("PUT /v1/images/{image}/files/{name}", "/v1/images/alpha-new/files/initrd", members(204), content=b"x"),
     Row("POST /v1/images/{image}/seal", "/v1/images/alpha-new/seal", members(202)),

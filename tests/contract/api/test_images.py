@@ -116,3 +116,20 @@ def test_sealing_names_what_is_not_uploaded(small_site: Site) -> None:
 def test_boot_way_kernel_needs_its_files(small_site: Site) -> None:
     body = {"name": "k", "project": "alpha", "sha256": "0" * 64, "size_bytes": 1, "boot_ways": ["kernel"]}
     assert small_site.post("member", "/v1/images", body).status_code == 422
+
+
+def test_what_is_told_of_an_image_is_corrected_field_by_field(small_site: Site) -> None:
+    url = "/v1/images/alpha-image/description"
+    before = small_site.get("member", "/v1/images/alpha-image").json()
+    changes = {"os": "Debian 12", "firmwares": ["uefi"], "boot_ways": ["san"], "up_proof": "phone-home"}
+    assert small_site.call("member", "PUT", url, json=changes).json() == {**before, **changes}
+    wrong: list[dict[str, object]] = [{}]
+    wrong += ({"firmwares": []}, {"sha256": "0" * 64}, {"signed_by": "me"}, {"architecture": ""})
+    for bad in wrong:
+        assert small_site.call("member", "PUT", url, json=bad).status_code == 422, bad
+    assert small_site.get("member", "/v1/images/alpha-image").json() == {**before, **changes}
+    body = {"name": "plain", "project": "alpha", "sha256": "0" * 64, "size_bytes": 1}
+    assert small_site.post("member", "/v1/images", body).status_code == 201
+    wanted = small_site.call("member", "PUT", "/v1/images/plain/description", json={"boot_ways": ["kernel"]})
+    assert wanted.status_code == 422
+    assert "initrd" in wanted.json()["detail"]

@@ -295,3 +295,11 @@ def test_an_artifact_is_read_by_the_server_with_a_login_that_nobody_sees(
 def test_what_names_no_artifact_is_told(fetching: Desk, source: str) -> None:
     assert fetching.m2("image", "import", source, "--golden", "--name", "a").code == 2
     assert fetching.requests == []
+
+
+def test_what_comes_by_standard_input_is_uploaded(taking: Desk) -> None:
+    words = ("image", "import", "-", "--golden")
+    assert "--name" in taking.m2(*words, typed="disk" * 1000).err
+    assert taking.m2(*words, "--name", "tiny", typed="disk" * 1000).code == 0
+    told = {"name": "tiny", "size_bytes": len(RAW), "sha256": sha256(RAW).hexdigest()}
+    assert told.items() <= taking.sent("POST /v1/images").items()
