@@ -246,7 +246,7 @@ class World:
             disk=disk,
             image=tx.images.get(self.image_id),
             network=tx.networks.get(self.network_id),
-            given=Given(user_data=b"#!/bin/sh"),
+            given=Given(user_data=b"#!/bin/sh", has_disk=True),
             nic=tx.nics.list(node_id=node_id)[0],
             way=BootWay.KERNEL,
             hostname=node.name,

@@ -73,7 +73,7 @@ def target_view(shown: Shown[Target]) -> TargetView:
 def boot_wish(body: BootOptions) -> BootWish:
     """Read how a node shall boot."""
     user_data = parse_user_data(body.user_data, body.user_data_base64)
-    given = Given(user_data=user_data, network_config=body.network_config)
+    given = Given(user_data=user_data, network_config=body.network_config, has_disk=body.seed_disk)
     return BootWish(nic=body.nic, way=body.way, hostname=body.hostname, ssh_keys=body.ssh_keys, given=given)
 
 

@@ -15,6 +15,7 @@ from malleable.cli.provision import (
     HostnameOption,
     KeyOption,
     NetworkConfigOption,
+    SeedOption,
     UserDataOption,
     WayOption,
     boot_options,
@@ -145,13 +146,20 @@ def disk_move(
     ssh_key: KeyOption = None,
     user_data: UserDataOption = None,
     network_config: NetworkConfigOption = None,
+    seed: SeedOption = False,
     watch: Watch = True,
 ) -> None:
     """Have a disk on another node, everything on it as it was; the node that boots it is stopped."""
     from malleable.wire.disks import DiskMoveRequest
 
     options = boot_options(
-        nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data, network_config=network_config
+        nic=nic,
+        way=way,
+        hostname=hostname,
+        ssh_key=ssh_key,
+        user_data=user_data,
+        network_config=network_config,
+        seed=seed,
     )
     request = DiskMoveRequest(node=node, network=network, **options.model_dump())
     before = session.m2.disk_get(disk, project=session.project)

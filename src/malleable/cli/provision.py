@@ -38,6 +38,13 @@ NetworkConfigOption = Annotated[
     typer.Option(metavar="FILE", help="For cloud-init; else it follows from the machine's networks.", exists=True),
 ]
 
+ImageOption = Annotated[
+    str | None, typer.Option(metavar="IMAGE", autocompletion=completion.images, help="Boot a new disk cloned from it.")
+]
+SeedOption = Annotated[
+    bool, typer.Option("--seed", help="Also on a small disk labelled CIDATA, for systems that look nowhere else.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
@@ -50,10 +57,7 @@ def provision(
     network: Annotated[
         str, typer.Option(metavar="NETWORK", autocompletion=completion.networks, help="Where the machine is to be.")
     ],
-    image: Annotated[
-        str | None,
-        typer.Option(metavar="IMAGE", autocompletion=completion.images, help="Boot a new disk cloned from it."),
-    ] = None,
+    image: ImageOption = None,
     disk: Annotated[
         str | None, typer.Option(metavar="DISK", autocompletion=completion.disks, help="Boot a disk you have.")
     ] = None,
@@ -76,6 +80,7 @@ def provision(
     ssh_key: KeyOption = None,
     user_data: UserDataOption = None,
     network_config: NetworkConfigOption = None,
+    seed: SeedOption = False,
     watch: Watch = True,
 ) -> None:
     """Boot a machine, diskless, from a new clone of an image or a disk you have; any free node will do."""
@@ -83,7 +88,13 @@ def provision(
 
     _check(image=image, disk=disk, of_new_disk=disk_name or disk_size, stateless=stateless)
     options = boot_options(
-        nic=nic, way=way, hostname=hostname, ssh_key=ssh_key, user_data=user_data, network_config=network_config
+        nic=nic,
+        way=way,
+        hostname=hostname,
+        ssh_key=ssh_key,
+        user_data=user_data,
+        network_config=network_config,
+        seed=seed,
     )
     request = ProvisionRequest(
         project=session.project,
@@ -97,9 +108,7 @@ def provision(
         network=network,
         **options.model_dump(),
     )
-    ended = finish(session, session.m2.provision(request), is_watching=watch)
-    if ended is not None:
-        tell_where(session, ended)
+    tell_where(session, finish(session, session.m2.provision(request), is_watching=watch))
 
 
 def _check(*, image: str | None, disk: str | None, of_new_disk: str | None, stateless: bool) -> None:
@@ -119,6 +128,7 @@ def boot_options(
     ssh_key: list[Path] | None,
     user_data: Path | None,
     network_config: Path | None,
+    seed: bool,
 ) -> "BootOptions":
     """Gather what provisioning and moving have in common."""
     from malleable.wire.nodes import BootOptions
@@ -133,12 +143,13 @@ def boot_options(
         ssh_keys=tuple(keys),
         user_data_base64=base64.b64encode(_bytes(user_data)).decode() if user_data else "",
         network_config=_text(network_config) if network_config else "",
+        seed_disk=seed,
     )
 
 
-def tell_where(session: Session, ended: "OperationDetail") -> None:
+def tell_where(session: Session, ended: "OperationDetail | None") -> None:
     """Say where the disk now runs and what to try next."""
-    if session.is_json or ended.node is None:
+    if ended is None or session.is_json or ended.node is None:
         return
     for attachment in session.m2.attachment_list(node=ended.node):
         session.say(f"{ended.node} has {attachment.address} in {attachment.network}.")

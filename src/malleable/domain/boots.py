@@ -22,6 +22,7 @@ class Boot:
     hostname: str
     ssh_keys: tuple[str, ...] = ()
     documents: tuple[Document, ...] = ()  #: that its seed has
+    has_seed_disk: bool = False  #: its system finds its seed on a small disk beside the one it boots
     token: Secret  #: for the metadata service of this boot; new at every power-on we order
     armed_at: datetime | None = None  #: since when the gateway shall serve it; None: not yet
     mac: str  #: of the NIC that boots

@@ -382,6 +382,8 @@ class Export:
     initiator_address: str
     size_bytes: int = 0
     is_read_only: bool = False  #: every write is refused: other nodes read the same bytes
+    #: a volume presented read only at the LUN after the disk's; b"": none. It stays as it is while the target is there
+    seed: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,11 +58,12 @@ class Given:
 
     user_data: bytes = field(default=b"", repr=False)
     network_config: str = field(default="", repr=False)
+    has_disk: bool = False  #: on a small disk too, for systems that do not look for it in the network
 
 
 def seed_of(node_id: NodeId, given: Given) -> Seed | None:
     """Make a node's seed; None when nothing was given."""
-    if given == Given():
+    if not given.user_data and not given.network_config:
         return None
     return Seed(
         id=SeedId(new_id()),

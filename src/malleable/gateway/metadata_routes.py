@@ -3,12 +3,12 @@
 Source: cloud-init's NoCloud and EC2 data sources; the golden images' own client is images/guest/metadata.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from hmac import compare_digest
 from http import HTTPStatus
 
+from malleable.domain import nocloud
 from malleable.domain.errors import MalleableError
 from malleable.domain.seeds import Document
 from malleable.gateway.documents import Documents
@@ -21,11 +21,8 @@ from malleable.wire.gateway import BootStage
 TOKEN_HEADER = "x-malleable-token"
 #: Ports below are for root to bind, on every system that keeps to that custom.
 LOW_PORTS = 1024
-#: A YAML plain scalar as long as it holds none of YAML's signs; ssh keys mostly are.
-_PLAIN = re.compile(r"[A-Za-z0-9/+=][A-Za-z0-9/+=@._ -]*[A-Za-z0-9/+=@._-]", re.ASCII)
 #: EC2's clients ask for a version by its date.
 _VERSION = re.compile(r"\A/\d{4}-\d\d-\d\d/", re.ASCII)
-_AMBIGUOUS = re.compile(r"(?i)[0-9.+_-]+|true|false|yes|no|on|off|null", re.ASCII)
 
 
 def is_metadata(root: str) -> bool:
@@ -107,31 +104,13 @@ def _disk_line(network: NetworkPlan, disk: DiskPlan) -> str:
 
 
 def instance_id(boot: BootPlan) -> str:
-    """Name the instance by its disk: the same installation on another node is the same instance."""
-    return f"i-{boot.serial}"
+    """Name the instance as NoCloud does."""
+    return nocloud.instance_id(boot.serial)
 
 
 def meta_data(boot: BootPlan) -> str:
     """Write NoCloud's meta-data."""
-    keys = [f"- {_scalar(key)}" for key in boot.ssh_keys]
-    lines = [
-        f"instance-id: {instance_id(boot)}",
-        f"local-hostname: {boot.hostname}",
-        f"local-ipv4: {boot.address}",
-        *(["public-keys:", *keys] if keys else []),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def vendor_data(network: NetworkPlan) -> str:
-    """Write vendor-data: the system calls home at the end of its first start. User-data can say otherwise."""
-    return (
-        "#cloud-config\n"
-        "phone_home:\n"
-        f"  url: http://{network.gateway_address}/nocloud/phone-home\n"
-        "  post: [instance_id, hostname]\n"
-        "  tries: 10\n"
-    )
+    return nocloud.meta_data(serial=boot.serial, hostname=boot.hostname, address=boot.address, ssh_keys=boot.ssh_keys)
 
 
 def _key_list(boot: BootPlan) -> str:
@@ -141,7 +120,7 @@ def _key_list(boot: BootPlan) -> str:
 def _page(network: NetworkPlan, boot: BootPlan, path: str) -> Response | None:
     """Answer with what the plan tells; None for a path that is none of ours."""
     if path in ("/metadata/vendor-data", "/nocloud/vendor-data"):
-        return text(vendor_data(network))
+        return text(nocloud.vendor_data(network.gateway_address))
     page = _PAGES.get(path) or _key_page(boot, path)
     return text(page(boot)) if page is not None else None
 
@@ -152,12 +131,6 @@ def _key_page(boot: BootPlan, path: str) -> Callable[[BootPlan], str] | None:
         return None
     content = "openssh-key" if match[2] == "/" else boot.ssh_keys[int(match[1])]
     return lambda _: f"{content}\n"
-
-
-def _scalar(value: str) -> str:
-    if _PLAIN.fullmatch(value) and not _AMBIGUOUS.fullmatch(value):
-        return value
-    return json.dumps(value)  # a JSON string is a YAML string
 
 
 _EC2 = {

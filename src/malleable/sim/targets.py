@@ -151,6 +151,11 @@ class SimTargets:
             if session in sessions:
                 sessions.remove(session)
 
+    def exported(self, network_id: NetworkId) -> tuple[Export, ...]:
+        """Return all that a network's daemon was asked to present."""
+        with self._lock:
+            return tuple(self._daemon(network_id).exports.values())
+
     def reach(self, network_id: NetworkId, iqn: str, session: Session) -> DiskHandle:
         """Return the disk behind a live session, for I/O. Errors: SessionLost."""
         with self._lock:

@@ -143,6 +143,7 @@ class BootOptions(Request):
     user_data: UserData = Field(default="", repr=False)
     user_data_base64: InBase64 = Field(default="", repr=False)  #: instead, for any bytes
     network_config: Text = Field(default="", repr=False)  #: instead of what follows from its networks
+    seed_disk: bool = False  #: NoCloud's documents also on a small disk labelled CIDATA
 
 
 class ProvisionRequest(BootOptions):

@@ -1,20 +1,21 @@
 """Steps that present a disk to a node and take it away again, with fencing."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, DiskUse, Target, TargetState, initiator_iqn, new_iqn
 from malleable.domain.errors import Conflict, Public
-from malleable.domain.ids import AttachmentId, DiskId, ImageId, NetworkId, ProjectId, TargetId, new_id
+from malleable.domain.ids import AttachmentId, DiskId, ImageId, NetworkId, NodeId, ProjectId, TargetId, new_id
 from malleable.domain.images import Image, ImageState
 from malleable.domain.networks import Attachment, Network
 from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.ports import Disks, Export
 from malleable.domain.secrets import chap_secret
 from malleable.domain.store import Transaction
+from malleable.workflows.seeds import seed_volumes
 from malleable.workflows.steps import Context, Done, Step
 
 #: A daemon that hangs, or whose gateway is away, comes back once somebody sees to it; the step's deadline ends that.
@@ -133,8 +134,9 @@ def present(context: Context, disk_ids: Sequence[DiskId], use: DiskUse) -> Done 
         context.write(lambda tx: _take(tx, new))  # what fences the disks, before any daemon is asked
     there |= {disk.id: target for disk, target in new}
     targets = [there[disk.id] for disk in disks]
+    seeds = _seeds(context, targets)
     for target, disk in zip(targets, disks, strict=True):
-        context.drivers.targets.export(export_of(context, target, disk))
+        context.drivers.targets.export(export_of(context, target, disk, seeds))
 
     def write(tx: Transaction) -> None:
         for target in targets:
@@ -158,7 +160,7 @@ def _present_image(context: Context) -> Done | Wait:
         target = _target(context, attachment, DiskUse.BOOT, image_id=image.id)
         fresh = target
         context.write(lambda tx: _share(tx, image, fresh))
-    context.drivers.targets.export(export_of(context, target, image))
+    context.drivers.targets.export(export_of(context, target, image, _seeds(context, [target])))
     target_id = target.id
 
     def write(tx: Transaction) -> None:
@@ -193,8 +195,20 @@ def _share(tx: Transaction, image: Image, target: Target) -> None:
     tx.targets.add(target)
 
 
-def export_of(context: Context, target: Target, presented: Disk | Image) -> Export:
-    """Tell the target daemon everything about a target."""
+def _seeds(context: Context, targets: Sequence[Target]) -> Mapping[NodeId, bytes]:
+    if not context.operation.arguments.get("seed_disk"):
+        return {}
+    with context.store.reading() as tx:
+        return seeds_of(tx, targets)
+
+
+def seeds_of(tx: Transaction, targets: Sequence[Target]) -> Mapping[NodeId, bytes]:
+    """Make the seeds' disks of nodes that are to have one beside what they boot."""
+    return seed_volumes(tx, {t.node_id: target_serial(t) for t in targets if t.use is DiskUse.BOOT})
+
+
+def export_of(context: Context, target: Target, presented: Disk | Image, seeds: Mapping[NodeId, bytes]) -> Export:
+    """Tell the target daemon everything about a target; a seed goes with what the node boots."""
     disks = context.drivers.disks
     handle = disks.image_handle(presented.id) if isinstance(presented, Image) else disks.handle(presented.id)
     return Export(
@@ -208,6 +222,7 @@ def export_of(context: Context, target: Target, presented: Disk | Image) -> Expo
         initiator_address=target.initiator_address,
         size_bytes=presented.size_bytes,
         is_read_only=isinstance(presented, Image),
+        seed=seeds.get(target.node_id, b"") if target.use is DiskUse.BOOT else b"",
     )
 
 

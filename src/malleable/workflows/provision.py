@@ -124,6 +124,7 @@ def _arguments(wish: Wish, attachment: Attachment, port: SwitchPort | None) -> d
         "attachment_id": str(attachment.id),
         "switch_id": str(port.switch_id) if port else "",
         "makes_disk": wish.makes_disk,
+        "seed_disk": wish.given.has_disk,
         "after": str(wish.after) if wish.after else "",
     }
 
@@ -144,6 +145,7 @@ def _boot(wish: Wish, attachment: Attachment, seed: Seed | None) -> Boot:
         hostname=wish.hostname,
         ssh_keys=wish.ssh_keys,
         documents=seed.documents if seed else (),
+        has_seed_disk=wish.given.has_disk,
         token=random_secret(),
     )
 

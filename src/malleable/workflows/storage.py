@@ -256,12 +256,13 @@ def _restore(context: Context) -> Done:
         if targets:
             presented |= {disk.id: disk for disk in tx.disks.list(id=[t.disk_id for t in targets if t.disk_id])}
             presented |= {image.id: image for image in tx.images.list(id=[t.image_id for t in targets if t.image_id])}
+        seeds = presenting.seeds_of(tx, targets)
     driver = context.drivers.targets
     strangers = driver.list(network_id) - {target.iqn for target in targets}
     for iqn in strangers:
         driver.revoke(network_id, iqn)
     for target in targets:
-        driver.export(presenting.export_of(context, target, presented[target.disk_id or target.image_id]))
+        driver.export(presenting.export_of(context, target, presented[target.disk_id or target.image_id], seeds))
     return Done(evidence={"restored": len(targets), "removed": len(strangers)})
 
 

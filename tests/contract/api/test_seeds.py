@@ -15,6 +15,7 @@ from malleable.domain.boots import Boot
 from malleable.domain.ids import AttachmentId, NetworkId, NicId, new_id
 from malleable.domain.networks import Channel
 from malleable.domain.seeds import USER_DATA_MAX_BYTES
+from malleable.workflows import storage
 
 WISH = {"project": "alpha", "node": "free", "image": "tiny", "network": "blue"}
 #: As large as may be, and no text.
@@ -61,6 +62,31 @@ def test_a_mebibyte_of_user_data_is_kept_as_it_is_and_out_of_what_gateways_follo
     list(Room(site).work())
     with site.store.reading() as tx:
         assert (tx.boots.count(), tx.seeds.count()) == (0, 0)
+
+
+def test_a_seeds_disk_is_presented_beside_the_nodes_and_again_after_a_restart(small_site: Site) -> None:
+    site = small_site
+    wish = {**WISH, "user_data": "#!/bin/sh\n", "seed_disk": True}
+    assert site.post("member", "/v1/provisions", wish).status_code == 202
+    room = Room(site)
+    list(room.work())
+    (export,) = site.targets.exported(_network_id(site))
+    boot = _boot(site)
+    for told in ("#!/bin/sh\n", "instance-id: i-", boot.mac, "phone_home:", f"local-hostname: {boot.hostname}"):
+        assert told.encode() in export.seed
+    site.targets.restart(_network_id(site))
+    with site.store.transaction() as tx:
+        (other,) = (t for t in tx.targets.list(network_id=boot.network_id) if t.node_id != boot.node_id)
+        storage.request_restore(tx, site.clock.now(), network_id=boot.network_id)
+    assert other.disk_id is not None
+    site.disks.make_blank(other.disk_id, size_bytes=1 << 20)
+    list(room.work())
+    seeds = {again.iqn: again.seed for again in site.targets.exported(_network_id(site))}
+    assert seeds == {export.iqn: export.seed, other.iqn: b""}
+
+
+def _network_id(site: Site) -> NetworkId:
+    return _boot(site).network_id
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from malleable.domain.nocloud import volume
+
 GATEWAY = "10.0.0.1"
 MAC = "52:54:00:00:00:01"
 TARGET = "iqn.2026-01.test:disk"
@@ -194,12 +196,20 @@ class Portal:
             ("--op", "new", "--mode", "target", *tid, "-T", TARGET),
             ("--op", "new", "--mode", "logicalunit", *tid, "--lun", "1", "-b", str(self.disk)),
             ("--op", "update", "--mode", "logicalunit", *tid, "--lun", "1", "--params", f"scsi_sn={SERIAL}"),
+            # A seed's disk beside it: the system boots as without.
+            ("--op", "new", "--mode", "logicalunit", *tid, "--lun", "2", "-b", str(self._seed())),
+            ("--op", "update", "--mode", "logicalunit", *tid, "--lun", "2", "--params", "readonly=1"),
             ("--op", "new", "--mode", "account", "--user", "node", "--password", self.secret),
             ("--op", "bind", "--mode", "account", *tid, "--user", "node"),
             ("--op", "bind", "--mode", "target", *tid, "-I", "ALL"),
         ):
             done = self.admin(*arguments)
             assert done.returncode == 0, done.stderr
+
+    def _seed(self) -> Path:
+        file = self.control.with_suffix(".seed")
+        file.write_bytes(volume({"meta-data": b"instance-id: i-1\n", "user-data": b""}))
+        return file
 
     def kill(self) -> None:
         """End tgtd at once; on SIGTERM it lives on while it has targets."""

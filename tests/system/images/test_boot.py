@@ -17,6 +17,10 @@ cat /root/note 2>/dev/null || echo "no note yet"
 echo "note of $(hostname)" >/root/note
 echo "may come in: $(cat /home/{user}/.ssh/authorized_keys)"
 echo "{user}:opensesame" | chpasswd
+for disk in /dev/sd?; do
+    [ "$(dd if=$disk bs=1 skip=43 count=6 2>/dev/null)" = CIDATA ] && echo "seed is on $disk"
+done
+true
 """
 
 
@@ -31,6 +35,7 @@ def assert_came_up(hall: Hall, machine: Machine, way: str, deadline_s: float) ->
     assert "root is on ext4" in machine.text()
     assert f"may come in: {hall.answers.public_key}" in machine.text()
     assert "MALLEABLE-RUN exit=0" in machine.text()
+    assert "seed is on /dev/sd" in machine.text()
     assert hall.answers.phoned == [{"instance_id": ["i-1"], "hostname": ["node-under-test"]}]
     assert set(hall.answers.tokens) == {TOKEN if way == "kernel" else None}
     # iscsid's taking over the boot session is one more login: for a moment there may be two, or none.

@@ -19,10 +19,12 @@ matters: a login that passed CHAP but was never finished is bound to a number on
 
 import hashlib
 import ipaddress
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from malleable.domain.errors import Busy, DriverError, Refused, Unreachable
@@ -122,6 +124,8 @@ class TgtTargets:
             for parameter in LOGIN_PARAMETERS:
                 control.call(Mode.TARGET, Op.UPDATE, tid=tid, parameters=parameter)
             _add_lun(control, tid, export)
+            if export.seed:
+                _add_seed(control, tid, export)
             _add_account(control, export)
             control.call(Mode.ACCOUNT, Op.BIND, tid=tid, parameters=f"user={export.chap_username}")
             control.call(Mode.TARGET, Op.BIND, tid=tid, parameters=f"initiator-address={export.initiator_address}")
@@ -150,9 +154,9 @@ class TgtTargets:
                 for target in control.targets(iqn):
                     self._remove(control, target)
             except Unreachable as e:
-                if e.code == "portal-down" and tgt_process.owner(control.path) is None:
-                    return
-                raise
+                if e.code != "portal-down" or tgt_process.owner(control.path) is not None:
+                    raise
+            _seed_file(control, iqn).unlink(missing_ok=True)
 
     def _remove(self, control: TgtControl, target: TgtTarget) -> None:
         """Close the target to new logins, kill its sessions, remove it, and its account last.
@@ -205,6 +209,7 @@ def _tid(export: Export, attempt: int) -> int:
         export.initiator_address,
         export.size_bytes,
         export.is_read_only,
+        bool(export.seed),
         attempt,
     )
     digest = hashlib.sha256(repr(asked).encode()).digest()
@@ -212,7 +217,23 @@ def _tid(export: Export, attempt: int) -> int:
 
 
 def _is_complete(target: TgtTarget, export: Export) -> bool:
-    return target.is_ready and target.addresses == (export.initiator_address,) and export.lun in target.luns
+    luns = {export.lun, export.lun + 1} if export.seed else {export.lun}
+    return target.is_ready and target.addresses == (export.initiator_address,) and luns <= set(target.luns)
+
+
+def _add_seed(control: TgtControl, tid: int, export: Export) -> None:
+    """Keep the seed beside the daemon's socket, where root alone reads it, and present it read only."""
+    file = _seed_file(control, export.iqn)
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(export.seed)
+    handle, serial = DiskHandle(path=str(file)), f"seed-{export.serial}"[:20]
+    _add_lun(control, tid, replace(export, lun=export.lun + 1, handle=handle, serial=serial, is_read_only=True))
+
+
+def _seed_file(control: TgtControl, iqn: str) -> Path:
+    """Name a target's seed by what nobody can make a path of."""
+    return control.path.with_name(f"seed-{hashlib.sha256(iqn.encode()).hexdigest()[:32]}")
 
 
 def _add_lun(control: TgtControl, tid: int, export: Export) -> None:

@@ -72,6 +72,7 @@ boots = Table(
     words("hostname"),
     Column("ssh_keys", TupleOf(), nullable=False),
     Column("documents", TupleOf(Document), nullable=False),
+    Column("has_seed_disk", Boolean, nullable=False),
     Column("token", Sealed, nullable=False),
     Column("armed_at", Instant),
     Column("script_fetched_at", Instant),

@@ -66,6 +66,7 @@ boots = Table(
     words("hostname"),
     Column("ssh_keys", OBJECT, nullable=False),
     Column("documents", OBJECT, nullable=False),
+    Column("has_seed_disk", Boolean, nullable=False),
     Column("token", LargeBinary, nullable=False),
     Column("armed_at", INSTANT),
     Column("script_fetched_at", INSTANT),
