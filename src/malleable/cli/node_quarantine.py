@@ -1,18 +1,12 @@
 """m2 node inspect-quarantine: why a node is out of use, what is proven of it, and the way back."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from malleable.cli.formats import ago, printable
 from malleable.cli.options import NodeArgument, since
 from malleable.cli.output import show_facts
 from malleable.cli.session import Session
-from malleable.cli.timeline import step_label
+from malleable.cli.timeline import proofs
 from malleable.domain.errors import Conflict
 from malleable.domain.nodes import NodeState
-
-if TYPE_CHECKING:
-    from malleable.wire.operations import OperationDetail
 
 #: Older operations than this are not looked through for the cause.
 LOOK_BACK = "90d"
@@ -39,7 +33,7 @@ def node_inspect_quarantine(session: Session, node: NodeArgument) -> None:
         "why": printable(found.state_reason),
     }
     for operation in operations:
-        facts |= dict(_evidence(operation))
+        facts |= proofs(operation)
     fixes = [str((operation.error or {}).get("fix") or "") for operation in operations]
     facts["first"] = printable(next((fix for fix in fixes if fix), "Remove the cause."))
     facts["then"] = f"`m2 node readmit {found.name}` proves everything again, and frees it"
@@ -47,10 +41,3 @@ def node_inspect_quarantine(session: Session, node: NodeArgument) -> None:
         f"`m2 node retire {found.name}`, if its BMC is dead: it is cut off without it and put into maintenance"
     )
     show_facts(session, facts)
-
-
-def _evidence(operation: "OperationDetail") -> Iterator[tuple[str, str]]:
-    """Say of each step what proves it, or what went wrong."""
-    for step in operation.steps:
-        proof = ", ".join(f"{name}: {value}" for name, value in step.evidence.items())
-        yield f"{operation.kind} {step_label(step)}", printable(step.error or proof or "done")

@@ -11,7 +11,7 @@ from malleable.cli.options import NodeOption, Since, Watch, since
 from malleable.cli.output import Column, done, show_facts, show_list
 from malleable.cli.progress import conclude, finish, follow, title
 from malleable.cli.session import Session
-from malleable.cli.timeline import dominant, subject, timeline, total_seconds
+from malleable.cli.timeline import dominant, proofs, subject, timeline, total_seconds
 from malleable.domain.operations import OperationState
 
 if TYPE_CHECKING:
@@ -68,8 +68,12 @@ def _at(operation: "OperationView") -> str:
     return f"{operation.step}: {operation.reason}" if operation.reason else operation.step
 
 
-def operation_show(session: Session, operation: OperationArgument) -> None:
-    """Show an operation's timeline: each step, its seconds, and what dominated."""
+def operation_show(
+    session: Session,
+    operation: OperationArgument,
+    has_proof: Annotated[bool, typer.Option("--proof", help="Also what proves each step.")] = False,
+) -> None:
+    """Show an operation's timeline: each step, its seconds, what dominated, and with --proof what proves each."""
     found = session.m2.operation_get(find_operation(session, operation))
     if session.is_json:
         session.write_json(found.model_dump(mode="json"))
@@ -79,6 +83,9 @@ def operation_show(session: Session, operation: OperationArgument) -> None:
     if found.steps:
         session.out.print()
         session.out.print(timeline(found, now, session.out.width))
+    if has_proof:
+        session.out.print()
+        show_facts(session, proofs(found))
 
 
 def _facts(session: Session, operation: "OperationDetail") -> dict[str, str]:

@@ -66,6 +66,19 @@ def step_note(step: "StepView") -> str:
     return f"{size(have)} of {size(whole)}" if isinstance(have, int) and isinstance(whole, int) else ""
 
 
+def proofs(operation: "OperationDetail") -> "dict[str, str]":
+    """Say of each step what proves it, or what went wrong; by the operation's kind and the step."""
+    return {f"{operation.kind} {step_label(step)}": printable(_proof(step)) for step in operation.steps}
+
+
+def _proof(step: "StepView") -> str:
+    told = (
+        f"{name}: {(', '.join(map(str, v)) or 'none') if isinstance(v, list) else v}"
+        for name, v in step.evidence.items()
+    )
+    return step.error or "; ".join(told) or "done"
+
+
 def bar(offset_s: float, length_s: float, total_s: float, columns: int) -> str:
     """Draw a stretch of time in eighths of a column; the shortest still shows, none leaves its room."""
     eighths = columns * 8

@@ -20,7 +20,7 @@ from malleable.workflows.steps import Context, Done, Step, StepFunction, Write
 
 #: A disk that is overwritten takes hours, one that forgets its key a moment.
 ERASE_DEADLINE_S = 24 * 3600.0
-ERASE_LOOK_S = 5.0
+ERASE_LOOKS_S = (0.5, 30.0)  #: the first look, and the most that lies between two; each waits twice as long
 ERASING = Public("Its own disks are still being erased.")
 #: So often is tried what is only worth a try.
 TRIES = 3
@@ -195,11 +195,13 @@ def _erase_disks(context: Context, node: Node, driver: Power) -> Done | Wait:
             work[drive.id] = ""
     open_ones = [drive.name for drive in drives if work.get(drive.id, drive.id)]
     if open_ones:
+        looks = int(str(context.memory.get("looks", 0)))
+        first_s, most_s = ERASE_LOOKS_S
         return Wait(
-            seconds=ERASE_LOOK_S,
+            seconds=min(first_s * 2**looks, most_s),
             reason=f"local disks are still being erased: {', '.join(open_ones)}",
             public=ERASING,
-            memory={"work": work},
+            memory={"work": work, "looks": min(looks + 1, 10)},
         )
     return Done(evidence={"erased": [_told(drive) for drive in drives], "not_erased": lacking})
 
