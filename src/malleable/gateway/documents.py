@@ -1,11 +1,12 @@
-"""Documents for nodes' systems, asked of the control plane when a node asks for them.
+"""Documents for nodes' systems, each asked of the control plane by itself.
 
-What a project gave may be large, so it is in no plan: a copy is kept beside the gateway as long as the boot lives. The
-network-config follows from what the node is attached to by then.
+What a project gave may be large, so it is in no plan: it is fetched once per boot, and a copy kept as long as the boot
+lives. The network-config follows from what the node is attached to when it asks.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -31,6 +32,14 @@ class Documents:
         self._clock = clock
         self._guard = threading.Lock()
         self._configs: dict[BootId, tuple[bytes, float]] = {}
+        self._live: frozenset[BootId] | None = None
+
+    def fetch(self, boots: Iterable[BootPlan]) -> None:
+        """Have what was given at hand when nodes ask: the control plane may be away by then."""
+        for boot in boots:
+            for document in boot.documents:
+                with suppress(MalleableError):  # tried again when the node asks
+                    self.given(boot, document)
 
     def given(self, boot: BootPlan, document: Document) -> Path | None:
         """Return where a document is that was given for a boot; None if none was. Errors: the control plane's."""
@@ -52,12 +61,15 @@ class Documents:
             self._configs[boot.id] = (told, now_s + FRESH_S)
         return told
 
-    def keep_only(self, boots: Iterable[BootPlan]) -> None:
+    def keep_only(self, boots: Collection[BootPlan]) -> None:
         """Forget what was for boots that are no more."""
-        live = {boot.id: boot for boot in boots}
-        self._copies.shrink({(boot.id, document) for boot in live.values() for document in boot.documents})
+        kept = {(boot.id, document) for boot in boots for document in boot.documents}
         with self._guard:
+            live = frozenset(boot.id for boot in boots)
+            gone, self._live = self._live is None or self._live - live, live
             self._configs = {key: config for key, config in self._configs.items() if key in live}
+        if gone:
+            self._copies.shrink(kept)
 
 
 def _boot_link(network: NetworkPlan, boot: BootPlan) -> Link:

@@ -123,6 +123,7 @@ class Running:
             self._reporter.retell()
         for plan in told:
             self._reconciler.want(plan.id, plan)
+            self._prefetchers.submit(self._documents.fetch, plan.boots)
         for network_id in orphans:
             self._reconciler.want(network_id, None)
         self._reporter.linked(True)

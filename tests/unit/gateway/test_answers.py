@@ -184,6 +184,13 @@ def test_user_data_that_cannot_be_had_now_is_asked_for_again(desk: Desk) -> None
     assert desk.ask("/nocloud/user-data").status == HTTPStatus.OK
 
 
+def test_what_was_given_is_at_hand_when_the_control_plane_is_away(desk: Desk) -> None:
+    desk.documents.fetch(desk.plan.boots)
+    desk.control_plane.files.clear()
+    desk.documents.fetch(desk.plan.boots)
+    assert desk.ask("/nocloud/user-data").status == HTTPStatus.OK
+
+
 def test_nothing_given_is_an_empty_answer(tmp_path: Path) -> None:
     desk = Desk(tmp_path, documents=[])
     response = desk.ask("/nocloud/user-data")
