@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from malleable.api import (
     access,
+    disk_offers,
     disks,
     events,
     gateway,
@@ -46,6 +47,7 @@ _ROUTERS = (
     access.routes,
     operations.routes,
     disks.routes,
+    disk_offers.routes,
     events.routes,
     networks.routes,
     images.routes,

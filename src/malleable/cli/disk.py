@@ -7,6 +7,7 @@ import typer
 from malleable.cli import completion
 from malleable.cli.attachment import NicOption
 from malleable.cli.command import group, register
+from malleable.cli.disk_offer import disk_accept, disk_give, disk_keep, disk_offers
 from malleable.cli.formats import age, parse_size, size
 from malleable.cli.options import DiskArgument, NewName, NewNames, NodeArgument, SnapshotArgument, Watch, Yes
 from malleable.cli.output import Column, show_list, show_one
@@ -44,6 +45,10 @@ def add_to(app: typer.Typer) -> None:
             "grow": disk_grow,
             "roll-back": disk_roll_back,
             "flatten": disk_flatten,
+            "give": disk_give,
+            "accept": disk_accept,
+            "keep": disk_keep,
+            "offers": disk_offers,
             "delete": disk_delete,
         },
     )

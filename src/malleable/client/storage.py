@@ -1,14 +1,18 @@
 """Calls about disks, snapshots, targets and the pool."""
 
 from collections.abc import Iterator
+from uuid import UUID
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
 from malleable.wire.disks import (
+    DiskAcceptRequest,
     DiskAttachRequest,
     DiskBatchRequest,
     DiskMoveRequest,
     DiskNameRequest,
+    DiskOfferRequest,
+    DiskOfferView,
     DiskRequest,
     DiskView,
     TargetView,
@@ -74,6 +78,23 @@ class StorageCalls(Connection):
     def disk_detach(self, disk: str, *, project: str | None = None) -> OperationView:
         """Begin to take a disk for data from its node. Errors: Conflict when the node boots it."""
         return self.post(v1("disks", disk, "detach"), OperationView, query={"project": project})
+
+    def disk_offer_list(self, *, project: str | None = None) -> Iterator[DiskOfferView]:
+        """List the disks that one's projects offer, and those offered to them."""
+        return self.items("/v1/disk-offers", DiskOfferView, {"project": project})
+
+    def disk_give(self, disk: str, receiver: str, *, project: str | None = None) -> DiskOfferView:
+        """Offer a disk to another project. Errors: Conflict while it runs, has snapshots or is offered."""
+        request = DiskOfferRequest(receiver=receiver)
+        return self.post(v1("disks", disk, "offer"), DiskOfferView, request, {"project": project})
+
+    def disk_accept(self, offer: UUID, name: str | None = None) -> DiskView:
+        """Take an offered disk for one's project. Errors: Conflict when its name is taken there, or it runs."""
+        return self.post(v1("disk-offers", offer, "accept"), DiskView, DiskAcceptRequest(name=name))
+
+    def disk_keep(self, offer: UUID) -> None:
+        """End an offer."""
+        self.delete(v1("disk-offers", offer))
 
     def snapshot_list(self, *, disk: str | None = None, project: str | None = None) -> Iterator[SnapshotView]:
         """List snapshots."""

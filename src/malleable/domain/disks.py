@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from secrets import token_hex
 
-from malleable.domain.ids import DiskId, ImageId, NetworkId, NodeId, ProjectId, SnapshotId, TargetId
+from malleable.domain.ids import DiskId, DiskOfferId, ImageId, NetworkId, NodeId, ProjectId, SnapshotId, TargetId
 from malleable.domain.secrets import Secret
 
 #: So many disks are made by one request at most: the rows of all are one transaction.
@@ -34,6 +34,16 @@ class Disk:
     snapshot_id: SnapshotId | None = None  #: what it was cloned from, if not from the image; None when that is gone
     state: DiskState
     size_bytes: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskOffer:
+    """A disk's owner would give it to another project; it is that project's once it has accepted."""
+
+    id: DiskOfferId
+    disk_id: DiskId
+    project_id: ProjectId  #: who may have it
     created_at: datetime
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from malleable.domain.access import Pace
 from malleable.domain.boots import Boot
-from malleable.domain.disks import Disk, Snapshot, Target
+from malleable.domain.disks import Disk, DiskOffer, Snapshot, Target
 from malleable.domain.events import Event, Link
 from malleable.domain.gateways import Gateway
 from malleable.domain.ids import NetworkId, NodeId, OperationId, ProjectId, UserId
@@ -231,6 +231,7 @@ class Transaction(Protocol):
     signers: Rows[Signer]
     fetch_logins: Rows[FetchLogin]
     disks: Rows[Disk]
+    disk_offers: Rows[DiskOffer]
     snapshots: Rows[Snapshot]
     targets: Rows[Target]
     boots: Rows[Boot]

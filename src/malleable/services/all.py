@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from malleable.services.access import Accesses
 from malleable.services.attachments import Attachments
 from malleable.services.authentication import Authentication
+from malleable.services.disk_offers import DiskOffers
 from malleable.services.disks import Disks
 from malleable.services.drivers import DriverService
 from malleable.services.events import Events
@@ -64,6 +65,7 @@ class Services:
     image_grants: ImageGrants
     image_trees: ImageTrees
     disks: Disks
+    disk_offers: DiskOffers
     snapshots: Snapshots
     signers: Signers
     pool: Pool
@@ -102,6 +104,7 @@ def make_services(parts: Parts) -> Services:
         image_grants=ImageGrants(parts),
         image_trees=ImageTrees(parts),
         disks=Disks(parts),
+        disk_offers=DiskOffers(parts),
         snapshots=Snapshots(parts),
         pool=Pool(parts),
         scrubs=Scrubs(parts),

@@ -67,13 +67,13 @@ class Disks:
             else:
                 wanted: dict[str, object] = {} if caller.is_admin else {"project_id": list(caller.memberships)}
                 found = tx.disks.list(page, **wanted)
-            return listed(_placed(tx, found), page, {})
+            return listed(placed_disks(tx, found), page, {})
 
     def disk_get(self, caller: Caller, ref: str, *, project: str | None = None) -> PlacedDisk:
         """Read one disk. Errors: NotFound, Conflict for an ambiguous name."""
         with self._parts.store.reading() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_get", ref, project)
-            return _placed(tx, [disk])[0]
+            return placed_disks(tx, [disk])[0]
 
     def disk_create(self, caller: Caller, wish: DiskWish, *, name: str) -> Operation:
         """Clone a disk, or make a blank one: in a moment, else it goes on after the answer.
@@ -134,7 +134,7 @@ class Disks:
             tx.disks.change(disk.id, name=name)
             data = {"disk_id": str(disk.id), "disk": disk.name, "name": name}
             record(tx, now, "disk.renamed", project_id=disk.project_id, actor_id=caller.user_id, data=data)
-            return _placed(tx, [tx.disks.get(disk.id)])[0]
+            return placed_disks(tx, [tx.disks.get(disk.id)])[0]
 
     def disk_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to delete a disk that runs nowhere. Errors: NotFound, Forbidden, Conflict."""
@@ -211,7 +211,7 @@ def _blank_size(wish: DiskWish) -> int:
     return wish.size_bytes
 
 
-def _placed(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ...]:
+def placed_disks(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ...]:
     """Join disks with their names and nodes; five queries however many disks."""
     ids = [disk.id for disk in disks]
     targets = {t.disk_id: t for t in tx.targets.list(disk_id=ids)} if ids else {}

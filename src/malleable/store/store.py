@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from malleable.domain.boots import Boot
-from malleable.domain.disks import Disk, Snapshot, Target
+from malleable.domain.disks import Disk, DiskOffer, Snapshot, Target
 from malleable.domain.events import Event
 from malleable.domain.gateways import Gateway
 from malleable.domain.images import FetchLogin, Image, ImageGrant
@@ -119,6 +119,7 @@ class SqlTransaction:
     signers: Rows[Signer]
     fetch_logins: Rows[FetchLogin]
     disks: Rows[Disk]
+    disk_offers: Rows[DiskOffer]
     snapshots: Rows[Snapshot]
     targets: Rows[Target]
     boots: Rows[Boot]

@@ -76,6 +76,33 @@ class DiskView(Answer):
     created_at: Open[datetime]
 
 
+class DiskOfferRequest(Request):
+    """Whom a disk is to be given to."""
+
+    receiver: Ref
+
+
+class DiskAcceptRequest(Request):
+    """How an offered disk shall be called from now on; null: as before."""
+
+    name: Name | None = None
+
+
+class DiskOfferView(Answer):
+    """A disk that a project would give to another."""
+
+    id: Open[UUID]
+    disk_id: Open[UUID]
+    disk: Open[str]
+    image: Open[str | None]
+    size_bytes: Open[int]
+    owner_id: Open[UUID]
+    owner: Open[str]
+    receiver_id: Open[UUID]
+    receiver: Open[str]
+    created_at: Open[datetime]
+
+
 class TargetView(Answer):
     """A disk presented to a node, or an image that it reads and never writes; never its CHAP secret."""
 

@@ -122,7 +122,7 @@ def present(context: Context, disk_ids: Sequence[DiskId], use: DiskUse) -> Done 
         network = tx.networks.get(NetworkId(UUID(context.argument("network_id"))))
         attachment = tx.attachments.get(AttachmentId(UUID(context.argument("attachment_id"))))
         there = {target.disk_id: target for target in tx.targets.list(disk_id=disk_ids)}
-    gone = len(disk_ids) - len(disks)
+    gone = len(disk_ids) - sum(disk.project_id == context.operation.project_id for disk in disks)
     if gone:
         raise Conflict(f"{gone} of the disks to be presented are not there any more.", code="disk-state")
     if not network.portal_epoch:
@@ -181,9 +181,9 @@ def _await_portal(network: Network) -> Wait:
 
 
 def _take(tx: Transaction, new: Sequence[tuple[Disk, Target]]) -> None:
-    """Add disks' targets, unless somebody has begun to delete one: locked, so that one of them sees the other."""
+    """Add disks' targets, unless somebody deletes one or gives it away: locked, so that one of them sees the other."""
     for disk, target in new:
-        if not tx.disks.change(disk.id, expect={"state": DiskState.READY}):
+        if not tx.disks.change(disk.id, expect={"state": DiskState.READY, "project_id": disk.project_id}):
             raise Conflict(f"Disk {disk.name} is not there to be used any more.", code="disk-state")
         tx.targets.add(target)
 

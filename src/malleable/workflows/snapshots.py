@@ -23,7 +23,7 @@ def request_snapshot(
 ) -> Operation:
     """Add the snapshot and begin to take it; the disk may be running. Errors: Conflict."""
     # Locked, so that somebody who deletes or rolls back the disk at this moment is seen, or sees the snapshot.
-    if not tx.disks.change(disk.id, expect={"state": DiskState.READY}):
+    if not tx.disks.change(disk.id, expect={"state": DiskState.READY, "project_id": disk.project_id}):
         raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
     tx.snapshots.add(snapshot)
     arguments = {"name": snapshot.name, "disk_id": str(disk.id), "snapshot_id": str(snapshot.id)}

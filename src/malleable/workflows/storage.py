@@ -65,7 +65,7 @@ def request_delete(tx: Transaction, now: datetime, *, disk: Disk, actor_id: User
 def take_idle(tx: Transaction, disk: Disk, state: DiskState, **changes: object) -> None:
     """Put a ready disk that no node uses or is about to use into another state. Errors: Conflict."""
     # First of all, so that the row is locked: a node that takes the disk at this moment is seen below, or sees this.
-    expect = {"state": DiskState.READY, "size_bytes": disk.size_bytes}
+    expect = {"state": DiskState.READY, "size_bytes": disk.size_bytes, "project_id": disk.project_id}
     if not tx.disks.change(disk.id, expect=expect, state=state, **changes):
         raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
     target = tx.targets.find(disk_id=disk.id)

@@ -15,10 +15,11 @@ from minisign import KeyPair
 
 from malleable.api.app import close_streams, create_app
 from malleable.domain.access import Verb
-from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState, new_iqn
+from malleable.domain.disks import Disk, DiskOffer, DiskState, Snapshot, SnapshotState, Target, TargetState, new_iqn
 from malleable.domain.ids import (
     AttachmentId,
     DiskId,
+    DiskOfferId,
     GrantId,
     ImageGrantId,
     ImageId,
@@ -127,6 +128,7 @@ class Site:
             self._narrow(tx, "elsewhere", "free")
             self._share(tx)
             self._share_image(tx)
+            self._offer_disk(tx)
             self._signers(tx)
             operation = begin(
                 tx, START, "create-disk", project_id=ProjectId(self.ids["alpha"]), arguments={"disk_id": str(new_id())}
@@ -327,6 +329,17 @@ class Site:
             created_at=START,
         )
         tx.image_grants.add(grant)
+
+    def _offer_disk(self, tx: Transaction) -> None:
+        """Offer a disk of beta's to alpha, which cannot take it: it has a snapshot."""
+        tx.disk_offers.add(
+            DiskOffer(
+                id=DiskOfferId(self._new("disk_offer")),
+                disk_id=DiskId(self.ids["spare:beta"]),
+                project_id=ProjectId(self.ids["alpha"]),
+                created_at=START,
+            )
+        )
 
     def _signers(self, tx: Transaction) -> None:
         """Trust somebody everywhere, and somebody else in alpha."""

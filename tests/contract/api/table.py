@@ -11,6 +11,7 @@ scoped               the admin, with a token for project alpha: a member there, 
 """
 
 from tests.contract.api.access_rows import ACCESS
+from tests.contract.api.disk_rows import DISK_OFFERS
 from tests.contract.api.image_rows import IMAGES
 from tests.contract.api.rows import (
     EVERY_PERSON,
@@ -307,6 +308,7 @@ TABLE = (
     Row("DELETE /v1/grants/{grant}", "/v1/grants/{grant:lent}", (403, 202, 202, 404, 202, 404, 403, 202)),
     Row("DELETE /v1/grants/{grant}", "/v1/grants/{grant:site}", members(202)),
     *IMAGES,
+    *DISK_OFFERS,
     # disks
     Row("GET /v1/disks", "/v1/disks", EVERY_PERSON),
     Row(

@@ -41,6 +41,7 @@ __all__ = [
     "ACTIVE",
     "attachments",
     "boots",
+    "disk_offers",
     "disks",
     "event_chains",
     "event_links",

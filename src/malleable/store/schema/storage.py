@@ -87,6 +87,17 @@ disks = Table(
     info={"noun": "disk"},
 )
 
+disk_offers = Table(
+    "disk_offers",
+    metadata,
+    identity(),
+    Column("disk_id", Id, ForeignKey("disks.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False, index=True),
+    created(),
+    UniqueConstraint("disk_id"),
+    info={"noun": "disk offer"},
+)
+
 snapshots = Table(
     "snapshots",
     metadata,

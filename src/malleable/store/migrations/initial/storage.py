@@ -89,6 +89,16 @@ disks = Table(
     UniqueConstraint("project_id", "name"),
 )
 
+disk_offers = Table(
+    "disk_offers",
+    metadata,
+    identity(),
+    Column("disk_id", ID, ForeignKey("disks.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", ID, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False, index=True),
+    created(),
+    UniqueConstraint("disk_id"),
+)
+
 snapshots = Table(
     "snapshots",
     metadata,

@@ -1,0 +1,70 @@
+"""m2 disk give: disks that one project hands to another."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malleable.cli.formats import age, size
+from malleable.cli.options import DiskArgument
+from malleable.cli.output import Column, done, show_list
+from malleable.cli.session import Session
+from malleable.domain.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from malleable.wire.disks import DiskOfferView
+
+
+def disk_give(
+    session: Session,
+    disk: DiskArgument,
+    *,
+    to: Annotated[str, typer.Option(metavar="PROJECT", help="Its id, if you do not belong to it.")],
+) -> None:
+    """Offer a disk that runs nowhere and has no snapshots to another project; once it accepts, the disk is theirs."""
+    offer = session.m2.disk_give(disk, to, project=session.project)
+    done(session, offer, f"Disk {offer.disk} is offered to project {offer.receiver}; they accept it.")
+
+
+def disk_accept(
+    session: Session,
+    disk: DiskArgument,
+    *,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="What to call it from now on.")] = None,
+) -> None:
+    """Take a disk that another project offers; it counts for your project's quota."""
+    offer = _find(session, disk)
+    taken = session.m2.disk_accept(offer.id, name)
+    done(session, taken, f"Disk {taken.name} is project {taken.project}'s now.")
+
+
+def disk_keep(session: Session, disk: DiskArgument) -> None:
+    """End an offer, from either side: the disk stays whose it is."""
+    offer = _find(session, disk)
+    session.m2.disk_keep(offer.id)
+    done(session, None, f"Disk {offer.disk} stays project {offer.owner}'s.")
+
+
+def disk_offers(session: Session) -> None:
+    """List the disks that your projects offer, and those offered to them."""
+    now = session.now()
+    columns: list[Column[DiskOfferView]] = [
+        Column(title="disk", cell=lambda offer: offer.disk),
+        Column(title="owner", cell=lambda offer: offer.owner),
+        Column(title="offered to", cell=lambda offer: offer.receiver),
+        Column(title="image", cell=lambda offer: offer.image or "blank", is_minor=True),
+        Column(title="size", cell=lambda offer: size(offer.size_bytes), is_number=True),
+        Column(title="age", cell=lambda offer: age(offer.created_at, now), is_number=True, is_minor=True),
+        Column(title="id", cell=lambda offer: str(offer.id), is_minor=True),
+    ]
+    nothing = "Nothing is offered; `m2 disk give DISK --to PROJECT` offers a disk."
+    show_list(session, session.m2.disk_offer_list(project=session.project), columns, nothing=nothing)
+
+
+def _find(session: Session, ref: str) -> "DiskOfferView":
+    offers = session.m2.disk_offer_list(project=session.project)
+    found = [offer for offer in offers if ref in (offer.disk, str(offer.disk_id), str(offer.id))]
+    if not found:
+        raise NotFound(f"Disk {ref} is not offered.", fix="Look: `m2 disk offers`.")
+    if len(found) > 1:
+        raise Conflict(f"Several disks named {ref} are offered.", fix="Give the id: `m2 disk offers` shows it.")
+    return found[0]

@@ -1,0 +1,132 @@
+"""Disks that one project gives to another: offered by the owner, accepted by the other side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from malleable.domain.disks import Disk, DiskOffer
+from malleable.domain.ids import DiskOfferId, ProjectId, new_id
+from malleable.domain.store import Page, Transaction
+from malleable.services.authorization import may, not_found, require
+from malleable.services.caller import Caller
+from malleable.services.disks import PlacedDisk, placed_disks
+from malleable.services.finding import (
+    find_grantee,
+    find_identified,
+    find_owned,
+    find_project,
+    listed,
+    merged,
+    names_of,
+)
+from malleable.services.parts import Listed, Parts
+from malleable.workflows import giving
+from malleable.workflows.requests import record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedOffer:
+    """An offer with the names around it."""
+
+    offer: DiskOffer
+    disk: Disk
+    image: str | None
+    owner: str
+    receiver: str
+
+    @property
+    def id(self) -> DiskOfferId:
+        return self.offer.id
+
+
+class DiskOffers:
+    """Disks on their way from one project to another."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def disk_offer_list(self, caller: Caller, page: Page, *, project: str | None = None) -> Listed[PlacedOffer]:
+        """List what one's projects offer and what is offered to them; admins: all. Errors: NotFound, Forbidden."""
+        require(caller, "disk_list")
+        with self._parts.store.reading() as tx:
+            if project is None and caller.is_admin:
+                return listed(_placed(tx, tx.disk_offers.list(page)), page, {})
+            if project is None:
+                sides = list(caller.memberships)
+            else:
+                sides = [find_project(tx, caller, project).id]
+                require(caller, "disk_get", project_id=sides[0])
+            owned = {disk.id for disk in tx.disks.list(project_id=sides)}
+            given = tx.disk_offers.list(page, disk_id=owned)
+            return listed(_placed(tx, merged(page, given, tx.disk_offers.list(page, project_id=sides))), page, {})
+
+    def disk_give(self, caller: Caller, ref: str, *, receiver: str, project: str | None = None) -> PlacedOffer:
+        """Offer a disk that runs nowhere to another project. Errors: NotFound, Forbidden, Conflict, Invalid."""
+        with self._parts.store.transaction() as tx:
+            disk = find_owned(tx, tx.disks, caller, "disk_give", ref, project)
+            to = find_grantee(tx, caller, receiver)
+            offered = DiskOffer(
+                id=DiskOfferId(new_id()), disk_id=disk.id, project_id=to.id, created_at=self._parts.now()
+            )
+            giving.offer(tx, disk=disk, offered=offered, receiver=to)
+            self._tell(tx, "disk.offered", offered, disk, disk.project_id, caller)
+            return _placed(tx, [offered])[0]
+
+    def disk_accept(self, caller: Caller, offer_id: UUID, *, name: str | None) -> PlacedDisk:
+        """Take an offered disk for the project it was offered to, by another name if one is given.
+
+        Errors: NotFound, Forbidden, Conflict: in use, the name is taken, or more than the quota.
+        """
+        with self._parts.store.transaction() as tx:
+            offered, disk = _find(tx, caller, offer_id)
+            require(caller, "disk_accept", project_id=offered.project_id)
+            giver_id = disk.project_id
+            taken = giving.accept(tx, disk=disk, offered=offered, name=name or disk.name)
+            self._tell(tx, "disk.given", offered, disk, giver_id, caller)
+            return placed_disks(tx, [taken])[0]
+
+    def disk_keep(self, caller: Caller, offer_id: UUID) -> None:
+        """End an offer, from either side: the disk stays where it is. Errors: NotFound, Forbidden."""
+        with self._parts.store.transaction() as tx:
+            offered, disk = _find(tx, caller, offer_id)
+            if not may(caller, "disk_give", project_id=disk.project_id):
+                require(caller, "disk_accept", project_id=offered.project_id)
+            tx.disk_offers.remove(offered.id)
+            self._tell(tx, "disk.kept", offered, disk, disk.project_id, caller)
+
+    def _tell(
+        self, tx: Transaction, kind: str, offered: DiskOffer, disk: Disk, giver_id: ProjectId, caller: Caller
+    ) -> None:
+        """Record what became of an offer on both sides; who did it is told to that person's own side."""
+        data = {"disk_id": str(disk.id), "name": disk.name, "grantee": str(offered.project_id)}
+        for project_id in (giver_id, offered.project_id):
+            is_theirs = caller.is_admin or project_id in caller.memberships
+            actor_id = caller.user_id if is_theirs else None
+            record(tx, self._parts.now(), kind, project_id=project_id, actor_id=actor_id, data=data)
+
+
+def _find(tx: Transaction, caller: Caller, offer_id: UUID) -> tuple[DiskOffer, Disk]:
+    """Find an offer for one of its two sides. Errors: NotFound."""
+    offered = find_identified(tx.disk_offers, offer_id, "disk offer")
+    disk = tx.disks.get(offered.disk_id)
+    if not any(may(caller, "disk_get", project_id=side) for side in (disk.project_id, offered.project_id)):
+        raise not_found(f"disk offer {offer_id}")
+    return offered, disk
+
+
+def _placed(tx: Transaction, found: Sequence[DiskOffer]) -> tuple[PlacedOffer, ...]:
+    disks = {disk.id: disk for disk in tx.disks.list(id={offered.disk_id for offered in found})} if found else {}
+    images = names_of(tx.images, (disk.image_id for disk in disks.values()))
+    sides = {*(disk.project_id for disk in disks.values()), *(offered.project_id for offered in found)}
+    projects = names_of(tx.projects, sides)
+    return tuple(
+        PlacedOffer(
+            offer=offered,
+            disk=disk,
+            image=images[disk.image_id] if disk.image_id else None,
+            owner=projects[disk.project_id],
+            receiver=projects[offered.project_id],
+        )
+        for offered in found
+        for disk in [disks[offered.disk_id]]
+    )

@@ -1,0 +1,148 @@
+"""Disks given to another project: what either side may, sees and is told, before and after."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tests.contract.api.room import Room
+from tests.contract.api.site import Site, items
+
+from malleable.domain.ids import DiskId
+
+
+def offer(site: Site, disk: str = "gift", caller: str = "member", to: str = "beta") -> Any:
+    return site.post(caller, f"/v1/disks/{disk}/offer", {"receiver": str(site.ids[to])})
+
+
+def accept(site: Site, offered: Any, name: str | None = None, caller: str = "other") -> Any:
+    assert offered.status_code == 201, offered.text
+    return site.post(caller, f"/v1/disk-offers/{offered.json()['id']}/accept", {"name": name})
+
+
+def disk_names(site: Site, caller: str) -> set[str]:
+    return {disk["name"] for disk in items(site.get(caller, "/v1/disks"))}
+
+
+def made(site: Site, *, name: str = "gift", caller: str = "member", **wish: Any) -> None:
+    """Make a disk, blank if nothing else is said."""
+    wish = wish or {"size_bytes": 1 << 20}
+    begun = site.post(caller, "/v1/disks", {"name": name, **wish})
+    assert begun.status_code == 202, begun.text
+    list(Room(site).work())
+
+
+def test_a_disk_changes_hands_with_all_that_is_on_it(small_site: Site) -> None:
+    site = small_site
+    made(site, name="web", image="tiny")
+    disk_id = DiskId(UUID(site.get("member", "/v1/disks/web").json()["id"]))
+    site.disks.write(disk_id, 0, b"mine" * 128)
+    offered = offer(site, "web")
+    assert offered.json().items() >= {"disk": "web", "owner": "alpha", "receiver": "beta", "image": "tiny"}.items()
+    assert site.get("other", f"/v1/disks/{disk_id}").status_code == 404
+    assert "web" in [one["disk"] for one in items(site.get("other", "/v1/disk-offers?project=beta"))]
+    taken = accept(site, offered)
+    assert (taken.status_code, taken.json()["project"], taken.json()["name"]) == (200, "beta", "web")
+    assert site.get("member", f"/v1/disks/{disk_id}").status_code == 404
+    assert ("web" in disk_names(site, "member"), "web" in disk_names(site, "other")) == (False, True)
+    assert site.disks.read(disk_id, 0, 4) == b"mine"
+    assert offered.json()["id"] not in [one["id"] for one in items(site.get("admin", "/v1/disk-offers"))]
+    for caller, project in (("member", "alpha"), ("other", "beta")):
+        told = [
+            event
+            for event in items(site.get(caller, f"/v1/events?project={project}&limit=1000"))
+            if event["kind"] in ("disk.offered", "disk.given") and event["data"]["name"] == "web"
+        ]
+        assert [event["kind"] for event in told] == ["disk.offered", "disk.given"]
+        mine = str(site.ids[f"user:{caller}"])
+        assert [event["actor_id"] for event in told] == ([mine, None] if caller == "member" else [None, mine])
+
+
+def test_an_offer_ends_from_either_side_and_nothing_changed(small_site: Site) -> None:
+    made(small_site)
+    for caller in ("member", "other"):
+        offered = offer(small_site)
+        assert small_site.call(caller, "DELETE", f"/v1/disk-offers/{offered.json()['id']}").status_code == 204
+        assert accept(small_site, offered).status_code == 404
+    assert "gift" in disk_names(small_site, "member")
+
+
+@pytest.mark.parametrize(
+    ("disk", "to", "code"),
+    [
+        ("root", "beta", "disk-in-use"),
+        ("spare", "beta", "disk-has-snapshots"),
+        ("spare", "alpha", "offer-to-owner"),
+    ],
+)
+def test_what_cannot_be_given_is_refused_at_once(small_site: Site, disk: str, to: str, code: str) -> None:
+    refused = offer(small_site, disk, to=to)
+    assert (refused.status_code in (409, 422), refused.json()["code"]) == (True, code)
+
+
+def test_a_disk_is_offered_to_one_at_a_time(small_site: Site) -> None:
+    made(small_site)
+    assert offer(small_site).status_code == 201
+    again = offer(small_site, to="empty")
+    assert (again.status_code, again.json()["code"]) == (409, "disk-offered")
+    assert "m2 disk keep gift" in again.json()["fix"]
+
+
+def test_the_image_that_it_boots_must_be_the_receivers_to_use(small_site: Site) -> None:
+    site = small_site
+    made(site, name="web", image="alpha-image")
+    refused = offer(site, "web")
+    assert (refused.status_code, refused.json()["code"]) == (409, "image-not-shared")
+    grant = site.post("member", "/v1/images/alpha-image/grants", {"grantee": str(site.ids["beta"])}).json()["id"]
+    offered = offer(site, "web")
+    early = accept(site, offered)
+    assert (early.status_code, early.json()["code"]) == (409, "image-not-shared")
+    assert "m2 image accept alpha-image" in early.json()["fix"]
+    site.post("other", f"/v1/image-grants/{grant}/accept")
+    assert accept(site, offered).json()["image"] == "alpha-image"
+
+
+def test_who_takes_it_needs_a_free_name_and_room(small_site: Site) -> None:
+    site = small_site
+    made(site)
+    made(site, caller="other")
+    offered = offer(site)
+    taken = accept(site, offered)
+    assert (taken.status_code, taken.json()["code"]) == (409, "conflict")
+    quota = site.get("admin", "/v1/projects/beta/quota").json()["in_use"]["disks"]
+    site.call("admin", "PUT", "/v1/projects/beta/quota", {"disks": quota})
+    full = accept(site, offered, "another")
+    assert (full.status_code, full.json()["code"]) == (409, "quota-exceeded")
+    assert "gift" in disk_names(site, "member")
+    site.call("admin", "PUT", "/v1/projects/beta/quota", {"disks": quota + 1})
+    assert accept(site, offered, "another").json()["name"] == "another"
+
+
+def test_what_happened_since_the_offer_is_looked_at_and_not_told(small_site: Site) -> None:
+    """A node has it, an operation is about it, it has a snapshot: the receiver learns none of that."""
+    site = small_site
+    made(site, name="data", size_bytes=1 << 20)
+    offered = offer(site, "data")
+    site.post("member", "/v1/snapshots", {"name": "late", "disk": "data"})
+    for _ in range(2):
+        refused = accept(site, offered)
+        assert (refused.status_code, refused.json()["code"]) == (409, "disk-in-use")
+        assert "late" not in refused.text
+        list(Room(site).work())
+    site.call("member", "DELETE", "/v1/snapshots/late")
+    list(Room(site).work())
+    wish = {"project": "alpha", "node": "free", "image": "tiny", "network": "blue", "data_disks": ["data"]}
+    assert site.post("member", "/v1/provisions", wish).status_code == 202
+    for _ in range(2):
+        refused = accept(site, offered)
+        assert (refused.status_code, refused.json()["code"]) == (409, "disk-in-use")
+        assert "free" not in refused.text
+        list(Room(site).work())
+
+
+def test_a_deleted_disk_is_no_longer_offered(small_site: Site) -> None:
+    made(small_site)
+    offered = offer(small_site)
+    small_site.call("member", "DELETE", "/v1/disks/gift")
+    assert accept(small_site, offered).status_code == 409
+    list(Room(small_site).work())
+    assert accept(small_site, offered).status_code == 404
