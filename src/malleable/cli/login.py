@@ -8,6 +8,7 @@ import typer
 
 from malleable.cli.command import register
 from malleable.cli.formats import age, parse_lifetime
+from malleable.cli.node_access import rights
 from malleable.cli.options import PasswordFile, read_password
 from malleable.cli.output import show_one
 from malleable.cli.session import Session
@@ -81,7 +82,7 @@ def whoami(session: Session) -> None:
     """Show who you are to the server, what you may do and until when."""
     who = session.m2.whoami()
     scope = [f"project {who.token.project}"] if who.token.project else []
-    scope += ["read only"] if who.token.is_read_only else []
+    scope += [rights(who.token)] if who.token.verbs or who.token.is_read_only else []
     show_one(
         session,
         who,

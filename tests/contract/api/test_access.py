@@ -1,14 +1,19 @@
 """Tokens for one node: what they are good for, and when they end."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
 
-from malleable.domain.access import LIVE_MAX
+from malleable.domain.access import LIVE_MAX, Verb
+from malleable.domain.errors import Busy, Conflict
 from malleable.domain.nodes import BootState, NodeState, PowerState
+from malleable.services.access import AccessWish
 from malleable.sim.faults import FaultKind
 from malleable.workflows.requests import begin
 
@@ -114,6 +119,28 @@ def test_a_release_revokes_every_token_in_the_transaction_that_begins_it(site: S
     ]
 
 
+@pytest.mark.parametrize("how", ["release", "revocation", "time"])
+def test_a_read_that_the_end_of_its_token_overtakes_tells_nothing(
+    site: Site, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(site)
+    issued = _allow(site, ttl_s=60)
+    lines = site.room.bmcs.console
+
+    def end_meanwhile(name: str) -> object:
+        if how == "release":
+            assert site.post("member", "/v1/nodes/held/release").status_code == 202
+        elif how == "revocation":
+            with site.store.transaction() as tx:  # as another server does: this one still remembers the caller
+                tx.tokens.change(UUID(issued["id"]), revoked_at=site.clock.now())
+        else:
+            site.clock.advance(61)
+        return lines(name)
+
+    monkeypatch.setattr(site.room.bmcs, "console", end_meanwhile)
+    assert _refused(site, "GET", CONSOLE) == (401, "unauthenticated")
+
+
 def test_a_token_does_not_come_back_with_its_node(site: Site) -> None:
     _run(site)
     _allow(site)
@@ -124,6 +151,32 @@ def test_a_token_does_not_come_back_with_its_node(site: Site) -> None:
         tx.nodes.change(site.ids["held"], state=NodeState.ALLOCATED, project_id=site.ids["alpha"])
     _run(site)
     assert _refused(site, "GET", CONSOLE) == (401, "unauthenticated")
+
+
+def test_no_token_is_made_beside_a_release(site: Site) -> None:
+    """Four ask for tokens all the while; none of what they get is good once the release has begun."""
+    caller, services = site.services.authentication.caller_of(site.tokens["member"]), site.services
+    wish, has_begun = AccessWish(name="racer", verbs=(Verb.CONSOLE,), ttl_s=60), Event()
+
+    def ask(_: int) -> int:
+        made = 0
+        for _attempt in range(LIVE_MAX):
+            try:
+                made += bool(services.accesses.access_allow(caller, "held", wish))
+                has_begun.set()
+            except Busy:
+                continue
+            except Conflict:
+                break
+        return made
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask, number) for number in range(4)]
+        assert has_begun.wait(30)
+        assert site.post("member", "/v1/nodes/held/release").status_code == 202
+        assert sum(each.result() for each in asked) > 0
+    with site.store.reading() as tx:
+        assert tx.tokens.count(node_id=site.ids["held"], revoked_at=None) == 0
 
 
 def test_a_release_that_cannot_begin_revokes_nothing(small_site: Site) -> None:

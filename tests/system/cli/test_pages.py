@@ -51,6 +51,7 @@ def run(hall: Hall, script: str, place: Path) -> subprocess.CompletedProcess[str
             ("builders (key ", "provision n001 done", "takes only signed images", "trusted no longer"),
         ),
         ("customise.md", ("n001 has 10.0.0.", "move of web to n002 done", "release n003 done")),
+        ("node-access.md", ("power cycle of n001 done", "console, power", "ann is revoked", "node.power-requested")),
         ("pool.md", ("accepted", "and nothing else", "collect pool done in", "Removed: nothing")),
     ],
 )
