@@ -122,6 +122,23 @@ def test_an_ended_session_is_renewed(redfish: RedfishPower, face: SimRedfish, bm
     assert room.bmcs.view(NAME).power_ons == 1
 
 
+def test_a_session_of_the_password_before_is_replaced_and_the_call_may_be_repeated(
+    redfish: RedfishPower, face: SimRedfish, bmc: Bmc, room: Room
+) -> None:
+    """Another worker has changed the password meanwhile, and whether that was the end of it is not known."""
+    either = replace(bmc, next_password=Secret("Another1Password"))
+    assert redfish.state(either) is OFF
+    room.bmcs.change_password(ADDRESS, Secret("Another1Password"))
+    with pytest.raises(Busy):
+        redfish.state(either)
+    assert redfish.state(either) is OFF
+    room.bmcs.change_password(ADDRESS, Secret("somebody else's"))
+    with pytest.raises(Busy):
+        redfish.state(either)
+    with pytest.raises(Refused):
+        redfish.state(either)
+
+
 def test_wrong_password_is_tried_once_for_each_call(redfish: RedfishPower, face: SimRedfish, bmc: Bmc) -> None:
     """Every try brings the account nearer to being locked."""
     with pytest.raises(Refused):

@@ -138,21 +138,25 @@ class BmcSessions:
         slot = self._slot(bmc)
         if not slot.lock.acquire(timeout=self._timeout_s):
             raise Busy(f"BMC {bmc.address} is still busy with another call.")
+        is_old = slot.session is not None and slot.session.password in (bmc.password, bmc.next_password)
         try:
             with told(bmc):
-                if slot.session is None or slot.session.password not in (bmc.password, bmc.next_password):
+                if not is_old or slot.session is None:
                     slot.session = self._log_in_either(bmc)
                 yield slot.session
         except Refused as e:
             if e.code == "bmc-credentials":
                 slot.session = None
+                if is_old and bmc.next_password is not None:
+                    # It was opened with one password, and the other is the one by now.
+                    raise Busy(f"BMC {bmc.address} ended the session; the next call logs in anew.") from e
             raise
         finally:
             slot.lock.release()
 
     def forget(self, bmc: Bmc) -> None:
-        """Log out of one BMC, so that the next call logs in anew. Does not fail."""
-        _log_out(self._slot(bmc))
+        """Log out of one BMC, once no other call needs it, so that the next one logs in anew. Does not fail."""
+        _log_out(self._slot(bmc), wait_s=self._timeout_s)
 
     def close(self) -> None:
         """Log out everywhere."""
@@ -191,9 +195,9 @@ class BmcSessions:
         return BmcSession(root=root, connector=connector, auth=auth, password=bmc.password)
 
 
-def _log_out(slot: _Slot) -> None:
-    """End a slot's session; one in use is left to the BMC's own time-out."""
-    if slot.lock.acquire(blocking=False):
+def _log_out(slot: _Slot, *, wait_s: float = 0.0) -> None:
+    """End a slot's session; one that stays in use is left to the BMC's own time-out."""
+    if slot.lock.acquire(timeout=wait_s):
         try:
             if slot.session is not None:
                 slot.session.auth.log_out()
