@@ -1,9 +1,10 @@
 """Operations: durable workflow instances, their steps, and what a step may answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from malleable.domain.errors import Public
 from malleable.domain.ids import NodeId, OperationId, ProjectId, UserId
@@ -66,6 +67,12 @@ class Operation:
     lease_expires_at: datetime | None = None
     next_due_at: datetime  #: when a worker shall look at it
     step_deadline_at: datetime | None = None  #: when the step at hand has waited too long
+    # The open line of the timeline: as StepRecord has it, for the step at hand.
+    step_began_at: datetime | None = None  #: None: it is entered but not begun
+    step_attempts: int = 0
+    step_evidence: Mapping[str, object] = field(default_factory=dict)
+    step_error: str = ""
+    step_public_error: str = ""
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -73,6 +80,23 @@ class Operation:
     @property
     def is_active(self) -> bool:
         return self.state in ACTIVE_STATES
+
+    def line(self, **ended: Any) -> "StepRecord":
+        """Make the timeline's line of the step at hand, which is begun; ``ended`` are fields that its end sets."""
+        if self.step_began_at is None:
+            raise ValueError(f"step {self.step!r} is not begun")
+        line = StepRecord(
+            operation_id=self.id,
+            ordinal=0,
+            name=self.step,
+            direction=self.direction,
+            attempts=self.step_attempts,
+            started_at=self.step_began_at,
+            evidence=self.step_evidence,
+            error=self.step_error,
+            public_error=self.step_public_error,
+        )
+        return replace(line, **ended)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

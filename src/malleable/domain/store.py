@@ -21,7 +21,7 @@ from malleable.domain.ids import NetworkId, NodeId, OperationId, ProjectId, User
 from malleable.domain.images import FetchLogin, Image, ImageGrant
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
-from malleable.domain.operations import Direction, Operation, StepRecord
+from malleable.domain.operations import Operation, StepRecord
 from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, ProjectKey, Token, User
 from malleable.domain.seeds import Seed
 from malleable.domain.signatures import Signer
@@ -151,14 +151,11 @@ class OperationRows(Rows[Operation], Protocol):
     def release_resources(self, id: OperationId) -> tuple[str, ...]:
         """Give back all concurrency tokens of an operation; return their names."""
 
-    def begin_step(self, id: OperationId, name: str, direction: Direction, now: datetime) -> StepRecord:
-        """Add the step's line to the timeline, or add one to its attempts if its line is open."""
-
-    def end_step(self, id: OperationId, name: str, direction: Direction, **changes: object) -> None:
-        """Write finished_at, evidence or error into the step's open line."""
+    def add_step(self, line: StepRecord) -> None:
+        """Add a line at the end of its operation's timeline, whatever its ordinal says."""
 
     def steps(self, ids: Sequence[OperationId]) -> tuple[StepRecord, ...]:
-        """Read timelines, in order of operation and ordinal; one query however many operations."""
+        """Read timelines with their open lines, in order of operation and ordinal; one query for all of them."""
 
 
 class EventRows(Protocol):

@@ -10,7 +10,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from malleable.domain.errors import FenceLost
 from malleable.domain.ids import NodeId, OperationId
-from malleable.domain.operations import Direction, Operation, OperationState, StepRecord
+from malleable.domain.operations import Operation, OperationState, StepRecord
 from malleable.domain.store import Standing
 from malleable.store.conflicts import explain_write
 from malleable.store.records import Record, Shape
@@ -175,14 +175,10 @@ class OperationTable(TableRows[Operation]):
         """Give back all concurrency tokens of an operation; return their names."""
         return self._tokens.release(id)
 
-    def begin_step(self, id: OperationId, name: str, direction: Direction, now: datetime) -> StepRecord:
-        """Add the step's line to the timeline, or add one to its attempts if its line is open."""
-        return self._steps.begin(id, name, direction, now)
-
-    def end_step(self, id: OperationId, name: str, direction: Direction, **changes: object) -> None:
-        """Write finished_at, evidence or error into the step's open line. Errors: NotFound when none is open."""
-        self._steps.end(id, name, direction, changes)
+    def add_step(self, line: StepRecord) -> None:
+        """Add a line at the end of its operation's timeline, whatever its ordinal says."""
+        self._steps.add(line)
 
     def steps(self, ids: Sequence[OperationId]) -> tuple[StepRecord, ...]:
-        """Read timelines, in order of operation and ordinal; one query however many operations."""
+        """Read timelines with their open lines, in order of operation and ordinal; one query for all of them."""
         return self._steps.list(ids)

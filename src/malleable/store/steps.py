@@ -1,51 +1,56 @@
-"""Timelines: the steps of operations."""
+"""Timelines: the steps of operations.
 
-from collections.abc import Mapping, Sequence
+The line of the step at hand is kept with its operation, where it costs no statement; here it comes once it has ended.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Select, bindparam, func, insert, null, select, union_all
 
-from malleable.domain.errors import NotFound
 from malleable.domain.ids import OperationId
-from malleable.domain.operations import Direction, StepRecord
+from malleable.domain.operations import StepRecord
 from malleable.store.records import Record
+from malleable.store.schema import operations as ops
 from malleable.store.schema import steps
 from malleable.store.session import Session
 
-_operation = bindparam("operation", type_=steps.c.operation_id.type)
+_NAMES = tuple(field.name for field in fields(StepRecord))
 
 
-def _begin(insert: Any) -> Any:
-    """Build "add a line at the end, or count one more attempt in the open line of this step" as one statement."""
+def _next_ordinal(operation_id: Any) -> ColumnElement[int]:
     line = steps.alias()
-    ordinal = select(func.coalesce(func.max(line.c.ordinal) + 1, 0)).where(line.c.operation_id == _operation)
-    values = {
-        "operation_id": _operation,
-        "ordinal": ordinal.scalar_subquery(),
-        "name": bindparam("step"),
-        "direction": bindparam("way", type_=steps.c.direction.type),
-        "attempts": 1,
-        "started_at": bindparam("now", type_=steps.c.started_at.type),
-        "evidence": {},
-        "error": "",
-        "public_error": "",
-    }
-    return (
-        insert(steps)
-        .values(values)
-        .on_conflict_do_update(
-            index_elements=["operation_id", "name", "direction"],
-            index_where=steps.c.finished_at.is_(None),
-            set_={"attempts": steps.c.attempts + 1},
-        )
-        .returning(*(steps.c[field.name] for field in fields(StepRecord)))
-    )
+    last = select(func.max(line.c.ordinal)).where(line.c.operation_id == operation_id)
+    return func.coalesce(last.scalar_subquery() + 1, 0)
 
 
-_BEGIN = {"sqlite": _begin(sqlite.insert), "postgresql": _begin(postgresql.insert)}
+_values = {name: bindparam(f"new_{name}", type_=steps.c[name].type) for name in _NAMES}
+_ADD = insert(steps).values({**_values, "ordinal": _next_ordinal(_values["operation_id"])})
+
+#: The line of the step at hand; NULL where only an ended one has something.
+_OPEN: dict[str, ColumnElement[Any]] = {
+    "operation_id": ops.c.id,
+    "ordinal": _next_ordinal(ops.c.id),
+    "name": ops.c.step,
+    "direction": ops.c.direction,
+    "attempts": ops.c.step_attempts,
+    "started_at": ops.c.step_began_at,
+    "finished_at": null(),
+    "evidence": ops.c.step_evidence,
+    "error": ops.c.step_error,
+    "public_error": ops.c.step_public_error,
+}
+
+
+def _lines(params: Iterable[str]) -> Select[Any]:
+    """Build "read the ended and the open lines of these operations, in order"."""
+    ids = [bindparam(name, type_=ops.c.id.type) for name in params]
+    ended = select(steps).where(steps.c.operation_id.in_(ids))
+    is_begun = ops.c.step_began_at.is_not(None)
+    opened = select(*(_OPEN[column.name].label(column.name) for column in steps.c)).where(ops.c.id.in_(ids), is_begun)
+    both = union_all(ended, opened).subquery()
+    return select(*(both.c[name] for name in _NAMES)).order_by(both.c.operation_id, both.c.ordinal)
 
 
 class StepTable:
@@ -57,25 +62,16 @@ class StepTable:
         self._record = record
         self._session = session
 
-    def begin(self, id: OperationId, name: str, direction: Direction, now: datetime) -> StepRecord:
-        """Add the step's line, or add one to its attempts if its line is open."""
-        statement = _BEGIN["postgresql" if self._session.has_row_locks else "sqlite"]
-        params = {"operation": id, "step": name, "way": direction, "now": now}
-        return self._record.value(self._session.write(statement, params).one(), self._session.seal)
-
-    def end(self, id: OperationId, name: str, direction: Direction, changes: Mapping[str, object]) -> None:
-        """Write into the open line. Errors: NotFound when none is open."""
-        open_line = {"operation_id": id, "name": name, "direction": direction, "finished_at": None}
-        shape, params = self._record.filter(open_line)
-        params.update(self._record.set_params(changes, self._session.seal))
-        if self._session.write(self._record.update(shape, tuple(changes)), params).rowcount != 1:
-            raise NotFound(f"Operation {id} has no open step {name} ({direction}).")
+    def add(self, line: StepRecord) -> None:
+        """Add a line at the end of its operation's timeline, whatever its ordinal says."""
+        values = self._record.params(line, self._session.seal)
+        del values["ordinal"]
+        self._session.write(_ADD, {f"new_{name}": value for name, value in values.items()})
 
     def list(self, ids: Sequence[OperationId]) -> tuple[StepRecord, ...]:
         """Read the timelines of these operations, in order of operation and ordinal."""
+        if not ids:
+            return ()
         shape, params = self._record.filter({"operation_id": tuple(ids)})
-        in_order = (steps.c.operation_id, steps.c.ordinal)
-        statement = self._record.cached(
-            ("list", shape), lambda: select(*self._record.columns).where(self._record.where(shape)).order_by(*in_order)
-        )
+        statement = self._record.cached(("lines", shape), lambda: _lines(params))
         return tuple(self._record.value(row, self._session.seal) for row in self._session.read(statement, params).all())

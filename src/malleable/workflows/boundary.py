@@ -34,7 +34,6 @@ class Begun:
 
     operation: Operation
     place: Place
-    record: StepRecord
 
 
 class Unwritten(Exception):
@@ -74,7 +73,7 @@ class Boundary:
         self._is_walking = True  #: so what it says it holds, it holds
         # What waits has no try behind it: a claimed operation with one was lost by its worker, maybe token in hand.
         self._held = operation.resource if operation.attempt > 0 else ""
-        self._has_new_deadline = False
+        self._has_new_deadline = self._has_new_line = False
 
     # -- what may come of a step --------------------------------------------------------------------------------------
 
@@ -94,7 +93,8 @@ class Boundary:
         if operation.resource:
             # It may have been woken to take a token that it will not take now: the next in line shall have it.
             self._wake_one(operation.resource)
-        return self._turn_back(CANCELLED, plan.unwinding(workflow, operation))
+        left = operation.line() if operation.step_began_at is not None else None
+        return self._turn_back(CANCELLED, plan.unwinding(workflow, operation), left)
 
     def finish(self, place: Place, done: Done) -> Begun | None:
         """End a step and begin the next one. Errors: Unwritten."""
@@ -102,47 +102,45 @@ class Boundary:
         result = {"result": {**before.result, **done.result}} if done.result else {}
         # One statement for both: this is what most of the engine's time goes into.
         is_cancelled = self._write(**result, **self._entering(following))
-        self._end_step(place, finished_at=self._now, evidence=dict(done.evidence))
+        self._tx.operations.add_step(before.line(finished_at=self._now, evidence=dict(done.evidence)))
         if done.write is not None:
             self._written(done.write)
         if is_cancelled and before.direction is Direction.DO and self._workflow.on_undone is not None:
             return self._turn_back(CANCELLED, plan.unwinding(self._workflow, before))
         return self._enter(following, is_written=True)
 
-    def wait(self, place: Place, wait: Wait) -> None:
+    def wait(self, wait: Wait) -> None:
         """Give the lease back until the wait is over, or until the step's deadline. Errors: Unwritten."""
         # A wait is not a failed try: the count of tries starts again at the next look.
-        self._let_go(self._until(wait.seconds), wait.reason, wait.public, attempt=0, resource=wait.resource)
-        memory = dict(wait.memory)
+        until, memory = self._until(wait.seconds), dict(wait.memory)
+        kept: dict[str, Any] = {"step_evidence": memory} if memory else {}
+        self._let_go(until, wait.reason, wait.public, attempt=0, resource=wait.resource, **kept)
         if isinstance(wait, Ask):
             memory |= self._written(wait.write)
-        if memory:
-            self._end_step(place, evidence=memory)
+            self._write(step_evidence=memory)
 
     def retry(self, place: Place, error: Exception) -> None:
         """Give the lease back until the step's next try."""
         public = public_of(error, place)
         due_at = self._until(place.step.retry.delay_s(self.operation.attempt))
-        self._let_go(due_at, f"will try again: {error}", Public(f"{public.message} It is tried again."))
-        self._end_step(place, error=str(error), public_error=public.message)
+        errors = {"step_error": str(error), "step_public_error": public.message}
+        self._let_go(due_at, f"will try again: {error}", Public(f"{public.message} It is tried again."), **errors)
 
     def fail(self, place: Place, problem: Mapping[str, object]) -> Begun | None:
         """Turn back after a step's failure; end or park the operation when it cannot."""
         message, public = str(problem["message"]), public_message(problem)
-        errors = {"error": message, "public_error": public}
+        before = self.operation
+        line = before.line(error=message, public_error=public)
         if self._can_turn_back:
-            back = plan.unwinding(self._workflow, self.operation)
-            self._write(**self._turned(problem, back))
-            self._end_step(place, finished_at=self._now, **errors)
-            return self._enter(back, is_written=True)
-        self._write(error=dict(self.operation.error or problem))
+            back = plan.unwinding(self._workflow, before)
+            return self._turn_back(problem, back, replace(line, finished_at=self._now))
+        # The line stays open: when the operation is resumed, the step knows that it was tried before.
+        self._write(error=dict(before.error or problem), step_error=message, step_public_error=public)
         reason, public = f"{place.step.name}: {message}", f"{place.step.name}: {public}"
         if self._workflow.on_stuck is None:
-            # The line stays open: when the operation is resumed, the step knows that it was tried before.
-            self._end_step(place, **errors)
             self.operation = park(self._tx, self.operation, reason, public, self._now)
         else:
-            self._end_step(place, finished_at=self._now, **errors)
+            self._tx.operations.add_step(replace(line, finished_at=self._now))
             self._close(OperationState.FAILED, reason, public)
             self._workflow.on_stuck(self._tx, self.operation, self._now)
         return None
@@ -153,23 +151,31 @@ class Boundary:
     def _can_turn_back(self) -> bool:
         return self.operation.direction is Direction.DO and self._workflow.on_undone is not None
 
-    def _turn_back(self, problem: Mapping[str, object], back: Place | None) -> Begun | None:
-        self._write(**self._turned(problem, back))
-        return self._enter(back, is_written=True)
-
-    def _turned(self, problem: Mapping[str, object], back: Place | None) -> dict[str, Any]:
+    def _turn_back(
+        self, problem: Mapping[str, object], back: Place | None, left: StepRecord | None = None
+    ) -> Begun | None:
+        """Begin to undo; ``left`` is the line of a step that is left half-way."""
         error = dict(self.operation.error or problem)
-        return {"direction": Direction.UNDO, **self._entering(back), "error": error}
+        self._write(**{"direction": Direction.UNDO, **self._entering(back), "error": error})
+        if left is not None:
+            self._tx.operations.add_step(left)
+        return self._enter(back, is_written=True)
 
     def _entering(self, place: Place | None) -> dict[str, Any]:
         """Say what the operation's row tells once it has entered a place."""
         if place is None:
-            return {}
+            return {"step_began_at": None}
         step, operation = place.step, self.operation
         is_new = operation.step != step.name or operation.direction is not place.direction
         self._has_new_deadline = is_new or operation.step_deadline_at is None
         deadline_at = self._now + timedelta(seconds=step.deadline_s)
+        self._has_new_line = is_new or operation.step_began_at is None
+        line: dict[str, Any] = {"step_attempts": operation.step_attempts + 1}
+        if self._has_new_line:
+            line = {"step_began_at": self._now, "step_attempts": 1, "step_evidence": {}}
+            line |= {"step_error": "", "step_public_error": ""}
         return {
+            **line,
             "step": step.name,
             "direction": place.direction,
             "state": OperationState.RUNNING if place.direction is Direction.DO else OperationState.UNDOING,
@@ -195,12 +201,14 @@ class Boundary:
         if not self._has_token(resource):
             self._give_way(RESOURCE_RECHECK_S, f"waits for its turn at {resource}", TAKES_ITS_TURN, resource)
             return None
-        record = self._tx.operations.begin_step(self.operation.id, place.step.name, place.direction, self._now)
-        return Begun(operation=self.operation, place=place, record=record)
+        return Begun(operation=self.operation, place=place)
 
     def _give_way(self, delay_s: float, reason: str, public: Public, resource: str) -> None:
         """Leave a step that is entered but not begun: that was no try, and its time has not begun to run."""
         deadline_at = None if self._has_new_deadline else self.operation.step_deadline_at
+        line: dict[str, Any] = {"step_attempts": self.operation.step_attempts - 1}
+        if self._has_new_line:
+            line = {"step_began_at": None}
         self._let_go(
             self._now + timedelta(seconds=delay_s),
             reason,
@@ -208,6 +216,7 @@ class Boundary:
             attempt=self.operation.attempt - 1,
             step_deadline_at=deadline_at,
             resource=resource,
+            **line,
         )
 
     # -- the ends -----------------------------------------------------------------------------------------------------
@@ -225,7 +234,8 @@ class Boundary:
             workflow.on_undone(self._tx, self.operation, self._now)
 
     def _close(self, state: OperationState, reason: str, public_reason: str) -> None:
-        ended = {"finished_at": self._now, "worker": "", "lease_expires_at": None, "resource": ""}
+        ended: dict[str, Any] = {"finished_at": self._now, "worker": "", "lease_expires_at": None, "resource": ""}
+        ended["step_began_at"] = None
         self._write(state=state, reason=reason, public_reason=public_reason, **ended)
         self._release()
         # Who waits for this operation as its predecessor waits for this resource.
@@ -248,9 +258,6 @@ class Boundary:
             raise  # lost to another worker, or the database's own trouble: the lease settles both
         except Exception as e:
             raise Unwritten(e) from e
-
-    def _end_step(self, place: Place, **changes: object) -> None:
-        self._tx.operations.end_step(self.operation.id, place.step.name, place.direction, **changes)
 
     def _let_go(self, due_at: datetime, reason: str, public: Public, *, resource: str = "", **changes: Any) -> None:
         """Give the lease and the token back until later."""

@@ -138,8 +138,8 @@ class Engine:
             store=self.store,
             drivers=self.drivers,
             clock=self.clock,
-            memory=begun.record.evidence,
-            is_repeat=begun.record.attempts > 1,
+            memory=operation.step_evidence,
+            is_repeat=operation.step_attempts > 1,
         )
         outcome = _asked(place.function, context)
         self._at("acted", operation)
@@ -160,7 +160,7 @@ class Engine:
             if isinstance(outcome, Done):
                 return "done", self._cross(operation, Boundary.finish, place, outcome)
             if isinstance(outcome, Wait) and not is_late:
-                return "wait", self._cross(operation, Boundary.wait, place, outcome)
+                return "wait", self._cross(operation, Boundary.wait, outcome)
         except Unwritten as e:
             outcome = e.error
         error = _deadline(place, outcome) if isinstance(outcome, Wait) else outcome

@@ -110,16 +110,12 @@ def _tell(context: Context, image: Image, have_bytes: int, size_bytes: int) -> N
     """Keep how far it is, and take the bytes from the quota. Errors: Conflict, FenceLost."""
 
     def write(tx: Transaction) -> bool:
-        tx.operations.end_step(
-            context.operation.id,
-            STEP,
-            context.operation.direction,
-            evidence={"fetched_bytes": have_bytes, "size_bytes": size_bytes},
-        )
+        told = {"fetched_bytes": have_bytes, "size_bytes": size_bytes}
+        standing = tx.operations.write(context.operation.id, context.operation.fence, step_evidence=told)
         if tx.images.get(image.id).size_bytes != size_bytes:
             tx.images.change(image.id, size_bytes=size_bytes)
             want_within_quota(tx, image.project_id, Holdings(image_bytes=max(size_bytes - image.size_bytes, 0)))
-        return tx.operations.get(context.operation.id).is_cancel_requested
+        return standing.is_cancel_requested
 
     if context.write(write):
         raise _CancelledError

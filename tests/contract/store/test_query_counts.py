@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tests.contract.store import values
 from tests.contract.store.values import NOW
 
 from malleable.domain.ids import NodeId, ProjectId, new_id
-from malleable.domain.operations import Direction
+from malleable.domain.operations import Operation, StepRecord
 from malleable.domain.store import EVENTS, WORK, Page
 from malleable.store import SqlStore
 
@@ -21,12 +22,16 @@ def counted(store: SqlStore) -> Iterator[list[str]]:
     store.database.statements.heard = None
 
 
+def ended(operation: Operation) -> StepRecord:
+    return replace(operation, step="one", step_began_at=NOW).line(finished_at=NOW)
+
+
 def test_reading_costs_one_statement_however_many_rows(store: SqlStore) -> None:
     with store.transaction() as tx:
         for _ in range(50):
             operation = values.operation()
             tx.operations.add(operation)
-            tx.operations.begin_step(operation.id, "s", Direction.DO, NOW)
+            tx.operations.add_step(ended(operation))
             tx.nodes.add(values.node())
     with store.reading() as tx, counted(store) as statements:
         nodes = tx.nodes.list(Page(limit=100))
@@ -54,12 +59,10 @@ def test_a_step_of_the_engine_costs_few_statements(store: SqlStore) -> None:
     with store.transaction() as tx:
         tx.operations.add(values.operation())
         (operation,) = tx.operations.claim("w", NOW, 2.0, 1)
-        tx.operations.begin_step(operation.id, "one", Direction.DO, NOW)
     with counted(store) as statements, store.transaction() as tx:
-        tx.operations.end_step(operation.id, "one", Direction.DO, finished_at=NOW)
-        tx.operations.write(operation.id, operation.fence, step="two")
-        tx.operations.begin_step(operation.id, "two", Direction.DO, NOW)
-    assert len(statements) == 3
+        tx.operations.write(operation.id, operation.fence, step="two", step_began_at=NOW, step_attempts=1)
+        tx.operations.add_step(ended(operation))
+    assert len(statements) == 2
 
 
 def test_events_of_a_transaction_are_written_together(store: SqlStore) -> None:

@@ -43,6 +43,11 @@ operations = Table(
     Column("lease_expires_at", Instant),
     Column("next_due_at", Instant, nullable=False),
     Column("step_deadline_at", Instant),
+    Column("step_began_at", Instant),
+    Column("step_attempts", Integer, nullable=False),
+    Column("step_evidence", JsonObject, nullable=False),
+    words("step_error"),
+    words("step_public_error"),
     created(),
     Column("started_at", Instant),
     Column("finished_at", Instant),
@@ -84,7 +89,6 @@ steps = Table(
     PrimaryKeyConstraint("operation_id", "ordinal"),
     info={"noun": "step"},
 )
-unique_where("uq_steps_open", steps, "operation_id name direction", "finished_at IS NULL")
 
 resource_tokens = Table(
     "resource_tokens",

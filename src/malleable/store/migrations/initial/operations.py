@@ -52,6 +52,11 @@ operations = Table(
     Column("lease_expires_at", INSTANT),
     Column("next_due_at", INSTANT, nullable=False),
     Column("step_deadline_at", INSTANT),
+    Column("step_began_at", INSTANT),
+    Column("step_attempts", Integer, nullable=False),
+    Column("step_evidence", OBJECT, nullable=False),
+    words("step_error"),
+    words("step_public_error"),
     created(),
     Column("started_at", INSTANT),
     Column("finished_at", INSTANT),
@@ -90,7 +95,6 @@ steps = Table(
     words("public_error"),
     PrimaryKeyConstraint("operation_id", "ordinal"),
 )
-unique_where("uq_steps_open", steps, "operation_id name direction", "finished_at IS NULL")
 
 resource_tokens = Table(
     "resource_tokens",
