@@ -2,18 +2,17 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, nothing, ok, page_of
 from malleable.api.disks import disk_view
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.services.disk_offers import PlacedOffer
 from malleable.wire.disks import DiskAcceptRequest, DiskOfferRequest, DiskOfferView, DiskView
 from malleable.wire.shapes import Listing
 
-routes = APIRouter(prefix="/v1", route_class=GuardedRoute, tags=["disks"])
+routes = guarded("disks")
 
 
 def disk_offer_view(placed: PlacedOffer) -> DiskOfferView:

@@ -1,16 +1,15 @@
 """What is scrubbed of a node before somebody else gets it."""
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import call_of, edge_of, ok
-from malleable.api.routing import GuardedRoute
+from malleable.api.routing import guarded
 from malleable.domain.scrubs import Scrub
 from malleable.services.scrubs import ScrubLine
 from malleable.wire.scrubs import ScrubPolicyView, ScrubRequest, ScrubView
 
-routes = APIRouter(prefix="/v1/nodes/{node}/scrubs", route_class=GuardedRoute, tags=["nodes"])
+routes = guarded("nodes", prefix="/v1/nodes/{node}/scrubs")
 
 
 def policy_view(lines: tuple[ScrubLine, ...]) -> ScrubPolicyView:

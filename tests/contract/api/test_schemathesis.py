@@ -45,6 +45,9 @@ def _aim(site: Site, case: Any) -> None:
         "grant": site.ids["grant:lent"],
         "chain": f"project:{site.ids['alpha']}",
         "key": "ann",
+        "offer": site.ids["disk_offer"],
+        "signer": site.ids["signer"],
+        "boot_id": site.ids["held"],  # the site has no boot
         "name": "vmlinuz",
     }
     if next(AIMED):
