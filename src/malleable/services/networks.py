@@ -173,7 +173,11 @@ class Networks:
         """Be sure that a network may lead outside. Errors: Invalid, Forbidden."""
         if not network.cidr or not network.has_service:
             why = "has no IPv4 subnet" if not network.cidr else "is not served here"
-            raise Invalid(f"Network {network.name} {why}: its nodes cannot be led outside.", code="no-way-outside")
+            raise Invalid(
+                f"Network {network.name} {why}: its nodes cannot be led outside.",
+                code="no-way-outside",
+                fix="Make a network with an IPv4 subnet that the gateway serves.",
+            )
         if not caller.is_admin and not self._parts.tenants_may_nat:
             raise Forbidden(
                 "Networks of this site lead outside by an admin's word alone.",
