@@ -7,14 +7,20 @@ import pytest
 from tests.system.room.images import TINY
 from tests.system.room.site import Site, open_site
 
+from malleable.domain.scrubs import Demand, Scrub
+
 ENROLLED, MACHINES = 2, 3
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """Three machines, two of them enrolled, and a server."""
+    """Three machines, two of them enrolled, and a server that scrubs everything it can before it frees one."""
     if os.geteuid() != 0:
         pytest.skip("a machine room needs root")
     assert TINY.exists(), "build/images/tiny.json is missing: run `make tiny`"
-    with open_site(machines=MACHINES, enrolled=ENROLLED) as opened:
-        yield opened
+    with pytest.MonkeyPatch.context() as settings:
+        for scrub in Scrub:
+            # Its machines have no TPM, so none can be cleared.
+            settings.setenv(f"M2D_SCRUB__{scrub.upper()}", Demand.TRY if scrub is Scrub.TPM else Demand.REQUIRED)
+        with open_site(machines=MACHINES, enrolled=ENROLLED) as opened:
+            yield opened

@@ -111,8 +111,18 @@ def test_a_release_cuts_the_node_off_while_its_bmc_is_silent_and_frees_it_once_i
     assert not list(site.client.target_list(node=machine.name))
     assert rack.status(site.room.name).power[machine.name] == "on"
     rack.clear_fault(site.room.name, machine.name)
-    site.succeeded(release)
+    assert_scrubbed(site.succeeded(release))
     assert (site.node(machine).state, site.node(machine).project) == ("free", None)
+
+
+def assert_scrubbed(release: OperationDetail) -> None:
+    """Everything was scrubbed; the machines of this room have neither drives of their own nor a TPM."""
+    proof = {step.name: step.evidence for step in release.steps}
+    assert proof["check-accounts"] == {"accounts": ["admin"], "unknown": []}
+    assert proof["rotate-password"] == {"account": "admin", "password": "changed; the BMC took a login with it"}
+    assert proof["reset-bios"]["in_force"] == "at the next power-on"
+    assert "clear-tpm" not in proof
+    assert proof["erase-disks"] == {"erased": [], "not_erased": []}
 
 
 def add_blank_image(site: Site) -> None:
@@ -148,6 +158,9 @@ def test_a_machine_that_does_not_come_up_is_freed_with_its_consoles_last_words(
     assert title == "The console's last lines:"
     assert any(word in last_lines for word in ("SeaBIOS", "iPXE", "SAN device")), last_lines
     assert "Could not open SAN device" not in last_lines, last_lines
+    # Its system may have run, so it is given back like any other, and scrubbed.
+    *_, following = site.client.operation_list(node=machine.name, kind="release")
+    assert_scrubbed(site.succeeded(following))
     free = site.node(machine)
     assert (free.state, free.project, free.boot, free.power) == ("free", None, "none", "off")
     assert "blank" not in [disk.name for disk in site.client.disk_list(project=PROJECT)]
