@@ -283,7 +283,7 @@ VERBS = (
         check_undone=_provision_undone,
         steps=8,
         can_cancel=True,
-        last_step="await-up",
+        last_step="await-finished",
     ),
     Verb(
         name="provision-deaf",
@@ -292,7 +292,7 @@ VERBS = (
         check_undone=_provision_undone,
         steps=8,
         can_cancel=True,
-        last_step="await-up",
+        last_step="await-finished",
     ),
     Verb(
         name="move",
@@ -301,7 +301,7 @@ VERBS = (
         check_undone=_move_undone,
         steps=8,
         can_cancel=True,
-        last_step="await-up",
+        last_step="await-finished",
     ),
     Verb(
         name="attach",

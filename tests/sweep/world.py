@@ -246,7 +246,7 @@ class World:
             disk=disk,
             image=tx.images.get(self.image_id),
             network=tx.networks.get(self.network_id),
-            given=Given(user_data=b"#!/bin/sh", has_disk=True),
+            given=Given(user_data=b"#!/bin/sh", has_hook=True, has_disk=True),
             nic=tx.nics.list(node_id=node_id)[0],
             way=BootWay.KERNEL,
             hostname=node.name,
@@ -318,7 +318,7 @@ class World:
             signs, self._signs = self._signs, []
             for boot_id, stage in signs:
                 if tx.boots.find(id=boot_id) is not None:
-                    tx.boots.change(boot_id, **{f"{stage}_at": self.clock.now()})  # type: ignore[arg-type]
+                    tx.boots.change(boot_id, exit_status=0, **{f"{stage}_at": self.clock.now()})  # type: ignore[arg-type]
 
     def _serve_network(self, tx: Transaction, network: Network) -> None:
         if network.state is NetworkState.REMOVING:
@@ -345,6 +345,7 @@ class World:
                     iqn=target.iqn,
                     initiator_iqn=target.initiator_iqn,
                     chap=(target.chap_username, target.chap_password),
+                    has_hook=boot.has_hook,
                 ),
             )
 

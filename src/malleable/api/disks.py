@@ -7,6 +7,8 @@ from malleable.api.calls import After, Limit, RefQuery, call_of, ok, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import guarded
 from malleable.domain.disks import Target
+from malleable.domain.errors import Invalid
+from malleable.domain.hooks import first_boot
 from malleable.domain.seeds import Given, parse_user_data
 from malleable.services.disks import DiskWish, PlacedDisk
 from malleable.services.parts import Shown
@@ -72,8 +74,15 @@ def target_view(shown: Shown[Target]) -> TargetView:
 
 def boot_wish(body: BootOptions) -> BootWish:
     """Read how a node shall boot."""
-    user_data = parse_user_data(body.user_data, body.user_data_base64)
-    given = Given(user_data=user_data, network_config=body.network_config, has_disk=body.seed_disk)
+    user_data, has_hook = parse_user_data(body.user_data, body.user_data_base64), bool(body.first_boot)
+    if user_data and has_hook:
+        raise Invalid("Both user-data and a first-boot script are given.", fix="Have the one do what the other does.")
+    given = Given(
+        user_data=first_boot(body.first_boot) if has_hook else user_data,
+        network_config=body.network_config,
+        has_hook=has_hook,
+        has_disk=body.seed_disk,
+    )
     return BootWish(nic=body.nic, way=body.way, hostname=body.hostname, ssh_keys=body.ssh_keys, given=given)
 
 

@@ -72,7 +72,9 @@ def gateway_report(request: Request, body: ReportsRequest) -> Response:
 def gateway_sign(request: Request, body: SignsRequest) -> Response:
     """Note signs of life of booting nodes."""
     call = call_of(request)
-    signs = [Sign(boot_id=BootId(sign.boot_id), stage=f"{sign.stage}_at") for sign in body.signs]
+    signs = [
+        Sign(boot_id=BootId(s.boot_id), stage=f"{s.stage}_at", exit_status=s.exit_status, log=s.log) for s in body.signs
+    ]
     call.services.gateways.gateway_sign(call.caller, signs)
     return nothing()
 
@@ -153,6 +155,7 @@ def _boot(intent: Intent) -> DesiredBoot:
         image_id=image.id,
         cmdline=image.cmdline if target.disk_id else f"{image.cmdline} {IN_MEMORY}".strip(),
         ssh_keys=boot.ssh_keys,
+        has_hook=boot.has_hook,
         documents=boot.documents,
         data_disks=tuple(_disk(*of_data) for of_data in intent.data),
         token=boot.token.reveal(),

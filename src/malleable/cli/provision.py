@@ -41,6 +41,12 @@ NetworkConfigOption = Annotated[
 ImageOption = Annotated[
     str | None, typer.Option(metavar="IMAGE", autocompletion=completion.images, help="Boot a new disk cloned from it.")
 ]
+FirstBootOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="A script to run once; the command waits for its end, and shows it.", exists=True
+    ),
+]
 SeedOption = Annotated[
     bool, typer.Option("--seed", help="Also on a small disk labelled CIDATA, for systems that look nowhere else.")
 ]
@@ -80,6 +86,7 @@ def provision(
     ssh_key: KeyOption = None,
     user_data: UserDataOption = None,
     network_config: NetworkConfigOption = None,
+    first_boot: FirstBootOption = None,
     seed: SeedOption = False,
     watch: Watch = True,
 ) -> None:
@@ -106,7 +113,7 @@ def provision(
         disk_size_bytes=parse_size(disk_size) if disk_size else None,
         data_disks=tuple(data_disk or ()),
         network=network,
-        **options.model_dump(),
+        **options.model_copy(update={"first_boot": _text(first_boot) if first_boot else ""}).model_dump(),
     )
     tell_where(session, finish(session, session.m2.provision(request), is_watching=watch))
 

@@ -30,7 +30,11 @@ class Boot:
     kernel_fetched_at: datetime | None = None  #: boot way "kernel" only
     metadata_fetched_at: datetime | None = None
     phoned_home_at: datetime | None = None
+    has_hook: bool = False  #: its system is to report the end of its first-boot script
+    finished_at: datetime | None = None  #: it reported that end
+    exit_status: int | None = None  #: as reported; 0 is success
+    finish_log: str = ""  #: the last lines of what the script wrote
 
 
 #: The signs of life of a boot, in the order they come.
-BOOT_STAGES = ("script_fetched_at", "kernel_fetched_at", "metadata_fetched_at", "phoned_home_at")
+BOOT_STAGES = ("script_fetched_at", "kernel_fetched_at", "metadata_fetched_at", "phoned_home_at", "finished_at")

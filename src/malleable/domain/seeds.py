@@ -58,6 +58,7 @@ class Given:
 
     user_data: bytes = field(default=b"", repr=False)
     network_config: str = field(default="", repr=False)
+    has_hook: bool = False  #: the user-data is a first-boot script of ours, which reports its end
     has_disk: bool = False  #: on a small disk too, for systems that do not look for it in the network
 
 

@@ -45,6 +45,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)  #: names in lower case; the last of equal ones
     source_port: int = 0
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +70,16 @@ def refusal(status: HTTPStatus) -> Response:
 
 
 def read_request(wire: socket.socket, source: str) -> Request:
-    """Read one request within 10 s; a body is read and dropped, because nothing we serve looks at one.
+    """Read one request within 10 s; its body is small.
 
     Errors: BadRequest with the status to answer; Gone.
     """
     deadline = time.monotonic() + REQUEST_DEADLINE_S
     head, rest = _read_head(wire, deadline)
     request = parse_head(head, source)
-    _drop_body(wire, request, len(rest), deadline)
+    body = _read_body(wire, request, rest, deadline)
     try:
-        return replace(request, source_port=wire.getpeername()[1])
+        return replace(request, source_port=wire.getpeername()[1], body=body)
     except OSError as e:
         raise Gone from e
 
@@ -119,7 +120,7 @@ def _read_head(wire: socket.socket, deadline: float) -> tuple[bytes, bytes]:
     return head, rest
 
 
-def _drop_body(wire: socket.socket, request: Request, received: int, deadline: float) -> None:
+def _read_body(wire: socket.socket, request: Request, received: bytes, deadline: float) -> bytes:
     if "transfer-encoding" in request.headers:
         raise BadRequest(HTTPStatus.NOT_IMPLEMENTED)
     length = request.headers.get("content-length", "0")
@@ -129,8 +130,9 @@ def _drop_body(wire: socket.socket, request: Request, received: int, deadline: f
         raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     if request.headers.get("expect", "").lower() == "100-continue":
         _send(wire, b"HTTP/1.1 100 Continue\r\n\r\n", deadline)
-    while received < int(length):
-        received += len(_receive(wire, deadline))
+    while len(received) < int(length):
+        received += _receive(wire, deadline)
+    return received[: int(length)]
 
 
 def _receive(wire: socket.socket, deadline: float) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from hmac import compare_digest
 from http import HTTPStatus
 
-from malleable.domain import nocloud
+from malleable.domain import hooks, nocloud
 from malleable.domain.errors import MalleableError
 from malleable.domain.seeds import Document
 from malleable.gateway.documents import Documents
@@ -21,6 +21,7 @@ from malleable.wire.gateway import BootStage
 TOKEN_HEADER = "x-malleable-token"
 #: Ports below are for root to bind, on every system that keeps to that custom.
 LOW_PORTS = 1024
+_FINISH = "/metadata/finish"
 #: EC2's clients ask for a version by its date.
 _VERSION = re.compile(r"\A/\d{4}-\d\d-\d\d/", re.ASCII)
 
@@ -47,7 +48,7 @@ class MetadataRoutes:
         if token is not None and not compare_digest(token.encode("latin-1"), boot.token.reveal().encode()):
             return refusal(HTTPStatus.FORBIDDEN)
         if request.method == "POST":
-            return self._phone_home(boot, request.path)
+            return self._finish(boot, request) if request.path == _FINISH else self._phone_home(boot, request.path)
         if request.path == "/metadata/disks":
             return self._disks(network, boot, request)
         path = _VERSION.sub("/latest/", request.path)
@@ -80,6 +81,18 @@ class MetadataRoutes:
             return refusal(HTTPStatus.FORBIDDEN)
         self._signs.see(boot, BootStage.METADATA_FETCHED)
         return text("".join(_disk_line(network, disk) for disk in boot.data_disks))
+
+    def _finish(self, boot: BootPlan, request: Request) -> Response:
+        """Take the one report of how the system's first boot ended."""
+        token = request.headers.get(hooks.FINISH_HEADER, "")
+        if not compare_digest(token.encode("latin-1"), hooks.finish_token(boot.token).reveal().encode()):
+            return refusal(HTTPStatus.FORBIDDEN)
+        status = request.query.get("status", "")
+        if not (status.isascii() and status.isdecimal() and len(status) < 4 and int(status) < 256):
+            return refusal(HTTPStatus.BAD_REQUEST)
+        log = hooks.parse_log(request.body)
+        is_first = self._signs.see(boot, BootStage.FINISHED, exit_status=int(status), log=log)
+        return text("ok\n") if is_first else refusal(HTTPStatus.CONFLICT)
 
     def _phone_home(self, boot: BootPlan, path: str) -> Response:
         if path not in ("/metadata/phone-home", "/nocloud/phone-home"):
@@ -121,6 +134,8 @@ def _page(network: NetworkPlan, boot: BootPlan, path: str) -> Response | None:
     """Answer with what the plan tells; None for a path that is none of ours."""
     if path in ("/metadata/vendor-data", "/nocloud/vendor-data"):
         return text(nocloud.vendor_data(network.gateway_address))
+    if path == _FINISH:
+        return text(hooks.finish(network.gateway_address, hooks.finish_token(boot.token)))
     page = _PAGES.get(path) or _key_page(boot, path)
     return text(page(boot)) if page is not None else None
 

@@ -1,7 +1,7 @@
 """Signs of life on their way to the control plane: kept while it is away, told once, never told of another boot."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from malleable.domain.ids import BootId
 from malleable.domain.secrets import Secret
@@ -18,10 +18,12 @@ class Sign:
     boot_id: BootId
     token: Secret  #: tells one arming of a boot from the next
     stage: BootStage
+    exit_status: int = field(default=0, compare=False)
+    log: str = field(default="", compare=False, repr=False)
 
     @property
     def wire(self) -> BootSign:
-        return BootSign(boot_id=self.boot_id, stage=self.stage)
+        return BootSign(boot_id=self.boot_id, stage=self.stage, exit_status=self.exit_status, log=self.log)
 
 
 class Signs:
@@ -33,9 +35,9 @@ class Signs:
         self._seen: set[Sign] = set()
         self._waiting: list[Sign] = []
 
-    def see(self, boot: BootPlan, stage: BootStage) -> bool:
+    def see(self, boot: BootPlan, stage: BootStage, *, exit_status: int = 0, log: str = "") -> bool:
         """Take a sign in; false if it was seen before."""
-        sign = Sign(boot_id=boot.id, token=boot.token, stage=stage)
+        sign = Sign(boot_id=boot.id, token=boot.token, stage=stage, exit_status=exit_status, log=log)
         with self._guard:
             if sign in self._seen:
                 return False

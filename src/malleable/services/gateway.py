@@ -75,6 +75,8 @@ class Sign:
 
     boot_id: BootId
     stage: str
+    exit_status: int = 0  #: of the last stage
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,9 @@ class Gateways:
                 if boot is None or sign.stage not in BOOT_STAGES or boot.armed_at is None:
                     continue
                 if getattr(boot, sign.stage) is None:
-                    stages.setdefault(boot.id, {})[sign.stage] = now
+                    told = {"exit_status": sign.exit_status, "finish_log": sign.log}
+                    of_stage = told if sign.stage == "finished_at" else {}
+                    stages.setdefault(boot.id, {}).update({sign.stage: now, **of_stage})
             # In one order, so that two batches do not wait for each other in a circle.
             for boot_id in sorted(stages):
                 tx.boots.change(boot_id, expect={"armed_at": boots[boot_id].armed_at}, **stages[boot_id])

@@ -74,6 +74,8 @@ class Provisions:
         """
         if wish.is_stateless and (wish.image is None or wish.disk_name or wish.disk_size_bytes):
             raise Invalid("A node without a disk of its own boots an image.", fix="Give image=, and nothing of a disk.")
+        if wish.disk is not None:
+            _refuse_hook(wish.boot)
         if (wish.disk is None) == (wish.image is None):
             raise Invalid("Name either a disk or an image.", fix="Give disk= for one you have, image= for a new one.")
         for _ in range(TRIES - 1 if wish.node is None else 0):
@@ -91,6 +93,7 @@ class Provisions:
 
         Errors: as provisioning.
         """
+        _refuse_hook(boot)
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_use", ref, project)
@@ -196,6 +199,12 @@ def _want_within_quota(tx: Transaction, wish: Wish) -> None:
     taken = Holdings(disks=1, disk_bytes=wish.disk.size_bytes) if wish.makes_disk and wish.disk else Holdings()
     new = int(wish.node.project_id != wish.project_id)
     want_within_quota(tx, wish.project_id, replace(taken, nodes=new, attachments=new))
+
+
+def _refuse_hook(boot: BootWish) -> None:
+    """A system that had its first boot runs no script of that: nobody would report its end."""
+    if boot.given.has_hook:
+        raise Invalid("A first-boot script is for a new disk.", fix="Give an image, or --user-data for what runs anew.")
 
 
 def _boot_wish(wish: ProvisionWish, image: Image) -> BootWish:

@@ -48,6 +48,7 @@ class Intent:
     iqn: str
     initiator_iqn: str
     chap: tuple[str, Secret]
+    has_hook: bool = False  #: its system reports the end of its first-boot script
 
 
 @dataclass(slots=True)
@@ -182,6 +183,8 @@ class SimRoom:
         self._say(name, f"{name} login:")
         self._on_sign(intent.boot_id, "metadata_fetched")
         self._on_sign(intent.boot_id, "phoned_home")
+        if intent.has_hook:
+            self._on_sign(intent.boot_id, "finished")
 
     def _current(self, name: str, boots: int) -> _Machine | None:
         with self._lock:

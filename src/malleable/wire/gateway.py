@@ -4,8 +4,9 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
+from malleable.domain.hooks import LOG_MAX_CHARS
 from malleable.domain.images import BootWay
 from malleable.domain.networks import MTU_USUAL, NetworkState
 from malleable.domain.seeds import Document
@@ -53,6 +54,7 @@ class DesiredBoot(Answer):
     image_id: UUID
     cmdline: str
     ssh_keys: tuple[str, ...]
+    has_hook: bool = False  #: its system reports the end of its first-boot script
     documents: tuple[Document, ...] = ()  #: given for its system; asked for one by one
     data_disks: tuple[DesiredDisk, ...] = ()
     token: str = Field(repr=False)
@@ -124,6 +126,7 @@ class BootStage(StrEnum):
     KERNEL_FETCHED = "kernel_fetched"
     METADATA_FETCHED = "metadata_fetched"
     PHONED_HOME = "phoned_home"
+    FINISHED = "finished"
 
 
 class BootSign(Request):
@@ -131,6 +134,8 @@ class BootSign(Request):
 
     boot_id: UUID
     stage: BootStage
+    exit_status: Annotated[int, Field(ge=0, le=255)] = 0  #: of "finished", and what its script wrote last
+    log: Annotated[str, StringConstraints(max_length=LOG_MAX_CHARS, pattern=r"^[\t\n\x20-\x7e]*$")] = ""
 
 
 class SignsRequest(Request):

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from malleable.domain.errors import Invalid
+from malleable.domain.hooks import FIRST_BOOT_MAX_CHARS
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
 from malleable.domain.seeds import USER_DATA_MAX_BYTES
@@ -143,6 +144,8 @@ class BootOptions(Request):
     user_data: UserData = Field(default="", repr=False)
     user_data_base64: InBase64 = Field(default="", repr=False)  #: instead, for any bytes
     network_config: Text = Field(default="", repr=False)  #: instead of what follows from its networks
+    #: instead of user_data, for a new disk: runs once, and the operation waits for its end
+    first_boot: Annotated[Text, StringConstraints(max_length=FIRST_BOOT_MAX_CHARS)] = Field(default="", repr=False)
     seed_disk: bool = False  #: NoCloud's documents also on a small disk labelled CIDATA
 
 

@@ -26,6 +26,7 @@ class StepView(Answer):
             "boot_intent",
             "consistency",
             "disk",
+            "exit_status",
             "fetched_bytes",
             "format",
             "generation",

@@ -200,6 +200,7 @@ def _intents(network: DesiredNetwork) -> dict[str, Intent]:
             iqn=boot.iqn,
             initiator_iqn=boot.initiator_iqn,
             chap=(boot.chap_username, Secret(boot.chap_password)),
+            has_hook=boot.has_hook,
         )
         for boot in network.boots
     }

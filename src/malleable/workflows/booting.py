@@ -141,7 +141,7 @@ def _write_intent(context: Context, tx: Transaction) -> int:
     target = tx.targets.find(node_id=node_id, use=DiskUse.BOOT)
     if boot is None or target is None:
         raise Conflict("The node's boot intent or its target is gone.", code="no-boot-intent")
-    stages: dict[str, Any] = dict.fromkeys(BOOT_STAGES)
+    stages: dict[str, Any] = {**dict.fromkeys(BOOT_STAGES), "exit_status": None, "finish_log": ""}
     # A new id for every arming: a sign of life of the one before that is still under way finds no boot to count for.
     fresh = replace(boot, id=BootId(new_id()), token=random_secret(), **stages)
     tx.boots.remove(boot.id)

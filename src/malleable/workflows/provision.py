@@ -16,7 +16,7 @@ from malleable.domain.secrets import random_secret
 from malleable.domain.seeds import Given, Seed, seed_of
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SwitchPort
-from malleable.workflows import booting, powering, presenting, switching
+from malleable.workflows import booting, finishing, powering, presenting, switching
 from malleable.workflows.access import revoke_access
 from malleable.workflows.attach import Connection, check_connection, reserve_attachment
 from malleable.workflows.quarantine import quarantine
@@ -125,6 +125,7 @@ def _arguments(wish: Wish, attachment: Attachment, port: SwitchPort | None) -> d
         "switch_id": str(port.switch_id) if port else "",
         "makes_disk": wish.makes_disk,
         "seed_disk": wish.given.has_disk,
+        "first_boot": wish.given.has_hook,
         "after": str(wish.after) if wish.after else "",
     }
 
@@ -146,6 +147,7 @@ def _boot(wish: Wish, attachment: Attachment, seed: Seed | None) -> Boot:
         ssh_keys=wish.ssh_keys,
         documents=seed.documents if seed else (),
         has_seed_disk=wish.given.has_disk,
+        has_hook=wish.given.has_hook,
         token=random_secret(),
     )
 
@@ -233,6 +235,7 @@ _START = (
     powering.BOOT_FROM_NETWORK,
     powering.POWER_ON,
     booting.AWAIT_UP,
+    finishing.AWAIT_FINISHED,
 )
 PROVISION = Workflow(
     name="provision",

@@ -18,6 +18,7 @@ from malleable.domain.seeds import USER_DATA_MAX_BYTES
 from malleable.workflows import storage
 
 WISH = {"project": "alpha", "node": "free", "image": "tiny", "network": "blue"}
+SCRIPT = "#!/bin/sh\necho setting up\n"
 #: As large as may be, and no text.
 USER_DATA = gzip.compress(random.Random(1).randbytes(USER_DATA_MAX_BYTES - 400), 0, mtime=0)
 
@@ -151,3 +152,64 @@ def test_the_network_config_follows_from_what_the_node_is_attached_to(small_site
     assert tagged["mtu"] == 1500, "no frame is larger than its card's"
     assert (fixed["dhcp4"], fixed["addresses"]) == (False, ["10.9.0.8/24", "fd00:9::8/64"])
     assert "nameservers" not in fixed
+
+
+def _with_hook(site: Site, **report: Any) -> tuple[str, dict[str, Any]]:
+    """Provision with a first-boot script, and report its end once the system is up."""
+    began = site.post("member", "/v1/provisions", {**WISH, "first_boot": SCRIPT})
+    assert began.status_code == 202
+    operation = f"/v1/operations/{began.json()['id']}"
+    seen = ""
+    for _ in Room(site).work():
+        told = site.get("member", operation).json()
+        if told["step"] == "await-finished" and told["state"] == "waiting" and not seen:
+            seen = told["reason"]
+            script = _document(site, "user-data").text
+            boot_id, token = str(_boot(site).id), _boot(site).token.reveal()
+            sign = {"boot_id": boot_id, "stage": "finished", **report}
+            sign["log"] = report.get("log", "").replace("TOKEN", token)
+            assert site.post("gateway", "/v1/gateway/signs", {"signs": [sign]}).status_code == 204
+            again = {**sign, "exit_status": 9, "log": "again"}
+            assert site.post("gateway", "/v1/gateway/signs", {"signs": [again]}).status_code == 204
+    assert seen == "Waiting for the system to report the end of its first-boot script."
+    assert SCRIPT.strip() in script
+    return script, site.get("member", operation).json()
+
+
+def test_a_first_boot_script_that_succeeds_ends_the_provision(small_site: Site) -> None:
+    script, told = _with_hook(small_site, exit_status=0, log="all is well")
+    assert script.startswith("#!/bin/sh\n")
+    assert told["state"] == "succeeded"
+    (step,) = (step for step in told["steps"] if step["name"] == "await-finished")
+    assert step["evidence"] == {"exit_status": 0}
+
+
+def test_one_that_fails_undoes_it_and_its_last_words_are_told_without_secrets(small_site: Site) -> None:
+    site = small_site
+    _, told = _with_hook(site, exit_status=3, log="apt: no such package\nsecret: TOKEN\n")
+    assert (told["state"], told["error"]["code"]) == ("failed", "first-boot-failed")
+    assert told["error"]["message"] == "The first-boot script ended with status 3."
+    assert "apt: no such package\nsecret: ********" in told["error"]["explanation"]
+    assert site.get("member", "/v1/nodes?state=free").json()["items"]
+    with site.store.reading() as tx:
+        assert (tx.boots.count(), tx.seeds.count()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"first_boot": "echo hello"},
+        {"first_boot": SCRIPT, "user_data": "#cloud-config"},
+        {"first_boot": "#!/bin/sh" + " " * 64 * 1024},
+        {"first_boot": SCRIPT, "disk": "alpha-disk", "image": None},
+    ],
+    ids=["no interpreter", "user-data too", "long", "a disk one has"],
+)
+def test_a_first_boot_script_that_cannot_run_is_refused(small_site: Site, given: dict[str, Any]) -> None:
+    assert small_site.post("member", "/v1/provisions", {**WISH, **given}).status_code == 422
+
+
+@pytest.mark.parametrize("sign", [{"exit_status": 256}, {"exit_status": -1}, {"log": "\x1b[2J"}, {"log": "x" * 4097}])
+def test_a_report_that_no_gateway_makes_is_refused(small_site: Site, sign: dict[str, Any]) -> None:
+    body = {"signs": [{"boot_id": str(new_id()), "stage": "finished", **sign}]}
+    assert small_site.post("gateway", "/v1/gateway/signs", body).status_code == 422

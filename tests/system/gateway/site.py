@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
-from malleable.wire.gateway import DesiredNetwork, DesiredView, ReportsRequest, SignsRequest
+from malleable.wire.gateway import BootSign, BootStage, DesiredNetwork, DesiredView, ReportsRequest, SignsRequest
 
 
 class Site:
@@ -23,6 +23,7 @@ class Site:
         self._is_closing = False
         self.files: dict[tuple[str, str], Path] = {}
         self.reports: list[ReportsRequest] = []
+        self.finished = BootSign(boot_id=UUID(int=0), stage=BootStage.FINISHED)
         self.signs: list[tuple[UUID, str]] = []
         self.calls: list[str] = []
 
@@ -65,6 +66,7 @@ class Site:
                 return 204, b""
             case ["POST", "signs"]:
                 told = SignsRequest.model_validate_json(body)
+                self.finished = next((sign for sign in told.signs if sign.stage == "finished"), self.finished)
                 self.signs += [(sign.boot_id, sign.stage.value) for sign in told.signs]
                 return 204, b""
             case ["GET", "images", image_id, "files", name] if (image_id, name) in self.files:

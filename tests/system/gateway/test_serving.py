@@ -216,6 +216,11 @@ def test_metadata_in_all_its_forms_and_the_call_home(bench: GatewayBench) -> Non
     assert node.get(f"{GATEWAY}/latest/meta-data/public-keys/0/openssh-key")[1].startswith("ssh-ed25519 AAAA")
     assert node.get(f"{GATEWAY}/metadata/phone-home", "-d", "hostname=alpha")[0] == 200
     assert node.get(f"{GATEWAY}/metadata/phone-home", "-d", "@/usr/bin/python3")[0] in (0, 413)
+    assert node.get(f"{GATEWAY}/metadata/finish", "-o", f"{bench.directory}/finish")[0] == 200
+    (bench.directory / "log").write_text("it failed\n")
+    inside(node.namespace, "sh", f"{bench.directory}/finish", "3", f"{bench.directory}/log")
+    eventually(lambda: (intent["id"], "finished") in bench.site.signs, "the report came")
+    assert (bench.site.finished.exit_status, bench.site.finished.log) == (3, "it failed")
     assert node.get(f"{GATEWAY}/etc/passwd")[0] == 404
     status, disks = node.get(f"{GATEWAY}/metadata/disks", "--local-port", "900-1023")
     assert (status, f"portal={GATEWAY.removeprefix('http://')}:3260" in disks) == (200, True)

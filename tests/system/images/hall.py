@@ -65,6 +65,7 @@ class Answers:
     files: dict[str, Path | str] = field(default_factory=dict)
     phoned: list[dict[str, list[str]]] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    finished: list[tuple[str, str, str]] = field(default_factory=list)
 
     def meta_data(self) -> str:
         """Return the meta-data document of the metadata contract."""
@@ -91,7 +92,10 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             form = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
-            answers.phoned.append(parse_qs(form))
+            if self.path.startswith("/metadata/finish?"):
+                answers.finished.append((self.path, self.headers["X-Malleable-Finish"], form))
+            else:
+                answers.phoned.append(parse_qs(form))
             self._reply(200, b"")
 
         def _reply(self, status: int, body: bytes) -> None:

@@ -2,7 +2,10 @@
 
 import pytest
 from tests.system.images.conftest import Golden
-from tests.system.images.hall import SERIAL, TOKEN, Hall, Machine, wait_until
+from tests.system.images.hall import GATEWAY, SERIAL, TOKEN, Hall, Machine, wait_until
+
+from malleable.domain.hooks import finish, first_boot
+from malleable.domain.secrets import Secret
 
 pytestmark = [pytest.mark.room, pytest.mark.slow]
 
@@ -116,10 +119,13 @@ def test_debian_goes_on_after_its_portal_was_killed(debian_hall: Hall, debian: G
     assert_outlives_its_portal(debian_hall, DEBIAN_S)
 
 
-def test_tiny_runs_user_data_once_per_instance(tiny_hall: Hall, tiny: Golden) -> None:
+def test_tiny_runs_its_first_boot_script_once_per_instance_and_reports_its_end(tiny_hall: Hall, tiny: Golden) -> None:
     prepare(tiny_hall, tiny, "kernel")
+    tiny_hall.answers.user_data = first_boot("#!/bin/sh\necho setting up $(hostname)\nexit 3\n").decode()
+    tiny_hall.answers.files["/metadata/finish"] = finish(GATEWAY, Secret("once"))
     for boot in (1, 2):
         with tiny_hall.machine("bios") as machine:
             machine.wait_for("MALLEABLE-READY", TINY_S)
             assert machine.text().count("MALLEABLE-RUN begin") == (1 if boot == 1 else 0)
     assert len(tiny_hall.answers.phoned) == 2
+    assert tiny_hall.answers.finished == [("/metadata/finish?status=3", "once", "setting up node-under-test")]

@@ -1,6 +1,7 @@
 """Who is answered what, without a wire."""
 
 import gzip
+import re
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,27 @@ def test_what_was_given_is_at_hand_when_the_control_plane_is_away(desk: Desk) ->
     desk.control_plane.files.clear()
     desk.documents.fetch(desk.plan.boots)
     assert desk.ask("/nocloud/user-data").status == HTTPStatus.OK
+
+
+def test_one_report_of_the_first_boots_end_is_taken_of_the_node_itself(desk: Desk) -> None:
+    hook = desk.ask("/metadata/finish").body.decode()
+    token = re.findall(r"X-Malleable-Finish: (\w+)", hook)[0]
+    assert str(desk.intent["token"]) not in hook
+    assert desk.ask("/metadata/finish", source=OTHER).status == HTTPStatus.NOT_FOUND
+
+    def report(status: str = "3", **more: Any) -> HTTPStatus:
+        told: dict[str, Any] = {"headers": {"x-malleable-finish": token}, "body": b"lo\x1bg\xff", **more}
+        return desk.ask("/metadata/finish", method="POST", query={"status": status}, **told).status
+
+    assert report(headers={}) == HTTPStatus.FORBIDDEN
+    assert report(headers={"x-malleable-finish": "other\xe9"}) == HTTPStatus.FORBIDDEN
+    assert report(source=OTHER) == HTTPStatus.NOT_FOUND
+    assert {report(bad) for bad in ("", "-1", "256", "x", "\u0663")} == {HTTPStatus.BAD_REQUEST}
+    assert desk.seen() == ["metadata_fetched"]
+    assert report(body=b"x" * 5000 + b"lo\x1bg\xff") == HTTPStatus.OK
+    assert report("0") == HTTPStatus.CONFLICT
+    (sign,) = (sign.wire for sign in desk.signs.batch() if sign.stage == "finished")
+    assert (sign.exit_status, len(sign.log), sign.log[-5:]) == (3, 4096, "lo?g?")
 
 
 def test_nothing_given_is_an_empty_answer(tmp_path: Path) -> None:

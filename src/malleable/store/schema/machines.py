@@ -79,6 +79,10 @@ boots = Table(
     Column("kernel_fetched_at", Instant),
     Column("metadata_fetched_at", Instant),
     Column("phoned_home_at", Instant),
+    Column("has_hook", Boolean, nullable=False),
+    Column("finished_at", Instant),
+    Column("exit_status", Integer),
+    words("finish_log"),
     UniqueConstraint("node_id"),
     info={"noun": "boot intent"},
 )

@@ -73,6 +73,10 @@ boots = Table(
     Column("kernel_fetched_at", INSTANT),
     Column("metadata_fetched_at", INSTANT),
     Column("phoned_home_at", INSTANT),
+    Column("has_hook", Boolean, nullable=False),
+    Column("finished_at", INSTANT),
+    Column("exit_status", Integer),
+    words("finish_log"),
     UniqueConstraint("node_id"),
 )
 
