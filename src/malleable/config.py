@@ -67,6 +67,7 @@ class WorkerSettings(_Part):
     power_poll_s: float = Field(default=60.0, gt=0)
     port_scan_s: float = Field(default=20.0, gt=0)
     upload_days: float = Field(default=7.0, gt=0, le=3650)  #: what is not sealed and got nothing for so long is deleted
+    usage_days: float = Field(default=90.0, ge=1, le=3650)  #: how long it is kept what projects had, hour by hour
     up_deadline_s: float = Field(default=1200.0, ge=10)  #: from power-on to the proof that the system runs
 
 

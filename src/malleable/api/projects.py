@@ -1,13 +1,14 @@
 """Projects, their limits and their members."""
 
 from dataclasses import asdict
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, call_of, created, nothing, ok, page_of
 from malleable.api.routing import guarded
-from malleable.domain.projects import Project, ProjectKey
+from malleable.domain.projects import Project, ProjectKey, UsageRecord
 from malleable.services.quotas import Standing
 from malleable.wire.projects import (
     HoldingsView,
@@ -20,6 +21,7 @@ from malleable.wire.projects import (
     ProjectView,
     QuotaRequest,
     QuotaView,
+    UsageRecordView,
 )
 from malleable.wire.shapes import Listing, Name
 
@@ -83,6 +85,19 @@ def quota_get(request: Request, project: str) -> Response:
     """Read a project's limits and what it has of each."""
     call = call_of(request)
     return ok(quota_view(call.services.quotas.quota_get(call.caller, project)), call)
+
+
+@routes.get("/{project}/usage", response_model=Listing[UsageRecordView])
+def usage_list(request: Request, project: str, after: After = None, limit: Limit = 100) -> Response:
+    """List what a project had of the disk storage, once an hour, oldest first."""
+    call = call_of(request)
+    page = call.services.quotas.usage_list(call.caller, project, page_of(after, limit))
+    items = tuple(UsageRecordView(**_told(record)) for record in page.items)
+    return ok(Listing[UsageRecordView](items=items, next=str(page.next) if page.next else None), call)
+
+
+def _told(record: UsageRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in UsageRecordView.model_fields}
 
 
 @routes.put("/{project}/quota", response_model=QuotaView)

@@ -9,6 +9,7 @@ from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
 from malleable.cli.options import NewName, ProjectArgument, UserArgument
 from malleable.cli.output import Column, done, show_facts, show_list, show_one
+from malleable.cli.project_usage import project_usage
 from malleable.cli.session import Session, usage
 from malleable.domain.projects import Role
 
@@ -36,6 +37,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     noun = group(app, "project", "Tenants and their members.")
     register(noun, {"list": project_list, "show": project_show, "create": project_create, "delete": project_delete})
+    register(noun, {"usage": project_usage})
     quota = group(noun, "quota", "How much a project may have.")
     register(quota, {"show": quota_show, "set": quota_set})
     key = group(noun, "key", "Public SSH keys that every machine of a project gets.")

@@ -15,6 +15,7 @@ from malleable.wire.projects import (
     ProjectView,
     QuotaRequest,
     QuotaView,
+    UsageRecordView,
 )
 from malleable.wire.users import (
     LoginRequest,
@@ -90,6 +91,10 @@ class AccountCalls(Connection):
     def quota_get(self, project: str) -> QuotaView:
         """Read a project's limits and what it has of each."""
         return self.get(v1("projects", project, "quota"), QuotaView)
+
+    def usage_list(self, project: str, *, after: UUID | None = None) -> Iterator[UsageRecordView]:
+        """List what a project had of the disk storage, hour by hour."""
+        return self.items(v1("projects", project, "usage"), UsageRecordView, {"after": after})
 
     def quota_set(self, project: str, request: QuotaRequest) -> QuotaView:
         """Change the limits that were given to ``request``, None included."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
+from uuid import UUID
 
-from malleable.domain.ids import DiskId, ImageId, NetworkId, SnapshotId
+from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, SnapshotId
 from malleable.domain.images import ImageFormat
 from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.scrubs import Scrub
@@ -306,6 +307,13 @@ class Disks(Protocol):
 
     def usage(self, stored_id: ImageId | DiskId | SnapshotId) -> Usage:
         """Measure one thing; takes time for each of its pieces. Errors: Refused with code "no-such-thing"."""
+
+    def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
+        """Measure what each group of images, disks and snapshots takes of the pool together; takes time for each piece.
+
+        What they share among them counts once; what they share with images of other groups does not. Things that are
+        gone count nothing.
+        """
 
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Return where the bytes are. Errors: Refused with code "no-such-disk"."""

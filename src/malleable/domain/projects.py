@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from malleable.domain.access import Verb
-from malleable.domain.ids import MembershipId, NodeId, ProjectId, ProjectKeyId, TokenId, UserId
+from malleable.domain.ids import MembershipId, NodeId, ProjectId, ProjectKeyId, TokenId, UsageRecordId, UserId
 from malleable.domain.secrets import Secret
 
 
@@ -31,6 +31,21 @@ class Holdings:
     snapshots: int = 0
     images: int = 0  #: its own, failed imports too; golden ones are nobody's
     image_bytes: int = 0  #: of the same: what is announced until an image is sealed, then its raw content with holes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRecord:
+    """What a project had of the disk storage at one moment; at most one per hour."""
+
+    id: UsageRecordId
+    project_id: ProjectId
+    at: datetime
+    disks: int
+    snapshots: int
+    images: int  #: its own
+    disk_bytes: int  #: of disks and snapshots: as large as they may become, whatever they share
+    image_bytes: int
+    taken_bytes: int | None = None  #: of the pool, without what is shared with others' images; None: not measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from malleable.domain.images import FetchLogin, Image, ImageGrant
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
-from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, ProjectKey, Token, User
+from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, ProjectKey, Token, UsageRecord, User
 from malleable.domain.seeds import Seed
 from malleable.domain.signatures import Signer
 from malleable.domain.switches import Switch, SwitchPort
@@ -87,6 +87,19 @@ class TokenRows(Rows[Token], Protocol):
 
     def revoke_of_node(self, node_id: NodeId, now: datetime) -> int:
         """Revoke every token that is narrowed to a node, in one statement; return how many were good until now."""
+
+
+class UsageRows(Rows[UsageRecord], Protocol):
+    """What projects had, hour by hour."""
+
+    def counted(self, at: datetime) -> tuple[UsageRecord, ...]:
+        """Count what every project has, in one query, into records that are not yet put."""
+
+    def put(self, records: Sequence[UsageRecord]) -> None:
+        """Add records; where there is one of a project and moment, only give it what was measured since."""
+
+    def forget(self, before: datetime) -> None:
+        """Drop all records that are older."""
 
 
 class VlanRows(Rows[Vlan], Protocol):
@@ -213,6 +226,7 @@ class Transaction(Protocol):
     users: Rows[User]
     memberships: Rows[Membership]
     project_keys: Rows[ProjectKey]
+    usage_records: UsageRows
     tokens: TokenRows
     nodes: Rows[Node]
     nics: Rows[Nic]

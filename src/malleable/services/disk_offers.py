@@ -69,7 +69,7 @@ class DiskOffers:
                 id=DiskOfferId(new_id()), disk_id=disk.id, project_id=to.id, created_at=self._parts.now()
             )
             giving.offer(tx, disk=disk, offered=offered, receiver=to)
-            self._tell(tx, "disk.offered", offered, disk, disk.project_id, caller)
+            self._tell(tx, "disk.offered", offered, disk=disk, giver_id=disk.project_id, caller=caller)
             return _placed(tx, [offered])[0]
 
     def disk_accept(self, caller: Caller, offer_id: UUID, *, name: str | None) -> PlacedDisk:
@@ -82,7 +82,7 @@ class DiskOffers:
             require(caller, "disk_accept", project_id=offered.project_id)
             giver_id = disk.project_id
             taken = giving.accept(tx, disk=disk, offered=offered, name=name or disk.name)
-            self._tell(tx, "disk.given", offered, disk, giver_id, caller)
+            self._tell(tx, "disk.given", offered, disk=disk, giver_id=giver_id, caller=caller)
             return placed_disks(tx, [taken])[0]
 
     def disk_keep(self, caller: Caller, offer_id: UUID) -> None:
@@ -92,10 +92,10 @@ class DiskOffers:
             if not may(caller, "disk_give", project_id=disk.project_id):
                 require(caller, "disk_accept", project_id=offered.project_id)
             tx.disk_offers.remove(offered.id)
-            self._tell(tx, "disk.kept", offered, disk, disk.project_id, caller)
+            self._tell(tx, "disk.kept", offered, disk=disk, giver_id=disk.project_id, caller=caller)
 
     def _tell(
-        self, tx: Transaction, kind: str, offered: DiskOffer, disk: Disk, giver_id: ProjectId, caller: Caller
+        self, tx: Transaction, kind: str, offered: DiskOffer, *, disk: Disk, giver_id: ProjectId, caller: Caller
     ) -> None:
         """Record what became of an offer on both sides; who did it is told to that person's own side."""
         data = {"disk_id": str(disk.id), "name": disk.name, "grantee": str(offered.project_id)}

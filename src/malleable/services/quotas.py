@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from malleable.domain.errors import Invalid
-from malleable.domain.projects import HOLDINGS, Holdings, Project
+from malleable.domain.projects import HOLDINGS, Holdings, Project, UsageRecord
+from malleable.domain.store import Page
 from malleable.services.caller import Caller
-from malleable.services.finding import find_project
-from malleable.services.parts import Parts
+from malleable.services.finding import find_project, listed
+from malleable.services.parts import Listed, Parts
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import record
 
@@ -33,6 +34,12 @@ class Quotas:
         with self._parts.store.reading() as tx:
             project = find_project(tx, caller, ref)
             return Standing(project=project, in_use=tx.projects.holdings(project.id))
+
+    def usage_list(self, caller: Caller, ref: str, page: Page) -> Listed[UsageRecord]:
+        """List what a project had, hour by hour, oldest first. Errors: NotFound."""
+        with self._parts.store.reading() as tx:
+            project = find_project(tx, caller, ref)
+            return listed(tx.usage_records.list(page, project_id=project.id), page, {})
 
     def quota_set(self, caller: Caller, ref: str, changes: Mapping[str, int | None]) -> Standing:
         """Change limits, by the names of the fields of ``Quota``; None lifts one, the others stay.

@@ -6,13 +6,14 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from uuid import UUID
 
 from malleable.domain.errors import Refused
-from malleable.domain.ids import DiskId, ImageId, SnapshotId
+from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId
 from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
 from malleable.sim.faults import Faults
 
@@ -283,6 +284,17 @@ class SimDisks:
             if clone is None:
                 raise Refused(f"The pool holds nothing with the id {stored_id}.", code="no-such-thing")
             return Usage(own_bytes=BLOCK_BYTES * len(clone.written), pieces=1 + len(clone.written))
+
+    def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
+        """Do as ``Disks.taken_bytes``."""
+        with self._call("taken_bytes"):
+            return {owner: self._taken_bytes(ids) for owner, ids in groups.items()}
+
+    def _taken_bytes(self, ids: Collection[UUID]) -> int:
+        clones = [self._disks.get(DiskId(one)) or self._snapshots.get(SnapshotId(one)) for one in ids]
+        blocks = {id(block) for clone in clones if clone for block in clone.written.values()}
+        images = (self._images[ImageId(one)][0] for one in ids if one in self._images)
+        return BLOCK_BYTES * len(blocks) + sum(map(len, images))
 
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Do as ``Disks.handle``; the path only names the disk, no file is there."""

@@ -17,7 +17,7 @@ from malleable.domain.images import FetchLogin, Image, ImageGrant
 from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
-from malleable.domain.projects import Membership, Project, ProjectKey, Token, User
+from malleable.domain.projects import Membership, Project, ProjectKey, Token, UsageRecord, User
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Seed
 from malleable.domain.signatures import Signer
@@ -31,6 +31,7 @@ from malleable.domain.store import (
     Rows,
     TokenRows,
     Transaction,
+    UsageRows,
     VlanRows,
 )
 from malleable.domain.switches import Switch, SwitchPort
@@ -50,6 +51,7 @@ from malleable.store.rows import TableRows
 from malleable.store.sealing import Seal
 from malleable.store.session import Session, meaning_of
 from malleable.store.turns import OwnTurn, Turn
+from malleable.store.usage import UsageTable
 from malleable.store.vlans import VlanTable
 
 _EVENTS = Record(Event, schema.events)
@@ -66,6 +68,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "projects": partial(ProjectTable, Record(Project, schema.projects)),
     "users": _plain(User, schema.users),
     "memberships": _plain(Membership, schema.memberships),
+    "usage_records": partial(UsageTable, Record(UsageRecord, schema.usage_records)),
     "project_keys": _plain(ProjectKey, schema.project_keys),
     "tokens": partial(BearerTable, Record(Token, schema.tokens)),
     "nodes": _plain(Node, schema.nodes),
@@ -104,6 +107,7 @@ class SqlTransaction:
     users: Rows[User]
     memberships: Rows[Membership]
     project_keys: Rows[ProjectKey]
+    usage_records: UsageRows
     tokens: TokenRows
     nodes: Rows[Node]
     nics: Rows[Nic]

@@ -93,6 +93,23 @@ class HoldingsView(Answer):
     image_bytes: Open[int]
 
 
+class UsageRecordView(Answer):
+    """What a project had of the disk storage at one moment.
+
+    ``taken_bytes`` is what the pool kept for it alone: what its things share among them once, and nothing that they
+    share with images of others; null when that was not measured.
+    """
+
+    id: Open[UUID]
+    at: Open[datetime]
+    disks: Open[int]
+    snapshots: Open[int]
+    images: Open[int]
+    disk_bytes: Open[int]
+    image_bytes: Open[int]
+    taken_bytes: Open[int | None]
+
+
 class QuotaView(Answer):
     """A project's limits, and what it has of each."""
 

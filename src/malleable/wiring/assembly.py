@@ -28,6 +28,7 @@ from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
 from malleable.wiring.outside import outside_of, own_subnets
 from malleable.wiring.pools import make_pool, portal_threads, storage_vlan
+from malleable.workflows.accounting import record_usage
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.engine import Engine
 from malleable.workflows.expiry import expire_uploads
@@ -56,6 +57,12 @@ class Assembly:
         now = self.clock.now()
         before = now - timedelta(days=self.settings.worker.upload_days)
         return expire_uploads(self.store, self.services.parts.spool_dir, now=now, before=before)
+
+    def record_usage(self) -> bool:
+        """Record what projects have, once an hour; say whether it was this time."""
+        now = self.clock.now()
+        before = now - timedelta(days=self.settings.worker.usage_days)
+        return record_usage(self.store, self.drivers.disks, now=now, before=before)
 
 
 @contextmanager

@@ -77,6 +77,7 @@ TABLE = (
     Row("GET /v1/projects/{project}", "/v1/projects/alpha", READERS_AND_OPERATORS),
     Row("DELETE /v1/projects/{project}", "/v1/projects/empty", (404, 404, 404, 403, 204, 404, 404, 404)),
     Row("DELETE /v1/projects/{project}", "/v1/projects/alpha", (403, 403, 404, 403, 409, 404, 403, 403)),
+    Row("GET /v1/projects/{project}/usage", "/v1/projects/alpha/usage", READERS_AND_OPERATORS),
     Row("GET /v1/projects/{project}/quota", "/v1/projects/alpha/quota", READERS_AND_OPERATORS),
     Row(
         "PUT /v1/projects/{project}/quota",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from malleable.domain.projects import HOLDINGS, Quota
 from malleable.services.all import make_services
 from malleable.sim.faults import FaultKind
 from malleable.store import SqlStore
+from malleable.workflows.accounting import record_usage
 
 SIZE = len(GOLDEN)
 #: What project alpha has in the beginning.
@@ -264,3 +266,19 @@ def test_a_provision_counts_with_one_statement_however_much_the_project_has(new_
         costs.append(len(statements))
     none, few, many = costs
     assert few == many == none + 1, "the project is locked in any case, and counted when something is limited"
+
+
+def test_what_a_project_had_is_read_hour_by_hour_and_by_nobody_else(small_site: Site) -> None:
+    site = small_site
+    before = site.clock.now() - timedelta(days=1)
+    for hours in range(3):
+        now = site.clock.now() + timedelta(hours=hours)
+        assert record_usage(site.store, site.disks, now=now, before=before)
+    records = items(site.get("member", "/v1/projects/alpha/usage"))
+    assert [record["disks"] for record in records] == [HAS["disks"]] * 3
+    assert {record["disk_bytes"] for record in records} == {HAS["disk_bytes"]}
+    assert all(record["taken_bytes"] is not None for record in records)
+    page = site.get("member", "/v1/projects/alpha/usage?limit=2").json()
+    rest = items(site.get("member", f"/v1/projects/alpha/usage?limit=2&after={page['next']}"))
+    assert [*page["items"], *rest] == records
+    assert site.get("other", "/v1/projects/alpha/usage").status_code == 404

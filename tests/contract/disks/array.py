@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import BinaryIO, Protocol
 from uuid import UUID
 
 from malleable.domain.errors import Refused, Unreachable
-from malleable.domain.ids import DiskId, ImageId, SnapshotId, parse_id
+from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, parse_id
 from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
 from malleable.drivers.storage import refusals
 
 IMAGE, DISK, SNAPSHOT, NEW = "m2-image-", "m2-disk-", "m2-snapshot-", "m2-new-"
+KINDS = (IMAGE, DISK, SNAPSHOT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +244,14 @@ class ArrayDisks:
             if volume := volumes.get(f"{kind}{stored_id}"):
                 return Usage(own_bytes=volume.own_bytes, pieces=1)
         raise refusals.nothing(stored_id)
+
+    def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
+        with mapped("ask the array"):
+            volumes = self._array.volumes()
+        return {
+            owner: sum(volumes[name].own_bytes for one in ids for kind in KINDS if (name := f"{kind}{one}") in volumes)
+            for owner, ids in groups.items()
+        }
 
     def handle(self, disk_id: DiskId) -> DiskHandle:
         with mapped("map the disk", refusals.no_disk(disk_id)):

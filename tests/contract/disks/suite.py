@@ -1,15 +1,17 @@
 """What every disk pool must do, as plain functions so that a wrong pool can be shown to fail them."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 import pytest
 from tests.contract.disks.conftest import CONTENT, MAX_CHAIN, MIB, Bench
 
 from malleable.domain.errors import Refused
-from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
+from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id
 from malleable.domain.ports import Sealed, StoredThings
 
 NOTHING = StoredThings()
@@ -341,6 +343,27 @@ def usage_counts_what_was_written(bench: Bench) -> None:
         bench.disks.usage(DiskId(new_id()))
 
 
+def what_a_group_takes_counts_once(bench: Bench) -> None:
+    """Neither what its disk shares with its snapshot, nor with another's image, nor what is another's."""
+    golden, mine, theirs = bench.image(), ProjectId(new_id()), ProjectId(new_id())
+    disk_id, other = bench.clone(golden), bench.clone(golden)
+
+    def taken(*ids: UUID) -> int:
+        return bench.disks.taken_bytes({mine: ids, theirs: [other]})[mine]
+
+    before = taken(disk_id)
+    assert before <= 4096
+    bench.write(disk_id, 0, os.urandom(2 * MIB))
+    written = taken(disk_id)
+    assert 2 * MIB <= written - before <= 8 * MIB
+    snapshot_id = bench.snapshot(disk_id)
+    assert taken(disk_id, snapshot_id) == written
+    own = bench.image(os.urandom(4 * MIB))
+    assert taken(disk_id, snapshot_id, own) >= written + 4 * MIB
+    assert taken(DiskId(new_id())) == taken() == 0
+    assert bench.disks.taken_bytes({mine: [disk_id], theirs: [other]})[theirs] <= 4096
+
+
 def what_is_missing_is_refused(bench: Bench) -> None:
     nothing, no_snapshot = DiskId(new_id()), SnapshotId(new_id())
     disk_id = bench.clone(bench.image())
@@ -409,6 +432,7 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     a_flattened_disk_stands_alone,
     a_chain_that_is_too_deep_is_cut_by_flattening,
     usage_counts_what_was_written,
+    what_a_group_takes_counts_once,
     what_is_missing_is_refused,
     many_threads_make_the_same_disk_once,
 )

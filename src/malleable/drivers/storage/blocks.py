@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 FICLONE = 0x40049409
@@ -53,7 +54,16 @@ def extent_count(fd: int) -> int:
 
 def own_bytes(fd: int) -> tuple[int, int]:
     """Sum the bytes of a file that no other file shares, and count its pieces."""
-    own = pieces = position = 0
+    own = pieces = 0
+    for _, length_bytes, is_shared in extents(fd):
+        own += 0 if is_shared else length_bytes
+        pieces += 1
+    return own, pieces
+
+
+def extents(fd: int) -> Iterator[tuple[int, int, bool]]:
+    """Tell of each piece of a file where it lies, its bytes, and whether other files share it."""
+    position = 0
     while True:
         room = bytearray(FIEMAP.size + EXTENTS_PER_CALL * FIEMAP_EXTENT.size)
         FIEMAP.pack_into(room, 0, position, 2**64 - 1 - position, FIEMAP_FLAG_SYNC, 0, EXTENTS_PER_CALL, 0)
@@ -61,14 +71,22 @@ def own_bytes(fd: int) -> tuple[int, int]:
         found = FIEMAP.unpack_from(room)[3]
         for index in range(found):
             extent = FIEMAP_EXTENT.unpack_from(room, FIEMAP.size + index * FIEMAP_EXTENT.size)
-            logical, _, length_bytes, _, _, flags = extent[:6]
-            own += 0 if flags & FIEMAP_EXTENT_SHARED else length_bytes
-            pieces += 1
+            logical, physical, length_bytes, _, _, flags = extent[:6]
+            yield physical, length_bytes, bool(flags & FIEMAP_EXTENT_SHARED)
             position = logical + length_bytes
             if flags & FIEMAP_EXTENT_LAST:
-                return own, pieces
+                return
         if not found:
-            return own, pieces
+            return
+
+
+def covered_bytes(pieces: Iterable[tuple[int, int]]) -> int:
+    """Sum pieces, given as beginning and bytes, with what lies in several of them counted once."""
+    total = end = 0
+    for begin, length_bytes in sorted(pieces):
+        total += max(begin + length_bytes - max(begin, end), 0)
+        end = max(end, begin + length_bytes)
+    return total
 
 
 def clone_to(

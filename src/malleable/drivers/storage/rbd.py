@@ -3,12 +3,13 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
+from uuid import UUID
 
 from malleable.domain.errors import Busy, Refused
-from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id, parse_id
+from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id, parse_id
 from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
 from malleable.drivers.storage import rbd_chains, rbd_index, rbd_rubbish, rbd_sealing, rbd_usage, refusals
 from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool, RbdSettings
@@ -270,6 +271,15 @@ class RbdDisks:
                 raise refusals.nothing(stored_id)
             (entry,) = known.values()
             return rbd_usage.measure(pool, entry)
+
+    def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
+        """Do as ``Disks.taken_bytes``, in whole objects of 4 MiB."""
+        with self._cluster.opened("measure the pool") as pool:
+            known = {name.partition("/")[2]: entry for name, entry in rbd_index.read_all(pool.ioctx).items()}
+            return {
+                owner: rbd_usage.taken(pool, [known[str(one)] for one in ids if str(one) in known])
+                for owner, ids in groups.items()
+            }
 
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Do as ``Disks.handle``."""

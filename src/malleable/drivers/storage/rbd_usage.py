@@ -1,5 +1,6 @@
 """How much of a pool one thing takes, counted in RBD objects: the unit that is shared, copied and freed."""
 
+from collections.abc import Collection
 from typing import Any
 
 from malleable.domain.ports import Usage
@@ -15,6 +16,24 @@ def measure(pool: RbdPool, entry: Entry) -> Usage:
             return Usage(own_bytes=_bytes(_own_of_snapshot(pool, entry, image)), pieces=pieces)
         snapshots = _snapshots(image)
         return Usage(own_bytes=_bytes(_changed(image, snapshots[-1] if snapshots else None)), pieces=pieces)
+
+
+def taken(pool: RbdPool, entries: Collection[Entry]) -> int:
+    """Measure all that some entries keep alive, whatever is read from parents not counted."""
+    names = {name for entry in entries for name in entry.names()}
+    return sum(_taken(pool, name) for name in names)
+
+
+def _taken(pool: RbdPool, name: str) -> int:
+    """Sum what was written to an RBD image before its first snapshot, between each two, and since the last."""
+    with pool.image(name) as image:
+        moments = [*_snapshots(image), None]
+    total, since = 0, None
+    for moment in moments:
+        with pool.image(name, moment) as image:
+            total += _bytes(_changed(image, since))
+        since = moment
+    return total
 
 
 def _own_of_snapshot(pool: RbdPool, entry: Entry, image: Any) -> dict[int, int]:

@@ -2,13 +2,14 @@
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+from uuid import UUID
 
 from malleable.domain.errors import Refused
-from malleable.domain.ids import DiskId, ImageId, SnapshotId, parse_id
+from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, parse_id
 from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
 from malleable.drivers.storage import blocks, refusals, sealing
 from malleable.drivers.storage.folder import PoolFolder, ReflinkSettings, mapped
@@ -226,13 +227,40 @@ class ReflinkDisks:
 
     def usage(self, stored_id: ImageId | DiskId | SnapshotId) -> Usage:
         """Do as ``Disks.usage``. Bytes of an image or snapshot count as shared as long as one clone has them."""
-        root = self._pool.root()
-        image = root / "images" / str(stored_id) / sealing.IMAGE
-        for path in (root / "disks" / f"{stored_id}{SUFFIX}", root / "snapshots" / f"{stored_id}{SUFFIX}", image):
+        for path in self._paths(stored_id):
             with mapped("measure the pool"), suppress(FileNotFoundError), path.open("rb") as file:
                 own_bytes, pieces = blocks.own_bytes(file.fileno())
                 return Usage(own_bytes=own_bytes, pieces=pieces)
         raise refusals.nothing(stored_id)
+
+    def _paths(self, stored_id: UUID) -> tuple[Path, ...]:
+        """Name the places where something with this id would be."""
+        root = self._pool.root()
+        image = root / "images" / str(stored_id) / sealing.IMAGE
+        return root / "disks" / f"{stored_id}{SUFFIX}", root / "snapshots" / f"{stored_id}{SUFFIX}", image
+
+    def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
+        """Do as ``Disks.taken_bytes``: of what is shared, each block counts once in a group."""
+        with mapped("measure the pool"):
+            images = [UUID(path.name) for path in (self._pool.root() / "images").iterdir() if parse_id(path.name)]
+            return {owner: self._taken_bytes(set(ids), set(images).difference(ids)) for owner, ids in groups.items()}
+
+    def _taken_bytes(self, ids: Collection[UUID], foreign: Collection[UUID]) -> int:
+        own, shared = 0, list[tuple[int, int]]()
+        for at, length_bytes, is_shared in self._extents(ids):
+            if is_shared:
+                shared.append((at, length_bytes))
+            else:
+                own += length_bytes
+        if not shared:
+            return own
+        images = [(at, length_bytes) for at, length_bytes, _ in self._extents(foreign)]
+        return own + blocks.covered_bytes(shared + images) - blocks.covered_bytes(images)
+
+    def _extents(self, ids: Collection[UUID]) -> Iterator[tuple[int, int, bool]]:
+        for path in (path for stored_id in ids for path in self._paths(stored_id)):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                yield from blocks.extents(file.fileno())
 
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Do as ``Disks.handle``."""

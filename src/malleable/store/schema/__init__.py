@@ -35,6 +35,7 @@ from malleable.store.schema.storage import (
     signers,
     snapshots,
     targets,
+    usage_records,
 )
 
 __all__ = [
@@ -46,8 +47,8 @@ __all__ = [
     "event_chains",
     "event_links",
     "events",
-    "gateways",
     "fetch_logins",
+    "gateways",
     "grants",
     "idempotency",
     "image_grants",
@@ -71,6 +72,7 @@ __all__ = [
     "switches",
     "targets",
     "tokens",
+    "usage_records",
     "users",
     "vlans",
 ]

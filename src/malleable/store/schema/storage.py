@@ -5,8 +5,8 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey,
 from malleable.domain.disks import DiskState, DiskUse, SnapshotState, TargetState
 from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
 from malleable.domain.nodes import Firmware
-from malleable.store.schema.columns import created, identity, metadata, to, unique_where, words
-from malleable.store.types import EnumText, Id, Sealed, TupleOf
+from malleable.store.schema.columns import created, identity, metadata, pages, to, unique_where, words
+from malleable.store.types import EnumText, Id, Instant, Sealed, TupleOf
 
 images = Table(
     "images",
@@ -136,3 +136,20 @@ targets = Table(
     info={"noun": "target"},
 )
 unique_where("uq_targets_node_id_boot", targets, "node_id", "use = 'boot'")
+
+usage_records = Table(
+    "usage_records",
+    metadata,
+    identity(),
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Instant, nullable=False, index=True),
+    Column("disks", Integer, nullable=False),
+    Column("snapshots", Integer, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("disk_bytes", BigInteger, nullable=False),
+    Column("image_bytes", BigInteger, nullable=False),
+    Column("taken_bytes", BigInteger),
+    UniqueConstraint("project_id", "at"),
+    info={"noun": "usage record"},
+)
+pages(usage_records, "project_id")

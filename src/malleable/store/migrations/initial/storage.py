@@ -13,7 +13,18 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from malleable.store.migrations.initial.columns import ID, OBJECT, created, identity, metadata, to, unique_where, words
+from malleable.store.migrations.initial.columns import (
+    ID,
+    INSTANT,
+    OBJECT,
+    created,
+    identity,
+    metadata,
+    pages,
+    to,
+    unique_where,
+    words,
+)
 
 images = Table(
     "images",
@@ -135,3 +146,19 @@ targets = Table(
     CheckConstraint("(disk_id IS NULL) <> (image_id IS NULL)", name="presents"),
 )
 unique_where("uq_targets_node_id_boot", targets, "node_id", "use = 'boot'")
+
+usage_records = Table(
+    "usage_records",
+    metadata,
+    identity(),
+    Column("project_id", ID, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("at", INSTANT, nullable=False, index=True),
+    Column("disks", Integer, nullable=False),
+    Column("snapshots", Integer, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("disk_bytes", BigInteger, nullable=False),
+    Column("image_bytes", BigInteger, nullable=False),
+    Column("taken_bytes", BigInteger),
+    UniqueConstraint("project_id", "at"),
+)
+pages(usage_records, "project_id")
