@@ -11,11 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.model.site import CABLES, POOL, TENANTS, Key, Look, Site
 from tests.sweep.world import SWITCH
 
-from malleable.domain.errors import Conflict, Exhausted, Forbidden, NotFound
+from malleable.domain.access import Verb
+from malleable.domain.errors import Conflict, Exhausted, Forbidden, NotFound, TooMany
 from malleable.domain.ids import OperationId
 from malleable.domain.networks import AttachmentState, Channel, NetworkState
 from malleable.domain.nodes import NodeState
 from malleable.domain.operations import Operation, OperationState
+from malleable.services.access import AccessWish
 from malleable.sim.faults import FaultKind
 from malleable.sim.switches import Misbehaviour
 from malleable.store import SqlStore
@@ -44,6 +46,7 @@ HAPPENINGS = {
     "detach": 4,
     "release": 4,
     "change_node": 2,
+    "let": 2,
     "readmit": 2,
     "cancel": 2,
     "break_a_call": 4,
@@ -189,6 +192,14 @@ class Life(RuleBasedStateMachine):
         if operation is not None:
             self.asked[operation.id] = lambda ended: self._note_doubt(node)
 
+    def let(self, dice: Dice) -> None:
+        """Make a token for a node, whatever is being done to it."""
+        node = dice.choice(NODES)
+        who, wish = self._who(self.holder.get(node), dice), AccessWish(name="t", verbs=tuple(Verb), ttl_s=60)
+        with suppress(Conflict, NotFound):
+            self.site.services.accesses.access_allow(self.site.callers[who], node, wish)
+            assert self.site.look().nodes[node].project_id == self.site.project_id(who)
+
     def readmit(self, dice: Dice) -> None:
         """Let an operator see to a node in quarantine."""
         node = dice.choice(NODES)
@@ -258,6 +269,8 @@ class Life(RuleBasedStateMachine):
             for port in ports:
                 vids = look.vids(port)
                 assert vids <= allowed, f"{port} of {node} carries {vids}, its holder has {allowed}"
+        for node in look.let:
+            assert look.nodes[node].state is NodeState.ALLOCATED, f"{node} is not held, and a token is good for it"
         for node in look.free():
             assert look.nodes[node].project_id is None
             assert node not in look.tied | look.on, f"{node} is free, and on or tied to a disk"
@@ -310,7 +323,7 @@ class Life(RuleBasedStateMachine):
         self._hear()
         must = is_right and is_sure and not self.doubted and not self.asked
         operation = None
-        with suppress(*(() if must else (Conflict, NotFound, Forbidden))):
+        with suppress(*(() if must else (Conflict, NotFound, Forbidden, TooMany))):
             operation = ask()
         assert is_right or operation is None, "somebody got what is another's"
         return operation

@@ -13,7 +13,8 @@ from malleable.domain.ids import NodeId, OperationId, ProjectId, TokenId, UserId
 from malleable.domain.networks import AttachmentState, Channel, Network, NetworkKind, Vlan
 from malleable.domain.nodes import Node, NodeState, PowerState
 from malleable.domain.operations import ACTIVE_STATES, Operation, OperationState
-from malleable.domain.projects import Project, Role
+from malleable.domain.projects import Project, Role, Token, User
+from malleable.domain.secrets import Secret
 from malleable.domain.store import Store, Transaction
 from malleable.domain.switches import SwitchPort
 from malleable.services.all import Services, make_services
@@ -63,8 +64,8 @@ class Site:
                 Vlan(id=VlanId(new_id()), fabric="default", vid=vid, network_id=None, reusable_at=now - A_WEEK)
             )
         for project in tx.projects.list():
-            self.callers[project.name] = _caller(project.name, {project.id: Role.MEMBER})
-        self.operator = _caller("operator", {}, Role.OPERATOR)
+            self.callers[project.name] = _caller(tx, project.name, {project.id: Role.MEMBER})
+        self.operator = _caller(tx, "operator", {}, Role.OPERATOR)
 
     # -- what tenants ask --------------------------------------------------------------------------------------------
 
@@ -154,6 +155,7 @@ class Site:
                 | {self.names[b.node_id] for b in tx.boots.list()},
                 busy={self.names[o.node_id] for o in tx.operations.list(state=list(ACTIVE_STATES)) if o.node_id},
                 carried={port: self._carried(port) for ports in CABLES.values() for port in ports},
+                let={self.names[t.node_id] for t in tx.tokens.list(revoked_at=None) if t.node_id},
                 on={name for name in CABLES if self.world.room.bmcs.view(name).power is PowerState.ON},
             )
 
@@ -183,6 +185,7 @@ class Look:
     busy: set[str]  #: nodes an operation works on
     carried: dict[str, tuple[int | None, frozenset[int]]]
     on: set[str]
+    let: set[str]  #: nodes that a token is good for
 
     def vids(self, port: str) -> set[int]:
         native, tagged = self.carried[port]
@@ -195,12 +198,26 @@ class Look:
         return {name for name, node in self.nodes.items() if node.state is NodeState.FREE}
 
 
-def _caller(name: str, memberships: dict[ProjectId, Role], site_role: Role | None = None) -> Caller:
+def _caller(tx: Transaction, name: str, memberships: dict[ProjectId, Role], site_role: Role | None = None) -> Caller:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    user = User(id=UserId(new_id()), name=name, password_hash=Secret("!"), site_role=site_role, created_at=at)
+    token = Token(
+        id=TokenId(new_id()),
+        user_id=user.id,
+        name="login",
+        secret_sha256=name,
+        project_id=None,
+        is_read_only=False,
+        expires_at=at.replace(year=2126),
+        created_at=at,
+    )
+    tx.users.add(user)
+    tx.tokens.add(token)
     return Caller(
-        user_id=UserId(new_id()),
+        user_id=user.id,
         name=name,
         site_role=site_role,
         memberships=memberships,
-        token_id=TokenId(new_id()),
-        expires_at=datetime(2126, 1, 1, tzinfo=UTC),
+        token_id=token.id,
+        expires_at=token.expires_at,
     )
