@@ -1,5 +1,6 @@
 """Scrubs: what their policy means, what a failure leaves, and that a new password never locks us out."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from malleable.domain.nodes import NodeState
 from malleable.domain.operations import Operation, OperationState
 from malleable.domain.ports import Bmc
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
-from malleable.domain.secrets import Secret
+from malleable.domain.secrets import Secret, bmc_password
 from malleable.domain.store import Page
 from malleable.sim.bmcs import Lie
 from malleable.sim.faults import FaultKind
@@ -328,3 +329,11 @@ class CancelAt(CrashAt):
                 found = tx.operations.get(self.operation_id)
                 if not found.is_cancel_requested:
                     cancel(tx, self.world.clock.now(), found)
+
+
+def test_new_passwords_are_what_most_bmcs_take() -> None:
+    made = [bmc_password().reveal() for _ in range(200)]
+    assert len(set(made)) == 200
+    for each in made:
+        assert re.fullmatch(r"[A-Za-z0-9]{16}", each)
+        assert all(re.search(kind, each) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
