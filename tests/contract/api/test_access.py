@@ -188,6 +188,19 @@ def test_a_release_that_cannot_begin_revokes_nothing(small_site: Site) -> None:
     assert small_site.get("ann", CONSOLE).status_code == 200
 
 
+def test_a_provision_that_is_undone_takes_its_tokens_along(small_site: Site) -> None:
+    site = small_site
+    wish = {"image": "tiny", "network": str(site.ids["network:alpha"]), "project": "alpha", "node": "free"}
+    began = site.post("member", "/v1/provisions", wish).json()
+    made = site.post("member", "/v1/nodes/free/access", {"name": "early", "verbs": ["console"]})
+    assert made.status_code == 201
+    site.tokens["ann"] = made.json()["token"]
+    assert site.post("member", f"/v1/operations/{began['id']}/cancel").status_code == 202
+    list(Room(site).work())
+    assert site.get("operator", "/v1/nodes/free").json()["state"] == "free"
+    assert _refused(site, "GET", "/v1/nodes/free/console") == (401, "unauthenticated")
+
+
 def test_a_node_in_quarantine_has_no_tokens(small_site: Site) -> None:
     _run(small_site)
     _allow(small_site)
