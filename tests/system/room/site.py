@@ -218,7 +218,7 @@ class Site:
         enrolments = [self.client.node_enrol(self.enrolment(self.machine(n + 1))) for n in range(machines)]
         self.m2("image", "import", "--golden", str(TINY))
         self.client.project_create(ProjectRequest(name=PROJECT))
-        self.client.network_create(NetworkRequest(name=NETWORK, project=PROJECT))
+        self.client.network_create(NetworkRequest(name=NETWORK, project=PROJECT, cidr6="fd00:a::/64"))
         for enrolment in enrolments:
             self.succeeded(enrolment)
 
