@@ -8,8 +8,6 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from malleable.domain.scrubs import Demand
-
 ETC = Path("/etc/malleable/m2d.toml")
 GIB = 1 << 30
 
@@ -101,14 +99,18 @@ class ImageSettings(_Part):
     signed_only: bool = False  #: import and boot only what somebody signed whom the project or the site trusts
 
 
+#: As ``domain.scrubs.Demand``.
+Demanded = Literal["skip", "best-effort", "required"]
+
+
 class ScrubSettings(_Part):
     """What is scrubbed of every node before somebody else gets it, where the node's own policy says nothing."""
 
-    accounts: Demand = Demand.TRY
-    password: Demand = Demand.SKIP
-    bios: Demand = Demand.SKIP
-    tpm: Demand = Demand.TRY
-    disks: Demand = Demand.SKIP
+    accounts: Demanded = "best-effort"
+    password: Demanded = "skip"
+    bios: Demanded = "skip"
+    tpm: Demanded = "best-effort"
+    disks: Demanded = "skip"
     known_accounts: tuple[str, ...] = ()  #: that BMCs may have beside the one we use
 
 

@@ -64,10 +64,10 @@ class Services:
     images: Images
     image_grants: ImageGrants
     image_trees: ImageTrees
+    signers: Signers
     disks: Disks
     disk_offers: DiskOffers
     snapshots: Snapshots
-    signers: Signers
     pool: Pool
     scrubs: Scrubs
     operations: Operations
@@ -103,12 +103,12 @@ def make_services(parts: Parts) -> Services:
         images=Images(parts),
         image_grants=ImageGrants(parts),
         image_trees=ImageTrees(parts),
+        signers=Signers(parts),
         disks=Disks(parts),
         disk_offers=DiskOffers(parts),
         snapshots=Snapshots(parts),
         pool=Pool(parts),
         scrubs=Scrubs(parts),
-        signers=Signers(parts),
         operations=Operations(parts),
         events=Events(parts),
         gateways=Gateways(parts),

@@ -15,7 +15,7 @@ from malleable.config import GIB, FetchSettings, QuotaSettings, ScrubSettings, S
 from malleable.domain.errors import Invalid, Unavailable
 from malleable.domain.ports import Clock, DriverFacts, Drivers, Fetcher
 from malleable.domain.projects import Quota
-from malleable.domain.scrubs import Scrub, ScrubPolicy, SiteScrubs
+from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.store import Store
 from malleable.gateway.layout import portal_socket
 from malleable.gateway.settings import GatewaySettings
@@ -119,7 +119,7 @@ def _worker(settings: Settings, store: Store, clock: Clock, drivers: Drivers, re
 
 def site_scrubs(settings: ScrubSettings) -> SiteScrubs:
     """Make what is scrubbed where a node's own policy says nothing."""
-    policy = ScrubPolicy(**{scrub.value: getattr(settings, scrub.value) for scrub in Scrub})
+    policy = ScrubPolicy(**{scrub.value: Demand(getattr(settings, scrub.value)) for scrub in Scrub})
     return SiteScrubs(policy=policy, known_accounts=settings.known_accounts)
 
 

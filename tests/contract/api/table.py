@@ -184,7 +184,6 @@ TABLE = (
     Row("POST /v1/nodes/{node}/stop", "/v1/nodes/held/stop", members(202, operator=202)),
     Row("POST /v1/nodes/{node}/power", "/v1/nodes/held/power", members(202, operator=202), body={"action": "off"}),
     Row("POST /v1/nodes/{node}/readmit", "/v1/nodes/held/readmit", (403, 403, 404, 409, 409, 404, 403, 403)),
-    Row("POST /v1/nodes/{node}/retire", "/v1/nodes/held/retire", (403, 403, 404, 409, 409, 404, 403, 403)),
     Row("GET /v1/nodes/{node}/scrubs", "/v1/nodes/held/scrubs", (403, 403, 404, 200, 200, 404, 403, 403)),
     Row(
         "PUT /v1/nodes/{node}/scrubs",
@@ -192,6 +191,7 @@ TABLE = (
         (403, 403, 404, 200, 200, 404, 403, 403),
         body={"tpm": "skip"},
     ),
+    Row("POST /v1/nodes/{node}/retire", "/v1/nodes/held/retire", (403, 403, 404, 409, 409, 404, 403, 403)),
     Row(
         "POST /v1/nodes/{node}/maintenance",
         "/v1/nodes/free/maintenance",
