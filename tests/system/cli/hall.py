@@ -125,6 +125,7 @@ def _serving(assembly: Assembly) -> Iterator[str]:
     app = create_app(assembly.services, version="test")
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
     server, listening = uvicorn.Server(config), config.bind_socket()
+    listening.listen(config.backlog)  # from now on who comes waits; before the thread is there, too
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
