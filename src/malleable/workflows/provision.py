@@ -67,8 +67,9 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
             )
     else:
         connection = _connection(wish)
-        port = check_connection(tx, connection)
+        # The node first: of two who want it the second hears that, and not what the first has done to it meanwhile.
         held = move_node(tx, now, node, NodeState.ALLOCATED, project_id=wish.project_id)
+        port = check_connection(tx, connection)
         kind, attachment = "provision", reserve_attachment(tx, now, connection)
         record(tx, now, "node.allocated", node=held, actor_id=wish.actor_id, data=_named(wish))
     seed = seed_of(wish.node.id, wish.given)

@@ -444,7 +444,9 @@ def network() -> dict[str, object]:
         "fabric": "default",
         "vid": 101,
         "cidr": "10.0.0.0/24",
+        "cidr6": "",
         "gateway_address": "10.0.0.1",
+        "gateway_address6": "",
         "addressing": {
             "first": "10.0.0.10",
             "last": "10.0.0.254",
