@@ -16,6 +16,7 @@ QUOTA = {
         "snapshots": 0,
         "images": None,
         "image_bytes": 3 << 30,
+        "attachments": None,
     },
     "in_use": {
         "nodes": 3,
@@ -25,9 +26,17 @@ QUOTA = {
         "snapshots": 0,
         "images": 1,
         "image_bytes": 1 << 30,
+        "attachments": 6,
     },
 }
-SHOWN = ["nodes 3 of 4", "networks 2 (no limit)", "disks 5 of 10", "disk size 40 GiB of 2 TiB", "snapshots 0 of 0"]
+SHOWN = [
+    "nodes 3 of 4",
+    "networks 2 (no limit)",
+    "attachments 6 (no limit)",
+    "disks 5 of 10",
+    "disk size 40 GiB of 2 TiB",
+    "snapshots 0 of 0",
+]
 
 
 def lines(out: str) -> list[str]:
@@ -43,7 +52,7 @@ def test_what_a_project_has_stands_beside_what_it_may_have(desk: Desk) -> None:
     ]
     shown = desk.m2("project", "show", "blue")
     assert lines(shown.out)[:2] == ["name blue", "age 2 h"]
-    assert lines(shown.out)[-7:-2] == SHOWN
+    assert lines(shown.out)[-8:-2] == SHOWN
     assert desk.m2("project", "show", "blue", "--json").json == {**PROJECT, "quota": QUOTA} | {
         "created_at": "2026-11-20T10:00:00Z"
     }
