@@ -54,7 +54,8 @@ def test_what_a_project_has_stands_beside_what_it_may_have(desk: Desk) -> None:
     assert lines(shown.out)[:2] == ["name blue", "age 2 h"]
     assert lines(shown.out)[-8:-2] == SHOWN
     assert desk.m2("project", "show", "blue", "--json").json == {**PROJECT, "quota": QUOTA} | {
-        "created_at": "2026-11-20T10:00:00Z"
+        "needs_signed_images": False,
+        "created_at": "2026-11-20T10:00:00Z",
     }
     assert desk.m2("project", "quota", "show", "blue", "--json").json == QUOTA
 
