@@ -32,7 +32,7 @@ def _provision(world: World) -> tuple[NodeId, OperationId]:
 
 def _provision_deaf(world: World) -> tuple[NodeId, OperationId]:
     """The firmware gets no answer when it asks, and gives up: the machine is started once more."""
-    world.workflows = workflows(up_deadline_s=8.0)
+    world.workflows = workflows(up_deadline_s=12.0)
     world.deaf.add("n1")
     return _provision(world)
 
