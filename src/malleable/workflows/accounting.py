@@ -29,8 +29,9 @@ def record_usage(store: Store, disks: Disks, *, now: datetime, before: datetime)
         tx.usage_records.forget(before)
         records = tx.usage_records.counted(at)
         tx.usage_records.put(records)
+    groups = _groups(store)
     try:
-        taken = disks.taken_bytes(_groups(store))
+        taken = disks.taken_bytes(groups) if groups else {}  # a server without anything makes no pool yet
     except DriverError as e:
         log.warning("the pool was not measured", error=str(e))
         return True

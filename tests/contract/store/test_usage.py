@@ -12,7 +12,7 @@ from malleable.domain.ids import ImageId
 from malleable.domain.projects import Project
 from malleable.domain.store import Page
 from malleable.sim.disks import SimDisks
-from malleable.sim.faults import FaultKind
+from malleable.sim.faults import FaultKind, Faults
 from malleable.store import SqlStore
 from malleable.workflows.accounting import record_usage
 
@@ -104,3 +104,13 @@ def test_a_pool_that_does_not_answer_leaves_the_rest_recorded(store: SqlStore, t
         tx.usage_records.put([replace(record, taken_bytes=7) for record in records])
         tx.usage_records.put(records)  # one who did not measure takes nothing from one who did
         assert {record.taken_bytes for record in tx.usage_records.list()} == {7}
+
+
+def test_a_pool_that_holds_nothing_of_any_project_is_not_asked(store: SqlStore) -> None:
+    faults = Faults()
+    with store.transaction() as tx:
+        tx.projects.add(values.project())
+    assert record_usage(store, SimDisks(faults=faults), now=values.NOW, before=LONG_AGO)
+    assert not faults.calls
+    with store.reading() as tx:
+        assert [record.taken_bytes for record in tx.usage_records.list(Page())] == [0]
