@@ -15,6 +15,8 @@ import httpx
 from benchmarks.figures import Figure, Result, at_most
 from benchmarks.processes import cpu_s, environment, resident_bytes
 from benchmarks.server import DURABLE_DIR, STOP_S
+from malleable.config import Settings
+from malleable.wiring.teardown import unmount_pool
 
 NAME = "starting"
 TITLE = "Starting"
@@ -80,13 +82,24 @@ def run(*, is_quick: bool) -> Result:
 
 def _serve_twice() -> tuple[Start, Start]:
     """Start a server in a new state directory, and again in that."""
-    with tempfile.TemporaryDirectory(prefix="m2bench-", dir=DURABLE_DIR) as place:
-        return _start(Path(place), ("serve",)), _start(Path(place), ("serve",))
+    with _place() as place:
+        return _start(place, ("serve",)), _start(place, ("serve",))
 
 
 def _demo() -> Start:
-    with tempfile.TemporaryDirectory(prefix="m2bench-", dir=DURABLE_DIR) as place:
-        return _start(Path(place), ("demo",))
+    with _place() as place:
+        return _start(place, ("demo",))
+
+
+@contextmanager
+def _place() -> Iterator[Path]:
+    """Make a directory for a server, and take it away with the pool that the look at its health has mounted there."""
+    with tempfile.TemporaryDirectory(prefix="m2bench-", dir=DURABLE_DIR) as directory:
+        place = Path(directory)
+        try:
+            yield place
+        finally:
+            unmount_pool(Settings(state_dir=place / "state", run_dir=place / "run", database_url=""))
 
 
 def _start(place: Path, command: tuple[str, ...]) -> Start:

@@ -31,7 +31,7 @@ def record_usage(store: Store, disks: Disks, *, now: datetime, before: datetime)
         tx.usage_records.put(records)
     groups = _groups(store)
     try:
-        taken = disks.taken_bytes(groups) if groups else {}  # a server without anything makes no pool yet
+        taken = disks.taken_bytes(groups) if groups else {}  # of nothing the pool need not be asked
     except DriverError as e:
         log.warning("the pool was not measured", error=str(e))
         return True
