@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from malleable.config import GIB, FetchSettings, QuotaSettings, ScrubSettings, Settings
 from malleable.domain.errors import Invalid, Unavailable
-from malleable.domain.ports import Clock, DriverFacts, Drivers, Fetcher
+from malleable.domain.ports import Clock, DriverFacts, Drivers, Fetcher, Power
 from malleable.domain.projects import Quota
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.store import Store
@@ -26,6 +26,7 @@ from malleable.store.migrate import upgrade
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
+from malleable.wiring.on_demand import MadeOnDemand
 from malleable.wiring.outside import outside_of, own_subnets
 from malleable.wiring.pools import make_pool, portal_threads, storage_vlan
 from malleable.workflows.accounting import record_usage
@@ -152,14 +153,13 @@ def make_directories(settings: Settings) -> None:
 def real_drivers(settings: Settings) -> Drivers:
     """Make the drivers for real devices; each touches nothing before its first call."""
     from malleable.drivers.convert.qemu import QemuConverter
-    from malleable.drivers.power.redfish import RedfishPower
     from malleable.drivers.switch.ansible.driver import FACTS, AnsibleSwitches
     from malleable.drivers.switch.ovs import OvsSwitches
 
     gateway_run_dir = gateway_settings(settings).run_dir
     disks, targets = make_pool(settings, lambda network_id: portal_socket(gateway_run_dir, network_id))
     return Drivers(
-        power={"redfish": RedfishPower(verify=settings.redfish_verify_tls)},
+        power=MadeOnDemand({"redfish": lambda: _redfish(settings)}),
         switches={"ovs": OvsSwitches(), "ansible": AnsibleSwitches()},
         disks=disks,
         targets=targets,
@@ -172,14 +172,21 @@ def real_drivers(settings: Settings) -> Drivers:
     )
 
 
+def _redfish(settings: Settings) -> Power:
+    from malleable.drivers.power.redfish import RedfishPower
+
+    return RedfishPower(verify=settings.redfish_verify_tls)
+
+
 def make_fetcher(settings: FetchSettings) -> Fetcher:
     """Make the reader of the web. Errors: Invalid, for a setting that is none."""
     from malleable.drivers.fetch.guard import Guard
     from malleable.drivers.fetch.http import HttpFetcher
     from malleable.drivers.fetch.registry import RegistryFetcher
 
-    context = ssl.create_default_context()
+    context = None
     if settings.certificates is not None:
+        context = ssl.create_default_context()
         try:
             context.load_verify_locations(settings.certificates)
         except OSError as e:
