@@ -1,12 +1,39 @@
 """Boot intents: what a node runs when its firmware asks, and how far it has come."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from malleable.domain.errors import Invalid
 from malleable.domain.ids import AttachmentId, BootId, NetworkId, NodeId, TargetId
 from malleable.domain.images import BootWay
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Document
+
+#: No "$" (iPXE expands ${...}), no control characters; 1 KiB is half of what Linux takes.
+_CMDLINE = re.compile(r"[A-Za-z0-9 _.,:;=/@%+~\"'()\[\]-]{0,1024}", re.ASCII)
+_SSH_KEY = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,16384}")
+
+
+def parse_cmdline(raw: str) -> str:
+    """Accept a kernel's command line as a boot script can hold it. Errors: Invalid."""
+    # These words end a command or begin a comment in an iPXE script.
+    if not _CMDLINE.fullmatch(raw) or any(word in ("||", "&&", ";") or word.startswith("#") for word in raw.split(" ")):
+        raise Invalid(
+            f"The cmdline {raw[:80]!a} cannot be used.",
+            fix="Use at most 1024 ASCII letters, digits, spaces and _ . , : ; = / @ % + ~ \" ' ( ) [ ] -; no lone ';'.",
+        )
+    return raw
+
+
+def parse_ssh_key(raw: str) -> str:
+    """Accept an SSH key, or whatever stands for one, as metadata can hold it: one line of text. Errors: Invalid."""
+    if not _SSH_KEY.fullmatch(raw):
+        raise Invalid(
+            f"The SSH key {raw[:80]!a} cannot be used.",
+            fix="Give one line of 1 to 16384 characters, as in ~/.ssh/id_ed25519.pub.",
+        )
+    return raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
+from malleable.domain.boots import parse_cmdline, parse_ssh_key
 from malleable.domain.errors import Invalid, Malformed
 from malleable.domain.ids import BootId, ImageId, NetworkId
 from malleable.domain.images import BootWay
@@ -33,9 +34,6 @@ _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII | re.IGNORECASE)
 _IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[A-Za-z0-9.:-]{1,200}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", re.ASCII)
-#: No "$" (iPXE expands ${...}), no control characters; 1 KiB is half of what Linux takes.
-_CMDLINE = re.compile(r"[A-Za-z0-9 _.,:;=/@%+~\"'()\[\]-]{0,1024}", re.ASCII)
-_PRINTABLE_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,16384}")
 _LUN_MAX = 16383  #: SAM-5 §4.7.7.4, flat space addressing
 
 
@@ -199,8 +197,8 @@ def _boot(told: DesiredBoot, cidr: str) -> BootPlan:
         image_id=ImageId(told.image_id),
         kernel=_match(_FILE_NAME, told.files.kernel, "files.kernel") if is_kernel else "",
         initrd=_match(_FILE_NAME, told.files.initrd, "files.initrd") if is_kernel else "",
-        cmdline=_cmdline(told.cmdline) if is_kernel else "",
-        ssh_keys=tuple(_match(_PRINTABLE_LINE, key, "ssh_keys") for key in told.ssh_keys),
+        cmdline=parse_cmdline(told.cmdline) if is_kernel else "",
+        ssh_keys=tuple(parse_ssh_key(key) for key in told.ssh_keys),
         documents=told.documents,
         data_disks=tuple(_disk(disk) for disk in told.data_disks),
         token=Secret(_match(_WORD, told.token, "token", is_secret=True)),
@@ -217,14 +215,6 @@ def _disk(told: DesiredDisk) -> DiskPlan:
         chap_username=_match(_WORD, told.chap_username, "data_disks.chap_username"),
         chap_password=Secret(_match(_WORD, told.chap_password, "data_disks.chap_password", is_secret=True)),
     )
-
-
-def _cmdline(raw: str) -> str:
-    text = _match(_CMDLINE, raw, "cmdline")
-    # These words end a command or begin a comment in an iPXE script.
-    if any(word in ("||", "&&", ";") or word.startswith("#") for word in text.split(" ")):
-        raise Invalid(f"The cmdline {raw!a} has a word that iPXE would take for its own.")
-    return text
 
 
 def _match(allowed: re.Pattern[str], raw: str, what: str, *, is_secret: bool = False) -> str:

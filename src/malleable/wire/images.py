@@ -6,12 +6,15 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
+from malleable.domain.boots import parse_cmdline
 from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
 from malleable.domain.nodes import Firmware
-from malleable.wire.shapes import MAX_BYTES, Answer, FileName, Line, Name, Open, Ref, Request, Sha256, Url
+from malleable.wire.shapes import MAX_BYTES, Answer, FileName, Line, Name, Open, Ref, Request, Sha256, Url, checked
 
 #: What `minisign -S` wrote, which has comments of up to 9 KiB.
 Signature = Annotated[str, StringConstraints(min_length=1, max_length=16 * 1024, pattern=r"^[^\x00]*$")]
+#: Leaves room for what is added where an image boots without a disk.
+Cmdline = Annotated[str, StringConstraints(max_length=960), checked(parse_cmdline)]
 
 
 class ImageRequest(Request):
@@ -29,7 +32,7 @@ class ImageRequest(Request):
     up_proof: UpProof = UpProof.ISCSI_LOGIN
     kernel: FileName | None = None
     initrd: FileName | None = None
-    cmdline: Line = ""
+    cmdline: Cmdline = ""
     default_user: Line = ""
 
 
@@ -123,7 +126,7 @@ class DescribeRequest(Request):
     firmwares: tuple[Firmware, ...] = Field(default=(), min_length=1, max_length=2)
     boot_ways: tuple[BootWay, ...] = Field(default=(), min_length=1, max_length=2)
     up_proof: UpProof = UpProof.ISCSI_LOGIN
-    cmdline: Line = ""
+    cmdline: Cmdline = ""
     default_user: Line = ""
 
 

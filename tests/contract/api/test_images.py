@@ -124,6 +124,7 @@ def test_what_is_told_of_an_image_is_corrected_field_by_field(small_site: Site) 
     changes = {"os": "Debian 12", "firmwares": ["uefi"], "boot_ways": ["san"], "up_proof": "phone-home"}
     assert small_site.call("member", "PUT", url, json=changes).json() == {**before, **changes}
     wrong: list[dict[str, object]] = [{}]
+    wrong += [{"cmdline": cmdline} for cmdline in ("a || exit", "${password}", "a\nb", "x" * 961, "# x")]
     wrong += ({"firmwares": []}, {"sha256": "0" * 64}, {"signed_by": "me"}, {"architecture": ""})
     for bad in wrong:
         assert small_site.call("member", "PUT", url, json=bad).status_code == 422, bad
