@@ -64,7 +64,7 @@ class ImageGrants:
         with self._parts.store.transaction() as tx:
             image = find_image(tx, caller, "image_share", ref, project)
             receiver = find_grantee(tx, caller, grantee)
-            _want_shareable(image, receiver.id)
+            _want_shareable(tx, image, receiver.id)
             grant = ImageGrant(id=ImageGrantId(new_id()), image_id=image.id, project_id=receiver.id, created_at=now)
             if tx.image_grants.count(image_id=image.id, project_id=receiver.id):
                 raise Conflict(
@@ -106,7 +106,7 @@ class ImageGrants:
             record(tx, now, kind, project_id=project_id, actor_id=actor_id, data=data)
 
 
-def _want_shareable(image: Image, grantee_id: ProjectId) -> None:
+def _want_shareable(tx: Transaction, image: Image, grantee_id: ProjectId) -> None:
     if image.project_id is None:
         raise Conflict(f"Image {image.name} is golden: everybody may use it.", code="image-golden")
     if image.project_id == grantee_id:
@@ -115,7 +115,8 @@ def _want_shareable(image: Image, grantee_id: ProjectId) -> None:
             code="grant-to-owner",
             fix="Offer it to another project.",
         )
-    if image.state is not ImageState.SEALED:
+    # Locked: who changes how it boots at this moment is seen, or sees the grant.
+    if not tx.images.change(image.id, expect={"state": ImageState.SEALED}):
         raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
 
 

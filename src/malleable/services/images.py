@@ -33,6 +33,8 @@ from malleable.workflows.requests import record
 FILE_MAX_BYTES = 1024**3
 #: Uploads leave this much free: the database may lie on the same filesystem, and needs room for everybody's sake.
 SPOOL_RESERVE_BYTES = 1024**3
+#: Of an image: how its disks boot, and what shows that they have.
+BOOTING = ("cmdline", "boot_ways", "firmwares", "up_proof")
 #: In an upload's folder: what came of its content, until all is there.
 UPLOADED = ".uploaded"
 
@@ -264,13 +266,17 @@ class Images:
     ) -> Shown[Image]:
         """Correct what is told of an image, by the names of its fields; whatever boots it is told at its next start.
 
-        Errors: NotFound, Forbidden; Invalid for no change, or a boot way it has no files for.
+        How it boots is settled once it is another project's, too.
+        Errors: NotFound, Forbidden, Conflict; Invalid for no change, or a boot way it has no files for.
         """
         with self._parts.store.transaction() as tx:
             image = find_image(tx, caller, "image_change", ref, project)
             if not changes:
                 raise Invalid("Nothing of the image is named.", fix="Name at least one thing, e.g. os.")
-            _want_bootable(replace(image, **changes))  # type: ignore[arg-type]
+            changed = replace(image, **changes)  # type: ignore[arg-type]
+            _want_bootable(changed)
+            if any(getattr(changed, name) != getattr(image, name) for name in BOOTING):
+                storage.want_own(tx, image)
             tx.images.change(image.id, **changes)  # type: ignore[arg-type]
             data = {"image_id": str(image.id), "name": image.name, "changed": sorted(changes)}
             now, actor_id = self._parts.now(), caller.user_id

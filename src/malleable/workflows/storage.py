@@ -8,7 +8,7 @@ from uuid import UUID
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, TargetState
 from malleable.domain.errors import Conflict, Refused
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
-from malleable.domain.images import Image, ImageFormat, ImageState
+from malleable.domain.images import Image, ImageFormat, ImageGrant, ImageState
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Rows, Transaction
@@ -165,6 +165,28 @@ def want_childless(tx: Transaction, image: Image) -> None:
             code="image-in-use",
             fix=f"Delete these first; `m2 image tree {image.name}` shows them.",
             details=details,
+        )
+
+
+def want_own(tx: Transaction, image: Image) -> None:
+    """Lock an image and be sure that no other project has to do with it. Golden ones are nobody's. Errors: Conflict."""
+    tx.images.change(image.id, expect={"state": image.state})
+    if image.project_id is None:
+        return
+    mine = {"image_id": image.id, "project_id": image.project_id}
+    rows: Rows[ImageGrant] | Rows[Disk] | Rows[Snapshot]
+    foreign = 0
+    for rows in (tx.image_grants, tx.disks, tx.snapshots):
+        foreign += rows.count(image_id=image.id) - rows.count(**mine)
+    readers = tx.targets.list(image_id=image.id)
+    holders = {node.project_id for node in tx.nodes.list(id={target.node_id for target in readers})}
+    begun = tx.operations.list(None, state=list(ACTIVE_STATES))
+    holders |= {one.project_id for one in begun if one.arguments.get("image_id") == str(image.id)}
+    if foreign or holders - {image.project_id}:
+        raise Conflict(
+            f"Image {image.name} is shared with other projects, or their disks, snapshots or nodes boot as it.",
+            code="image-in-use",
+            fix=f"Copy it and change the copy: `m2 image copy {image.name} --name NEW --to PROJECT`.",
         )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.contract.api.room import Room
 from tests.contract.api.site import GOLDEN, Site, items
 
 from malleable.domain.images import ImageState
@@ -81,6 +82,37 @@ def test_a_revoked_image_is_gone_for_new_disks_and_old_ones_stay(small_site: Sit
     assert site.get("other", "/v1/disks/theirs").json()["image"] == "alpha-image"
     assert site.call(by, "DELETE", f"/v1/image-grants/{grant}").status_code == 404
     assert offer(site).status_code == 201
+
+
+@pytest.mark.parametrize("held", ["offered", "accepted", "a disk", "a snapshot", "a node", "a provision"])
+def test_how_an_image_boots_is_settled_once_others_have_to_do_with_it(small_site: Site, held: str) -> None:
+    """Its owner would be root on their nodes from their next boot on."""
+    site, url = small_site, f"{IMAGE}/description"
+    grant = offer(site).json()["id"] if held == "offered" else shared(site)
+    begin = {"node": "free", "image": "alpha-image", "network": str(site.ids["network:beta"]), "project": "beta"}
+    match held:
+        case "a disk" | "a snapshot":
+            assert clone(site).status_code == 202
+            list(Room(site).work())
+            if held == "a snapshot":
+                assert site.post("other", "/v1/snapshots", {"name": "late", "disk": "theirs"}).status_code == 202
+                list(Room(site).work())
+                site.call("other", "DELETE", "/v1/disks/theirs")
+                list(Room(site).work())
+        case "a node" | "a provision":
+            assert site.post("other", "/v1/provisions", {**begin, "stateless": True}).status_code == 202
+            if held == "a node":
+                list(Room(site).work())
+    if held not in ("offered", "accepted"):
+        assert site.call("member", "DELETE", f"/v1/image-grants/{grant}").status_code == 204
+    before = site.get("member", IMAGE).json()
+    for changes in ({"cmdline": 'systemd.run="x"'}, {"up_proof": "phone-home"}, {"firmwares": ["uefi"]}):
+        refused = site.call("member", "PUT", url, json=changes)
+        assert (refused.status_code, refused.json()["code"]) == (409, "image-in-use"), changes
+        assert "m2 image copy" in refused.json()["fix"]
+    assert site.get("member", IMAGE).json() == before
+    said = {"os": "Debian 13", "cmdline": before["cmdline"]}
+    assert site.call("member", "PUT", url, json=said).status_code == 200
 
 
 def test_nobody_decides_for_others_what_a_name_means(small_site: Site) -> None:
