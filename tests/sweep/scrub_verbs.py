@@ -19,7 +19,7 @@ ALL = ScrubPolicy(
     disks=Demand.REQUIRED,
 )
 EVERYTHING = SiteScrubs(policy=ALL)
-STEPS = ("check-accounts", "rotate-password", "reset-bios", "clear-tpm", "erase-disks")
+STEPS = ("erase-disks", "check-accounts", "rotate-password", "reset-bios", "clear-tpm")
 FIRST = Secret("right")
 
 
@@ -64,4 +64,4 @@ def assert_not_locked_out(world: World, node_id: NodeId) -> None:
     assert any(world.room.bmcs.accepts(BMC, each) for each in known)
 
 
-SCRUB_VERBS = (Verb(name="release-scrub", begin=_release, check=scrubbed, steps=10),)
+SCRUB_VERBS = (Verb(name="release-scrub", begin=_release, check=scrubbed, steps=11),)

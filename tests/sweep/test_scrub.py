@@ -1,7 +1,7 @@
 """Scrubs: what their policy means, what a failure leaves, and that a new password never locks us out."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,19 +19,21 @@ from tests.sweep.world import Crash, CrashAt, World
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import NodeId, OperationId
-from malleable.domain.nodes import NodeState
+from malleable.domain.nodes import NodeState, PowerState
 from malleable.domain.operations import Operation, OperationState
-from malleable.domain.ports import Bmc
+from malleable.domain.ports import Bmc, BmcAccount
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.secrets import Secret, bmc_password
 from malleable.domain.store import Page
 from malleable.sim.bmcs import Lie
+from malleable.sim.clock import ManualClock
 from malleable.sim.faults import FaultKind
 from malleable.sim.power import SimPower
 from malleable.workflows import enrol, release
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.requests import cancel
-from malleable.workflows.scrubbing import TRIES
+from malleable.workflows.scrubbing import ERASE_DEADLINE_S, TRIES
+from malleable.workflows.watch import Watch
 
 TRY_ALL = SiteScrubs(policy=ScrubPolicy(**dict.fromkeys(map(str, Scrub), Demand.TRY)))
 NOTHING = SiteScrubs(policy=ScrubPolicy())
@@ -172,6 +174,77 @@ def test_a_disk_that_cannot_be_erased_quarantines_and_a_second_try_may_do_it(new
     assert "failed to erase" in world.node(node_id).state_reason
     world.room.bmcs.lie("n1")
     assert readmit(world, node_id) == "succeeded"
+    scrubbed(world, node_id)
+
+
+class SlowlyBusy(SimPower):
+    """Says that it is busy when the step's time is over."""
+
+    clock: ManualClock
+
+    def accounts(self, bmc: Bmc) -> Sequence[BmcAccount]:
+        self.clock.advance(400.0)
+        return super().accounts(bmc)
+
+
+def test_what_is_only_worth_a_try_and_ends_too_late_quarantines_nothing(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    world.faults.add("drives", FaultKind.SLOW, delay_s=ERASE_DEADLINE_S + 1)
+    world.faults.add("accounts", FaultKind.BUSY)
+    slow = SlowlyBusy(world.room.bmcs, faults=world.faults)
+    slow.clock = world.clock
+    world.drivers = replace(world.drivers, power={"sim": slow})
+    assert world.run(begin_release(world, node_id, TRY_ALL)).state == "succeeded"
+    world.assert_clean(node_id)
+    with world.store.reading() as tx:
+        told = [event.detail["reason"] for event in tx.events.list(Page(), kind="node.not-scrubbed")]
+    assert len(told) == 2, told
+
+
+# A machine that wakes up.
+
+
+class Waking(SimPower):
+    """The machine switches itself on while its disks are erased: its holder has set its clock's alarm."""
+
+    def erase_drive(self, bmc: Bmc, drive: str) -> str:
+        self.bmcs.force("n1", PowerState.ON)
+        return super().erase_drive(bmc, drive)
+
+
+def test_a_machine_that_wakes_up_while_it_is_scrubbed_is_quarantined(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    world.drivers = replace(world.drivers, power={"sim": Waking(world.room.bmcs, faults=world.faults)})
+    ended = world.run(begin_release(world, node_id))
+    assert ended.error is not None
+    assert (ended.error["step"], ended.error["code"]) == ("prove-still-off", "woke-up")
+    assert world.node(node_id).state is NodeState.QUARANTINED
+    world.drivers = replace(world.drivers, power={"sim": world.power})
+    world.room.bmcs.soil("n1")
+    assert readmit(world, node_id) == "succeeded"
+    scrubbed(world, node_id)
+
+
+def test_a_free_machine_that_wakes_up_is_taken_out_and_scrubbed_again(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    assert world.run(begin_release(world, node_id)).state == "succeeded"
+    world.room.bmcs.force("n1", PowerState.ON)
+    world.room.bmcs.soil("n1")
+    watch = Watch(store=world.store, drivers=world.drivers, clock=world.clock)
+    watch.look_at_powers()
+    watch.look_at_powers()
+    watch.close()
+    node = world.node(node_id)
+    assert (node.state, node.power, node.is_unscrubbed) == (NodeState.QUARANTINED, PowerState.ON, True)
+    with world.store.reading() as tx:
+        kinds = [event.kind for event in tx.events.list(Page(limit=100), node_id=node_id)]
+    assert kinds[-2:] == ["node.powered-on-while-free", "node.quarantined"]
+    with world.store.transaction() as tx:
+        again = enrol.request(tx, world.clock.now(), node=node, actor_id=None, scrubs=EVERYTHING)
+    assert world.run(again.id).state == "succeeded"
     scrubbed(world, node_id)
 
 

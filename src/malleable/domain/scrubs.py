@@ -8,11 +8,11 @@ from enum import StrEnum
 class Scrub(StrEnum):
     """What can be scrubbed through a BMC, in the order in which it is done."""
 
+    DISKS = "disks"  #: the local disks are erased by themselves
     ACCOUNTS = "accounts"  #: the BMC has no account that nobody knows of
     PASSWORD = "password"  #: the password of our account there is a new one
     BIOS = "bios"  #: the firmware's settings are the maker's defaults
     TPM = "tpm"  #: what its owner kept in the TPM is gone
-    DISKS = "disks"  #: the local disks are erased by themselves
 
 
 class Demand(StrEnum):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from malleable.domain.errors import Conflict, DriverError, Public, Refused
+from malleable.domain.errors import Conflict, DriverError, Public, Refused, Unreachable
 from malleable.domain.ids import NodeId
 from malleable.domain.nodes import BootState, Node, PowerState
 from malleable.domain.operations import Retry, Wait
@@ -126,6 +126,21 @@ def prove_off_and_reset(context: Context) -> Done | Wait:
     return replace(came, evidence={**came.evidence, **reset_boot(context).evidence})
 
 
+def prove_still_off(context: Context) -> Done:
+    """Read the power of a machine that was proven off and that nobody was to switch on since. Errors: Refused."""
+    node = node_of(context)
+    seen = power_of(context, node).state(bmc_of(node))
+    if seen is PowerState.UNKNOWN:
+        raise Unreachable(f"The BMC of {node.name} does not tell its power.")
+    if seen is PowerState.ON:
+        raise Refused(
+            f"{node.name} was switched on, or has switched itself on, after it was proven off.",
+            fix="Look for what wakes it (an alarm of its clock, wake on LAN, a hand); then readmit it.",
+            code="woke-up",
+        )
+    return Done(evidence={"power": seen.value}, write=_note_power(node.id, seen, context))
+
+
 def boot_from_network(context: Context) -> Done:
     """Make the firmware ask the network."""
     node = node_of(context)
@@ -154,6 +169,13 @@ RESET_BOOT = Step(
     name="reset-boot",
     do=reset_boot,
     # No undo: the override that was there belonged to whoever leaves.
+    retry=BMC_RETRY,
+    device=CONTROLLER,
+)
+PROVE_STILL_OFF = Step(
+    name="prove-still-off",
+    do=prove_still_off,
+    # No undo: it only looks.
     retry=BMC_RETRY,
     device=CONTROLLER,
 )

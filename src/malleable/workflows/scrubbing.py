@@ -6,6 +6,7 @@ nothing. What is required fails the operation when it is not proven; what is wor
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 from malleable.domain.errors import Conflict, DriverError, Public, Refused
 from malleable.domain.nodes import Node
@@ -14,7 +15,7 @@ from malleable.domain.ports import LocalDrive, Power
 from malleable.domain.scrubs import Demand, Scrub, SiteScrubs
 from malleable.domain.secrets import Secret, bmc_password
 from malleable.domain.store import Page, Transaction
-from malleable.workflows.powering import BMC_RETRY, CONTROLLER, bmc_of, node_of, power_of
+from malleable.workflows.powering import BMC_RETRY, CONTROLLER, PROVE_STILL_OFF, bmc_of, node_of, power_of
 from malleable.workflows.requests import record
 from malleable.workflows.steps import Context, Done, Step, StepFunction, Write
 
@@ -22,6 +23,8 @@ from malleable.workflows.steps import Context, Done, Step, StepFunction, Write
 ERASE_DEADLINE_S = 24 * 3600.0
 ERASE_LOOKS_S = (0.5, 30.0)  #: the first look, and the most that lies between two; each waits twice as long
 ERASING = Public("Its own disks are still being erased.")
+#: The engine looks at the clock after the step has done so.
+LATE_BY = timedelta(seconds=1)
 #: So often is tried what is only worth a try.
 TRIES = 3
 
@@ -48,20 +51,25 @@ def _as_demanded(scrub: Scrub, act: Act) -> StepFunction:
 
     def do(context: Context) -> Done | Wait:
         operation = context.operation
-        is_late = operation.step_deadline_at is not None and context.now() >= operation.step_deadline_at
-        is_last = is_late or operation.attempt >= TRIES
         try:
             node = node_of(context)
             came = act(context, node, power_of(context, node))
         except (DriverError, Conflict) as e:
-            if _demand(operation, scrub) is not Demand.TRY or not (is_last or isinstance(e, Refused | Conflict)):
+            is_last = operation.attempt >= TRIES or isinstance(e, Refused | Conflict) or _is_late(context)
+            if _demand(operation, scrub) is not Demand.TRY or not is_last:
                 raise
             return _left_undone(context, scrub, str(e))
-        if isinstance(came, Wait) and is_late and _demand(operation, scrub) is Demand.TRY:
+        if isinstance(came, Wait) and _demand(operation, scrub) is Demand.TRY and _is_late(context):
             return _left_undone(context, scrub, came.reason)
         return came
 
     return do
+
+
+def _is_late(context: Context) -> bool:
+    """Say whether the engine, which looks at the clock a moment later, would give the step no more time."""
+    deadline = context.operation.step_deadline_at
+    return deadline is not None and context.now() + LATE_BY >= deadline
 
 
 def _left_undone(context: Context, scrub: Scrub, reason: str) -> Done:
@@ -253,11 +261,13 @@ def _step(name: str, scrub: Scrub, act: Act, *, deadline_s: float = 180.0, retry
     )
 
 
-#: Settings before the TPM: resetting them would drop the wish to have it cleared.
+#: Disks first: it takes long, and what somebody does meanwhile comes before all the rest. Settings before the TPM:
+#: resetting them would drop the wish to have it cleared. Last the power: a machine that wakes up undoes what was done.
 SCRUBS = (
+    _step("erase-disks", Scrub.DISKS, _erase_disks, deadline_s=ERASE_DEADLINE_S),
     _step("check-accounts", Scrub.ACCOUNTS, _check_accounts),
     _step("rotate-password", Scrub.PASSWORD, _rotate_password),
     _step("reset-bios", Scrub.BIOS, _reset_bios),
     _step("clear-tpm", Scrub.TPM, _clear_tpm),
-    _step("erase-disks", Scrub.DISKS, _erase_disks, deadline_s=ERASE_DEADLINE_S),
+    replace(PROVE_STILL_OFF, needed=lambda operation: "scrub" in operation.arguments),
 )

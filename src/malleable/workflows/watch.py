@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 BATCH = 200
 LOOKS_AT_ONCE = 8
+WOKE = "it was found on while it was free: look for what switched it on; readmit it, which scrubs it again"
 
 
 class Watch:
@@ -63,19 +64,36 @@ class Watch:
 
     def _note(self, seen: Mapping[Node, PowerState]) -> None:
         """Write only what changed: an idle room costs reads of BMCs and nothing else."""
-        changed = {node: power for node, power in seen.items() if power is not node.power}
+        changed = {node: power for node, power in seen.items() if power is not node.power or _woke(node, power)}
         if not changed:
             return
         now = self._clock.now()
         with self._store.transaction() as tx:
             for node, power in changed.items():
-                # Compare-and-set: an operation that changed the power meanwhile knows better.
-                if tx.nodes.change(node.id, expect={"power": node.power}, power=power, power_seen_at=now):
-                    self._suspect(tx, node, power)
+                if not (_woke(node, power) and self._suspect(tx, node)):
+                    # Compare-and-set: an operation that changed the power meanwhile knows better.
+                    tx.nodes.change(node.id, expect={"power": node.power}, power=power, power_seen_at=now)
 
-    def _suspect(self, tx: Transaction, node: Node, power: PowerState) -> None:
-        if node.state is NodeState.FREE and power is PowerState.ON:
-            record(tx, self._clock.now(), "node.powered-on-while-free", node=node)
+    def _suspect(self, tx: Transaction, node: Node) -> bool:
+        """Take a free node that has power out of the pool, if it is still as it was when it was looked at.
+
+        Whatever runs there was left by somebody, and undoes what a release scrubbed.
+        """
+        now = self._clock.now()
+        is_so = tx.nodes.change(
+            node.id,
+            expect={"state": NodeState.FREE, "state_since": node.state_since, "power": node.power},
+            state=NodeState.QUARANTINED,
+            state_reason=WOKE,
+            state_since=now,
+            power=PowerState.ON,
+            power_seen_at=now,
+            is_unscrubbed=True,
+        )
+        if is_so:
+            record(tx, now, "node.powered-on-while-free", node=node)
+            record(tx, now, "node.quarantined", node=node, data={"reason": WOKE})
+        return is_so
 
     # -- ports --------------------------------------------------------------------------------------------------------
 
@@ -116,3 +134,7 @@ class Watch:
             log.warning("switch ports have drifted", switch=switch.name, ports=names)
             arguments = {"name": switch.name, "switch_id": str(switch.id), "ports": names}
             begin(tx, self._clock.now(), "repair-ports", arguments=arguments)
+
+
+def _woke(node: Node, power: PowerState) -> bool:
+    return node.state is NodeState.FREE and power is PowerState.ON
