@@ -21,7 +21,7 @@ from malleable.domain.errors import Conflict
 from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.nodes import NodeState, PowerState
 from malleable.domain.operations import Operation, OperationState
-from malleable.domain.ports import Bmc, BmcAccount
+from malleable.domain.ports import Bmc, BmcAccount, LocalDrive
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.secrets import Secret, bmc_password
 from malleable.domain.store import Page
@@ -66,7 +66,7 @@ def test_every_scrub_leaves_its_evidence(new_world: Callable[[], World]) -> None
     assert found["rotate-password"] == {"account": "admin", "password": "changed; the BMC took a login with it"}
     assert found["reset-bios"] == {"bios": "reset to the maker's settings", "in_force": "at the next power-on"}
     assert found["clear-tpm"] == {"tpm": "to be cleared, read back", "in_force": "at the next power-on"}
-    assert found["erase-disks"] == {"erased": ["disk0", "disk1"], "not_erased": []}
+    assert found["erase-disks"] == {"erased": ["disk0", "disk1"]}
     password = world.node(node_id).bmc_password.reveal()
     assert password not in repr(found)
     scrubbed(world, node_id)
@@ -200,6 +200,84 @@ def test_what_is_only_worth_a_try_and_ends_too_late_quarantines_nothing(new_worl
     with world.store.reading() as tx:
         told = [event.detail["reason"] for event in tx.events.list(Page(), kind="node.not-scrubbed")]
     assert len(told) == 2, told
+
+
+# Disks that hide.
+
+
+def assert_not_erased(world: World, node_id: NodeId, code: str) -> None:
+    """A release that requires it quarantines; one that only tries says so."""
+    ended = world.run(begin_release(world, node_id, only(Scrub.DISKS)))
+    assert ended.error is not None
+    assert ended.error["code"] == code
+    assert world.run(begin_release(world, node_id, only(Scrub.DISKS, Demand.TRY))).state == "succeeded"
+    with world.store.reading() as tx:
+        (told,) = tx.events.list(Page(), kind="node.not-scrubbed")
+    assert str(ended.error["message"]) in str(told.detail["reason"])
+
+
+def test_no_drive_at_all_is_no_proof_that_all_are_erased(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    world.room.bmcs.lie("n1", Lie.HIDES_DRIVES)
+    assert_not_erased(world, node_id, "no-drives")
+
+
+def test_a_drive_that_was_there_before_is_missed(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = soiled_node(world)
+    with world.store.transaction() as tx:
+        tx.nodes.change(node_id, drives=("disk0", "disk1", "disk2"))
+    assert_not_erased(world, node_id, "drive-missing")
+    assert evidence(world, latest_release(world))["erase-disks"]["erased"] == ["disk0", "disk1"]
+
+
+def test_a_drive_that_cannot_be_erased_is_told_of(new_world: Callable[[], World]) -> None:
+    class Stubborn(SimPower):
+        def drives(self, bmc: Bmc) -> Sequence[LocalDrive]:
+            return [replace(drive, can_erase=drive.id != "disk1") for drive in super().drives(bmc)]
+
+    world = new_world()
+    node_id = soiled_node(world)
+    world.drivers = replace(world.drivers, power={"sim": Stubborn(world.room.bmcs, faults=world.faults)})
+    assert_not_erased(world, node_id, "cannot-scrub")
+
+
+def latest_release(world: World) -> OperationId:
+    with world.store.reading() as tx:
+        return max(operation.id for operation in tx.operations.list(kind="release"))
+
+
+def test_an_inspection_and_a_release_remember_the_drives(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    world.can_scrub = tuple(Scrub)
+    node_id = world.free_node()
+    assert world.node(node_id).drives == ("disk0", "disk1")
+    world = new_world()
+    node_id = soiled_node(world)
+    assert world.run(begin_release(world, node_id)).state == "succeeded"
+    assert world.node(node_id).drives == ("disk0", "disk1")
+
+
+def test_a_drive_that_is_said_to_be_erased_is_waited_for_while_it_is_busy(new_world: Callable[[], World]) -> None:
+    class Untold(SimPower):
+        looks = 0
+
+        def erase_drive(self, bmc: Bmc, drive: str) -> str:
+            super().erase_drive(bmc, drive)
+            return ""
+
+        def drives(self, bmc: Bmc) -> Sequence[LocalDrive]:
+            self.looks += 1
+            return [replace(drive, is_busy=1 < self.looks < 5) for drive in super().drives(bmc)]
+
+    world = new_world()
+    node_id = soiled_node(world)
+    untold = Untold(world.room.bmcs, faults=world.faults)
+    world.drivers = replace(world.drivers, power={"sim": untold})
+    assert world.run(begin_release(world, node_id, only(Scrub.DISKS))).state == "succeeded"
+    assert untold.looks == 5
+    assert world.faults.calls.count(("erase_drive", BMC)) == 2
 
 
 # A machine that wakes up.

@@ -78,6 +78,7 @@ class Node:
     memory_mib: int | None = None
     scrub_policy: ScrubPolicy = AS_THE_SITE
     can_scrub: tuple[Scrub, ...] = ()  #: what its BMC could do when it was inspected last
+    drives: tuple[str, ...] = ()  #: the driver's handles of all local disks that were seen: none may hide from a scrub
     is_unscrubbed: bool = False  #: taken from its holder without a release: it is scrubbed before it is free again
     created_at: datetime
 

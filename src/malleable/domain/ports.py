@@ -63,7 +63,9 @@ class Inspection:
     cpu_count: int | None = None
     memory_mib: int | None = None
     nics: tuple[InspectedNic, ...] = ()
-    can_scrub: tuple[Scrub, ...] = ()  #: what the BMC says it can do, in the order of Scrub
+    #: What the BMC says it can do, in the order of Scrub; what it is too busy to tell is among it, to be tried.
+    can_scrub: tuple[Scrub, ...] = ()
+    drives: tuple[str, ...] = ()  #: its own disks, as in ``LocalDrive.id``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,9 @@ class Power(Protocol):
         """List the machine's own disks, sorted by id."""
 
     def erase_drive(self, bmc: Bmc, drive: str) -> str:
-        """Ask once that a disk erases itself; return the handle of that work, "" when it is done.
+        """Ask once that a disk erases itself; return the handle of that work.
+
+        "" when the BMC names none: then it is done once the disk is not busy any more.
 
         Errors: Refused with code "no-such-drive".
         """

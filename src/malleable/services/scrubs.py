@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from malleable.domain.errors import Conflict
 from malleable.domain.nodes import Node
@@ -44,29 +45,32 @@ class Scrubs:
         with self._parts.store.reading() as tx:
             node = find_node(tx, caller, "node_scrub_set", ref)
         wanted = [scrub for scrub in Scrub if changes.get(scrub) is Demand.REQUIRED]
-        able = self._able(node, wanted) if wanted else node.can_scrub
+        seen = self._seen(node, wanted) if wanted else {}
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_scrub_set", str(node.id))
             policy = replace(node.scrub_policy, **{scrub.value: demand for scrub, demand in changes.items()})
-            tx.nodes.change(node.id, scrub_policy=policy, can_scrub=able)
+            tx.nodes.change(node.id, scrub_policy=policy, **seen)
             data = {"policy": _told(policy)}
             record(tx, self._parts.now(), "node.scrub-policy", node=node, actor_id=caller.user_id, data=data)
-        return self._lines(replace(node, scrub_policy=policy, can_scrub=able))
+        return self._lines(replace(node, scrub_policy=policy, **seen))
 
-    def _able(self, node: Node, wanted: list[Scrub]) -> tuple[Scrub, ...]:
-        """Ask the BMC what it can do. Errors: Conflict when that is not all of ``wanted``; the driver's."""
+    def _seen(self, node: Node, wanted: list[Scrub]) -> dict[str, Any]:
+        """Ask the BMC what it can do. Errors: Conflict when that is not all of ``wanted``; the driver's.
+
+        Who requires that all drives are erased says that those which it tells of are all.
+        """
         driver = self._parts.drivers.power.get(node.power_driver)
         if driver is None:
             raise Conflict(f"There is no power driver {node.power_driver} here.", code="no-driver", public=NO_DRIVER)
-        able = driver.inspect(bmc_of(node)).can_scrub
-        lacking = [scrub.value for scrub in wanted if scrub not in able]
+        found = driver.inspect(bmc_of(node))
+        lacking = [scrub.value for scrub in wanted if scrub not in found.can_scrub]
         if lacking:
             raise Conflict(
                 f"The BMC of {node.name} cannot do this: {', '.join(lacking)}.",
                 code="cannot-scrub",
                 fix="Required, it would quarantine the node at every release. Leave it at best-effort; do it by hand.",
             )
-        return able
+        return {"can_scrub": found.can_scrub} | ({"drives": found.drives} if Scrub.DISKS in wanted else {})
 
     def _lines(self, node: Node) -> tuple[ScrubLine, ...]:
         site = self._parts.scrubs.policy

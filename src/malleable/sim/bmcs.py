@@ -39,6 +39,8 @@ class Lie(StrEnum):
     KEEPS_MEDIA = "keeps-media"  #: accepts to eject virtual media and keeps them
     KEEPS_PASSWORD = "keeps-password"  #: accepts a new password and keeps the old one
     FORGETS_TPM = "forgets-tpm"  #: accepts to clear the TPM and does not note it
+    HIDES_DRIVES = "hides-drives"  #: tells of no disk
+    ERASES_UNTOLD = "erases-untold"  #: answers that a disk is erased, and only begins with it
     FAILS_TO_ERASE = "fails-to-erase"  #: begins to erase a disk, and fails at it
 
 
@@ -328,19 +330,23 @@ class SimBmcs:
         """List the local disks."""
         with self._lock:
             s = self._states[name]
+            if Lie.HIDES_DRIVES in s.lies:
+                return []
             return [
                 LocalDrive(id=drive, name=drive, can_erase=True, is_busy=s.erasing.get(drive) == "running")
                 for drive in sorted(s.machine.drives)
             ]
 
-    def erase(self, name: str, drive: str) -> None:
-        """Begin to erase a drive; it takes as long as a power change."""
+    def erase(self, name: str, drive: str) -> bool:
+        """Begin to erase a drive, which takes as long as a power change; say whether the BMC tells of that work."""
         with self._lock:
             state = self._states[name]
             if drive not in state.machine.drives:
                 raise Refused(f"There is no drive {drive!a}.", code="no-such-drive")
             state.erasing[drive] = "running"
+            is_told = Lie.ERASES_UNTOLD not in state.lies
         self._later(self._power_s, lambda: self._erased(state, drive))
+        return is_told
 
     def _erased(self, state: _State, drive: str) -> None:
         with self._lock:

@@ -40,6 +40,7 @@ class SimPower:
 
     def inspect(self, bmc: Bmc) -> Inspection:
         with self._call("inspect", bmc) as machine:
+            drives = self.bmcs.drives(machine.name) if Scrub.DISKS in machine.can_scrub else ()
             return Inspection(
                 system=machine.name,
                 power=self.bmcs.reported_power(machine.name),
@@ -51,7 +52,8 @@ class SimPower:
                 cpu_count=machine.cpu_count,
                 memory_mib=machine.memory_mib,
                 nics=machine.nics,
-                can_scrub=machine.can_scrub,
+                can_scrub=tuple(scrub for scrub in machine.can_scrub if scrub is not Scrub.DISKS or drives),
+                drives=tuple(drive.id for drive in drives),
             )
 
     def state(self, bmc: Bmc) -> PowerState:
@@ -111,8 +113,7 @@ class SimPower:
 
     def erase_drive(self, bmc: Bmc, drive: str) -> str:
         with self._scrub("erase_drive", bmc, Scrub.DISKS) as machine:
-            self.bmcs.erase(machine.name, drive)
-            return drive
+            return drive if self.bmcs.erase(machine.name, drive) else ""
 
     def is_erased(self, bmc: Bmc, work: str) -> bool:
         with self._scrub("is_erased", bmc, Scrub.DISKS) as machine:

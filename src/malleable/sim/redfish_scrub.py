@@ -92,7 +92,10 @@ class ScrubTree:
                 with self.fault("drives"):
                     return {"Members": [{"@odata.id": f"{path}/1"}]}
             case ("Storage", "1"):
-                return {"Id": "1", "Drives": [{"@odata.id": f"{path}/Drives/{drive}"} for drive in machine.drives]}
+                return {
+                    "Id": "1",
+                    "Drives": [{"@odata.id": f"{path}/Drives/{drive}"} for drive in self._drive_ids(machine)],
+                }
             case ("Storage", "1", "Drives", drive):
                 return self._drive(machine, path, drive)
         raise LookupError(path)
@@ -114,7 +117,8 @@ class ScrubTree:
                 return None
             case ("POST", "Storage", "1", "Drives", drive, "Actions", "Drive.SecureErase"):
                 with self.fault("erase_drive"):
-                    self.bmcs.erase(machine.name, drive)
+                    if not self.bmcs.erase(machine.name, drive):
+                        return None
                 return Accepted(task=f"{TASKS}/{machine.name}:{drive}")
         raise LookupError(parts)
 
@@ -129,6 +133,9 @@ class ScrubTree:
 
     def _pending(self, machine: SimMachine) -> Body:
         return {TPM_ATTRIBUTE: "Clear" if "tpm" in self.bmcs.pending(machine.name) else "NoAction"}
+
+    def _drive_ids(self, machine: SimMachine) -> Sequence[str]:
+        return [drive.id for drive in self.bmcs.drives(machine.name)]
 
     def _drive(self, machine: SimMachine, path: str, drive: str) -> Body:
         found = {each.id: each for each in self.bmcs.drives(machine.name)}[drive]

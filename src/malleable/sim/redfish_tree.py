@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from malleable.domain.errors import Refused
+from malleable.domain.errors import Busy, Refused
 from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.ports import Bmc
 from malleable.sim.bmcs import Override, SimBmcs, SimMachine
@@ -33,6 +33,7 @@ class Quirk(StrEnum):
     NO_DISABLED = "no-disabled"  #: the boot override can only be changed to another device
     NO_MEDIA = "no-media"  #: no virtual media
     NO_CONSOLE = "no-console"  #: no log of the serial console
+    BUSY_BIOS = "busy-bios"  #: has no time to tell of the firmware's settings
     BROKEN_STORAGE = "broken-storage"  #: a list of storage controllers that is none; sushy-tools 2.2 fails there, too
 
 
@@ -93,6 +94,8 @@ class RedfishTree:
                 return self._scrubs.change(machine, request.method, parts, request.body)
             self._change(request, machine, (request.method, kind, *parts))
             return None
+        if parts == ("Bios",) and Quirk.BUSY_BIOS in self.quirks:
+            raise Busy("The settings cannot be read at the moment.")
         if parts == ("Storage",) and Quirk.BROKEN_STORAGE in self.quirks:
             return {"Members": [7]}
         if kind == "Systems" and parts[0] in _SCRUBBED:

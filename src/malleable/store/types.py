@@ -229,6 +229,24 @@ def _read_scrubs(text: str) -> tuple[Scrub, ...]:
     return tuple(map(Scrub, text.split()))
 
 
+class LinesText(TypeDecorator[tuple[str, ...]]):
+    """Texts without a line break, one a line; read like a policy."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
+        return "\n".join(value or ())
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        return _read_lines
+
+
+@lru_cache(maxsize=1024)
+def _read_lines(text: str) -> tuple[str, ...]:
+    return tuple(text.splitlines())
+
+
 class AddressingJson(_OverJson):
     """What a network's nodes are given."""
 

@@ -45,6 +45,7 @@ def _facts(node: Node, seen: Inspection, now: datetime) -> Write:
             bmc_system=seen.system,
             firmware=seen.firmware,
             can_scrub=seen.can_scrub,
+            drives=tuple(sorted({*node.drives, *seen.drives})),  # one that hides now is not forgotten
             power=seen.power,
             power_seen_at=now,
             system_uuid=seen.system_uuid,

@@ -4,7 +4,7 @@ What is to be done is decided when the operation begins and kept in its argument
 nothing. What is required fails the operation when it is not proven; what is worth a try notes why it was not done.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -192,16 +192,20 @@ def _erase_disks(context: Context, node: Node, driver: Power) -> Done | Wait:
     """
     bmc, work = bmc_of(node), _work(context)
     found = driver.drives(bmc)
-    drives, lacking = [d for d in found if d.can_erase], [d.name for d in found if not d.can_erase]
-    if lacking and _demand(context.operation, Scrub.DISKS) is Demand.REQUIRED:
-        raise _cannot_erase(node, lacking)
+    drives = [drive for drive in found if drive.can_erase]
+    lacking = _lacking(node, found, work)
+    if lacking is not None and _demand(context.operation, Scrub.DISKS) is Demand.REQUIRED:
+        raise lacking
+    open_ones = []
     for drive in drives:
-        if drive.id not in work:
-            if not drive.is_busy:
-                work[drive.id] = driver.erase_drive(bmc, drive.id)
-        elif work[drive.id] and _is_ended(driver, node, work[drive.id], drive):
+        # A BMC may answer that it is done at once. Only a look that comes after shows whether the disk is still busy.
+        is_asked = drive.id not in work
+        if is_asked and not drive.is_busy:
+            work[drive.id] = driver.erase_drive(bmc, drive.id)
+        elif work.get(drive.id) and _is_ended(driver, node, work[drive.id], drive):
             work[drive.id] = ""
-    open_ones = [drive.name for drive in drives if work.get(drive.id, drive.id)]
+        if is_asked or drive.is_busy or work[drive.id]:
+            open_ones.append(drive.name)
     if open_ones:
         looks = int(str(context.memory.get("looks", 0)))
         first_s, most_s = ERASE_LOOKS_S
@@ -211,7 +215,18 @@ def _erase_disks(context: Context, node: Node, driver: Power) -> Done | Wait:
             public=ERASING,
             memory={"work": work, "looks": min(looks + 1, 10)},
         )
-    return Done(evidence={"erased": [_told(drive) for drive in drives], "not_erased": lacking})
+    erased = {"erased": [_told(drive) for drive in drives]}
+    if lacking is not None:
+        undone = _left_undone(context, Scrub.DISKS, str(lacking))
+        return replace(undone, evidence={**undone.evidence, **erased})
+    return Done(evidence=erased, write=_note_drives(node, drives))
+
+
+def _note_drives(node: Node, drives: Sequence[LocalDrive]) -> Write:
+    def write(tx: Transaction) -> None:
+        tx.nodes.change(node.id, drives=tuple(sorted(drive.id for drive in drives)))
+
+    return write
 
 
 def _work(context: Context) -> dict[str, str]:
@@ -219,11 +234,31 @@ def _work(context: Context) -> dict[str, str]:
     return {str(drive): str(work) for drive, work in kept.items()} if isinstance(kept, Mapping) else {}
 
 
-def _cannot_erase(node: Node, lacking: list[str]) -> Refused:
+def _lacking(node: Node, found: Sequence[LocalDrive], work: Mapping[str, str]) -> Refused | None:
+    """Say which disks are not erased by erasing those that can be; None: there are none.
+
+    A BMC may hide drives while its machine is off, and whoever leaves may have switched one off.
+    """
+    scrub = f"`m2 node scrub {node.name} --disks"
+    gone = sorted({*node.drives, *work}.difference(drive.id for drive in found))
+    if gone:
+        return Refused(
+            f"The BMC of {node.name} no longer tells of all its drives: {', '.join(gone)}.",
+            fix=f"Find it and erase it. Once it is taken out for good, {scrub} required` counts those that are left.",
+            code="drive-missing",
+        )
+    if not found:
+        return Refused(
+            f"The BMC of {node.name} tells of no drive, which does not prove that there is none.",
+            fix=f"If the machine has none, say so: {scrub} skip`.",
+            code="no-drives",
+        )
+    names = [drive.name for drive in found if not drive.can_erase]
+    if not names:
+        return None
     return Refused(
-        f"{node.name} has drives that cannot be erased through its BMC: {', '.join(lacking)}.",
-        fix=f"Erase them by hand or take them out; or have it no longer required: `m2 node scrub {node.name} --disks"
-        " best-effort`.",
+        f"{node.name} has drives that cannot be erased through its BMC: {', '.join(names)}.",
+        fix=f"Erase them by hand or take them out; or have it no longer required: {scrub} best-effort`.",
         code="cannot-scrub",
     )
 

@@ -9,6 +9,7 @@ from malleable.domain.nodes import Firmware, NodeState, PowerState
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import SHUT
+from malleable.sim.bmcs import Lie
 
 PATH = "/v1/nodes/held/scrubs"
 
@@ -30,6 +31,7 @@ def learn(site: Site) -> None:
         port="p9",
         firmware=Firmware.UEFI,
         can_scrub=tuple(Scrub),
+        drives=("disk0", "disk1"),
     )
     account = {"bmc_username": "admin", "bmc_password": Secret("right"), "bmc_system": "able"}
     with site.store.transaction() as tx:
@@ -59,6 +61,18 @@ def test_what_a_bmc_cannot_do_cannot_be_required_of_its_node(small_site: Site) -
     small_site.room.bmcs.silence("sim://able")
     assert small_site.call("operator", "PUT", PATH, json={"bios": "required"}).status_code == 504
     assert small_site.call("operator", "PUT", PATH, json={"tpm": "skip"}).status_code == 200, "a dead BMC is not asked"
+
+
+def test_who_requires_that_disks_are_erased_counts_those_that_are_there(small_site: Site) -> None:
+    learn(small_site)
+    small_site.room.bmcs.lie("able", Lie.HIDES_DRIVES)
+    assert small_site.call("operator", "PUT", PATH, json={"disks": "required"}).status_code == 409
+    small_site.room.bmcs.lie("able")
+    with small_site.store.transaction() as tx:
+        tx.nodes.change(small_site.ids["held"], drives=("disk0", "taken-out"))  # type: ignore[arg-type]
+    assert small_site.call("operator", "PUT", PATH, json={"disks": "required"}).status_code == 200
+    with small_site.store.reading() as tx:
+        assert tx.nodes.get(small_site.ids["held"]).drives == ("disk0", "disk1")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("body", [{"tpm": "perhaps"}, {"floppy": "skip"}, {"tpm": 1}, []])

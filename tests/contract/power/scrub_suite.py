@@ -105,6 +105,24 @@ def erases_local_disks(bench: Bench) -> None:
     _refuses(lambda: bench.driver.erase_drive(bench.bmc, f"{drives[0].id}9"), "no-such-drive")
 
 
+def tells_that_a_disk_is_busy_whatever_was_answered(bench: Bench) -> None:
+    drive = bench.driver.drives(bench.bmc)[0]
+    bench.room.bmcs.lie(NAME, Lie.ERASES_UNTOLD)
+    assert bench.driver.erase_drive(bench.bmc, drive.id) == ""
+    assert [each.is_busy for each in bench.driver.drives(bench.bmc)] == [True, False]
+    bench.room.run_later()
+    assert not any(each.is_busy for each in bench.driver.drives(bench.bmc))
+
+
+def counts_no_drive_as_none_that_can_be_erased(bench: Bench) -> None:
+    seen = bench.driver.inspect(bench.bmc)
+    assert list(seen.drives) == [drive.id for drive in bench.driver.drives(bench.bmc)]
+    bench.room.bmcs.lie(NAME, Lie.HIDES_DRIVES)
+    assert list(bench.driver.drives(bench.bmc)) == []
+    seen = bench.driver.inspect(bench.bmc)
+    assert (seen.drives, Scrub.DISKS in seen.can_scrub) == ((), False)
+
+
 def tells_a_disk_that_was_not_erased(bench: Bench) -> None:
     drive = bench.driver.drives(bench.bmc)[0]
     bench.room.bmcs.lie(NAME, Lie.FAILS_TO_ERASE)
@@ -162,6 +180,8 @@ SCRUB_RULES: tuple[Callable[[Bench], None], ...] = (
     has_settings_and_tpm_cleaned_by_the_firmware,
     finds_out_a_tpm_that_will_not_be_cleared,
     erases_local_disks,
+    tells_that_a_disk_is_busy_whatever_was_answered,
+    counts_no_drive_as_none_that_can_be_erased,
     tells_a_disk_that_was_not_erased,
     says_what_it_cannot_do,
     tells_failures_of_scrubs_apart,

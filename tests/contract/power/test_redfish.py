@@ -337,6 +337,11 @@ def test_a_broken_part_that_is_about_scrubs_alone_hides_nothing_else(
         redfish.drives(bmc)
 
 
+def test_what_a_bmc_is_too_busy_to_tell_is_worth_a_try(redfish: RedfishPower, room: Room, stack: ExitStack) -> None:
+    seen = redfish.inspect(credentials(wire(stack, room, ADDRESS, Quirk.BUSY_BIOS).url))
+    assert seen.can_scrub == tuple(Scrub)
+
+
 def test_a_new_password_is_never_logged(
     redfish: RedfishPower, room: Room, face: SimRedfish, bmc: Bmc, caplog: pytest.LogCaptureFixture
 ) -> None:

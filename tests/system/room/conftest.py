@@ -20,7 +20,8 @@ def site() -> Iterator[Site]:
     assert TINY.exists(), "build/images/tiny.json is missing: run `make tiny`"
     with pytest.MonkeyPatch.context() as settings:
         for scrub in Scrub:
-            # Its machines have no TPM, so none can be cleared.
-            settings.setenv(f"M2D_SCRUB__{scrub.upper()}", Demand.TRY if scrub is Scrub.TPM else Demand.REQUIRED)
+            # Its machines have no TPM and no drives, so none can be cleared.
+            is_lacking = scrub in (Scrub.TPM, Scrub.DISKS)
+            settings.setenv(f"M2D_SCRUB__{scrub.upper()}", Demand.TRY if is_lacking else Demand.REQUIRED)
         with open_site(machines=MACHINES, enrolled=ENROLLED) as opened:
             yield opened

@@ -122,7 +122,7 @@ def assert_scrubbed(release: OperationDetail) -> None:
     assert proof["rotate-password"] == {"account": "admin", "password": "changed; the BMC took a login with it"}
     assert proof["reset-bios"]["in_force"] == "at the next power-on"
     assert "clear-tpm" not in proof
-    assert proof["erase-disks"] == {"erased": [], "not_erased": []}
+    assert "erase-disks" not in proof
 
 
 def add_blank_image(site: Site) -> None:

@@ -42,6 +42,7 @@ class RedfishPower:
     def inspect(self, bmc: Bmc) -> Inspection:
         with self._system(bmc) as (system, session):
             body = system.json
+            able, drives = scrub.survey(session, body)
             return Inspection(
                 system=system.path,
                 power=_power(system),
@@ -53,7 +54,8 @@ class RedfishPower:
                 cpu_count=_cpu_count(body),
                 memory_mib=_memory_mib(body),
                 nics=_nics(system),
-                can_scrub=scrub.can_scrub(session, body),
+                can_scrub=able,
+                drives=drives,
             )
 
     def state(self, bmc: Bmc) -> PowerState:

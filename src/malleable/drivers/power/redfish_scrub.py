@@ -4,7 +4,7 @@ Redfish has no word for clearing a TPM: makers have a BIOS attribute each, and t
 registries; none was tried on a device of theirs. Source: DSP0268 (AccountService 1.10, Bios 1.1, Drive 1.7, Task 1.4).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sushy import exceptions
@@ -13,7 +13,7 @@ from malleable.domain.errors import Malformed, Refused
 from malleable.domain.ports import Bmc, BmcAccount, LocalDrive
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
-from malleable.drivers.power.redfish_session import BmcSession
+from malleable.drivers.power.redfish_session import BUSY_STATUSES, BmcSession
 
 #: BIOS attribute -> the value that has the firmware clear the TPM at its next start.
 CLEARS_TPM: Mapping[str, str] = {
@@ -30,17 +30,35 @@ _AT_POWER_ON = "at the next power-on"
 Body = Mapping[str, Any]
 
 
-def can_scrub(session: BmcSession, system: Body) -> tuple[Scrub, ...]:
-    """Read what a BMC says it can do. A part that it has not, or cannot tell of, is one that it cannot do."""
+def survey(session: BmcSession, system: Body) -> tuple[tuple[Scrub, ...], tuple[str, ...]]:
+    """Read what a BMC says it can do, and the paths of the drives that it tells of.
+
+    A part that it has not, or cannot tell of, is one that it cannot do; one that it is too busy for is worth a try.
+    """
     able: set[Scrub] = set()
-    for look in (_accounts_part, _firmware_part, _disks_part):
+    drives: list[str] = []
+
+    def disks_part(session: BmcSession, system: Body) -> set[Scrub]:
+        found = list(_drives(session, system))
+        drives.extend(str(drive["@odata.id"]) for drive in found)
+        return {Scrub.DISKS} if any(map(_erase_target, found)) else set()
+
+    parts: Mapping[Callable[[BmcSession, Body], set[Scrub]], set[Scrub]] = {
+        _accounts_part: {Scrub.ACCOUNTS, Scrub.PASSWORD},
+        _firmware_part: {Scrub.BIOS, Scrub.TPM},
+        disks_part: {Scrub.DISKS},
+    }
+    for look, all_of_it in parts.items():
         try:
             able |= look(session, system)
         except exceptions.AccessError:
             raise
-        except (exceptions.HTTPError, ValueError, LookupError, TypeError, AttributeError):
+        except exceptions.HTTPError as e:
+            if e.status_code in BUSY_STATUSES:
+                able |= all_of_it
+        except (ValueError, LookupError, TypeError, AttributeError):
             continue  # machines whose BMCs answer nonsense here were enrolled before anybody asked
-    return tuple(scrub for scrub in Scrub if scrub in able)
+    return tuple(scrub for scrub in Scrub if scrub in able), tuple(sorted(drives))
 
 
 def _accounts_part(session: BmcSession, _: Body) -> set[Scrub]:
@@ -52,13 +70,6 @@ def _firmware_part(session: BmcSession, system: Body) -> set[Scrub]:
     bios = _optional(session, _path(system, "Bios"))
     able = {Scrub.BIOS} if _reset_target(bios) else set()
     return able | ({Scrub.TPM} if _tpm_attribute(bios) else set())
-
-
-def _disks_part(session: BmcSession, system: Body) -> set[Scrub]:
-    if not _optional(session, _path(system, "Storage")):
-        return set()
-    drives = list(_drives(session, system))
-    return {Scrub.DISKS} if not drives or any(map(_erase_target, drives)) else set()
 
 
 def read_accounts(session: BmcSession, bmc: Bmc) -> Sequence[BmcAccount]:

@@ -21,7 +21,7 @@ from malleable.domain.secrets import Secret
 
 ROOT = "/redfish/v1/"
 DETAIL_MAX_CHARS = 300
-_BUSY_STATUSES = (429, 503)
+BUSY_STATUSES = (429, 503)
 _NOT_FOUND, _NOT_IMPLEMENTED = 404, 501
 #: The reason inside the libraries' text: OpenSSL's words on a certificate, or its name for any other trouble.
 _TLS_REASON = re.compile(r"certificate verify failed: (?P<words>[^()\n]{1,200})|\[SSL: (?P<name>[A-Z0-9_]{1,60})\]")
@@ -257,7 +257,7 @@ def _bad_status(bmc: Bmc, e: exceptions.HTTPError) -> DriverError:
             fix="Correct the BMC credentials, or give the user the Operator role.",
             code="bmc-credentials",
         )
-    if e.status_code in _BUSY_STATUSES:
+    if e.status_code in BUSY_STATUSES:
         return Busy(said)
     if e.status_code in _SERVER_FAULTS and e.status_code != _NOT_IMPLEMENTED:
         return Unreachable(said)  # whether it acted is not known

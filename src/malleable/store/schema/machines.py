@@ -6,7 +6,7 @@ from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
 from malleable.domain.seeds import Document
 from malleable.store.schema.columns import created, identity, metadata, pages, to, words
-from malleable.store.types import EnumText, Instant, ScrubPolicyText, ScrubsText, Sealed, TupleOf
+from malleable.store.types import EnumText, Instant, LinesText, ScrubPolicyText, ScrubsText, Sealed, TupleOf
 
 nodes = Table(
     "nodes",
@@ -35,6 +35,7 @@ nodes = Table(
     Column("memory_mib", BigInteger),
     Column("scrub_policy", ScrubPolicyText, nullable=False),
     Column("can_scrub", ScrubsText, nullable=False),
+    Column("drives", LinesText, nullable=False),
     Column("is_unscrubbed", Boolean, nullable=False),
     created(),
     UniqueConstraint("name"),

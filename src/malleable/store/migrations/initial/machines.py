@@ -31,6 +31,7 @@ nodes = Table(
     Column("memory_mib", BigInteger),
     words("scrub_policy"),
     words("can_scrub"),
+    words("drives"),
     Column("is_unscrubbed", Boolean, nullable=False),
     created(),
     UniqueConstraint("name"),
