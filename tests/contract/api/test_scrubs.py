@@ -69,10 +69,10 @@ def test_who_requires_that_disks_are_erased_counts_those_that_are_there(small_si
     assert small_site.call("operator", "PUT", PATH, json={"disks": "required"}).status_code == 409
     small_site.room.bmcs.lie("able")
     with small_site.store.transaction() as tx:
-        tx.nodes.change(small_site.ids["held"], drives=("disk0", "taken-out"))  # type: ignore[arg-type]
+        tx.nodes.change(small_site.ids["held"], drives=("disk0", "taken-out"))
     assert small_site.call("operator", "PUT", PATH, json={"disks": "required"}).status_code == 200
     with small_site.store.reading() as tx:
-        assert tx.nodes.get(small_site.ids["held"]).drives == ("disk0", "disk1")  # type: ignore[arg-type]
+        assert tx.nodes.get(small_site.ids["held"]).drives == ("disk0", "disk1")
 
 
 @pytest.mark.parametrize("body", [{"tpm": "perhaps"}, {"floppy": "skip"}, {"tpm": 1}, []])
