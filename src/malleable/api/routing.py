@@ -15,14 +15,14 @@ from starlette.responses import Response
 
 from malleable.api import problem
 from malleable.api.calls import Call, bearer, edge_of
-from malleable.domain.errors import Busy, Invalid
+from malleable.domain.errors import Invalid, StoreBusy
 from malleable.domain.store import StoredReply
 from malleable.services.caller import Caller
 from malleable.wire.shapes import Problem
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
-#: Busy means "nothing was done": PostgreSQL chose us to give way. Tries, and the first pause between them.
+#: StoreBusy means "nothing was done": PostgreSQL chose us to give way. Tries, and the first pause between them.
 TRIES = 6
 FIRST_PAUSE_S = 0.01
 
@@ -85,12 +85,12 @@ async def _authenticate(request: Request) -> None:
 
 
 async def _patiently(attempt: Callable[[], Awaitable[Response]]) -> Response:
-    """Try again after Busy, which says that nothing was done."""
+    """Try again after StoreBusy, which says that nothing was done. A busy device has its own pace."""
     pause_s = FIRST_PAUSE_S
     for _ in range(TRIES - 1):
         try:
             return await attempt()
-        except Busy:
+        except StoreBusy:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s *= 2
     return await attempt()

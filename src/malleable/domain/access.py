@@ -30,6 +30,8 @@ class Pace:
 NODE_PACES: Mapping[Verb, Pace] = MappingProxyType(
     {Verb.POWER: Pace(at_once=4, every_s=10.0), Verb.CONSOLE: Pace(at_once=60, every_s=0.3)}
 )
+#: Of everybody together, per node and server, waiting for its BMC's answer.
+CALLS_AT_ONCE = 2
 #: Of one user, or of one token for a node alone; whoever runs the site has none.
 CALLER_PACES: Mapping[Verb, Pace] = MappingProxyType(
     {Verb.POWER: Pace(at_once=60, every_s=1.0), Verb.CONSOLE: Pace(at_once=300, every_s=0.1)}

@@ -14,6 +14,7 @@ MalleableError            code, message, fix: all a person needs
 └── DriverError           a device or daemon
     ├── Unreachable       outcome not known: read before repeating
     ├── Busy              not done; wait and repeat
+    │   └── StoreBusy     the same of the database: repeat at once
     ├── Refused           repeating is pointless
     └── Malformed         the device broke its protocol
 
@@ -171,6 +172,12 @@ class Busy(DriverError):
 
     code = "busy"
     for_tenants = Public("{device} is busy.", "Try again later.")
+
+
+class StoreBusy(Busy):
+    """The database is busy; nothing was done."""
+
+    for_tenants = Public("The service is busy.", "Try again.")
 
 
 class Refused(DriverError):

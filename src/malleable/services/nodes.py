@@ -1,6 +1,7 @@
 """Nodes: who may see which, enrolling, giving back, power, maintenance."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from malleable.domain.access import Verb
@@ -8,6 +9,7 @@ from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import NicId, NodeId, new_id
 from malleable.domain.nodes import BootState, Nic, Node, NodeState, PowerState
 from malleable.domain.operations import ACTIVE_STATES, Operation
+from malleable.domain.ports import Power
 from malleable.domain.secrets import Secret, without_secrets
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import PortState
@@ -228,21 +230,27 @@ class Nodes:
         A release closes it to its tenants as soon as it is asked for, also to a read that is under way; so does the end
         of a token. Errors: NotFound, Forbidden, Conflict with code "console-closed", TooMany, the driver's own.
         """
-        with self._parts.store.transaction() as tx:
-            node, secrets = self._console_of(tx, caller, ref)
-            self._paces.keep(tx, caller, node, Verb.CONSOLE)
-            if self._paces.opens_console(tx, caller, node):
-                data = token_facts(tx.tokens.get(caller.token_id))
-                record(tx, self._parts.now(), "node.console-opened", node=node, actor_id=caller.user_id, data=data)
-        if not caller.is_operator and not _has_run(node):
-            return ""
+        with ExitStack() as asking:
+            with self._parts.store.transaction() as tx:
+                node, secrets = self._console_of(tx, caller, ref)
+                asking.enter_context(self._paces.asking(node))
+                self._paces.keep(tx, caller, node, Verb.CONSOLE)
+                if self._paces.opens_console(tx, caller, node):
+                    data = token_facts(tx.tokens.get(caller.token_id))
+                    record(tx, self._parts.now(), "node.console-opened", node=node, actor_id=caller.user_id, data=data)
+            if not caller.is_operator and not _has_run(node):
+                return ""
+            tail = self._driver(node).console_tail(bmc_of(node), min(lines, CONSOLE_LINES_MAX))
+        with self._parts.store.reading() as tx:
+            self._console_of(tx, caller, str(node.id))
+        return without_secrets(tail, secrets)
+
+    def _driver(self, node: Node) -> Power:
+        """Find the driver of a node's BMC. Errors: Conflict."""
         driver = self._parts.drivers.power.get(node.power_driver)
         if driver is None:
             raise Conflict(f"There is no power driver {node.power_driver} here.", code="no-driver", public=NO_DRIVER)
-        tail = without_secrets(driver.console_tail(bmc_of(node), min(lines, CONSOLE_LINES_MAX)), secrets)
-        with self._parts.store.reading() as tx:
-            self._console_of(tx, caller, str(node.id))
-        return tail
+        return driver
 
     def _console_of(self, tx: Transaction, caller: Caller, ref: str) -> tuple[Node, tuple[Secret, ...]]:
         """Find a node whose console the caller may read at this moment, and what of it nobody may."""

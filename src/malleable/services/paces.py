@@ -1,11 +1,15 @@
 """Paces: how often a node's BMC may be used, by everybody together and by one caller."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil
 from threading import Lock
 
-from malleable.domain.access import CALLER_PACES, CONSOLE_IDLE_S, NODE_PACES, Verb
+from malleable.domain.access import CALLER_PACES, CALLS_AT_ONCE, CONSOLE_IDLE_S, NODE_PACES, Verb
 from malleable.domain.errors import TooMany
+from malleable.domain.ids import NodeId
 from malleable.domain.nodes import Node
 from malleable.domain.store import Transaction
 from malleable.services.caller import Caller
@@ -22,6 +26,7 @@ class Paces:
         self._parts = parts
         self._lock = Lock()
         self._swept_at: datetime | None = None
+        self._asking: Counter[NodeId] = Counter()
 
     def keep(self, tx: Transaction, caller: Caller, node: Node, verb: Verb) -> None:
         """Count one use of a node's BMC. Errors: TooMany with code "too-many-calls"; nothing is counted then."""
@@ -37,6 +42,19 @@ class Paces:
         wait_s = tx.meters.take(f"{verb} {whose}", CALLER_PACES[verb], now)
         if wait_s:
             raise _too_many("You ask the nodes' management controllers too often.", wait_s)
+
+    @contextmanager
+    def asking(self, node: Node) -> Iterator[None]:
+        """Count who waits for a node's BMC. Errors: TooMany: one that hangs shall not take all threads."""
+        with self._lock:
+            if self._asking[node.id] >= CALLS_AT_ONCE:
+                raise _too_many(f"Node {node.name} has not answered those who asked before.", 1.0)
+            self._asking[node.id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking -= Counter([node.id])
 
     def opens_console(self, tx: Transaction, caller: Caller, node: Node) -> bool:
         """Note that a console is read; say whether it was not just now with this token."""

@@ -6,7 +6,7 @@ from sqlalchemy import Executable, RowMapping, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from malleable.domain.errors import Busy, Invalid, MalleableError, Unavailable
+from malleable.domain.errors import Invalid, MalleableError, StoreBusy, Unavailable
 from malleable.store.sealing import Seal
 from malleable.store.statements import Answer, Line, Params
 from malleable.store.turns import Turn
@@ -103,15 +103,17 @@ def meaning_of(e: Exception) -> MalleableError | None:
     if isinstance(e, IntegrityError):
         return None
     if isinstance(e, PoolTimeout):
-        return Busy("All database connections are in use.", fix="Try again; raise the pool's size if this repeats.")
+        return StoreBusy(
+            "All database connections are in use.", fix="Try again; raise the pool's size if this repeats."
+        )
     original = e.orig if isinstance(e, StatementError) else e
     if isinstance(e, DataError) or isinstance(original, OverflowError | UnicodeError):
         return Invalid("A value cannot be kept in the database.", fix="Use shorter numbers and text without NUL bytes.")
     if getattr(original, "sqlstate", None) in _BUSY_SQLSTATES:
-        return Busy("The database refused this transaction because of others beside it.", fix="Try again.")
+        return StoreBusy("The database refused this transaction because of others beside it.", fix="Try again.")
     name = getattr(original, "sqlite_errorname", "")
     if name.startswith(_SQLITE_BUSY):
-        return Busy("Another process keeps the database locked.", fix="Try again; see which process has it open.")
+        return StoreBusy("Another process keeps the database locked.", fix="Try again; see which process has it open.")
     if name.startswith(_SQLITE_GONE):
         return Unavailable("The database file cannot be used.", fix="Check that it exists, its rights and its disk.")
     if isinstance(e, DBAPIError) and e.connection_invalidated:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from malleable.domain.errors import Busy, Unavailable
+from malleable.domain.errors import StoreBusy, Unavailable
 
 #: So many share a commit at most: the first of them waits for the last.
 SHARERS_MAX = 16
@@ -124,7 +124,7 @@ class TurnQueue:
             if turn not in self._waiting:
                 return  # it was given at the last moment
             self._waiting.remove(turn)
-        raise Busy("The database has been writing for too long.", fix="Try again.")
+        raise StoreBusy("The database has been writing for too long.", fix="Try again.")
 
     def _begin(self, turn: SharedTurn) -> None:
         turn.is_first = self._connection is None

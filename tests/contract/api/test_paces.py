@@ -1,14 +1,20 @@
 """How often a node's BMC may be used, and what is told of who used it."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event, Semaphore
 
 import pytest
 from tests.contract.api.site import Site, items
 
-from malleable.domain.access import CALLER_PACES, CONSOLE_IDLE_S, NODE_PACES, Verb
+from malleable.domain.access import CALLER_PACES, CALLS_AT_ONCE, CONSOLE_IDLE_S, NODE_PACES, Verb
+from malleable.domain.ids import NodeId
 from malleable.domain.nodes import BootState, PowerState
+from malleable.domain.ports import Bmc
 from malleable.services.all import make_services
+from malleable.sim.faults import FaultKind
+from malleable.sim.power import SimPower
 
 ACCESS, CONSOLE, POWER = (f"/v1/nodes/held/{what}" for what in ("access", "console", "power"))
 OFF = {"action": "off"}
@@ -73,6 +79,47 @@ def test_a_caller_reads_so_often_and_takes_nothing_from_the_others(site: Site, p
         "60",
     )
     assert [site.get("operator", CONSOLE).status_code for _ in range(4)] == [200] * 4
+
+
+def test_a_busy_bmc_is_asked_once(site: Site) -> None:
+    power = site.services.parts.drivers.power["sim"]
+    assert isinstance(power, SimPower)
+    power.faults.add("console_tail", FaultKind.BUSY, times=None)
+    assert site.get("operator", CONSOLE).status_code == 503
+    assert [method for method, _ in power.faults.calls] == ["console_tail"]
+
+
+class Hanging(SimPower):
+    """One BMC holds its answer back until it is told to give it."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site.room.bmcs)
+        self.address = "sim://held"
+        self.has_begun, self.may_end = Semaphore(0), Event()
+
+    def console_tail(self, bmc: Bmc, lines: int) -> str:
+        if bmc.address == self.address:
+            self.has_begun.release()
+            assert self.may_end.wait(60)
+        return super().console_tail(bmc, lines)
+
+
+def test_a_bmc_that_hangs_takes_no_threads_from_the_others(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = Hanging(site)
+    monkeypatch.setitem(site.services.parts.drivers.power, "sim", hanging)
+    with site.store.reading() as tx:
+        hanging.address = tx.nodes.get(NodeId(site.ids["held"])).bmc_address
+    with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+        asked = [pool.submit(site.get, "operator", CONSOLE) for _ in range(CALLS_AT_ONCE)]
+        try:
+            assert all(hanging.has_begun.acquire(timeout=30) for _ in asked)
+            refused = site.get("member", CONSOLE)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert site.get("operator", "/v1/nodes/foreign/console").status_code == 200
+        finally:
+            hanging.may_end.set()
+        assert [each.result().status_code for each in asked] == [200] * CALLS_AT_ONCE
+    assert site.get("operator", CONSOLE).status_code == 200
 
 
 def test_paces_hold_across_servers(site: Site) -> None:
