@@ -96,6 +96,7 @@ def test_what_may_be_another_file_is_begun_anew(web: Web, client: Client, etag: 
         head("206 Partial Content", Content_Length=5, Content_Range="bytes 0-4/256000") + b"wrong",
         head("206 Partial Content", Content_Length=5) + b"wrong",
         head("206 Partial Content", Content_Length=5, Content_Range="bytes 100000-100004/9") + b"wrong",
+        head("206 Partial Content", Content_Length=5, Content_Range=f"bytes 100000-100004/{'9' * 5000}") + b"wrong",
         head("416 Range Not Satisfiable", Content_Length=0),
     ],
 )
@@ -190,7 +191,13 @@ def test_any_other_answer_is_told(web: Web, client: Client, status: str, code: s
 
 
 @pytest.mark.parametrize(
-    "answer", [b"220 mail.example ESMTP\r\n\r\n", b"\0" * 100, b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000]
+    "answer",
+    [
+        b"220 mail.example ESMTP\r\n\r\n",
+        b"\0" * 100,
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000,
+        head("200 OK", Content_Length="9" * 5000),
+    ],
 )
 def test_what_is_no_http_is_told(web: Web, client: Client, answer: bytes) -> None:
     web.scripts["/a.img"] = saying(answer)
@@ -242,6 +249,7 @@ def test_redirects_are_followed_so_far(web: Web, client: Client) -> None:
         "ftp://mirror.example/a",
         "http://user:secret@mirror.example/a",
         "http://mirror.example:22/a",
+        "http://[::1",
         "",
     ],
 )

@@ -235,6 +235,7 @@ def bearer(realm: str) -> bytes:
         (bearer("http://127.0.0.1:9/token"), "url-refused"),
         (bearer("file:///etc/passwd"), "url-refused"),
         (head("401 Unauthorized", Content_Length=0, WWW_Authenticate="Negotiate"), "url-answer"),
+        (head("401 Unauthorized", Content_Length=0, WWW_Authenticate=f"Bearer {'a' * 90_000}"), "url-answer"),
         (head("302 Found", Content_Length=0, Location="https://[::1]/v2/"), "url-refused"),
         (head("302 Found", Content_Length=0, Location="http://127.0.0.1:9/v2/"), "url-refused"),
         (head("503 Service Unavailable", Content_Length=0), "busy"),

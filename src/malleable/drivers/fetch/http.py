@@ -7,6 +7,7 @@ has a limit.
 
 import json
 import os
+import re
 import shutil
 import ssl
 import time
@@ -24,6 +25,8 @@ from malleable.drivers.fetch.web import BROKEN, LATER, Web, header, refused, wro
 PROGRESS_S = 1.0
 #: The room that is left is looked at again after so many bytes.
 ROOM_BYTES = 8 << 20
+#: A size; longer ones are none, and Python reads none of more than 4300 digits.
+_DECIMAL = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,7 @@ def _range_of(response: httpcore.Response, part: _Part, wish: Wish) -> tuple[int
             raise Malformed("The web server sent another part than it was asked for.", public=BROKEN)
         return begin, _wanted_size(total_bytes, wish)
     length = header(response, b"content-length")
-    return None, _wanted_size(int(length) if length.isdecimal() else None, wish)
+    return None, _wanted_size(int(length) if _DECIMAL.fullmatch(length) else None, wish)
 
 
 def _want_answer(response: httpcore.Response, part: _Part) -> None:
@@ -191,7 +194,7 @@ def _total_of(content_range: str, begin: int) -> int | None:
     unit, _, rest = content_range.partition(" ")
     span, _, total = rest.partition("/")
     first, _, last = span.partition("-")
-    if unit.lower() != "bytes" or not (first.isdecimal() and last.isdecimal() and total.isdecimal()):
+    if unit.lower() != "bytes" or not all(map(_DECIMAL.fullmatch, (first, last, total))):
         return None
     return int(total) if int(first) == begin and int(last) == int(total) - 1 else None
 

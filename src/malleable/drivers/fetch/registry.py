@@ -25,13 +25,16 @@ from malleable.drivers.fetch.web import BROKEN, LATER, Web, header, refused
 #: Registries themselves take no larger manifest (specification, "Pushing manifests").
 MANIFEST_MAX_BYTES = 4 << 20
 TOKEN_MAX_BYTES = 64 << 10
+#: How a registry says where its tokens are had: a URL and two names.
+CHALLENGE_MAX_CHARS = 4096
 #: So many candidates are named.
 NAMED_MAX = 10
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _TITLE, _UNPACK = "org.opencontainers.image.title", "io.deis.oras.content.unpack"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
-_PARAMETER = re.compile(r'(\w+)="([^"\\]*)"')
+#: Begins at words alone: at each letter of a long one it would read on to its end.
+_PARAMETER = re.compile(r'(?<!\w)(\w+)="([^"\\]*)"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
 #: What a disk's file is called, and what stands in media types for one.
 _DISKS = frozenset({"raw", "img", "qcow2", "vmdk", "vhd", "vhdx", "zst"})
@@ -128,6 +131,9 @@ class _Registry:
         if status != 401:
             _want_ok(status, self._name.host)
             return
+        if len(challenge) > CHALLENGE_MAX_CHARS:
+            why = f"{self._name.host} asks for a login in more than {CHALLENGE_MAX_CHARS} characters."
+            raise refused(why, code="url-answer", fix=_ELSEWHERE)
         kind, _, parameters = challenge.partition(" ")
         if kind.lower() == "basic":
             self.secret = {"Authorization": self._basic()}

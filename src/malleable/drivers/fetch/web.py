@@ -94,7 +94,10 @@ def _redirected(at: str, location: str) -> str:
     """Say where a redirect leads; never from https to http. Errors: Refused."""
     if not location:
         raise refused("The web server redirects to nowhere.", code="url-answer", fix="Check the URL.")
-    to = checked(urljoin(at, location))
+    try:
+        to = checked(urljoin(at, location))
+    except ValueError as e:
+        raise refused("The web server redirects to what is no URL.", fix="Check the URL.") from e
     if urlsplit(at).scheme.lower() == "https" and urlsplit(to).scheme.lower() != "https":
         raise refused("The web server redirects from https to http.", fix="Name an https URL that stays with it.")
     return to
