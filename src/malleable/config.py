@@ -90,6 +90,7 @@ class FetchSettings(_Part):
     """Images that the server itself reads from the web, for whoever may import some."""
 
     allow: tuple[str, ...] = ()  #: hosts and CIDRs that may be asked though they are not public: a mirror inside
+    deny: tuple[str, ...] = ()  #: CIDRs that are never asked, whatever is allowed, nor is what [outside] denies
     certificates: Path | None = None  #: PEM, of further authorities for https
 
 

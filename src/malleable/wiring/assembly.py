@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from malleable.config import GIB, FetchSettings, QuotaSettings, ScrubSettings, Settings
+from malleable.config import GIB, QuotaSettings, ScrubSettings, Settings
 from malleable.domain.errors import Invalid, Unavailable
 from malleable.domain.ports import Clock, DriverFacts, Drivers, Fetcher, Power
 from malleable.domain.projects import Quota
@@ -27,7 +27,7 @@ from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
 from malleable.wiring.on_demand import MadeOnDemand
-from malleable.wiring.outside import outside_of, own_subnets
+from malleable.wiring.outside import never_fetched, outside_of, own_subnets
 from malleable.wiring.pools import make_pool, portal_threads, storage_vlan
 from malleable.workflows.accounting import record_usage
 from malleable.workflows.catalogue import workflows
@@ -75,7 +75,7 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
     store = open_store(settings.database, database_key(settings.state_dir))
     clock = SystemClock()
     try:
-        drivers = replace(drivers or real_drivers(settings), fetcher=make_fetcher(settings.fetch))
+        drivers = replace(drivers or real_drivers(settings), fetcher=make_fetcher(settings))
         spool_dir = settings.state_dir / "spool"
         registry = CollectorRegistry()
         worker = _worker(settings, store, clock, drivers, registry)
@@ -178,21 +178,21 @@ def _redfish(settings: Settings) -> Power:
     return RedfishPower(verify=settings.redfish_verify_tls)
 
 
-def make_fetcher(settings: FetchSettings) -> Fetcher:
+def make_fetcher(settings: Settings) -> Fetcher:
     """Make the reader of the web. Errors: Invalid, for a setting that is none."""
     from malleable.drivers.fetch.guard import Guard
     from malleable.drivers.fetch.http import HttpFetcher
     from malleable.drivers.fetch.registry import RegistryFetcher
 
-    context = None
-    if settings.certificates is not None:
+    told, context = settings.fetch, None
+    if told.certificates is not None:
         context = ssl.create_default_context()
         try:
-            context.load_verify_locations(settings.certificates)
+            context.load_verify_locations(told.certificates)
         except OSError as e:
             fix = "Correct M2D_FETCH__CERTIFICATES."
-            raise Invalid(f"{settings.certificates} holds no certificates: {e}.", fix=fix) from e
-    return RegistryFetcher(HttpFetcher(Guard(settings.allow), ssl_context=context))
+            raise Invalid(f"{told.certificates} holds no certificates: {e}.", fix=fix) from e
+    return RegistryFetcher(HttpFetcher(Guard(told.allow, deny=never_fetched(settings)), ssl_context=context))
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:

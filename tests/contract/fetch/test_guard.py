@@ -1,12 +1,16 @@
 """Which addresses may be asked."""
 
 import socket
+from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
+from malleable.config import FetchSettings, OutsideSettings, Settings
 from malleable.domain.errors import Invalid, MalleableError
 from malleable.domain.urls import parse_url, shown_url
 from malleable.drivers.fetch.guard import Guard
+from malleable.wiring.outside import never_fetched
 
 INSIDE = [
     "0.0.0.0",
@@ -43,8 +47,8 @@ INSIDE = [
 PUBLIC = ["1.1.1.1", "93.184.216.34", "2606:2800:220:1::1", "2a00:1450::1", "::ffff:1.1.1.1"]
 
 
-def guard(*addresses: str, allow: tuple[str, ...] = ()) -> Guard:
-    return Guard(allow, resolve=lambda _host, _port: addresses)
+def guard(*addresses: str, allow: tuple[str, ...] = (), deny: tuple[str, ...] = ()) -> Guard:
+    return Guard(allow, resolve=lambda _host, _port: addresses, deny=[ip_network(cidr) for cidr in deny])
 
 
 @pytest.mark.parametrize("address", INSIDE)
@@ -67,6 +71,27 @@ def test_an_admin_allows_hosts_and_networks() -> None:
     assert guard("::ffff:10.0.0.5", allow=("10.0.0.0/24",)).addresses("other.example", 80)
     with pytest.raises(MalleableError):
         guard("10.0.1.5", allow=("10.0.0.0/24", "mirror.example")).addresses("other.example", 80)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "::ffff:93.184.216.34", "2a00:1450::1"])
+def test_what_an_admin_denies_is_not_asked_whatever_is_allowed(address: str) -> None:
+    """A site's inside may have public addresses."""
+    deny, allow = ("93.184.0.0/16", "2a00:1450::/32"), ("mirror.example", "93.184.216.0/24")
+    with pytest.raises(MalleableError) as caught:
+        guard("1.1.1.1", address, allow=allow, deny=deny).addresses("mirror.example", 80)
+    assert caught.value.code == "url-refused"
+    assert guard("1.1.1.1", deny=deny).addresses("mirror.example", 80)
+
+
+def test_the_settings_deny_what_they_deny_nodes_too(tmp_path: Path) -> None:
+    settings = Settings(
+        state_dir=tmp_path,
+        fetch=FetchSettings(deny=("2a00:1450::/32",)),
+        outside=OutsideSettings(deny=("93.184.0.0/16",)),
+    )
+    assert [str(net) for net in never_fetched(settings)] == ["2a00:1450::/32", "93.184.0.0/16"]
+    with pytest.raises(Invalid, match="M2D_FETCH__DENY"):
+        never_fetched(Settings(state_dir=tmp_path, fetch=FetchSettings(deny=("mirror.example",))))
 
 
 @pytest.mark.parametrize("entry", ["10.0.0.0/33", "", "10.0.0.5/24", "300.1.1.1"])

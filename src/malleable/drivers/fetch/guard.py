@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
 from malleable.domain.errors import Invalid, Public, Refused, Unreachable
@@ -59,8 +59,14 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 class Guard:
     """Says which addresses of a host may be asked."""
 
-    def __init__(self, allow: Sequence[str] = (), resolve: Resolve = resolve) -> None:
-        """``allow``: host names and CIDRs that may be asked though they are not public. Errors: Invalid."""
+    def __init__(
+        self, allow: Sequence[str] = (), resolve: Resolve = resolve, *, deny: Sequence[IPv4Network | IPv6Network] = ()
+    ) -> None:
+        """``allow``: host names and CIDRs that may be asked though they are not public. Errors: Invalid.
+
+        What lies in ``deny`` is never asked, whatever is allowed.
+        """
+        self._denied = tuple(deny)
         self._resolve = resolve
         self._hosts, nets = set[str](), []
         for entry in allow:
@@ -91,12 +97,14 @@ class Guard:
         return found
 
     def _may(self, host: str, raw: str) -> bool:
+        address = ip_address(raw.partition("%")[0])
+        plain = address.ipv4_mapped if isinstance(address, IPv6Address) and address.ipv4_mapped else address
+        if any(plain in net for net in self._denied):
+            return False
         if host.lower() in self._hosts:
             return True
         if "%" in raw:  # an interface of this host: link-local
             return False
-        address = ip_address(raw)
-        plain = address.ipv4_mapped if isinstance(address, IPv6Address) and address.ipv4_mapped else address
         return is_public(address) or any(plain in net for net in self._nets)
 
 
