@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.contract.fetch.registries import Certificate, digest_of
@@ -12,9 +13,11 @@ from tests.contract.fetch.server import Web, breaking, head, honest, saying, ser
 from tests.sweep.storage_verbs import golden
 from tests.sweep.world import CrashAt, World
 
-from malleable.domain.ids import ImageId, new_id
+from malleable.config import WorkerSettings
+from malleable.domain.ids import ImageId, ProjectId, new_id
 from malleable.domain.images import Image, ImageState
 from malleable.domain.operations import Operation
+from malleable.domain.ports import Fetched, Fetcher
 from malleable.domain.projects import Quota
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.http import HttpFetcher
@@ -91,6 +94,39 @@ def test_another_file_than_was_announced_is_no_image(
     assert (ended.state, (ended.error or {})["code"]) == ("failed", code)
     assert fetched(world).state is ImageState.FAILED
     assert world.disks.list().images == {world.image_id}
+
+
+@dataclass
+class Slow:
+    """What is read from the web takes longer than a download may."""
+
+    world: World
+    inner: Fetcher
+
+    def fetch(self, url: str, target: Path, *, on_progress: Callable[[int, int], None], **wish: Any) -> Fetched:
+        def told(have_bytes: int, size_bytes: int) -> None:
+            self.world.clock.advance(fetch.FETCH_DEADLINE_S)
+            on_progress(have_bytes, size_bytes)
+
+        return self.inner.fetch(url, target, on_progress=told, **wish)
+
+
+def test_what_comes_too_slowly_is_ended_while_it_comes(world: World, web: Web) -> None:
+    """It would hold a worker's thread for as long as the web server likes."""
+    assert world.drivers.fetcher is not None
+    world.drivers = replace(world.drivers, fetcher=Slow(world, world.drivers.fetcher))
+    ended = world.run(begin(world, web.file("/disk.img", CONTENT)).id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "deadline")
+    assert "of 200000 bytes" in ended.public_reason
+    assert fetched(world).state is ImageState.FAILED
+
+
+def test_downloads_of_all_owners_leave_half_of_the_threads(world: World, web: Web) -> None:
+    operation, resource = begin(world, web.url("/disk.img")), fetch.FETCH_IMAGE.steps[0].resource
+    assert resource is not None
+    owners = [ProjectId(new_id()) for _ in range(200)]
+    tokens = {resource(replace(operation, project_id=owner)) for owner in owners}
+    assert 1 < len(tokens) * world.drivers.limits["fetch"] <= WorkerSettings().threads // 2
 
 
 def test_a_quota_ends_it_before_the_first_byte(world: World, web: Web) -> None:

@@ -1,7 +1,9 @@
 """The sweep of everything that is done to images, disks and snapshots."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from shutil import rmtree
+from uuid import UUID
 
 import pytest
 from tests.sweep import test_crash, test_faults
@@ -10,9 +12,19 @@ from tests.sweep.storage_verbs import NOBODY, STORAGE_VERBS
 from tests.sweep.verb import Verb
 from tests.sweep.world import World
 
+from malleable.domain.disks import Disk, DiskState
+from malleable.domain.errors import Conflict
+from malleable.domain.ids import DiskId, ImageId, new_id
+from malleable.domain.operations import Operation
 from malleable.sim.faults import FaultKind
+from malleable.workflows import storage
 
 EVERY_VERB = pytest.mark.parametrize("verb", [*STORAGE_VERBS, *IMAGE_VERBS], ids=lambda verb: verb.name)
+MAKES_IMAGE = pytest.mark.parametrize(
+    "verb",
+    [verb for verb in (*STORAGE_VERBS, *IMAGE_VERBS) if verb.name.startswith(("import", "fetch", "promote", "copy"))],
+    ids=lambda verb: verb.name,
+)
 NewWorld = Callable[[], World]
 
 
@@ -60,6 +72,51 @@ def test_what_can_never_fit_is_not_promoted(new_world: NewWorld) -> None:
     ended = world.run(operation_id)
     assert (ended.state, (ended.error or {})["code"]) == ("failed", "image-too-large"), ended
     verb.check_undone(world, NOBODY)
+
+
+@dataclass
+class CloneThenCancel:
+    """At every boundary tries to clone the image that is being made; cancels when its last step has acted."""
+
+    world: World
+    verb: Verb
+    refusals: int = 0
+
+    def at(self, point: str, operation: Operation) -> None:
+        try:
+            self._clone(operation)
+        except Conflict:
+            self.refusals += 1
+        if (operation.step, point) == (self.verb.last_step, "acted"):
+            self.verb.cancel(self.world, operation.id)
+
+    def _clone(self, operation: Operation) -> None:
+        disk = Disk(
+            id=DiskId(new_id()),
+            name=f"clone-{new_id()}",
+            project_id=self.world.project_id,
+            image_id=ImageId(UUID(str(operation.arguments["image_id"]))),
+            state=DiskState.CREATING,
+            size_bytes=self.world.size_bytes,
+            created_at=self.world.clock.now(),
+        )
+        with self.world.store.transaction() as tx:
+            if tx.images.find(id=disk.image_id) is not None:
+                storage.request_create(tx, self.world.clock.now(), disk=disk, actor_id=None)
+
+
+@MAKES_IMAGE
+def test_nobody_uses_an_image_that_may_yet_be_undone(new_world: NewWorld, verb: Verb) -> None:
+    world = new_world()
+    _, operation_id = verb.begin(world)
+    with world.store.reading() as tx:
+        before = tx.disks.count()
+    probe = CloneThenCancel(world, verb)
+    ended = world.run(operation_id, probe)
+    assert (ended.state, probe.refusals > 3) == ("cancelled", True), ended
+    verb.check_undone(world, NOBODY)
+    with world.store.reading() as tx:
+        assert tx.disks.count() == before
 
 
 @EVERY_VERB

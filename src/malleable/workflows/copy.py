@@ -50,7 +50,7 @@ def _copy(context: Context) -> Done:
         raise Refused(told.message, fix=told.fix, code="image-corrupt", public=told)
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image_id, state=ImageState.SEALED, size_bytes=sealed.size_bytes, sha256=sealed.sha256)
+        tx.images.change(image_id, size_bytes=sealed.size_bytes, sha256=sealed.sha256)
 
     evidence = {"sha256": sealed.sha256, "size_bytes": sealed.size_bytes}
     return Done(evidence=evidence, write=write, result={"image_id": str(image_id)})
@@ -73,6 +73,7 @@ def _tidy(context: Context) -> Done:
 
 
 def _copied(tx: Transaction, operation: Operation, now: datetime) -> None:
+    storage.is_sealed(tx, operation)
     data = {key: operation.arguments[key] for key in ("name", "image_id")}
     record(tx, now, "image.copied", operation=operation, data=data)
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from malleable.domain.errors import Refused
+from malleable.domain.errors import Public, Refused
 from malleable.domain.ids import FetchLoginId, ImageId, UserId, new_id
 from malleable.domain.images import FetchLogin, Image, format_of
 from malleable.domain.operations import Operation, Retry, Wait
@@ -20,6 +20,8 @@ from malleable.workflows.steps import Context, Done, Step, Workflow
 
 #: The longest download: 6 h carry 1 TiB at 50 MB/s.
 FETCH_DEADLINE_S = 6 * 3600.0
+#: Owners share so many tokens, as each download holds a thread of the workers: with two to a token these are 16 of all.
+LANES = 8
 STEP = "fetch"
 SERVER = "The web server"
 
@@ -107,7 +109,14 @@ def _not_fetched(tx: Transaction, operation: Operation, now: datetime) -> None:
 
 
 def _tell(context: Context, image: Image, have_bytes: int, size_bytes: int) -> None:
-    """Keep how far it is, and take the bytes from the quota. Errors: Conflict, FenceLost."""
+    """Keep how far it is, and take the bytes from the quota. Errors: Refused when time is up; Conflict, FenceLost."""
+    deadline_at = context.operation.step_deadline_at
+    if deadline_at is not None and context.now() >= deadline_at:
+        hours = FETCH_DEADLINE_S / 3600
+        told = Public(
+            f"{have_bytes} of {size_bytes} bytes came within {hours:.0f} h.", "Name a faster server, or upload it."
+        )
+        raise Refused(told.message, code="deadline", fix=told.fix, public=told)
 
     def write(tx: Transaction) -> bool:
         told = {"fetched_bytes": have_bytes, "size_bytes": size_bytes}
@@ -122,8 +131,8 @@ def _tell(context: Context, image: Image, have_bytes: int, size_bytes: int) -> N
 
 
 def _fetch_resource(operation: Operation) -> str:
-    """Name the token of an owner's downloads: whoever names slow servers holds nobody else up."""
-    return f"fetch:{operation.project_id or 'golden'}"
+    """Name the token of an owner's downloads: whoever names slow servers holds up the few owners in the same lane."""
+    return f"fetch:{operation.project_id.int % LANES if operation.project_id else 'golden'}"
 
 
 FETCH_IMAGE = Workflow(

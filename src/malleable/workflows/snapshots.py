@@ -163,7 +163,7 @@ def _promote(context: Context) -> Done:
     sealed = disks.promote(snapshot_id, image_id, files=files)
 
     def write(tx: Transaction) -> None:
-        if not tx.images.change(image_id, state=ImageState.SEALED, size_bytes=sealed.size_bytes, sha256=sealed.sha256):
+        if not tx.images.change(image_id, size_bytes=sealed.size_bytes, sha256=sealed.sha256):
             raise Conflict("The image is gone.", code="image-state")
 
     evidence = {"sha256": sealed.sha256, "size_bytes": sealed.size_bytes}
@@ -258,6 +258,6 @@ PROMOTE_SNAPSHOT = Workflow(
             device=presenting.POOL,
         ),
     ),
-    on_done=_ended("image.promoted"),
+    on_done=_ended("image.promoted", storage.is_sealed),
     on_undone=_ended("image.promote-failed", _never_promoted),
 )

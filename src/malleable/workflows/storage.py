@@ -249,8 +249,6 @@ def _seal(context: Context) -> Done:
     image_id = _image_id(context)
     with context.store.reading() as tx:
         image = tx.images.get(image_id)
-    if image.state is ImageState.SEALED:
-        return Done(evidence={"image": "was sealed"})
     spool = taken(context)
     names = [name for name in (image.kernel, image.initrd) if name]
     files = {name: spool / FILES / name for name in names}
@@ -259,7 +257,7 @@ def _seal(context: Context) -> Done:
     sealed = context.drivers.disks.seal(image_id, source, sha256=sha256, files=files)
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image_id, state=ImageState.SEALED, size_bytes=sealed.size_bytes, sha256=sealed.sha256)
+        tx.images.change(image_id, size_bytes=sealed.size_bytes, sha256=sealed.sha256)
 
     return Done(evidence={"sha256": sealed.sha256, "size_bytes": sealed.size_bytes}, write=write)
 
@@ -295,6 +293,16 @@ def _ended(kind: str) -> Ending:
         record(tx, now, kind, operation=operation, data={**data, **reasons(operation)})
 
     return end
+
+
+def is_sealed(tx: Transaction, operation: Operation) -> None:
+    """Let an image be used at its operation's very end: nothing can undo it any more."""
+    tx.images.change(UUID(str(operation.arguments["image_id"])), state=ImageState.SEALED)
+
+
+def _imported(tx: Transaction, operation: Operation, now: datetime) -> None:
+    is_sealed(tx, operation)
+    _ended("image.imported")(tx, operation, now)
 
 
 def _not_created(tx: Transaction, operation: Operation, now: datetime) -> None:
@@ -358,7 +366,7 @@ IMPORT_IMAGE = Workflow(
         # No undo: the upload is of no use once it is sealed.
         DROP_UPLOAD,
     ),
-    on_done=_ended("image.imported"),
+    on_done=_imported,
     on_undone=not_imported,
 )
 DELETE_IMAGE = Workflow(
