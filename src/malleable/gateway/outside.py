@@ -9,9 +9,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from malleable.domain.errors import Unavailable
-from malleable.gateway import command, namespace
+from malleable.gateway import command, namespace, nftables
 from malleable.gateway.layout import NAMESPACES, OUTSIDE_PREFIX, NetworkLayout
 
 #: The pairs' addresses, two for each VLAN id: link-local, which no network of nodes can have, and far from the
@@ -19,17 +20,18 @@ from malleable.gateway.layout import NAMESPACES, OUTSIDE_PREFIX, NetworkLayout
 PAIRS = IPv4Network("169.254.192.0/19")
 #: The device's name within every namespace; at the host's end it has the network's.
 DEVICE = "outside"
-_TABLE = "malleable"
 _REFUSE = "reject with icmpx admin-prohibited"  #: so that a node is told, and does not wait
 #: What is nobody's on the internet (RFC 6890): other networks, BMCs, the site's own machines, cloud metadata.
 NOT_PUBLIC = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
     "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
 )  # fmt: skip
-#: Adding first makes the removal of what is not there no error.
-_NO_RULES = f"table inet {_TABLE}\ndelete table inet {_TABLE}\n"
 #: Connections of one network at once, so that none fills the host's table: Linux keeps 262,144 on 4 GiB and more.
 CONNECTIONS_MAX = 16384
+#: All networks together have this part of the host's table: the rest is for the host's own connections.
+_SHARE = 0.5
+_TABLE_SIZE = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+_TABLE_SIZE_USUAL = 65536  #: of Linux on 1 to 4 GiB; where the module that would say is not loaded yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +52,8 @@ def ensure(outside: Outside, layout: NetworkLayout, vid: int, cidr: str) -> None
     """Open a network's way outside, or bring it in line; idempotent. Errors: Unavailable; the way is shut then."""
     try:
         require(outside)
-        _apply(_inside(outside.netns), _host_rules())
-        _apply(namespace.inside(layout.namespace), _network_rules(outside, layout, cidr))
+        nftables.apply(_inside(outside.netns), _host_rules())
+        nftables.apply(namespace.inside(layout.namespace), _network_rules(outside, layout, cidr))
         _connect(outside, layout, vid)
         namespace.forward(layout.namespace, is_wanted=True)
     except Unavailable:
@@ -65,13 +67,13 @@ def remove(layout: NetworkLayout) -> None:
         namespace.forward(layout.namespace, is_wanted=False)
         if namespace.has_interface(layout.namespace, DEVICE):
             namespace.remove_interface(layout.namespace, DEVICE)  # its other end goes with it
-            _apply(namespace.inside(layout.namespace), _NO_RULES)
+            nftables.drop(namespace.inside(layout.namespace))
 
 
 def forget(outside: Outside) -> None:
     """Take our rules from the host; for when no network is left. Errors: Unavailable."""
     if command.find("nft") is not None and (not outside.netns or (NAMESPACES / outside.netns).exists()):
-        _apply(_inside(outside.netns), _NO_RULES)
+        nftables.drop(_inside(outside.netns))
 
 
 def require(outside: Outside) -> None:
@@ -94,7 +96,7 @@ def require(outside: Outside) -> None:
 def probe(outside: Outside) -> None:
     """Be sure that the kernel takes such rules, too; leaves no trace. Errors: Unavailable."""
     require(outside)
-    _apply(["unshare", "--net", "--"], _host_rules())
+    nftables.apply(["unshare", "--net", "--"], _host_rules())
 
 
 def _connect(outside: Outside, layout: NetworkLayout, vid: int) -> None:
@@ -126,18 +128,10 @@ def _inside(netns: str) -> list[str]:
     return namespace.inside(netns) if netns else []
 
 
-def _apply(where: Sequence[str], rules: str) -> None:
-    """Replace our table of a namespace, all at once."""
-    command.run([*where, "nft", "-f", "-"], text=rules)
-
-
 def _network_rules(outside: Outside, layout: NetworkLayout, cidr: str) -> str:
     inner = layout.interface
     allowed = _each("accept", outside.allow)
     return f"""\
-table inet {_TABLE}
-delete table inet {_TABLE}
-table inet {_TABLE} {{
   chain leaving {{
 {_each(_REFUSE, outside.deny)}    ip daddr {PAIRS} {_REFUSE}
 {allowed}    ip daddr {{ {", ".join(NOT_PUBLIC)} }} {_REFUSE}
@@ -162,15 +156,22 @@ table inet {_TABLE} {{
     type nat hook postrouting priority srcnat
     oifname "{DEVICE}" masquerade
   }}
-}}
 """
+
+
+def connections_max() -> int:
+    """Say how many connections all networks together may have through this host."""
+    size = int(_TABLE_SIZE.read_text()) if _TABLE_SIZE.exists() else _TABLE_SIZE_USUAL
+    return int(size * _SHARE)
 
 
 def _host_rules() -> str:
     return f"""\
-table inet {_TABLE}
-delete table inet {_TABLE}
-table inet {_TABLE} {{
+  set networks {{
+    type ipv4_addr
+    size {PAIRS.num_addresses}
+    flags dynamic
+  }}
   chain input {{
     type filter hook input priority filter - 10; policy accept
     iifname "{OUTSIDE_PREFIX}*" drop
@@ -181,12 +182,13 @@ table inet {_TABLE} {{
     iifname "{OUTSIDE_PREFIX}*" ip saddr != {PAIRS} drop
     iifname "{OUTSIDE_PREFIX}*" meta nfproto ipv6 drop
     oifname "{OUTSIDE_PREFIX}*" ct state != {{ established, related }} drop
+    iifname "{OUTSIDE_PREFIX}*" ct state new add @networks {{ ip saddr ct count over {CONNECTIONS_MAX} }} drop
+    iifname "{OUTSIDE_PREFIX}*" ct state new ct count over {connections_max()} drop
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat
     ip saddr {PAIRS} masquerade
   }}
-}}
 """
 
 

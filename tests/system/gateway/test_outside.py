@@ -1,5 +1,9 @@
 """The way outside: what nodes reach by it, and what they never do."""
 
+import socket
+from contextlib import ExitStack
+from functools import partial
+
 import pytest
 from tests.system.gateway.bench import GatewayBench
 from tests.system.gateway.fabric import Probe
@@ -8,7 +12,7 @@ from tests.system.gateway.world import ALLOWED, BMC, DENIED, HOST, HOST_INSIDE, 
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.domain.errors import Unavailable
-from malleable.gateway import outside
+from malleable.gateway import namespace, outside
 from malleable.wire.gateway import DesiredNetwork
 
 pytestmark = pytest.mark.room
@@ -77,6 +81,44 @@ def test_the_way_is_shut_unless_it_is_wanted_and_comes_back_with_the_gateway(ben
         bench.site.want(told, state="removing", has_nat=True)
         eventually(lambda: bench.site.removed(told.id), "nothing is left")
         assert layout.outside_interface not in run("ip", "-n", host_side, "link")
+
+
+def test_a_look_at_a_full_network_lets_nothing_more_through(
+    bench: GatewayBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world(bench), ExitStack() as held:
+        plans = {vid: _network(bench, vid, mac, has_nat=True) for vid, mac in ((101, MAC_A), (102, MAC_B))}
+        nodes = {101: _node(bench, "a", MAC_A, 101), 102: _node(bench, "b", MAC_B, 102)}
+        bench.kill()
+        monkeypatch.setattr(outside, "CONNECTIONS_MAX", 3)
+        monkeypatch.setattr(outside, "connections_max", lambda: 4)
+
+        def look() -> None:
+            for vid, told in plans.items():
+                outside.ensure(bench.settings.outside, bench.layout(told), vid, told.cidr)
+
+        def passes(vid: int) -> bool:
+            try:
+                connect = partial(socket.create_connection, (INTERNET, 80), timeout=1)
+                held.enter_context(namespace.within(nodes[vid].namespace, connect))
+            except TimeoutError:
+                return False
+            return True
+
+        look()
+        assert [passes(101) for _ in range(4)] == [True, True, True, False]
+        look()
+        look()
+        assert not passes(101)
+        # Nor does shutting it: what the host has of it lives on.
+        outside.remove(bench.layout(plans[101]))
+        look()
+        assert not passes(101)
+        assert [passes(102) for _ in range(2)] == [True, False], "all networks together are full"
+        # What is in the rules no more is put back all the same.
+        inside(bench.layout(plans[102]).namespace, "nft", "flush", "chain", "inet", "malleable", "postrouting")
+        look()
+        assert "masquerade" in inside(bench.layout(plans[102]).namespace, "nft", "list", "ruleset")
 
 
 def test_what_a_host_lacks_is_said_and_its_networks_are_served_all_the_same(bench: GatewayBench) -> None:
