@@ -14,10 +14,9 @@ from malleable.api.calls import call_of, edge_of, nothing, ok
 from malleable.api.routing import guarded
 from malleable.domain.disks import Disk, Target
 from malleable.domain.ids import BootId, NetworkId
-from malleable.domain.images import BootWay
 from malleable.domain.networks import gateway_address
 from malleable.domain.seeds import Document
-from malleable.services.gateway import Beat, Desired, Intent, Served, Sign
+from malleable.services.gateway import DESIRED_MAX, Beat, Desired, Intent, Served, Sign
 from malleable.wire.gateway import (
     DesiredBoot,
     DesiredDisk,
@@ -97,7 +96,8 @@ def gateway_document(request: Request, boot_id: UUID, name: Document) -> Respons
 
 def _desired_view(desired: tuple[Desired, ...], after: int) -> DesiredView:
     generation = max((d.network.generation for d in desired), default=after)
-    return DesiredView(generation=generation, networks=tuple(_network(d) for d in desired))
+    has_more = len(desired) >= DESIRED_MAX
+    return DesiredView(generation=generation, networks=tuple(_network(d) for d in desired), has_more=has_more)
 
 
 def _network(desired: Desired) -> DesiredNetwork:
@@ -134,8 +134,6 @@ def _disk(target: Target, disk: Disk) -> DesiredDisk:
 
 def _boot(intent: Intent) -> DesiredBoot:
     boot, target, image = intent.boot, intent.target, intent.image
-    is_kernel = boot.way is BootWay.KERNEL
-    files = f"/v1/gateway/images/{image.id}/files"
     return DesiredBoot(
         id=boot.id,
         node_id=boot.node_id,
@@ -149,8 +147,6 @@ def _boot(intent: Intent) -> DesiredBoot:
         chap_username=target.chap_username,
         chap_password=target.chap_password.reveal(),
         serial=target_serial(target),
-        kernel_url=f"{files}/{image.kernel}" if is_kernel else None,
-        initrd_url=f"{files}/{image.initrd}" if is_kernel else None,
         files=DesiredFiles(kernel=image.kernel, initrd=image.initrd),
         image_id=image.id,
         cmdline=image.cmdline if target.disk_id else f"{image.cmdline} {IN_MEMORY}".strip(),

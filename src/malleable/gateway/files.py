@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import UUID
 
+from malleable.domain.errors import Unavailable
+
 #: An image or a boot, and the name of something it has.
 FileKey = tuple[UUID, str]
 #: Opens what the control plane has.
@@ -26,20 +28,25 @@ class FileCache:
         self._limit_bytes = limit_bytes
         self._guard = threading.Lock()
         self._locks: dict[FileKey, threading.Lock] = {}
+        self.trouble: Unavailable | None = None  #: why the last copy could not be kept
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for piece in directory.glob(f"*/{_PARTIAL}*"):
             piece.unlink()
 
     def path(self, owner: UUID, name: str) -> Path:
-        """Return where the file is, whole; fetch it if need be. Errors: those of the control plane."""
+        """Return where the file is, whole; fetch it if need be.
+
+        Errors: those of the control plane; Unavailable when the disk does not take it.
+        """
         copy = self._directory / str(owner) / name
-        with self._lock((owner, name)):
+        with self._lock((owner, name)), self._writing():
             if not copy.exists():
                 self._fetch(owner, name, copy)
+                self.trouble = None
         return copy
 
     def shrink(self, in_use: Collection[FileKey]) -> None:
-        """Remove the oldest copies beyond the limit; none that a boot may ask for."""
+        """Remove the oldest copies beyond the limit; none that a boot may ask for. Errors: Unavailable."""
         with self._guard:
             self._locks = {key: lock for key, lock in self._locks.items() if key in in_use or lock.locked()}
         kept = {self._directory / str(owner) / name for owner, name in in_use}
@@ -47,10 +54,22 @@ class FileCache:
         excess = sum(stat.st_size for _, stat in copies) - self._limit_bytes
         for copy, stat in sorted(copies, key=lambda pair: pair[1].st_mtime):
             if excess > 0 and copy not in kept:
-                copy.unlink()
+                with self._writing():
+                    copy.unlink()
                 excess -= stat.st_size
                 with contextlib.suppress(OSError):
                     copy.parent.rmdir()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tell what keeps the disk from being written to. Errors: Unavailable."""
+        try:
+            yield
+        except OSError as e:
+            self.trouble = Unavailable(
+                f"Nothing can be kept in {self._directory}: {e.strerror}.", fix="Make room there, or make it writable."
+            )
+            raise self.trouble from e
 
     def _lock(self, key: FileKey) -> threading.Lock:
         with self._guard:

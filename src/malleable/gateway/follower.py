@@ -25,7 +25,7 @@ class Follower:
         told: Callable[[DesiredView, bool], None],
         lost: Callable[[MalleableError], None],
     ) -> None:
-        """Prepare. ``told`` is called with an answer and whether it is the whole truth."""
+        """Prepare. ``told`` is called with an answer and whether it is the whole truth; where it fails it gets that."""
         self._control_plane = control_plane
         self._clock = clock
         self._wait_s = wait_s
@@ -37,17 +37,34 @@ class Follower:
         after, is_first, backoff = 0, True, Backoff()
         while not stop.is_set():
             try:
-                told = self._control_plane.gateway_desired(after, 0.0 if is_first else self._wait_s)
+                told = self._ask(after, 0.0 if is_first else self._wait_s)
             except MalleableError as e:
-                delay_s = backoff.fail(self._clock.monotonic_s())
-                log.info("the control plane cannot be asked; again in %g s: %s", delay_s, e)
-                self._lost(e)
-                stop.wait(delay_s)
+                self._failed(e, backoff, stop)
                 continue
             if stop.is_set():
                 return
             if told.generation < after:  # it was restored from a backup: its whole truth is needed
                 after, is_first = 0, True
                 continue
-            self._told(told, after == 0)
+            try:
+                self._told(told, after == 0)
+            except MalleableError as e:
+                after, is_first = 0, True
+                self._failed(e, backoff, stop)
+                continue
             after, is_first = told.generation, False
+
+    def _ask(self, after: int, wait_s: float) -> DesiredView:
+        """Ask for what changed. The whole truth is one answer, however many it comes in: what is in none is to go."""
+        told = self._control_plane.gateway_desired(after, wait_s)
+        networks = {network.id: network for network in told.networks}
+        while after == 0 and told.has_more:
+            told = self._control_plane.gateway_desired(told.generation, 0.0)
+            networks.update({network.id: network for network in told.networks})
+        return DesiredView(generation=told.generation, networks=tuple(networks.values()))
+
+    def _failed(self, why: MalleableError, backoff: Backoff, stop: threading.Event) -> None:
+        delay_s = backoff.fail(self._clock.monotonic_s())
+        log.info("the control plane cannot be followed; again in %g s: %s", delay_s, why)
+        self._lost(why)
+        stop.wait(delay_s)

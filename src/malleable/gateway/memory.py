@@ -1,11 +1,13 @@
 """The last desired state, kept on disk so that a restarted gateway serves at once while the control plane is away."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 from pydantic import ValidationError
 
+from malleable.domain.errors import Unavailable
 from malleable.gateway.private_file import replace_file
 from malleable.wire.gateway import DesiredNetwork, DesiredView
 
@@ -21,24 +23,34 @@ class Memory:
         self.networks = {network.id: network for network in kept.networks}
 
     def learn(self, told: Collection[DesiredNetwork], *, generation: int, forget: Collection[UUID] = ()) -> None:
-        """Take in networks and drop others; it is on disk before this returns."""
+        """Take in networks and drop others; it is on disk before this returns.
+
+        Errors: Unavailable when the disk does not take it; nothing is learnt then.
+        """
         if not told and not forget and generation == self.generation:
             return
-        self.networks = {key: network for key, network in self.networks.items() if key not in forget}
-        self.networks.update({network.id: network for network in told})
-        self.generation = generation
-        self._keep()
+        networks = {key: network for key, network in self.networks.items() if key not in forget}
+        networks.update({network.id: network for network in told})
+        try:
+            self._keep(networks.values(), generation)
+        except OSError as e:
+            raise Unavailable(
+                f"What it wants cannot be kept in {self._path.parent}: {e.strerror}.",
+                fix="Make room there, or make it writable.",
+            ) from e
+        self.networks, self.generation = networks, generation
 
     def forget(self, network_id: UUID) -> bool:
         """Drop a network of which nothing is left; false if it was not known."""
         known = self.networks.pop(network_id, None)
         if known is not None:
-            self._keep()
+            with suppress(OSError):  # another gateway finds nothing of it, and says so again
+                self._keep(self.networks.values(), self.generation)
         return known is not None
 
-    def _keep(self) -> None:
+    def _keep(self, networks: Iterable[DesiredNetwork], generation: int) -> None:
         # It holds CHAP secrets: for root alone.
-        view = DesiredView(generation=self.generation, networks=tuple(self.networks.values()))
+        view = DesiredView(generation=generation, networks=tuple(networks))
         replace_file(self._path, view.model_dump_json(), mode=0o600)
 
 

@@ -2,10 +2,11 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from malleable.domain.errors import MalleableError
+from malleable.domain.errors import MalleableError, Unavailable
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Clock, Uplink
 from malleable.gateway.beat import beat
@@ -47,6 +48,7 @@ class Running:
         self._uplink = uplink
         self._guard = threading.Lock()
         self._unlinked: MalleableError | None = None
+        self._dead = ""  #: the part that ended though nobody told it to
         self._memory_file = settings.state_dir / "desired.json"
         leftovers = [layout.network_id for layout in known_networks(settings.run_dir)]
         self._desired = Desired(Memory(self._memory_file), leftovers)
@@ -64,18 +66,19 @@ class Running:
         self._prefetchers = ThreadPoolExecutor(PREFETCHERS, thread_name_prefix="prefetch")
 
     def work(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set."""
-        asking = threading.Thread(target=self._follower.run, args=(stop,), name="follow", daemon=True)
-        telling = threading.Thread(target=self._reporter.run, name="report", daemon=True)
-        waking = threading.Thread(target=self._wake_at, args=(stop,), name="stop", daemon=True)
-        beating = (self._client, self._clock, self.troubles, stop)
-        living = threading.Thread(target=beat, args=beating, name="beat", daemon=True)
+        """Serve until ``stop`` is set. Errors: Unavailable when a part of it died; ``stop`` is set then, too."""
+        parts = (
+            self._part("follow", lambda: self._follower.run(stop), stop),
+            self._part("report", self._reporter.run, stop),
+            self._part("stop", lambda: self._wake_at(stop), stop),
+            self._part("beat", lambda: beat(self._client, self._clock, self.troubles, stop), stop),
+        )
         self._server.start()
         for network_id in self._desired.plans:  # from memory: the control plane may be away
             self._reconciler.want(network_id, self._desired.plans[network_id])
         self._spread()
-        for thread in (telling, asking, waking, living):
-            thread.start()
+        for part in parts:
+            part.start()
         try:
             self._reconciler.run(stop)
         finally:
@@ -84,8 +87,23 @@ class Running:
             self._reporter.stop()
             self._prefetchers.shutdown(cancel_futures=True)
             # A long question may take half a minute to end; its thread ends by itself after it.
-            for thread in (telling, asking, waking, living):
-                thread.join(_JOIN_S)
+            for part in parts:
+                part.join(_JOIN_S)
+        if self._dead:
+            raise Unavailable(f"The gateway's thread {self._dead!r} ended by itself.", fix="Read the gateway's log.")
+
+    def _part(self, name: str, live: Callable[[], None], stop: threading.Event) -> threading.Thread:
+        """Make a thread without which there is no gateway: all of it ends with this one, to be started again."""
+
+        def run() -> None:
+            try:
+                live()
+            finally:
+                if not stop.is_set():
+                    self._dead = name
+                stop.set()
+
+        return threading.Thread(target=run, name=name, daemon=True)
 
     def troubles(self) -> list[Trouble]:
         """Say what is wrong and how to fix it."""
@@ -97,7 +115,9 @@ class Running:
         found = [Trouble(what=f"Network {key}: {e.message}", fix=e.fix) for key, e in problems.items()]
         found += [Trouble(what=f"Network {plan.id}, NIC {mac}: {why}", fix=_REPROVISION) for plan, mac, why in refused]
         if unlinked is not None:
-            found.append(Trouble(what=f"No link to the control plane: {unlinked.message}", fix=unlinked.fix))
+            found.append(Trouble(what=f"The control plane is not followed: {unlinked.message}", fix=unlinked.fix))
+        if self._files.trouble is not None:
+            found.append(Trouble(what=self._files.trouble.message, fix=self._files.trouble.fix))
         if is_outrun:
             found.append(Trouble(what=_OUTRUN, fix=f"To have them removed: stop, rm {self._memory_file}, start."))
         return found
@@ -112,7 +132,7 @@ class Running:
         return answered
 
     def _told(self, view: DesiredView, is_whole: bool) -> None:
-        """Take in an answer of the control plane."""
+        """Take in an answer of the control plane. Errors: Unavailable when it cannot be kept; nothing is done then."""
         with self._guard:
             orphans = self._desired.told(view, is_whole=is_whole)
             self._unlinked = None
@@ -157,7 +177,8 @@ class Running:
         for image_id, name in sorted(wanted):
             with suppress(MalleableError):  # fetched when the node asks, then
                 self._files.path(image_id, name)
-        self._files.shrink(wanted)
+        with suppress(MalleableError):  # told as its trouble
+            self._files.shrink(wanted)
 
     def _wake_at(self, stop: threading.Event) -> None:
         stop.wait()

@@ -48,8 +48,6 @@ class DesiredBoot(Answer):
     chap_username: str
     chap_password: str = Field(repr=False)
     serial: str
-    kernel_url: str | None = None  #: path of the kernel on this API
-    initrd_url: str | None = None
     files: DesiredFiles
     image_id: UUID
     cmdline: str
@@ -89,10 +87,11 @@ class DesiredNetwork(Answer):
 
 
 class DesiredView(Answer):
-    """All networks changed since ``?after=``; ``generation`` goes into the next ``?after=``."""
+    """Networks changed since ``?after=``; ``generation`` goes into the next ``?after=``."""
 
     generation: int
     networks: tuple[DesiredNetwork, ...]
+    has_more: bool = False  #: these are not all: ask for the rest at once
 
 
 class ServedNetwork(Request):

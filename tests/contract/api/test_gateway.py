@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any
 
 import httpx
+import pytest
 from tests.contract.api.serving import served
 from tests.contract.api.site import CHAP_PASSWORD, GOLDEN, START, Site
 
@@ -58,7 +59,7 @@ def test_desired_tells_all_that_a_boot_needs(site: Site) -> None:
     assert boot["mac"] == host["mac"]
     assert boot["chap_password"] == CHAP_PASSWORD
     assert boot["token"] == "one-time"
-    assert boot["kernel_url"] == f"/v1/gateway/images/{site.ids['image:alpha']}/files/vmlinuz"
+    assert (boot["image_id"], boot["files"]["kernel"]) == (str(site.ids["image:alpha"]), "vmlinuz")
     assert _network(site, "beta")["boots"] == []
 
 
@@ -95,11 +96,19 @@ def test_desired_gives_only_what_changed(site: Site) -> None:
     assert site.get("gateway", f"/v1/gateway/desired?after={first['generation']}").json() == {
         "generation": first["generation"],
         "networks": [],
+        "has_more": False,
     }
     with site.store.transaction() as tx:
         tx.networks.touch(NetworkId(site.ids["network:beta"]))
     changed = site.get("gateway", f"/v1/gateway/desired?after={first['generation']}").json()
     assert [n["id"] for n in changed["networks"]] == [str(site.ids["network:beta"])]
+
+
+def test_desired_says_that_there_is_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("services", "api"):
+        monkeypatch.setattr(f"malleable.{module}.gateway.DESIRED_MAX", 1)
+    first = site.get("gateway", "/v1/gateway/desired").json()
+    assert (len(first["networks"]), first["has_more"]) == (1, True)
 
 
 def test_desired_waits_for_a_change(site: Site) -> None:

@@ -1,6 +1,7 @@
 """What is wanted, kept and believed; and telling the control plane."""
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from malleable.wire.gateway import BootStage, DesiredNetwork, DesiredView
 MAC, ADDRESS = "52:54:00:aa:00:01", "10.0.0.10"
 
 
-def view(generation: int, *networks: DesiredNetwork) -> DesiredView:
-    return DesiredView(generation=generation, networks=networks)
+def view(generation: int, *networks: DesiredNetwork, has_more: bool = False) -> DesiredView:
+    return DesiredView(generation=generation, networks=networks, has_more=has_more)
 
 
 class TestDesired:
@@ -85,6 +86,18 @@ class TestDesired:
         assert list(desired.unreadable) == [good.id]
         assert len(desired.plans) == 2
 
+    def test_what_cannot_be_kept_is_not_believed_until_it_can_be(self, file: Path) -> None:
+        old, new = network(vid=1), network(vid=2)
+        desired = self.desired(file)
+        desired.told(view(3, old), is_whole=True)
+        away = file.parent.rename(file.parent.with_name("away"))
+        with pytest.raises(Unavailable, match="cannot be kept"):
+            desired.told(view(4, new), is_whole=True)
+        assert list(desired.plans) == [old.id]
+        away.rename(file.parent)
+        assert desired.told(view(4, new), is_whole=True) == {old.id}
+        assert list(desired.plans) == [new.id]
+
     def test_what_is_gone_is_forgotten_once(self, file: Path) -> None:
         told = network(vid=1, state="removing")
         desired = self.desired(file)
@@ -117,6 +130,44 @@ class TestFollower:
         control_plane.views = [view(0), view(3), view(5)]
         assert self.run(control_plane, 3) == ([(0, True), (3, True), (5, False)], [])
         assert control_plane.asked == [(0, 0.0), (0, 30), (3, 30)]
+
+    def test_the_whole_truth_in_pages_is_one(self, tmp_path: Path) -> None:
+        pages = [network(vid=1), network(vid=2)]
+        file, leftover = tmp_path / "desired.json", NetworkId(network(vid=3).id)
+        for kept in (True, False):  # with what an earlier gateway knew, and without
+            desired = Desired(Memory(file), [NetworkId(pages[1].id), leftover])
+            control_plane = RehearsedControlPlane()
+            control_plane.views = [view(1, pages[0], has_more=True), view(2, pages[1])]
+            stop, orphans, lost = threading.Event(), set[NetworkId](), list[MalleableError]()
+
+            def told(
+                answer: DesiredView, is_whole: bool, into: Desired, gone: set[NetworkId], end: threading.Event
+            ) -> None:
+                gone |= into.told(answer, is_whole=is_whole)
+                end.set()
+
+            hear = partial(told, into=desired, gone=orphans, end=stop)
+            Follower(control_plane, HandClock(), wait_s=30, told=hear, lost=lost.append).run(stop)
+            assert (orphans, desired.is_outrun, len(desired.plans)) == ({leftover}, False, 2)
+            assert control_plane.asked == [(0, 0.0), (1, 0.0)]
+            if kept:
+                file.unlink()
+
+    def test_what_could_not_be_taken_in_is_asked_for_whole(self) -> None:
+        control_plane, stop, heard = RehearsedControlPlane(), threading.Event(), list[bool]()
+        control_plane.views = [view(3), view(4), view(4)]
+
+        def told(answer: DesiredView, is_whole: bool) -> None:
+            heard.append(is_whole)
+            if len(heard) == 2:
+                raise Unavailable("the disk is full")
+            if len(heard) == 3:
+                stop.set()
+
+        lost = list[MalleableError]()
+        Follower(control_plane, HandClock(), wait_s=30, told=told, lost=lost.append).run(stop)
+        assert (heard, len(lost)) == ([True, False, True], 1)
+        assert [after for after, _ in control_plane.asked] == [0, 3, 0]
 
     def test_a_control_plane_that_went_back_is_asked_for_the_whole(self) -> None:
         control_plane = RehearsedControlPlane()
@@ -207,6 +258,19 @@ class TestFileCache:
         paths = {cache.path(image, "vmlinuz") for _ in range(3)}
         assert paths.pop().read_bytes() == b"kernel"
         assert len(control_plane.fetched) == 2
+
+    def test_a_disk_that_takes_nothing_is_told_of_until_it_does(self, tmp_path: Path) -> None:
+        control_plane, plan = RehearsedControlPlane(), parse_network(network(vid=1, **kernel_boot()))
+        image = plan.boots[0].image_id
+        control_plane.files[str(image), "vmlinuz"] = b"kernel"
+        cache = FileCache(tmp_path / "files", control_plane.gateway_file, 100)
+        away = (tmp_path / "files").rename(tmp_path / "away")
+        with pytest.raises(Unavailable, match="kept"):
+            cache.path(image, "vmlinuz")
+        assert cache.trouble is not None
+        away.rename(tmp_path / "files")
+        assert cache.path(image, "vmlinuz").exists()
+        assert cache.trouble is None
 
     def test_beyond_the_limit_what_no_boot_needs_goes(self, tmp_path: Path) -> None:
         control_plane = RehearsedControlPlane()

@@ -1,0 +1,56 @@
+"""A gateway's parts together: what it says when one of them cannot work."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from tests.system.gateway.host import eventually
+from tests.unit.gateway.clock import HandClock
+from tests.unit.gateway.rehearsal import RehearsedControlPlane
+from tests.unit.gateway.told import network
+
+from malleable.domain.errors import Unavailable
+from malleable.drivers.uplink.ovs import OvsUplink
+from malleable.gateway.running import Running
+from malleable.gateway.settings import GatewaySettings
+from malleable.wire.gateway import DesiredView
+
+
+class PatientControlPlane(RehearsedControlPlane):
+    """One whose last word stands for ever."""
+
+    def gateway_desired(self, after: int, wait_s: float) -> DesiredView:
+        if len(self.views) == 1 and after == self.views[0].generation:
+            threading.Event().wait(min(wait_s, 0.05))
+            return DesiredView(generation=after, networks=())
+        return super().gateway_desired(after, wait_s) if len(self.views) > 1 else self.views[0]
+
+
+def running(control_plane: RehearsedControlPlane, state_dir: Path) -> Running:
+    settings = GatewaySettings(run_dir=state_dir / "run", state_dir=state_dir)
+    return Running(control_plane, OvsUplink("unix:/nonexistent", "none"), settings, HandClock())
+
+
+def test_a_disk_that_takes_nothing_is_told_and_what_was_missed_is_made_up_for(tmp_path: Path) -> None:
+    control_plane, state_dir, stop = PatientControlPlane(), tmp_path / "state", threading.Event()
+    control_plane.views = [DesiredView(generation=3, networks=(network(vid=1, cidr="nonsense"),))]
+    gateway = running(control_plane, state_dir)
+    away = state_dir.rename(tmp_path / "away")
+    thread = threading.Thread(target=gateway.work, args=(stop,))
+    thread.start()
+    try:
+        eventually(lambda: any("cannot be kept" in t.what for t in gateway.troubles()), "the trouble is told")
+        away.rename(state_dir)
+        eventually(lambda: not any("cannot be kept" in t.what for t in gateway.troubles()), "it is over")
+    finally:
+        stop.set()
+        thread.join()
+    assert (state_dir / "desired.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_gateway_without_one_of_its_threads_ends(tmp_path: Path) -> None:
+    stop = threading.Event()
+    with pytest.raises(Unavailable, match="'follow' ended"):
+        running(RehearsedControlPlane(), tmp_path).work(stop)  # which has no answer: a defect of ours
+    assert stop.is_set()
