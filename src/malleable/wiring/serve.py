@@ -20,6 +20,7 @@ from prometheus_client import start_http_server
 from malleable.api.app import close_streams, create_app
 from malleable.client import Client
 from malleable.config import Settings, UplinkSettings
+from malleable.cores import anywhere, stay
 from malleable.domain.errors import Invalid, MalleableError, Unavailable
 from malleable.domain.ports import Drivers, Uplink
 from malleable.domain.secrets import Secret
@@ -49,6 +50,7 @@ def serve(settings: Settings, drivers: Drivers | None = None, companions: tuple[
         first_admin(assembly)
         if drivers is None and settings.uplink.ovsdb:
             companions = (*companions, _gateway_beside)
+        stay()
         _run_api(assembly, (_work_beside, *companions))
 
 
@@ -264,7 +266,8 @@ def _gateway_beside(assembly: Assembly, url: str, stop: threading.Event) -> None
     threading.Thread(target=_tell_troubles, args=(gateway, stop), name="gateway-health", daemon=True).start()
     while not stop.is_set():
         try:
-            gateway.run(stop)
+            with anywhere():  # with the daemons that it starts
+                gateway.run(stop)
         except MalleableError as e:
             log.error("the gateway cannot run", error=str(e))
             stop.wait(GATEWAY_RETRY_S)

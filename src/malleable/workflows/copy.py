@@ -96,6 +96,7 @@ COPY_IMAGE = Workflow(
             retry=Retry(attempts=2),
             resource=presenting.copy_resource,
             device=presenting.POOL,
+            is_laborious=True,
         ),
         Step(
             name="tidy",

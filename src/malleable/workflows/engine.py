@@ -7,13 +7,14 @@ before acting again) or the step ended with everything it wrote.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 
+from malleable.cores import anywhere
 from malleable.domain.errors import Busy, FenceLost, Malformed, MalleableError, Public, Unavailable, Unreachable
 from malleable.domain.operations import Operation, OperationState, Wait
 from malleable.domain.ports import Clock, Drivers
@@ -141,7 +142,8 @@ class Engine:
             memory=operation.step_evidence,
             is_repeat=operation.step_attempts > 1,
         )
-        outcome = _asked(place.function, context)
+        with anywhere() if place.step.is_laborious else nullcontext():
+            outcome = _asked(place.function, context)
         self._at("acted", operation)
         name, following = self._settle(context, place, outcome)
         if self._observer is not None:

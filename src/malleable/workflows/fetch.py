@@ -147,6 +147,7 @@ FETCH_IMAGE = Workflow(
             retry=Retry(attempts=10, first_delay_s=1.0, max_delay_s=60.0),
             resource=_fetch_resource,
             device=SERVER,
+            is_laborious=True,
         ),
         verify.VERIFY,
         # Whether there is anything to unpack is known only now.

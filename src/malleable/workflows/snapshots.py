@@ -256,6 +256,7 @@ PROMOTE_SNAPSHOT = Workflow(
             retry=Retry(attempts=2),
             resource=presenting.copy_resource,
             device=presenting.POOL,
+            is_laborious=True,
         ),
     ),
     on_done=_ended("image.promoted", storage.is_sealed),

@@ -90,6 +90,7 @@ class Step:
     #: More words for a failure, which tenants read too, e.g. the console's last lines.
     explain: Callable[[Context], str] | None = None
     device: str = SOME_DEVICE  #: what it asks, as tenants are told
+    is_laborious: bool = False  #: it reads or writes whole disks: let any core do it
 
 
 #: Runs in the transaction that ends the operation.

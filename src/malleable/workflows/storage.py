@@ -337,6 +337,7 @@ CONVERT = Step(
     resource=presenting.copy_resource,
     needed=_is_packed,
     device=presenting.POOL,
+    is_laborious=True,
 )
 CREATE_DISK = Workflow(
     name="create-disk", steps=(presenting.CLONE_DISK,), on_done=_ended("disk.created"), on_undone=_not_created
@@ -362,6 +363,7 @@ IMPORT_IMAGE = Workflow(
             retry=Retry(attempts=2),
             resource=presenting.copy_resource,
             device=presenting.POOL,
+            is_laborious=True,
         ),
         # No undo: the upload is of no use once it is sealed.
         DROP_UPLOAD,

@@ -145,4 +145,5 @@ VERIFY = Step(
     deadline_s=VERIFY_DEADLINE_S,
     sla_s=120.0,
     resource=presenting.copy_resource,
+    is_laborious=True,
 )

@@ -20,6 +20,7 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
+from malleable.cores import anywhere
 from malleable.domain.errors import Unreachable
 from malleable.domain.ids import ImageId
 from malleable.domain.ports import DiskHandle, Disks
@@ -60,12 +61,13 @@ class _Process:
         # A folder that is ours alone: whoever could connect could hold up everybody, even without the key.
         self._folder = tempfile.mkdtemp(prefix="m2-rbd-")
         address, key = f"{self._folder}/socket", secrets.token_bytes(32)
-        self._running = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # who types Ctrl-C means us
-        )
+        with anywhere():
+            self._running = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # who types Ctrl-C means us
+            )
         assert self._running.stdin is not None
         assert self._running.stdout is not None
         said = {"address": address, "key": key.hex(), "settings": asdict(settings)}

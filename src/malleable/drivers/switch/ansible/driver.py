@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from malleable.cores import anywhere
 from malleable.domain.errors import Malformed, Refused, Unreachable
 from malleable.domain.ports import DriverFacts
 from malleable.domain.switches import PortConfig, Switch
@@ -100,15 +101,16 @@ class AnsibleSwitches:
         """Run the role once; return what was shown. Errors: Unreachable, Refused."""
         runner = _runner()
         with _folder(switch, dialect, {"change": list(change), "show": list(show)}) as folder:
-            done = runner.run(
-                private_data_dir=str(folder),
-                playbook="play.yml",
-                roles_path=str(ROLES),
-                quiet=True,
-                timeout=int(self._timeout_s),
-                envvars=_environment(folder),
-                settings={"suppress_env_files": True},
-            )
+            with anywhere():
+                done = runner.run(
+                    private_data_dir=str(folder),
+                    playbook="play.yml",
+                    roles_path=str(ROLES),
+                    quiet=True,
+                    timeout=int(self._timeout_s),
+                    envvars=_environment(folder),
+                    settings={"suppress_env_files": True},
+                )
             events = [event for event in done.events if event.get("event_data", {}).get("task") in ("change", "show")]
             if done.status == "timeout":
                 raise Unreachable(f"Ansible did not end with switch {switch.name} within {self._timeout_s:.0f} s.")
