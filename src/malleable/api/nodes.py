@@ -13,12 +13,14 @@ from malleable.api.operations import begun
 from malleable.api.routing import guarded
 from malleable.domain.nodes import Node, NodeState
 from malleable.domain.secrets import Secret
+from malleable.services.credentials import CredentialsWish
 from malleable.services.nics import WiredNic
 from malleable.services.nodes import CONSOLE_LINES_MAX, Cable, NodeWish
 from malleable.services.parts import Shown
 from malleable.wire.nodes import (
     BmcView,
     ConsoleView,
+    CredentialsRequest,
     MaintenanceRequest,
     NicView,
     NodeRequest,
@@ -114,17 +116,27 @@ def node_enrol(request: Request, body: NodeRequest) -> Response:
         username=body.bmc.username,
         password=Secret(body.bmc.password),
         system=body.bmc.system,
+        is_unscrubbed=body.scrub_first,
         wiring=tuple(Cable(mac=wire.mac, switch=wire.switch, port=wire.port) for wire in body.wiring),
     )
     return begun(call, call.services.nodes.node_enrol(call.caller, wish))
 
 
 @routes.delete("/{node}", status_code=204)
-def node_delete(request: Request, node: str) -> Response:
-    """Forget a node that nobody holds."""
+def node_delete(request: Request, node: str, force: bool = False) -> Response:
+    """Forget a node that nobody holds. ``force``: also one of which this server alone knows something."""
     call = call_of(request)
-    call.services.nodes.node_delete(call.caller, node)
+    call.services.nodes.node_delete(call.caller, node, is_forced=force)
     return nothing()
+
+
+@routes.put("/{node}/credentials", response_model=NodeView)
+async def credentials_set(request: Request, node: str, body: CredentialsRequest) -> Response:
+    """Keep other credentials for a node's BMC, once it has taken a login with them."""
+    call = call_of(request)
+    wish = CredentialsWish(username=body.username, password=Secret(body.password))
+    credentials = call.services.credentials
+    return _node(call, await edge_of(request).on_device(lambda: credentials.credentials_set(call.caller, node, wish)))
 
 
 @routes.get("/{node}/nics", response_model=Listing[NicView])

@@ -197,6 +197,9 @@ def node_enrol(
     wire: Annotated[
         list[str] | None, typer.Option(metavar="MAC=SWITCH/PORT", help="Where a NIC's cable ends; repeat.")
     ] = None,
+    scrub_first: Annotated[
+        bool, typer.Option("--scrub-first", help="Somebody had it before: scrub it, by policy, before it is free.")
+    ] = False,
     watch: Watch = True,
 ) -> None:
     """Add a machine by its BMC: it is read over it, and free once every NIC's switch port is known."""
@@ -207,6 +210,7 @@ def node_enrol(
         name=name,
         bmc=BmcRequest(driver=driver, address=bmc, username=user, password=password, system=system),
         wiring=tuple(_wiring(raw) for raw in wire or []),
+        scrub_first=scrub_first,
     )
     finish(session, session.m2.node_enrol(request), is_watching=watch, what=f"enrol {name}")
 
@@ -221,7 +225,13 @@ def _wiring(raw: str) -> "WiringRequest":
     return WiringRequest(mac=mac, switch=switch, port=port)
 
 
-def node_delete(session: Session, node: NodeArgument) -> None:
+def node_delete(
+    session: Session,
+    node: NodeArgument,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if it was not scrubbed, or if its BMC's password is lost with it.")
+    ] = False,
+) -> None:
     """Forget a node that nobody holds."""
-    session.m2.node_delete(node)
+    session.m2.node_delete(node, force=force)
     done(session, None, f"Node {node} is forgotten.")

@@ -7,7 +7,7 @@ import typer
 from malleable.cli.command import register
 from malleable.cli.node_quarantine import node_inspect_quarantine
 from malleable.cli.node_scrub import node_scrub
-from malleable.cli.options import NodeArgument, SwitchArgument, Watch
+from malleable.cli.options import NodeArgument, PasswordFile, SwitchArgument, Watch, read_password
 from malleable.cli.output import done
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
@@ -24,6 +24,7 @@ def add_care(noun: typer.Typer) -> None:
             "inspect-quarantine": node_inspect_quarantine,
             "readmit": node_readmit,
             "scrub": node_scrub,
+            "credentials": node_credentials,
             "retire": node_retire,
             "wire": node_wire,
             "unwire": node_unwire,
@@ -47,6 +48,22 @@ def node_maintenance(
 def node_readmit(session: Session, node: NodeArgument, watch: Watch = True) -> None:
     """Clean a quarantined node as a release does, and free it when everything is proven."""
     finish(session, session.m2.node_readmit(node), is_watching=watch, what=f"readmit {node}")
+
+
+def node_credentials(
+    session: Session,
+    node: NodeArgument,
+    user: Annotated[
+        str | None, typer.Option(metavar="USER", help="The BMC's account, if it is another one now.")
+    ] = None,
+    password_file: PasswordFile = None,
+) -> None:
+    """Tell what a node's BMC is logged in to with from now on; asks for the password, and tries it first."""
+    from malleable.wire.nodes import CredentialsRequest
+
+    password = read_password(password_file, f"Password of {user or 'the account'} at the BMC of {node}")
+    found = session.m2.credentials_set(node, CredentialsRequest(username=user, password=password))
+    done(session, found, f"The BMC of {found.name} takes these credentials.")
 
 
 def node_retire(session: Session, node: NodeArgument, watch: Watch = True) -> None:

@@ -7,6 +7,7 @@ from malleable.client.paths import v1
 from malleable.domain.nodes import NodeState
 from malleable.wire.nodes import (
     ConsoleView,
+    CredentialsRequest,
     MaintenanceRequest,
     NicView,
     NodeRequest,
@@ -37,9 +38,13 @@ class MachineCalls(Connection):
         """Begin to enrol a machine by its BMC."""
         return self.post("/v1/nodes", OperationView, request)
 
-    def node_delete(self, node: str) -> None:
-        """Forget a node. Errors: Conflict while a project holds it."""
-        self.delete(v1("nodes", node))
+    def node_delete(self, node: str, *, force: bool = False) -> None:
+        """Forget a node. Errors: Conflict while a project holds it; unless forced, when something would be lost."""
+        self.delete(v1("nodes", node), {"force": "true" if force else None})
+
+    def credentials_set(self, node: str, request: CredentialsRequest) -> NodeView:
+        """Change what a node's BMC is logged in to with, once it is proven. Errors: Refused by the BMC."""
+        return self.put(v1("nodes", node, "credentials"), NodeView, request)
 
     def node_release(self, node: str) -> OperationView:
         """Begin to take a node back."""

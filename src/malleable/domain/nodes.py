@@ -79,6 +79,7 @@ class Node:
     scrub_policy: ScrubPolicy = AS_THE_SITE
     can_scrub: tuple[Scrub, ...] = ()  #: what its BMC could do when it was inspected last
     drives: tuple[str, ...] = ()  #: the driver's handles of all local disks that were seen: none may hide from a scrub
+    is_rotated: bool = False  #: its BMC's password is one that we made: nobody else was ever told it
     is_unscrubbed: bool = False  #: taken from its holder without a release: it is scrubbed before it is free again
     created_at: datetime
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from malleable.services.access import Accesses
 from malleable.services.attachments import Attachments
 from malleable.services.authentication import Authentication
+from malleable.services.credentials import Credentials
 from malleable.services.disk_offers import DiskOffers
 from malleable.services.disks import Disks
 from malleable.services.drivers import DriverService
@@ -70,6 +71,7 @@ class Services:
     snapshots: Snapshots
     pool: Pool
     scrubs: Scrubs
+    credentials: Credentials
     operations: Operations
     events: Events
     gateways: Gateways
@@ -109,6 +111,7 @@ def make_services(parts: Parts) -> Services:
         snapshots=Snapshots(parts),
         pool=Pool(parts),
         scrubs=Scrubs(parts),
+        credentials=Credentials(parts),
         operations=Operations(parts),
         events=Events(parts),
         gateways=Gateways(parts),

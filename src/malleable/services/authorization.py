@@ -112,6 +112,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "node_get": _reads(_O, _R, shared=True),
         "node_enrol": _changes(_O),
         "node_delete": _changes(_O),
+        "node_set_credentials": _changes(_O),
         "node_wire": _changes(_O),
         "node_release": _changes(_O, _M),
         "node_stop": _changes(_O, _M),

@@ -10,6 +10,7 @@ from malleable.domain.ids import NicId, NodeId, new_id
 from malleable.domain.nodes import BootState, Nic, Node, NodeState, PowerState
 from malleable.domain.operations import ACTIVE_STATES, Operation
 from malleable.domain.ports import Power
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret, without_secrets
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import PortState
@@ -56,6 +57,7 @@ class NodeWish:
     username: str
     password: Secret
     system: str = ""
+    is_unscrubbed: bool = False  #: somebody had it before: it is scrubbed before it is free
     wiring: tuple[Cable, ...] = field(default=())
 
 
@@ -117,15 +119,20 @@ class Nodes:
             bmc_username=wish.username,
             bmc_password=wish.password,
             bmc_system=wish.system,
+            can_scrub=tuple(Scrub) if wish.is_unscrubbed else (),  # all is worth a try until its BMC was asked
+            is_unscrubbed=wish.is_unscrubbed,
             created_at=now,
         )
         with self._parts.store.transaction() as tx:
             tx.nodes.add(node)
             _add_nics(tx, node, wish.wiring)
-            return enrol.request(tx, now, node=node, actor_id=caller.user_id)
+            return enrol.request(tx, now, node=node, actor_id=caller.user_id, scrubs=self._parts.scrubs)
 
-    def node_delete(self, caller: Caller, ref: str) -> None:
-        """Forget a node that nobody holds, with its NICs. Errors: NotFound, Conflict."""
+    def node_delete(self, caller: Caller, ref: str, *, is_forced: bool = False) -> None:
+        """Forget a node that nobody holds, with its NICs; forced, also what nobody else knows of it.
+
+        Errors: NotFound, Conflict.
+        """
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_delete", ref)
             if node.project_id is not None:
@@ -137,6 +144,8 @@ class Nodes:
                 )
             if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
                 raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
+            if not is_forced:
+                _require_nothing_lost(node)
             for nic in tx.nics.list(node_id=node.id):
                 tx.nics.remove(nic.id)
             tx.nodes.remove(node.id, expect={"state": node.state})
@@ -278,6 +287,22 @@ def _visible(tx: Transaction, caller: Caller, page: Page, wanted: dict[str, obje
     if wanted.get("state", NodeState.FREE) is not NodeState.FREE:
         return held
     return merged(page, held, tx.nodes.list(page, **{**wanted, "state": NodeState.FREE}))
+
+
+def _require_nothing_lost(node: Node) -> None:
+    """Be sure that whoever forgets a node loses nothing that this database alone knows. Errors: Conflict."""
+    if node.is_unscrubbed:
+        raise Conflict(
+            f"Node {node.name} was not scrubbed since its last holder, and nobody would know that any more.",
+            code="unscrubbed",
+            fix="End its maintenance and readmit it, which scrubs it. Or force it, and enrol it to be scrubbed first.",
+        )
+    if node.is_rotated or node.bmc_password_next is not None:
+        raise Conflict(
+            f"The password of {node.name}'s BMC is one that was made here: with the node the only copy of it is lost.",
+            code="password-lost",
+            fix=f"Set one on the BMC by another account and tell it: `m2 node credentials {node.name}`. Or force it.",
+        )
 
 
 def _shown(tx: Transaction, node: Node) -> Shown[Node]:

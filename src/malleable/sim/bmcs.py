@@ -219,7 +219,7 @@ class SimBmcs:
         if bmc.username != found.username or found.password not in (bmc.password, bmc.next_password):
             raise Refused(
                 f"BMC {bmc.address} does not accept the user and password.",
-                fix="Correct the BMC credentials.",
+                fix="Correct them with `m2 node credentials NODE`.",
                 code="bmc-credentials",
             )
         return found.machines

@@ -61,6 +61,14 @@ class NodeRequest(Request):
     name: Name
     bmc: BmcRequest
     wiring: tuple[WiringRequest, ...] = Field(default=(), max_length=64)
+    scrub_first: bool = False  #: somebody had it before: it is scrubbed, by policy, before it is free
+
+
+class CredentialsRequest(Request):
+    """With what a node's BMC is to be logged in to; a username of null stays as it is."""
+
+    username: Line | None = None
+    password: Line = Field(repr=False)
 
 
 class BmcView(Answer):

@@ -159,8 +159,10 @@ def _propose(node: Node, candidate: Secret) -> Write:
 
 
 def _settle(node: Node, password: Secret) -> Write:
+    is_rotated = node.is_rotated or password != node.bmc_password
+
     def write(tx: Transaction) -> None:
-        tx.nodes.change(node.id, bmc_password=password, bmc_password_next=None)
+        tx.nodes.change(node.id, bmc_password=password, bmc_password_next=None, is_rotated=is_rotated)
 
     return write
 

@@ -191,6 +191,12 @@ TABLE = (
         (403, 403, 404, 200, 200, 404, 403, 403),
         body={"tpm": "skip"},
     ),
+    Row(
+        "PUT /v1/nodes/{node}/credentials",
+        "/v1/nodes/held/credentials",
+        (403, 403, 404, 200, 200, 404, 403, 403),
+        body={"password": "bmc-password-that-must-not-leak"},
+    ),
     Row("POST /v1/nodes/{node}/retire", "/v1/nodes/held/retire", (403, 403, 404, 409, 409, 404, 403, 403)),
     Row(
         "POST /v1/nodes/{node}/maintenance",

@@ -1,9 +1,10 @@
 """m2 node scrub, and what proves a step."""
 
 import json
+from pathlib import Path
 from typing import Any
 
-from tests.unit.cli.desk import Desk, operation, step
+from tests.unit.cli.desk import Desk, node, operation, step
 from tests.unit.cli.test_on_call import OPERATION
 
 
@@ -45,3 +46,12 @@ def test_proofs_are_shown_when_they_are_asked_for(desk: Desk) -> None:
     assert "admin" not in desk.m2("operation", "show", OPERATION).out
     shown = desk.m2("operation", "show", OPERATION, "--proof").out
     assert "release check-accounts accounts: admin, root; unknown: none" in " ".join(shown.split())
+
+
+def test_a_password_is_read_from_a_file_and_never_from_the_command_line(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+    desk.answers["PUT /v1/nodes/node-01/credentials"] = node()
+    ran = desk.m2("node", "credentials", "node-01", "--password-file", str(tmp_path / "password"))
+    assert (ran.code, ran.out.strip()) == (0, "The BMC of node-01 takes these credentials.")
+    assert json.loads(desk.requests[-1].content) == {"username": None, "password": "s3cret"}
+    assert "s3cret" not in ran.out + ran.err

@@ -254,7 +254,7 @@ def _bad_status(bmc: Bmc, e: exceptions.HTTPError) -> DriverError:
     if isinstance(e, exceptions.AccessError):
         return Refused(
             f"BMC {bmc.address} does not accept the user and password (HTTP {e.status_code}).",
-            fix="Correct the BMC credentials, or give the user the Operator role.",
+            fix="Correct them with `m2 node credentials NODE`, or give the user the Operator role.",
             code="bmc-credentials",
         )
     if e.status_code in BUSY_STATUSES:

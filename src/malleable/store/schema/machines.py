@@ -36,6 +36,7 @@ nodes = Table(
     Column("scrub_policy", ScrubPolicyText, nullable=False),
     Column("can_scrub", ScrubsText, nullable=False),
     Column("drives", LinesText, nullable=False),
+    Column("is_rotated", Boolean, nullable=False),
     Column("is_unscrubbed", Boolean, nullable=False),
     created(),
     UniqueConstraint("name"),

@@ -32,6 +32,7 @@ nodes = Table(
     words("scrub_policy"),
     words("can_scrub"),
     words("drives"),
+    Column("is_rotated", Boolean, nullable=False),
     Column("is_unscrubbed", Boolean, nullable=False),
     created(),
     UniqueConstraint("name"),

@@ -1,0 +1,81 @@
+"""What a BMC is logged in to with, and what is lost with a node that is forgotten."""
+
+from typing import Any
+
+import pytest
+from tests.contract.api.site import BMC_PASSWORD, Site, items
+
+from malleable.domain.ids import NodeId
+from malleable.domain.nodes import Node
+from malleable.domain.operations import OperationState
+from malleable.domain.secrets import Secret
+from malleable.workflows.requests import begin
+
+PATH = "/v1/nodes/held/credentials"
+NEW = "the-board-was-swapped"
+
+
+def held(site: Site, name: str = "held") -> Node:
+    with site.store.reading() as tx:
+        return tx.nodes.get(NodeId(site.ids[name]))
+
+
+def change(site: Site, name: str, **changes: Any) -> None:
+    with site.store.transaction() as tx:
+        tx.nodes.change(NodeId(site.ids[name]), **changes)
+
+
+def refused(site: Site, method: str, path: str, json: object = None) -> tuple[int, str]:
+    answer = site.call("operator", method, path, json=json)
+    return answer.status_code, answer.json()["code"]
+
+
+def test_only_what_the_bmc_takes_is_kept(site: Site) -> None:
+    site.room.bmcs.change_password("sim://held", Secret(NEW))
+    change(site, "held", bmc_password_next=Secret("never taken"), is_rotated=True)
+    assert refused(site, "PUT", PATH, {"password": "wrong"}) == (409, "bmc-credentials")
+    assert refused(site, "PUT", PATH, {"password": NEW, "username": "root"}) == (409, "bmc-credentials")
+    assert held(site).bmc_password == Secret(BMC_PASSWORD)
+    answer = site.call("operator", "PUT", PATH, json={"password": NEW})
+    assert answer.status_code == 200
+    assert NEW not in answer.text
+    node = held(site)
+    assert (node.bmc_password, node.bmc_password_next, node.is_rotated) == (Secret(NEW), None, False)
+    (told,) = items(site.get("operator", "/v1/events?kind=node.credentials-changed"))
+    assert NEW not in str(told)
+
+
+def test_no_credentials_are_changed_under_an_operation_unless_it_is_parked(site: Site) -> None:
+    with site.store.transaction() as tx:
+        operation = begin(tx, site.clock.now(), "release", node_id=NodeId(site.ids["held"]))
+    assert refused(site, "PUT", PATH, {"password": BMC_PASSWORD}) == (409, "node-busy")
+    with site.store.transaction() as tx:
+        tx.operations.change(operation.id, state=OperationState.NEEDS_OPERATOR)
+    assert site.call("operator", "PUT", PATH, json={"password": BMC_PASSWORD}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"is_unscrubbed": True}, "unscrubbed"),
+        ({"is_rotated": True}, "password-lost"),
+        ({"bmc_password_next": Secret(NEW)}, "password-lost"),
+    ],
+)
+def test_a_node_of_which_something_would_be_lost_is_not_forgotten(
+    small_site: Site, changes: dict[str, object], code: str
+) -> None:
+    change(small_site, "broken", **changes)
+    assert refused(small_site, "DELETE", "/v1/nodes/broken") == (409, code)
+    assert small_site.call("operator", "DELETE", "/v1/nodes/broken?force=true").status_code == 204
+
+
+def test_a_machine_that_somebody_had_is_scrubbed_before_it_is_free(small_site: Site) -> None:
+    for is_first in (True, False):
+        bmc = {"driver": "sim", "address": f"sim://{is_first}"}
+        wish = {"name": f"new-{is_first}".lower(), "bmc": bmc, "scrub_first": is_first}
+        began = small_site.post("operator", "/v1/nodes", wish)
+        assert began.status_code == 202
+        assert began.json()["arguments"].get("scrub", {}) == (
+            {"accounts": "best-effort", "tpm": "best-effort"} if is_first else {}
+        )
