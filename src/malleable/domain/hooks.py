@@ -30,7 +30,7 @@ tries=0
 until busybox wget -q -O "$place/finish" "http://$gateway/metadata/finish" 2>/dev/null ||
     curl -fsS -o "$place/finish" "http://$gateway/metadata/finish" 2>/dev/null; do
     tries=$((tries + 1))
-    [ "$tries" -lt 60 ] || break
+    [ "$tries" -lt 720 ] || break
     sleep 5
 done
 sh "$place/finish" "$status" "$place/log"
@@ -40,15 +40,27 @@ exit "$status"
 
 _FINISH = """\
 #!/bin/sh
-# finish STATUS [LOG-FILE]: reports once how this system's first boot ended, with the end of a log.
+# finish STATUS [LOG-FILE]: reports once how this system's first boot ended, with the end of a log; tries for an hour.
 url="http://{gateway}/metadata/finish?status=${{1:-0}}"
 header="X-Malleable-Finish: {token}"
 log=$(tail -c {log_bytes} "${{2:-/dev/null}}" | tr -cd '\\11\\12\\40-\\176')
-if command -v curl >/dev/null; then
-    printf '%s' "$log" | curl -fsS --retry 10 -o /dev/null -H "$header" --data-binary @- "$url"
-else
-    busybox wget -q -O /dev/null --header "$header" --post-data "$log" "$url"
-fi
+report() {{
+    if command -v curl >/dev/null; then
+        printf '%s' "$log" | curl -s -m 60 -o /dev/null -w '%{{http_code}}' -H "$header" --data-binary @- "$url"
+    else
+        busybox wget -q -O /dev/null --header "$header" --post-data "$log" "$url" 2>&1 && echo 200
+    fi
+}}
+tries=0
+while :; do
+    case "$(report)" in
+    *200 | *409*) exit 0 ;; # taken, now or before
+    *400* | *403*) exit 1 ;; # never will be
+    esac
+    tries=$((tries + 1))
+    [ "$tries" -lt 720 ] || exit 1
+    sleep 5
+done
 """
 
 

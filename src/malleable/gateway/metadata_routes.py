@@ -9,7 +9,7 @@ from hmac import compare_digest
 from http import HTTPStatus
 
 from malleable.domain import hooks, nocloud
-from malleable.domain.errors import MalleableError
+from malleable.domain.errors import MalleableError, Unavailable
 from malleable.domain.seeds import Document
 from malleable.gateway.documents import Documents
 from malleable.gateway.http_message import Request, Response, refusal, text
@@ -48,7 +48,7 @@ class MetadataRoutes:
         if token is not None and not compare_digest(token.encode("latin-1"), boot.token.reveal().encode()):
             return refusal(HTTPStatus.FORBIDDEN)
         if request.method == "POST":
-            return self._finish(boot, request) if request.path == _FINISH else self._phone_home(boot, request.path)
+            return self._report(boot, request)
         if request.path == "/metadata/disks":
             return self._disks(network, boot, request)
         path = _VERSION.sub("/latest/", request.path)
@@ -57,6 +57,13 @@ class MetadataRoutes:
             return refusal(HTTPStatus.NOT_FOUND)
         self._signs.see(boot, BootStage.METADATA_FETCHED)
         return found
+
+    def _report(self, boot: BootPlan, request: Request) -> Response:
+        """Take what a node reports; while that cannot be kept it is to report again."""
+        try:
+            return self._finish(boot, request) if request.path == _FINISH else self._phone_home(boot, request.path)
+        except Unavailable:
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _document(self, network: NetworkPlan, boot: BootPlan, path: str) -> Response | None:
         """Answer with a document of the node's seed; None for any other path."""

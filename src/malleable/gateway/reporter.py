@@ -12,7 +12,7 @@ from malleable.domain.ports import Clock
 from malleable.gateway.backoff import Backoff
 from malleable.gateway.control_plane import ControlPlane
 from malleable.gateway.reconciler import Served
-from malleable.gateway.signs import Signs
+from malleable.gateway.signs import Sign, Signs
 from malleable.wire.gateway import ReportsRequest, ServedNetwork, SignsRequest
 
 log = logging.getLogger(__name__)
@@ -93,16 +93,24 @@ class Reporter:
             return not self._is_stopping
 
     def _has_news(self) -> bool:
-        return bool(self._served or self._removed or self._signs.batch())
+        return bool(self._served or self._removed) or self._signs.has_any()
 
     def _tell_signs(self) -> None:
         batch = self._signs.batch()
-        if not batch:
-            return
+        if batch:
+            self._tell_batch(batch)
+
+    def _tell_batch(self, batch: tuple[Sign, ...]) -> None:
+        """Tell signs; where they are refused, each half by itself: one that cannot be told takes no other with it."""
         try:
             self._control_plane.gateway_signs(SignsRequest(signs=tuple(sign.wire for sign in batch)))
         except _FINAL as e:
-            log.warning("%d signs of life were refused: %s", len(batch), e)
+            if len(batch) > 1:
+                half = len(batch) // 2
+                self._tell_batch(batch[:half])
+                self._tell_batch(batch[half:])
+                return
+            log.warning("the sign %s of boot %s was refused: %s", batch[0].stage, batch[0].boot_id, e)
         self._signs.told(batch)
 
     def _tell_networks(self) -> None:

@@ -18,6 +18,7 @@ from malleable.gateway.files import FileCache, FileKey
 from malleable.gateway.follower import Follower
 from malleable.gateway.http_message import Request
 from malleable.gateway.http_server import HttpServer
+from malleable.gateway.kept_signs import KeptSigns
 from malleable.gateway.layout import NetworkLayout, known_networks
 from malleable.gateway.memory import Memory
 from malleable.gateway.metadata_routes import MetadataRoutes
@@ -52,7 +53,7 @@ class Running:
         self._memory_file = settings.state_dir / "desired.json"
         leftovers = [layout.network_id for layout in known_networks(settings.run_dir)]
         self._desired = Desired(Memory(self._memory_file), leftovers)
-        self._signs = Signs()
+        self._signs = Signs(KeptSigns(settings.state_dir / "signs"))
         self._tickets = Tickets(clock)
         self._files = FileCache(settings.state_dir / "files", client.gateway_file, settings.cache_bytes)
         self._documents = Documents(settings.state_dir / "documents", client, clock)

@@ -1,14 +1,22 @@
 """Signs of life on their way to the control plane: kept while it is away, told once, never told of another boot."""
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from malleable.domain.ids import BootId
 from malleable.domain.secrets import Secret
+from malleable.gateway.kept_signs import KeptSign, KeptSigns
 from malleable.gateway.plan import BootPlan
 from malleable.wire.gateway import BootSign, BootStage
 
 BATCH_SIGNS = 1000
+#: Of one call's body; the API takes twice that.
+BATCH_BYTES = 512 * 1024
+#: What a node says once and relies on: kept on disk before it is answered.
+_KEPT = (BootStage.PHONED_HOME, BootStage.FINISHED)
+_SIGN_BYTES = 200  #: of JSON without the log, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,38 +33,75 @@ class Sign:
     def wire(self) -> BootSign:
         return BootSign(boot_id=self.boot_id, stage=self.stage, exit_status=self.exit_status, log=self.log)
 
+    @property
+    def kept(self) -> KeptSign:
+        return KeptSign(**self.wire.model_dump(), token=self.token.reveal())
+
+    @property
+    def bytes_max(self) -> int:
+        """At most so many bytes of JSON: of a log every character may be escaped by one more."""
+        return _SIGN_BYTES + 2 * len(self.log)
+
 
 class Signs:
     """The queue of signs. Every (arming, stage) passes once, so it is bounded. Safe in any thread."""
 
-    def __init__(self) -> None:
-        """Begin empty."""
+    def __init__(self, kept: KeptSigns) -> None:
+        """Begin with what an earlier gateway kept."""
         self._guard = threading.Lock()
-        self._seen: set[Sign] = set()
-        self._waiting: list[Sign] = []
+        self._kept = kept
+        self._waiting = [_sign(one) for one in kept.read()]
+        self._seen = set(self._waiting)
 
     def see(self, boot: BootPlan, stage: BootStage, *, exit_status: int = 0, log: str = "") -> bool:
-        """Take a sign in; false if it was seen before."""
+        """Take a sign in; false if it was seen before. Errors: Unavailable if it cannot be kept; it is not taken."""
         sign = Sign(boot_id=boot.id, token=boot.token, stage=stage, exit_status=exit_status, log=log)
         with self._guard:
             if sign in self._seen:
                 return False
+            if stage in _KEPT:
+                self._kept.add(sign.kept)
             self._seen.add(sign)
             self._waiting.append(sign)
             return True
 
-    def batch(self) -> tuple[Sign, ...]:
-        """Show what waits, oldest first, without taking it out."""
+    def has_any(self) -> bool:
+        """Say whether any wait."""
         with self._guard:
-            return tuple(self._waiting[:BATCH_SIGNS])
+            return bool(self._waiting)
+
+    def batch(self) -> tuple[Sign, ...]:
+        """Show what waits, oldest first, as much as one call may tell, without taking it out."""
+        with self._guard:
+            waiting = self._waiting[:BATCH_SIGNS]
+        sizes = list(accumulate(sign.bytes_max for sign in waiting))
+        return tuple(sign for sign, size in zip(waiting, sizes, strict=True) if size <= BATCH_BYTES)
 
     def told(self, batch: tuple[Sign, ...]) -> None:
         """Take out what the control plane has."""
         with self._guard:
-            self._waiting = [sign for sign in self._waiting if sign not in batch]
+            done = set(batch)
+            self._wait_for(sign for sign in self._waiting if sign not in done)
 
     def keep_only(self, armings: set[tuple[BootId, Secret]]) -> None:
         """Forget the signs of boots that are no more, and of armings that are over: they would be false now."""
         with self._guard:
             self._seen = {sign for sign in self._seen if (sign.boot_id, sign.token) in armings}
-            self._waiting = [sign for sign in self._waiting if sign in self._seen]
+            self._wait_for(sign for sign in self._waiting if sign in self._seen)
+
+    def _wait_for(self, signs: Iterable[Sign]) -> None:
+        """Have just these wait, on disk as well."""
+        before, self._waiting = self._waiting, list(signs)
+        kept = [sign for sign in self._waiting if sign.stage in _KEPT]
+        if kept != [sign for sign in before if sign.stage in _KEPT]:
+            self._kept.replace(sign.kept for sign in kept)
+
+
+def _sign(kept: KeptSign) -> Sign:
+    return Sign(
+        boot_id=BootId(kept.boot_id),
+        token=Secret(kept.token),
+        stage=kept.stage,
+        exit_status=kept.exit_status,
+        log=kept.log,
+    )

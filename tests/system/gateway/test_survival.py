@@ -72,6 +72,16 @@ def test_a_restarted_gateway_serves_at_once_while_the_control_plane_is_away(benc
     eventually(lambda: (intent.id, "metadata_fetched") in bench.site.signs, "the queued sign was told")
 
 
+def test_a_report_that_was_taken_is_told_by_the_next_gateway(bench: GatewayBench) -> None:
+    told, _, node = served_node(bench)
+    port = bench.site.port
+    bench.site.hang_up()
+    assert node.get("http://10.0.0.1/metadata/phone-home", "-d", "hostname=alpha")[0] == 200
+    bench.restart()
+    bench.site.listen(port)
+    eventually(lambda: (told.boots[0].id, "phoned_home") in bench.site.signs, "the sign came")
+
+
 def test_signs_of_an_earlier_arming_are_never_told(bench: GatewayBench) -> None:
     told, _, node = served_node(bench)
     bench.site.hang_up()

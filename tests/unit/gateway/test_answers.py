@@ -15,6 +15,7 @@ from malleable.gateway.boot_routes import BootRoutes
 from malleable.gateway.documents import FRESH_S, Documents
 from malleable.gateway.files import FileCache
 from malleable.gateway.http_message import Request, Response
+from malleable.gateway.kept_signs import KeptSigns
 from malleable.gateway.metadata_routes import MetadataRoutes
 from malleable.gateway.plan import NetworkPlan, parse_network
 from malleable.gateway.routes import BURST_REQUESTS, REQUESTS_PER_S, RateLimit, Routes
@@ -34,7 +35,7 @@ class Desk:
 
     def __init__(self, directory: Path, **changes: Any) -> None:
         self.clock = HandClock()
-        self.signs = Signs()
+        self.signs = Signs(KeptSigns(directory / "signs"))
         self.control_plane = RehearsedControlPlane()
         self.intent = boot(MAC, ADDRESS, **changes)
         settings = GatewaySettings(run_dir=directory / "run", state_dir=directory / "state")

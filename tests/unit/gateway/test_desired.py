@@ -11,17 +11,20 @@ from tests.unit.gateway.rehearsal import RehearsedControlPlane
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.domain.errors import Invalid, MalleableError, Unavailable
+from malleable.domain.hooks import LOG_MAX_CHARS
 from malleable.domain.ids import NetworkId
+from malleable.domain.secrets import Secret
 from malleable.gateway.backoff import CALM_S, DELAYS_S, Backoff
 from malleable.gateway.desired import Desired
 from malleable.gateway.files import FileCache
 from malleable.gateway.follower import Follower
+from malleable.gateway.kept_signs import KeptSigns
 from malleable.gateway.layout import NetworkLayout, portal_socket, short_name
 from malleable.gateway.memory import Memory
-from malleable.gateway.plan import parse_network
+from malleable.gateway.plan import BootPlan, parse_network
 from malleable.gateway.reconciler import Served
 from malleable.gateway.reporter import Reporter
-from malleable.gateway.signs import Signs
+from malleable.gateway.signs import BATCH_BYTES, Signs
 from malleable.wire.gateway import BootStage, DesiredNetwork, DesiredView
 
 MAC, ADDRESS = "52:54:00:aa:00:01", "10.0.0.10"
@@ -191,9 +194,13 @@ class TestReporter:
         thread.start()
         return made, thread
 
-    def test_it_tells_once_and_again_only_when_asked(self) -> None:
+    @pytest.fixture
+    def signs(self, tmp_path: Path) -> Signs:
+        return Signs(KeptSigns(tmp_path / "signs"))
+
+    def test_it_tells_once_and_again_only_when_asked(self, signs: Signs) -> None:
         control_plane, network_id = RehearsedControlPlane(), NetworkId(network(vid=1).id)
-        reporter, thread = self.reporter(control_plane, Signs())
+        reporter, thread = self.reporter(control_plane, signs)
         served = Served(generation=1, portal_epoch="e")
         reporter.linked(True)
         reporter.served(network_id, served)
@@ -212,8 +219,8 @@ class TestReporter:
         assert [len(report.networks) for report in control_plane.reports] == [1, 0, 1]
 
     @pytest.mark.parametrize("failure", [Unavailable("away"), None])
-    def test_signs_wait_for_the_link_and_survive_a_failure(self, failure: MalleableError | None) -> None:
-        control_plane, signs = RehearsedControlPlane(), Signs()
+    def test_signs_wait_for_the_link_and_survive_a_failure(self, signs: Signs, failure: MalleableError | None) -> None:
+        control_plane = RehearsedControlPlane()
         control_plane.failures = [failure] if failure else []
         reporter, thread = self.reporter(control_plane, signs)
         plan = parse_network(network(vid=1, hosts=[host(MAC, ADDRESS)], boots=[boot(MAC, ADDRESS)]))
@@ -227,8 +234,8 @@ class TestReporter:
         assert [sign.stage for request in control_plane.signs for sign in request.signs] == [BootStage.SCRIPT_FETCHED]
         assert signs.batch() == ()
 
-    def test_a_sign_that_is_refused_is_not_told_for_ever(self) -> None:
-        control_plane, signs = RehearsedControlPlane(), Signs()
+    def test_a_sign_that_is_refused_is_not_told_for_ever(self, signs: Signs) -> None:
+        control_plane = RehearsedControlPlane()
         control_plane.failures = [Invalid("no such boot")]
         plan = parse_network(network(vid=1, hosts=[host(MAC, ADDRESS)], boots=[boot(MAC, ADDRESS)]))
         reporter, thread = self.reporter(control_plane, signs)
@@ -241,6 +248,75 @@ class TestReporter:
         thread.join(5)
         assert signs.batch() == ()
         assert control_plane.signs == []
+
+    def test_one_refused_sign_takes_no_other_with_it(self, signs: Signs) -> None:
+        control_plane = RehearsedControlPlane()
+        control_plane.failures = [
+            Invalid("one of them is bad"),
+            Invalid("it is in this half"),
+            Invalid("it is this one"),
+        ]
+        boots = [boot(MAC, ADDRESS, token=f"arming-{number}") for number in range(4)]
+        for one in boots:
+            plan = parse_network(network(vid=1, hosts=[host(MAC, ADDRESS)], boots=[one]))
+            signs.see(plan.boots[0], BootStage.PHONED_HOME)
+        reporter, thread = self.reporter(control_plane, signs)
+        reporter.linked(True)
+        with control_plane.heard:
+            assert control_plane.heard.wait_for(lambda: len(control_plane.signs) == 2, 5)
+        reporter.stop()
+        thread.join(5)
+        told = [sign.boot_id for request in control_plane.signs for sign in request.signs]
+        assert told == [one["id"] for one in boots[1:]]
+
+    def test_no_call_is_larger_than_the_api_takes(self, signs: Signs) -> None:
+        control_plane, count = RehearsedControlPlane(), 300
+        for number in range(count):
+            one = boot(MAC, ADDRESS, token=f"arming-{number}")
+            plan = parse_network(network(vid=1, hosts=[host(MAC, ADDRESS)], boots=[one]))
+            signs.see(plan.boots[0], BootStage.FINISHED, exit_status=255, log="\n" * LOG_MAX_CHARS)
+        reporter, thread = self.reporter(control_plane, signs)
+        reporter.linked(True)
+        with control_plane.heard:
+            assert control_plane.heard.wait_for(lambda: sum(len(r.signs) for r in control_plane.signs) == count, 20)
+        reporter.stop()
+        thread.join(5)
+        assert max(len(request.model_dump_json()) for request in control_plane.signs) <= BATCH_BYTES
+
+
+class TestKeptSigns:
+    """Signs over a file."""
+
+    @pytest.fixture
+    def plan(self) -> BootPlan:
+        return parse_network(network(vid=1, hosts=[host(MAC, ADDRESS)], boots=[boot(MAC, ADDRESS)])).boots[0]
+
+    def test_what_a_node_was_told_is_kept_outlives_the_gateway_until_it_is_told(
+        self, tmp_path: Path, plan: BootPlan
+    ) -> None:
+        file = tmp_path / "signs"
+        Signs(KeptSigns(file)).see(plan, BootStage.METADATA_FETCHED)
+        Signs(KeptSigns(file)).see(plan, BootStage.FINISHED, exit_status=3, log="why\nso")
+        with file.open("ab") as cut_short:
+            cut_short.write(b'{"boot_id": "')
+        again = Signs(KeptSigns(file))
+        again.see(plan, BootStage.PHONED_HOME)
+        assert file.stat().st_mode & 0o777 == 0o600
+        third = Signs(KeptSigns(file))
+        finished, phoned = third.batch()
+        assert (finished.stage, finished.exit_status, finished.log) == (BootStage.FINISHED, 3, "why\nso")
+        assert not third.see(plan, BootStage.FINISHED), "it is one report still"
+        third.told((finished,))
+        assert Signs(KeptSigns(file)).batch() == (phoned,)
+        Signs(KeptSigns(file)).keep_only({(plan.id, Secret("another-arming"))})
+        assert not file.exists()
+
+    def test_what_cannot_be_kept_is_not_taken(self, tmp_path: Path, plan: BootPlan) -> None:
+        signs = Signs(KeptSigns(tmp_path / "missing" / "signs"))
+        with pytest.raises(Unavailable, match="kept"):
+            signs.see(plan, BootStage.FINISHED)
+        (tmp_path / "missing").mkdir()
+        assert signs.see(plan, BootStage.FINISHED)
 
 
 class TestFileCache:
