@@ -464,5 +464,5 @@ class Drivers:
     facts: tuple[DriverFacts, ...] = ()
     #: how many calls one device takes at once, by kind of resource
     limits: Mapping[str, int] = field(
-        default_factory=lambda: {"switch": 1, "targets": 1, "pool": 4, "copy": 1, "fetch": 2}
+        default_factory=lambda: {"switch": 1, "targets": 4, "pool": 16, "copy": 1, "fetch": 2}
     )
