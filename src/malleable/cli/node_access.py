@@ -61,8 +61,12 @@ def _allow(session: Session, node: str, allow: str, lasts: str, name: str) -> No
 
 def _revoke(session: Session, node: str, token: str) -> None:
     by_name = [found for found in session.m2.access_list(node) if found.name == token]
-    found = by_name[0].id if len(by_name) == 1 else parse_uuid(token, "one token")
-    session.m2.access_revoke(node, found)
+    live = [found for found in by_name if found.expires_at > session.now()]
+    if len(live) > 1:
+        ids = ", ".join(str(each.id) for each in live)
+        usage(f"{len(live)} tokens are named {token}.", f"Give the id of one: {ids}.")
+    found = next(iter(live or by_name), None)
+    session.m2.access_revoke(node, found.id if found else parse_uuid(token, "one token"))
     done(session, None, f"Token {token} is revoked.")
 
 

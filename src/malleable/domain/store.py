@@ -88,6 +88,9 @@ class TokenRows(Rows[Token], Protocol):
     def revoke_of_node(self, node_id: NodeId, now: datetime) -> int:
         """Revoke every token that is narrowed to a node, in one statement; return how many were good until now."""
 
+    def forget_of_node(self, node_id: NodeId, now: datetime) -> None:
+        """Drop the tokens that are narrowed to a node and whose time is over."""
+
 
 class UsageRows(Rows[UsageRecord], Protocol):
     """What projects had, hour by hour."""

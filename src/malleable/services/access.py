@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from malleable.domain.access import LIVE_MAX, Verb
+from malleable.domain.access import ISSUE_PACE, LIVE_MAX, Verb
 from malleable.domain.errors import Conflict, Invalid, Unauthenticated
 from malleable.domain.nodes import NodeState
 from malleable.domain.projects import Token
@@ -12,6 +12,7 @@ from malleable.services.authentication import Authentication, Issued, TokenWish,
 from malleable.services.authorization import not_found
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node, listed, names_of
+from malleable.services.paces import too_many
 from malleable.services.parts import Listed, Parts
 from malleable.workflows.requests import record
 
@@ -58,7 +59,11 @@ class Accesses:
             # Locks the node: a release that begins meanwhile waits, and then revokes this token, too.
             if not tx.nodes.change(node.id, expect={"state": NodeState.ALLOCATED, "project_id": node.project_id}):
                 raise Conflict(f"Node {node.name} is {node.state}; nobody can be let use it.", code="node-state")
-            live = sum(token.expires_at > now for token in tx.tokens.list(node_id=node.id, revoked_at=None))
+            wait_s = tx.meters.take(f"access to {node.id}", ISSUE_PACE, now)
+            if wait_s:
+                raise too_many(f"Tokens for node {node.name} are made too often.", wait_s)
+            tx.tokens.forget_of_node(node.id, now)
+            live = tx.tokens.count(node_id=node.id, revoked_at=None)
             if live >= LIVE_MAX:
                 raise Conflict(
                     f"Node {node.name} has {live} tokens already.",

@@ -1,8 +1,10 @@
 """Operations: what goes on, and its timeline."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
+from malleable.domain.access import Verb
 from malleable.domain.ids import NodeId
 from malleable.domain.operations import Operation, OperationState, StepRecord
 from malleable.domain.store import Page, Transaction
@@ -48,7 +50,8 @@ class Operations:
         """Read one operation and its timeline. Errors: NotFound."""
         with self._parts.store.reading() as tx:
             operation = self._find(tx, caller, "operation_get", operation_id)
-            return Shown(value=operation, names=_names(tx, [operation])), tx.operations.steps([operation.id])
+            shown = _without_console(operation, caller)
+            return Shown(value=shown, names=_names(tx, [operation])), tx.operations.steps([operation.id])
 
     def operation_shown(self, operation: Operation) -> Shown[Operation]:
         """Add names to an operation that its caller has just begun."""
@@ -74,6 +77,14 @@ class Operations:
         what = f"operation {operation_id}"
         require(caller, action, what=what, project_id=operation.project_id, node_id=node_id)
         return operation
+
+
+def _without_console(operation: Operation, caller: Caller) -> Operation:
+    """Take the explanation, which quotes the console, from who may switch the node and not read that."""
+    if caller.token_node_id is None or Verb.CONSOLE in caller.verbs or not operation.error:
+        return operation
+    told = {name: value for name, value in operation.error.items() if name != "explanation"}
+    return replace(operation, error=told)
 
 
 def node_id_of(tx: Transaction, ref: str) -> NodeId:

@@ -35,20 +35,20 @@ class Paces:
             tx.meters.forget(now - SWEEP_EVERY)
         wait_s = tx.meters.take(f"{verb} node {node.id}", NODE_PACES[verb], now)
         if wait_s:
-            raise _too_many(f"Node {node.name} is {_DONE[verb]} too often.", wait_s)
+            raise too_many(f"Node {node.name} is {_DONE[verb]} too often.", wait_s)
         if caller.is_operator:
             return
         whose = f"token {caller.token_id}" if caller.token_node_id else f"user {caller.user_id}"
         wait_s = tx.meters.take(f"{verb} {whose}", CALLER_PACES[verb], now)
         if wait_s:
-            raise _too_many("You ask the nodes' management controllers too often.", wait_s)
+            raise too_many("You ask the nodes' management controllers too often.", wait_s)
 
     @contextmanager
     def asking(self, node: Node) -> Iterator[None]:
         """Count who waits for a node's BMC. Errors: TooMany: one that hangs shall not take all threads."""
         with self._lock:
             if self._asking[node.id] >= CALLS_AT_ONCE:
-                raise _too_many(f"Node {node.name} has not answered those who asked before.", 1.0)
+                raise too_many(f"Node {node.name} has not answered those who asked before.", 1.0)
             self._asking[node.id] += 1
         try:
             yield
@@ -70,6 +70,7 @@ class Paces:
             return is_due
 
 
-def _too_many(message: str, wait_s: float) -> TooMany:
+def too_many(message: str, wait_s: float) -> TooMany:
+    """Refuse what comes too early, and say when to come again."""
     seconds = ceil(wait_s)
     return TooMany(message, code="too-many-calls", fix=f"Try again in {seconds} s.", details={"retry_after_s": seconds})

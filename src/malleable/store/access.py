@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, delete, update
 
 from malleable.domain.ids import NodeId
 from malleable.domain.projects import Token
@@ -10,11 +10,12 @@ from malleable.store.rows import TableRows
 from malleable.store.schema import tokens
 from malleable.store.types import Instant
 
+_OF_NODE = tokens.c.node_id == bindparam("of_node", type_=tokens.c.node_id.type)
+_NOW = bindparam("now", type_=Instant)
 _REVOKE = (
-    update(tokens)
-    .where(tokens.c.node_id == bindparam("of_node", type_=tokens.c.node_id.type), tokens.c.revoked_at.is_(None))
-    .values(revoked_at=bindparam("now", type_=Instant))
+    update(tokens).where(_OF_NODE, tokens.c.revoked_at.is_(None), tokens.c.expires_at > _NOW).values(revoked_at=_NOW)
 )
+_FORGET = delete(tokens).where(_OF_NODE, tokens.c.expires_at <= _NOW)
 
 
 class BearerTable(TableRows[Token]):
@@ -25,3 +26,7 @@ class BearerTable(TableRows[Token]):
     def revoke_of_node(self, node_id: NodeId, now: datetime) -> int:
         """Revoke every token that is narrowed to a node, in one statement; return how many were good until now."""
         return int(self._session.write(_REVOKE, {"of_node": node_id, "now": now}).rowcount)
+
+    def forget_of_node(self, node_id: NodeId, now: datetime) -> None:
+        """Drop the tokens that are narrowed to a node and whose time is over."""
+        self._session.write(_FORGET, {"of_node": node_id, "now": now})

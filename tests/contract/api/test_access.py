@@ -104,6 +104,35 @@ def test_a_token_ends_with_its_time(site: Site) -> None:
     assert [token["name"] for token in items(site.get("member", ACCESS))] == ["narrow", "ann"]
 
 
+def test_tokens_of_a_second_each_are_made_at_a_pace_and_leave_no_rows(small_site: Site) -> None:
+    site, body = small_site, {"name": "ann", "verbs": ["console"], "ttl_s": 1}
+    made = []
+    for _ in range(LIVE_MAX + 4):
+        made.append(site.post("member", ACCESS, body))
+        site.clock.advance(1)
+    assert [each.status_code for each in made].count(429) == 3, "one more after half a minute"
+    site.clock.advance(30)
+    site.post("member", ACCESS, {**body, "ttl_s": 60})
+    with site.store.reading() as tx:
+        assert tx.tokens.count(node_id=site.ids["held"]) == 2, "this one and that of the site"
+    site.clock.advance(60)
+    assert site.post("member", "/v1/nodes/held/release").status_code == 202
+    told = items(site.get("member", "/v1/events?node=held&kind=node.access-revoked"))
+    assert [event["data"] for event in told] == [{"count": 1}], "what had ended before is not counted"
+
+
+def test_who_may_switch_a_node_and_not_read_its_console_is_not_told_it_by_an_operation(small_site: Site) -> None:
+    began = small_site.post("member", POWER, OFF).json()
+    error = {"code": "deadline", "message": "It did not come up.", "explanation": "root password: hunter2"}
+    with small_site.store.transaction() as tx:
+        tx.operations.change(UUID(began["id"]), state="failed", error=error)
+    for verbs, is_told in ((("power",), False), (("power", "console"), True)):
+        _allow(small_site, *verbs)
+        told = small_site.get("ann", f"/v1/operations/{began['id']}").json()["error"]
+        assert (told["code"], "explanation" in told) == ("deadline", is_told)
+    assert "explanation" in small_site.get("reader", f"/v1/operations/{began['id']}").json()["error"]
+
+
 def test_a_release_revokes_every_token_in_the_transaction_that_begins_it(site: Site) -> None:
     _run(site)
     _allow(site)
