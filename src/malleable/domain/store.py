@@ -99,7 +99,10 @@ class UsageRows(Rows[UsageRecord], Protocol):
         """Count what every project has, in one query, into records that are not yet put."""
 
     def put(self, records: Sequence[UsageRecord]) -> None:
-        """Add records; where there is one of a project and moment, only give it what was measured since."""
+        """Add records; where there is one of a project and moment, it stays."""
+
+    def measure(self, at: datetime, taken_bytes: Mapping[ProjectId, int]) -> None:
+        """Write what was measured into the records of a moment; a project that is gone has none."""
 
     def forget(self, before: datetime) -> None:
         """Drop all records that are older."""

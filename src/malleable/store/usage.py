@@ -1,13 +1,13 @@
 """What projects had of the disk storage, hour by hour."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Table, bindparam, cast, delete, func, select
+from sqlalchemy import BigInteger, Table, and_, bindparam, case, cast, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from malleable.domain.ids import UsageRecordId, new_id
+from malleable.domain.ids import ProjectId, UsageRecordId, new_id
 from malleable.domain.projects import UsageRecord
 from malleable.store import schema as s
 from malleable.store.rows import TableRows
@@ -32,15 +32,26 @@ _COUNT = select(s.projects.c.id, *(count.label(name) for name, count in _COUNTS.
 _FORGET = delete(s.usage_records).where(s.usage_records.c.at < bindparam("before", type_=s.usage_records.c.at.type))
 
 
-def _put(insert: Any) -> Any:
-    measured = func.coalesce(insert.excluded.taken_bytes, s.usage_records.c.taken_bytes)
-    return insert.on_conflict_do_update(index_elements=["project_id", "at"], set_={"taken_bytes": measured})
-
-
+_KEY = ["project_id", "at"]
 _PUT = {
-    "sqlite": _put(sqlite.insert(s.usage_records)),
-    "postgresql": _put(postgresql.insert(s.usage_records)),
+    "sqlite": sqlite.insert(s.usage_records).on_conflict_do_nothing(index_elements=_KEY),
+    "postgresql": postgresql.insert(s.usage_records).on_conflict_do_nothing(index_elements=_KEY),
 }
+#: So many projects are measured by one statement.
+_SLOTS = 32
+
+
+def _measure() -> Any:
+    """Build the update of some records of one moment: never an insert, for a project may be gone meanwhile."""
+    columns = s.usage_records.c
+    projects = [bindparam(f"project_{n}", type_=columns.project_id.type) for n in range(_SLOTS)]
+    taken = [bindparam(f"taken_{n}", type_=BigInteger) for n in range(_SLOTS)]
+    told = case(*((columns.project_id == project, bytes) for project, bytes in zip(projects, taken, strict=True)))
+    is_meant = and_(columns.at == bindparam("moment", type_=columns.at.type), columns.project_id.in_(projects))
+    return update(s.usage_records).where(is_meant).values(taken_bytes=told)
+
+
+_MEASURE = _measure()
 
 
 class UsageTable(TableRows[UsageRecord]):
@@ -61,10 +72,20 @@ class UsageTable(TableRows[UsageRecord]):
         )
 
     def put(self, records: Sequence[UsageRecord]) -> None:
-        """Add records, 32 in a statement; where there is one, only give it what was measured since."""
+        """Add records, 32 in a statement; where there is one of a project and moment, it stays."""
         if records:
             rows = [self._record.params(record, self._session.seal) for record in records]
             self._session.write(_PUT[self._session.dialect], rows)
+
+    def measure(self, at: datetime, taken_bytes: Mapping[ProjectId, int]) -> None:
+        """Write what was measured into the records of a moment; a project that is gone has none."""
+        told = sorted(taken_bytes.items())
+        for start in range(0, len(told), _SLOTS):
+            params: dict[str, Any] = {"moment": at}
+            for n in range(_SLOTS):
+                project_id, taken = told[min(start + n, len(told) - 1)]
+                params |= {f"project_{n}": project_id, f"taken_{n}": taken}
+            self._session.write(_MEASURE, params)
 
     def forget(self, before: datetime) -> None:
         """Drop all records that are older."""

@@ -1,7 +1,6 @@
 """What projects have of the disk storage, recorded once an hour."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -36,7 +35,7 @@ def record_usage(store: Store, disks: Disks, *, now: datetime, before: datetime)
         log.warning("the pool was not measured", error=str(e))
         return True
     with store.transaction() as tx:
-        tx.usage_records.put([replace(one, taken_bytes=taken.get(one.project_id, 0)) for one in records])
+        tx.usage_records.measure(at, {one.project_id: taken.get(one.project_id, 0) for one in records})
     return True
 
 

@@ -38,7 +38,7 @@ from tests.contract.targets.room import TgtRoom, missing_for_room, wait_until
 
 from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.ids import DiskId, ImageId, new_id
-from malleable.drivers.storage import rbd_index, rbd_rubbish
+from malleable.drivers.storage import rbd_index, rbd_rubbish, rbd_usage
 from malleable.drivers.storage.folder import GIB
 from malleable.drivers.storage.rbd import RbdDisks
 from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdPool, RbdSettings
@@ -274,6 +274,17 @@ def test_rubbish_of_a_crash_is_never_seen_and_swept_once_it_is_old(
     (item,) = rbd().RBD().trash_list(pool.ioctx)
     assert (item["deferment_end_time"] - item["deletion_time"]).days == 7
     rbd().RBD().trash_remove(pool.ioctx, item["id"], force=True)
+
+
+def test_what_is_deleted_while_it_is_measured_takes_nothing(pool: RbdPool) -> None:
+    name = leftover(pool)
+    with pool.image(name, is_read_only=False) as image:
+        image.write(b"x" * 512, 0)
+    there = rbd_index.Entry(rbd=name)
+    taken = rbd_usage.taken(pool, [there])
+    assert taken > 0
+    assert rbd_usage.taken(pool, [there, rbd_index.Entry(rbd="gone")]) == taken
+    rbd().RBD().remove(pool.ioctx, name)
 
 
 def test_a_name_without_an_image_is_swept_once_it_is_old(pool: RbdPool, settings: RbdSettings) -> None:

@@ -4,6 +4,7 @@ import os
 import statistics
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.contract.disks.conftest import CONTENT, MIB, reflink_bench
 from tests.contract.disks.suite import refused
 
 from malleable.domain.errors import Busy
-from malleable.domain.ids import DiskId, ImageId, new_id
+from malleable.domain.ids import DiskId, ImageId, ProjectId, new_id
 from malleable.drivers.storage import blocks, sealing
 from malleable.drivers.storage.folder import GIB, ReflinkSettings
 from malleable.drivers.storage.reflink import ReflinkDisks
@@ -105,6 +106,24 @@ def test_a_change_in_place_is_found_at_the_next_clone(reflink: ReflinkDisks, tmp
         reflink.clone(image_id, DiskId(new_id()), size_bytes=0)
     with refused("image-corrupt"):
         reflink.verify(image_id)
+
+
+def test_an_image_is_read_once_however_many_projects_are_measured(
+    reflink: ReflinkDisks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [sealed(reflink, sparse(tmp_path / f"image{n}", MIB, MIB)) for n in range(3)]
+    groups = {ProjectId(new_id()): [DiskId(new_id())] for _ in range(10)}
+    for ids in groups.values():
+        reflink.clone(images[0], ids[0], size_bytes=0)
+    read, extents = list[int](), blocks.extents
+
+    def counting(fd: int) -> Iterator[tuple[int, int, bool]]:
+        read.append(fd)
+        return extents(fd)
+
+    monkeypatch.setattr(blocks, "extents", counting)
+    assert set(reflink.taken_bytes(groups).values()) == {0}
+    assert len(read) == len(groups) + len(images)
 
 
 def test_pool_is_found_mounted_or_mounted_again(

@@ -1,14 +1,15 @@
 """What projects had, hour by hour: recorded once, by however many, in few statements, and forgotten in time."""
 
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 from tests.contract.store import values
 from tests.contract.store.test_query_counts import counted
 
-from malleable.domain.ids import ImageId
+from malleable.domain.ids import ImageId, ProjectId
 from malleable.domain.projects import Project
 from malleable.domain.store import Page
 from malleable.sim.disks import SimDisks
@@ -101,9 +102,33 @@ def test_a_pool_that_does_not_answer_leaves_the_rest_recorded(store: SqlStore, t
     with store.transaction() as tx:
         records = tx.usage_records.list()
         assert [record.taken_bytes for record in records] == [None, None]
-        tx.usage_records.put([replace(record, taken_bytes=7) for record in records])
+        tx.usage_records.measure(records[0].at, {record.project_id: 7 for record in records})
         tx.usage_records.put(records)  # one who did not measure takes nothing from one who did
         assert {record.taken_bytes for record in tx.usage_records.list()} == {7}
+
+
+class Meanwhile(SimDisks):
+    """A pool; a project is deleted while it is measured."""
+
+    def __init__(self, store: SqlStore, gone: Project) -> None:
+        super().__init__()
+        self._store, self._gone = store, gone
+
+    def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
+        with self._store.transaction() as tx:
+            for rows in (tx.snapshots, tx.disks):
+                for one in rows.list(project_id=self._gone.id):
+                    rows.remove(one.id)
+            tx.projects.remove(self._gone.id)
+        return dict.fromkeys(groups, 4096)
+
+
+def test_a_project_that_goes_meanwhile_costs_no_other_its_record(store: SqlStore, tmp_path: Path) -> None:
+    (gone, other), _ = furnished(store, tmp_path)
+    assert record_usage(store, Meanwhile(store, gone), now=values.NOW, before=LONG_AGO)
+    with store.reading() as tx:
+        (left,) = tx.usage_records.list()
+    assert (left.project_id, left.taken_bytes) == (other.id, 4096)
 
 
 def test_a_pool_that_holds_nothing_of_any_project_is_not_asked(store: SqlStore) -> None:

@@ -1,11 +1,13 @@
 """How much of a pool one thing takes, counted in RBD objects: the unit that is shared, copied and freed."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from malleable.domain.ports import Usage
 from malleable.drivers.storage.rbd_cluster import RbdPool
 from malleable.drivers.storage.rbd_index import Entry
+from malleable.drivers.storage.rbd_library import rbd
 
 
 def measure(pool: RbdPool, entry: Entry) -> Usage:
@@ -19,9 +21,15 @@ def measure(pool: RbdPool, entry: Entry) -> Usage:
 
 
 def taken(pool: RbdPool, entries: Collection[Entry]) -> int:
-    """Measure all that some entries keep alive, whatever is read from parents not counted."""
-    names = {name for entry in entries for name in entry.names()}
-    return sum(_taken(pool, name) for name in names)
+    """Measure all that some entries keep alive, whatever is read from parents not counted.
+
+    What was deleted meanwhile takes nothing.
+    """
+    total = 0
+    for name in {name for entry in entries for name in entry.names()}:
+        with suppress(rbd().ImageNotFound):
+            total += _taken(pool, name)
+    return total
 
 
 def _taken(pool: RbdPool, name: str) -> int:

@@ -2,8 +2,9 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
@@ -243,22 +244,28 @@ class ReflinkDisks:
         """Do as ``Disks.taken_bytes``: of what is shared, each block counts once in a group."""
         with mapped("measure the pool"):
             images = [UUID(path.name) for path in (self._pool.root() / "images").iterdir() if parse_id(path.name)]
-            return {owner: self._taken_bytes(set(ids), set(images).difference(ids)) for owner, ids in groups.items()}
+            pieces = cache(self._pieces)  # each image's are read once, however many groups may share with it
+            return {owner: self._taken_bytes(set(ids), images, pieces) for owner, ids in groups.items()}
 
-    def _taken_bytes(self, ids: Collection[UUID], foreign: Collection[UUID]) -> int:
+    def _taken_bytes(
+        self, ids: Collection[UUID], images: Sequence[UUID], pieces: Callable[[UUID], Sequence[tuple[int, int]]]
+    ) -> int:
         own, shared = 0, list[tuple[int, int]]()
-        for at, length_bytes, is_shared in self._extents(ids):
+        for at, length_bytes, is_shared in (extent for stored_id in ids for extent in self._extents(stored_id)):
             if is_shared:
                 shared.append((at, length_bytes))
             else:
                 own += length_bytes
         if not shared:
             return own
-        images = [(at, length_bytes) for at, length_bytes, _ in self._extents(foreign)]
-        return own + blocks.covered_bytes(shared + images) - blocks.covered_bytes(images)
+        foreign = [piece for image in images if image not in ids for piece in pieces(image)]
+        return own + blocks.covered_bytes(shared + foreign) - blocks.covered_bytes(foreign)
 
-    def _extents(self, ids: Collection[UUID]) -> Iterator[tuple[int, int, bool]]:
-        for path in (path for stored_id in ids for path in self._paths(stored_id)):
+    def _pieces(self, image: UUID) -> Sequence[tuple[int, int]]:
+        return [(at, length_bytes) for at, length_bytes, _ in self._extents(image)]
+
+    def _extents(self, stored_id: UUID) -> Iterator[tuple[int, int, bool]]:
+        for path in self._paths(stored_id):
             with suppress(FileNotFoundError), path.open("rb") as file:
                 yield from blocks.extents(file.fileno())
 
