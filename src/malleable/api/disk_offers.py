@@ -53,7 +53,9 @@ def disk_give(request: Request, disk: str, body: DiskOfferRequest, project: RefQ
 def disk_accept(request: Request, offer: UUID, body: DiskAcceptRequest) -> Response:
     """Take an offered disk: from now on it is the project's, and counts for its quota."""
     call = call_of(request)
-    return ok(disk_view(call.services.disk_offers.disk_accept(call.caller, offer, name=body.name)), call)
+    offers = call.services.disk_offers
+    taken = offers.disk_accept(call.caller, offer, name=body.name, takes_unsigned=body.unsigned)
+    return ok(disk_view(taken), call)
 
 
 @routes.delete("/disk-offers/{offer}", status_code=204)

@@ -30,11 +30,12 @@ def disk_accept(
     disk: DiskArgument,
     *,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="What to call it from now on.")] = None,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Also where only signed images boot.")] = False,
 ) -> None:
     """Take a disk that another project offers; it counts for your project's quota."""
     offer = _find(session, disk)
-    taken = session.m2.disk_accept(offer.id, name)
-    done(session, taken, f"Disk {taken.name} is project {taken.project}'s now.")
+    taken = session.m2.disk_accept(offer.id, name, unsigned=unsigned)
+    done(session, taken, f"Disk {taken.name} of project {offer.owner} is project {taken.project}'s now.")
 
 
 def disk_keep(session: Session, disk: DiskArgument) -> None:

@@ -154,7 +154,8 @@ def _unfinished(session: Session, source: Source, sha256: str, project: str | No
         found = session.m2.image_get(source.name, project=project)
     except NotFound:
         return None
-    if (found.project_id is None) != (project is None) or found.state is ImageState.FAILED:
+    is_same = project in (found.project, str(found.project_id)) if found.project_id else project is None
+    if not is_same or found.state is ImageState.FAILED:
         return None
     if found.state is ImageState.SEALED and found.sha256 == sha256:
         raise Conflict(f"Image {source.name} is there already, with this very content.", code="image-exists")

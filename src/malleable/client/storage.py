@@ -88,9 +88,13 @@ class StorageCalls(Connection):
         request = DiskOfferRequest(receiver=receiver)
         return self.post(v1("disks", disk, "offer"), DiskOfferView, request, {"project": project})
 
-    def disk_accept(self, offer: UUID, name: str | None = None) -> DiskView:
-        """Take an offered disk for one's project. Errors: Conflict when its name is taken there, or it runs."""
-        return self.post(v1("disk-offers", offer, "accept"), DiskView, DiskAcceptRequest(name=name))
+    def disk_accept(self, offer: UUID, name: str | None = None, *, unsigned: bool = False) -> DiskView:
+        """Take an offered disk for one's project. Errors: Conflict when its name is taken there, or it runs.
+
+        ``unsigned``: also where only signed images boot.
+        """
+        request = DiskAcceptRequest(name=name, unsigned=unsigned)
+        return self.post(v1("disk-offers", offer, "accept"), DiskView, request)
 
     def disk_keep(self, offer: UUID) -> None:
         """End an offer."""

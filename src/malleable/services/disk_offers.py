@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskOffer
+from malleable.domain.errors import Conflict
 from malleable.domain.ids import DiskOfferId, ProjectId, new_id
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import may, not_found, require
@@ -20,6 +21,7 @@ from malleable.services.finding import (
     names_of,
 )
 from malleable.services.parts import Listed, Parts
+from malleable.services.signers import needing
 from malleable.workflows import giving
 from malleable.workflows.requests import record
 
@@ -72,15 +74,20 @@ class DiskOffers:
             self._tell(tx, "disk.offered", offered, disk=disk, giver_id=disk.project_id, caller=caller)
             return _placed(tx, [offered])[0]
 
-    def disk_accept(self, caller: Caller, offer_id: UUID, *, name: str | None) -> PlacedDisk:
+    def disk_accept(
+        self, caller: Caller, offer_id: UUID, *, name: str | None, takes_unsigned: bool = False
+    ) -> PlacedDisk:
         """Take an offered disk for the project it was offered to, by another name if one is given.
 
-        Errors: NotFound, Forbidden, Conflict: in use, the name is taken, or more than the quota.
+        Where only signed images boot a disk that can is taken if ``takes_unsigned``: anything may have been written to
+        it. Errors: NotFound, Forbidden, Conflict: in use, not signed, the name is taken, or more than the quota.
         """
         with self._parts.store.transaction() as tx:
             offered, disk = _find(tx, caller, offer_id)
             require(caller, "disk_accept", project_id=offered.project_id)
             giver_id = disk.project_id
+            if disk.image_id is not None:
+                self._want_vouched_for(tx, caller, offered, takes_unsigned=takes_unsigned)
             taken = giving.accept(tx, disk=disk, offered=offered, name=name or disk.name)
             self._tell(tx, "disk.given", offered, disk=disk, giver_id=giver_id, caller=caller)
             return placed_disks(tx, [taken])[0]
@@ -93,6 +100,22 @@ class DiskOffers:
                 require(caller, "disk_accept", project_id=offered.project_id)
             tx.disk_offers.remove(offered.id)
             self._tell(tx, "disk.kept", offered, disk=disk, giver_id=disk.project_id, caller=caller)
+
+    def _want_vouched_for(self, tx: Transaction, caller: Caller, offered: DiskOffer, *, takes_unsigned: bool) -> None:
+        """Be sure that signed images are not needed, or that somebody who may do without them does. Errors: Conflict.
+
+        What the project decided its members may undo; what the site did, admins.
+        """
+        who = needing(tx, self._parts, offered.project_id)
+        is_sites = self._parts.needs_signed_images
+        if not who or (takes_unsigned and (caller.is_admin or not is_sites)):
+            return
+        by = "Have an admin take it" if is_sites else "If you trust them, take it"
+        raise Conflict(
+            f"{who} boots only what is signed, and nobody signs what the givers wrote to their disk.",
+            code="disk-not-signed",
+            fix=f"{by} as it is: `m2 disk accept DISK --unsigned`.",
+        )
 
     def _tell(
         self, tx: Transaction, kind: str, offered: DiskOffer, *, disk: Disk, giver_id: ProjectId, caller: Caller

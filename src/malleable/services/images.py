@@ -25,7 +25,7 @@ from malleable.services.finding import find_project, listed, merged, names_of, s
 from malleable.services.image_finding import find_image, shared_with
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.quotas import want_within_quota
-from malleable.services.signers import signer_of, want_signed
+from malleable.services.signers import as_signed_for, signer_of, want_signed
 from malleable.workflows import copy, fetch, storage, verify
 from malleable.workflows.requests import record
 
@@ -173,12 +173,14 @@ class Images:
                 mine = list(caller.memberships)
                 own = _with_shared(tx, page, mine, tx.images.list(page, project_id=mine))
                 found = merged(page, own, tx.images.list(page, project_id=None))
+            found = as_signed_for(tx, caller, found)
             return listed(found, page, names_of(tx.projects, (i.project_id for i in found)))
 
     def image_get(self, caller: Caller, ref: str, *, project: str | None = None) -> Shown[Image]:
         """Read one image. Errors: NotFound, Conflict for an ambiguous name."""
         with self._parts.store.reading() as tx:
-            return _shown(tx, find_image(tx, caller, "image_get", ref, project))
+            (image,) = as_signed_for(tx, caller, [find_image(tx, caller, "image_get", ref, project)])
+            return _shown(tx, image)
 
     def image_create(self, caller: Caller, wish: ImageWish) -> Shown[Image]:
         """Announce an image; its content is uploaded next, then it is sealed. Errors: Invalid, NotFound, Conflict.

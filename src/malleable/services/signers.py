@@ -1,5 +1,8 @@
 """Signers: whose signatures on images the site and its projects trust, and who uses nothing else."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import ProjectId, SignerId, new_id, parse_id
 from malleable.domain.images import Image
@@ -90,15 +93,35 @@ def _want_new(tx: Transaction, made: Signer) -> None:
 
 def want_signed(tx: Transaction, parts: Parts, project_id: ProjectId | None, image: Image) -> None:
     """Be sure that a project, or with None everybody, may use an image, signed as it is. Errors: Conflict."""
-    if not (parts.needs_signed_images or (project_id is not None and tx.projects.get(project_id).needs_signed_images)):
-        return
-    if not image.signing_key or signer_of(tx, project_id, image) is None:
-        who = "The site" if parts.needs_signed_images else "The project"
+    who = needing(tx, parts, project_id)
+    if who and (not image.signing_key or signer_of(tx, project_id, image) is None):
         raise Conflict(
             f"{who} takes only signed images, and nobody trusted signed {image.name}.",
             code="image-not-signed",
             fix="Import it with --signature, made by one of `m2 signer list`.",
         )
+
+
+def needing(tx: Transaction, parts: Parts, project_id: ProjectId | None) -> str:
+    """Say who wants that a project uses signed images only; "": nobody."""
+    if parts.needs_signed_images:
+        return "The site"
+    return "The project" if project_id is not None and tx.projects.get(project_id).needs_signed_images else ""
+
+
+def as_signed_for(tx: Transaction, caller: Caller, images: Sequence[Image]) -> Sequence[Image]:
+    """Tell of images that others share who signed them as the caller's side calls that signer, if it trusts any such.
+
+    What their owner calls his signers is his alone to believe.
+    """
+
+    def is_foreign(image: Image) -> bool:
+        return image.project_id is not None and image.project_id not in caller.memberships and not caller.is_admin
+
+    if not any(image.signing_key and is_foreign(image) for image in images):
+        return images
+    names = {signer.key: signer.name for signer in tx.signers.list(project_id=[None, *caller.memberships])}
+    return [replace(i, signed_by=names.get(i.signing_key, "")) if is_foreign(i) else i for i in images]
 
 
 def signer_of(tx: Transaction, project_id: ProjectId | None, image: Image) -> Signer | None:

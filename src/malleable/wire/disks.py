@@ -86,6 +86,7 @@ class DiskAcceptRequest(Request):
     """How an offered disk shall be called from now on; null: as before."""
 
     name: Name | None = None
+    unsigned: bool = False  #: also where only signed images boot
 
 
 class DiskOfferView(Answer):

@@ -1,5 +1,6 @@
 """Disks given to another project: what either side may, sees and is told, before and after."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
 
 from malleable.domain.ids import DiskId
+from malleable.services.all import make_services
 
 
 def offer(site: Site, disk: str = "gift", caller: str = "member", to: str = "beta") -> Any:
@@ -137,6 +139,28 @@ def test_what_happened_since_the_offer_is_looked_at_and_not_told(small_site: Sit
         assert (refused.status_code, refused.json()["code"]) == (409, "disk-in-use")
         assert "free" not in refused.text
         list(Room(site).work())
+
+
+@pytest.mark.parametrize("by", ["project", "site"])
+def test_where_signatures_are_needed_a_disk_is_taken_by_those_who_may_do_without(small_site: Site, by: str) -> None:
+    """What it was cloned from may be signed; what its givers wrote to it is not."""
+    site = small_site
+    made(site, name="web", image="tiny")
+    made(site, name="data")
+    if by == "site":
+        parts = replace(site.services.parts, needs_signed_images=True)
+        site.app.state.edge.services = make_services(parts)
+    else:
+        site.call("other", "PUT", "/v1/projects/beta/signing", json={"needs_signed_images": True})
+    offered = offer(site, "web")
+    refused = accept(site, offered)
+    assert (refused.status_code, refused.json()["code"]) == (409, "disk-not-signed")
+    assert "--unsigned" in refused.json()["fix"]
+    path, body = f"/v1/disk-offers/{offered.json()['id']}/accept", {"unsigned": True}
+    assert site.post("other", path, body).status_code == (409 if by == "site" else 200)
+    if by == "site":
+        assert site.post("admin", path, body).status_code == 200
+    assert accept(site, offer(site, "data")).status_code == 200, "nothing boots from a blank one"
 
 
 def test_a_deleted_disk_is_no_longer_offered(small_site: Site) -> None:

@@ -85,6 +85,25 @@ def test_an_image_tells_who_signed_it_and_its_copy_only_where_that_is_trusted(sm
     assert (copy["signed_by"], copy["signing_key"]) == ("", "")
 
 
+def test_a_shared_image_is_signed_by_whom_its_reader_knows(small_site: Site, hand: Hand) -> None:
+    """Its owner may call his signer as the site calls another."""
+    site = small_site
+    number = trust(site, hand, name="the-site")
+    assert imported(site, hand.sign())["state"] == "succeeded"
+    grant = site.post("member", "/v1/images/mine/grants", {"grantee": str(site.ids["beta"])}).json()["id"]
+    site.post("other", f"/v1/image-grants/{grant}/accept")
+
+    def seen() -> set[tuple[str, str]]:
+        found = [image for image in items(site.get("other", "/v1/images")) if image["name"] == "mine"]
+        found.append(site.get("other", "/v1/images/mine").json())
+        return {(image["signed_by"], image["signing_key"]) for image in found}
+
+    assert seen() == {("", number)}
+    trust(site, hand, "other", "beta", name="hand")
+    assert seen() == {("hand", number)}
+    assert site.get("reader", "/v1/images/mine").json()["signed_by"] == "the-site"
+
+
 @pytest.mark.parametrize("change", ["content", "comment", "other"])
 def test_a_wrong_signature_leaves_nothing_behind(small_site: Site, hand: Hand, tmp_path: Path, change: str) -> None:
     trust(small_site, hand)

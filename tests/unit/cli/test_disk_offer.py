@@ -50,8 +50,13 @@ def test_a_disk_is_offered_listed_and_taken_by_another_name(desk: Desk) -> None:
     listed = desk.m2("disk", "offers").out
     assert "alice" in listed
     assert "web" in listed
-    assert "Disk theirs is project bob's now" in desk.m2("-p", "bob", "disk", "accept", "web", "--name", "theirs").out
-    assert desk.sent(f"POST /v1/disk-offers/{id_of(81)}/accept") == {"name": "theirs"}
+    assert (
+        "Disk theirs of project alice is project bob's now"
+        in desk.m2("-p", "bob", "disk", "accept", "web", "--name", "theirs").out
+    )
+    assert desk.sent(f"POST /v1/disk-offers/{id_of(81)}/accept") == {"name": "theirs", "unsigned": False}
+    assert desk.m2("-p", "bob", "disk", "accept", "web", "--unsigned").code == 0
+    assert desk.sent(f"POST /v1/disk-offers/{id_of(81)}/accept") == {"unsigned": True}
 
 
 def test_of_several_the_one_that_is_meant_is_kept(desk: Desk) -> None:

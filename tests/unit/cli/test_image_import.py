@@ -135,6 +135,17 @@ def test_a_name_in_use_is_told_before_the_upload(taking: Desk, built: Path, ther
     assert not any(r.method == "PUT" for r in taking.requests)
 
 
+def test_an_image_of_that_name_that_others_share_is_in_nobodys_way(taking: Desk, built: Path) -> None:
+    theirs = {**image("sealed", b"x"), "project_id": id_of(50), "project": "alice"}
+    taking.answers["GET /v1/images/tiny"] = theirs
+    ran = taking.m2("-p", "bob", "image", "import", str(built / "tiny.json"))
+    assert ran.code == 0, ran.err
+    assert taking.sent("POST /v1/images")["project"] == "bob"
+    for whose in ("alice", str(id_of(50))):
+        ran = taking.m2("-p", whose, "image", "import", str(built / "tiny.json"))
+        assert "another image" in ran.err
+
+
 def test_an_import_that_failed_is_tried_again_under_its_name(taking: Desk, built: Path) -> None:
     taking.answers["GET /v1/images/tiny"] = image("failed")
     assert taking.m2("image", "import", str(built / "tiny.json"), "--golden").code == 0
