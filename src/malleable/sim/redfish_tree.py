@@ -33,6 +33,7 @@ class Quirk(StrEnum):
     NO_DISABLED = "no-disabled"  #: the boot override can only be changed to another device
     NO_MEDIA = "no-media"  #: no virtual media
     NO_CONSOLE = "no-console"  #: no log of the serial console
+    PAGED = "paged"  #: tells of its accounts on a page each
     BUSY_BIOS = "busy-bios"  #: has no time to tell of the firmware's settings
     BROKEN_STORAGE = "broken-storage"  #: a list of storage controllers that is none; sushy-tools 2.2 fails there, too
 
@@ -84,7 +85,7 @@ class RedfishTree:
         if kind in ("Systems", "Managers") and not rest and request.method == "GET":
             return _collection(request.path, [machine.name for machine in machines])
         if kind in ("AccountService", "TaskService"):
-            return self._scrubs.service(request.bmc, request.method, request.path, request.body)
+            return self._paged(request, self._scrubs.service(request.bmc, request.method, request.path, request.body))
         machine = next((machine for machine in machines if machine.name == name), None)
         if machine is None:
             raise _nothing(request)
@@ -104,6 +105,14 @@ class RedfishTree:
             except LookupError as e:
                 raise _nothing(request) from e
         return self._system(request, machine, parts) if kind == "Systems" else self._manager(request, machine, parts)
+
+    def _paged(self, request: Request, whole: Body | None) -> Body | None:
+        members = whole.get("Members") if whole is not None else None
+        if whole is None or Quirk.PAGED not in self.quirks or not isinstance(members, list):
+            return whole
+        skip = request.query.get("$skip", 0)
+        more = {"Members@odata.nextLink": f"{request.path}?$skip={skip + 1}"} if skip + 1 < len(members) else {}
+        return {**whole, "Members": members[skip : skip + 1], **more}
 
     def _system(self, request: Request, machine: SimMachine, parts: Sequence[str]) -> Body:
         has_log = Quirk.NO_CONSOLE not in self.quirks

@@ -3,7 +3,7 @@
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -36,6 +36,9 @@ from malleable.workflows.expiry import expire_uploads
 from malleable.workflows.watch import Watch
 from malleable.workflows.worker import Worker
 
+#: Ends what a driver has open at its devices, within so many seconds.
+Leaving = Callable[[float], None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembly:
@@ -48,6 +51,12 @@ class Assembly:
     services: Services
     registry: CollectorRegistry
     worker: Worker  #: not started
+    leavings: Sequence[Leaving] = ()  #: grows with the drivers that are made
+
+    def leave_devices(self, within_s: float) -> None:
+        """Log out of what was logged in to: each BMC has room for a few sessions."""
+        for leave in self.leavings:
+            leave(within_s)
 
     def watch(self) -> Watch:
         """Make the watch over powers and ports."""
@@ -75,7 +84,8 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
     store = open_store(settings.database, database_key(settings.state_dir))
     clock = SystemClock()
     try:
-        drivers = replace(drivers or real_drivers(settings), fetcher=make_fetcher(settings))
+        leavings: list[Leaving] = []
+        drivers = replace(drivers or real_drivers(settings, leavings), fetcher=make_fetcher(settings))
         spool_dir = settings.state_dir / "spool"
         registry = CollectorRegistry()
         worker = _worker(settings, store, clock, drivers, registry)
@@ -99,6 +109,7 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
             services=make_services(parts),
             registry=registry,
             worker=worker,
+            leavings=leavings,
         )
     finally:
         store.close()
@@ -150,8 +161,11 @@ def make_directories(settings: Settings) -> None:
             ) from e
 
 
-def real_drivers(settings: Settings) -> Drivers:
-    """Make the drivers for real devices; each touches nothing before its first call."""
+def real_drivers(settings: Settings, leavings: list[Leaving] | None = None) -> Drivers:
+    """Make the drivers for real devices; each touches nothing before its first call.
+
+    What a driver needs to be told at the end is added to ``leavings``, when the driver is made.
+    """
     from malleable.drivers.convert.qemu import QemuConverter
     from malleable.drivers.switch.ansible.driver import FACTS, AnsibleSwitches
     from malleable.drivers.switch.ovs import OvsSwitches
@@ -159,7 +173,7 @@ def real_drivers(settings: Settings) -> Drivers:
     gateway_run_dir = gateway_settings(settings).run_dir
     disks, targets = make_pool(settings, lambda network_id: portal_socket(gateway_run_dir, network_id))
     return Drivers(
-        power=MadeOnDemand({"redfish": lambda: _redfish(settings)}),
+        power=MadeOnDemand({"redfish": lambda: _redfish(settings, leavings)}),
         switches={"ovs": OvsSwitches(), "ansible": AnsibleSwitches()},
         disks=disks,
         targets=targets,
@@ -172,10 +186,13 @@ def real_drivers(settings: Settings) -> Drivers:
     )
 
 
-def _redfish(settings: Settings) -> Power:
+def _redfish(settings: Settings, leavings: list[Leaving] | None) -> Power:
     from malleable.drivers.power.redfish import RedfishPower
 
-    return RedfishPower(verify=settings.redfish_verify_tls)
+    driver = RedfishPower(verify=settings.redfish_verify_tls)
+    if leavings is not None:
+        leavings.append(driver.close)
+    return driver
 
 
 def make_fetcher(settings: Settings) -> Fetcher:

@@ -73,7 +73,7 @@ def work(settings: Settings) -> None:
         working.start()
         _settle_memory()
         stop.wait()
-        await_end([working])
+        assembly.leave_devices(await_end([working]))
 
 
 def serve_gateway(settings: Settings) -> None:
@@ -181,7 +181,7 @@ def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:
     finally:
         stop.set()
         assembly.store.interrupt()
-        await_end(beside)
+        assembly.leave_devices(await_end(beside))
         serve_file(settings.run_dir).unlink(missing_ok=True)
 
 

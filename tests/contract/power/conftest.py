@@ -101,7 +101,7 @@ KINDS: dict[str, tuple[Quirk, ...]] = {
     "redfish": (),
     "redfish-basic-auth": (Quirk.NO_SESSIONS,),
     "redfish-no-once": (Quirk.NO_ONCE,),
-    "redfish-no-disabled": (Quirk.NO_DISABLED,),
+    "redfish-no-disabled": (Quirk.NO_DISABLED, Quirk.PAGED),
 }
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,7 +20,7 @@ from malleable.domain.secrets import Secret
 from malleable.drivers.power.redfish import RedfishPower
 from malleable.sim.bmcs import Override, SimMachine
 from malleable.sim.faults import FaultKind, Faults
-from malleable.sim.redfish import SimRedfish
+from malleable.sim.redfish import Reply, SimRedfish
 from malleable.sim.redfish_tree import Quirk
 
 ON, OFF = PowerState.ON, PowerState.OFF
@@ -137,6 +137,40 @@ def test_a_session_of_the_password_before_is_replaced_and_the_call_may_be_repeat
         redfish.state(either)
     with pytest.raises(Refused):
         redfish.state(either)
+
+
+def test_a_session_that_is_replaced_is_ended(redfish: RedfishPower, face: SimRedfish, bmc: Bmc, room: Room) -> None:
+    redfish.state(bmc)
+    room.bmcs.change_password(ADDRESS, Secret("Another1Password"))
+    assert redfish.state(replace(bmc, password=Secret("Another1Password"))) is OFF
+    assert face.open_sessions == 1
+    assert count(face, "POST", "Sessions") == 2
+
+
+class Mute(SimRedfish):
+    """Answers nothing to who logs out."""
+
+    has_ended = threading.Event()
+
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Reply | None:
+        if method == "DELETE":
+            self.has_ended.wait(60)
+        return super().answer(method, target, headers, body)
+
+
+def test_bmcs_that_do_not_answer_keep_none_from_being_logged_out_of(room: Room, stack: ExitStack) -> None:
+    redfish = RedfishPower(timeout_s=600.0)
+    faces = []
+    for number in range(4):
+        room.bmcs.add(f"sim://{number}", SimMachine(name=f"m{number}"), username="admin", password=Secret("good"))
+        kind = SimRedfish if number == 3 else Mute
+        faces.append(stack.enter_context(kind(room.bmcs, f"sim://{number}")))
+        redfish.state(credentials(faces[-1].url))
+    try:
+        redfish.close(within_s=1.0)
+        assert [face.open_sessions for face in faces] == [1, 1, 1, 0]
+    finally:
+        Mute.has_ended.set()
 
 
 def test_wrong_password_is_tried_once_for_each_call(redfish: RedfishPower, face: SimRedfish, bmc: Bmc) -> None:
@@ -353,6 +387,18 @@ def test_a_new_password_is_never_logged(
     assert room.bmcs.accepts(ADDRESS, new)
     assert count(face, "PATCH") == 2
     assert "hunter" not in f"{caplog.text}{caught.value!r}{caught.value}"
+
+
+def test_a_bmc_that_quotes_the_password_it_refuses_does_not_have_it_repeated(
+    redfish: RedfishPower, room: Room, face: SimRedfish, bmc: Bmc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quote(_bmc: Bmc, _name: str, password: Secret) -> None:
+        raise Refused(f"The value {password.reveal()!r} is too short.", code="password-refused")
+
+    monkeypatch.setattr(room.bmcs, "take_password", quote)
+    with pytest.raises(Refused, match="is too short") as caught:
+        redfish.set_password(bmc, Secret("hunter2hunter2"))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_standing_override_where_once_is_unknown(redfish: RedfishPower, room: Room, stack: ExitStack) -> None:

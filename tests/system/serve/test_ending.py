@@ -33,7 +33,10 @@ def test_a_worker_leaves_a_silent_bmc_behind_and_another_goes_on(place: Place, t
             assert time.monotonic() - told_s < ENDS_WITHIN_S
             assert "a device does not answer" in worker.said()
             face.may_answer.set()
-            with program.running(tmp_path / "other", "worker", settings=settings):
+            with program.running(tmp_path / "other", "worker", settings=settings) as other:
                 ended = client.operation_wait(enrolment.id, timeout_s=WAIT_S)
+                assert face.open_sessions == 1
+                assert other.end() == 0, other.said()
+                assert face.open_sessions == 0, "a BMC has room for a few sessions"
     assert ended.state == "succeeded", ended
     assert [step.attempts for step in ended.steps if step.name == "inspect"] == [2]

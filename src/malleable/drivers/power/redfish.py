@@ -7,10 +7,10 @@ from typing import Any
 import sushy
 from sushy import exceptions
 
-from malleable.domain.errors import Invalid, Refused
+from malleable.domain.errors import DriverError, Invalid, Refused
 from malleable.domain.nodes import Firmware, PowerState, parse_mac
 from malleable.domain.ports import Bmc, BmcAccount, InspectedNic, Inspection, LocalDrive
-from malleable.domain.secrets import Secret
+from malleable.domain.secrets import Secret, without_secrets
 from malleable.drivers.power import redfish_scrub as scrub
 from malleable.drivers.power.redfish_session import BmcSession, BmcSessions
 
@@ -35,9 +35,9 @@ class RedfishPower:
         """
         self._sessions = BmcSessions(verify=verify, timeout_s=timeout_s, limit=sessions)
 
-    def close(self) -> None:
-        """Log out of every BMC, so that no session is left to fill its table."""
-        self._sessions.close()
+    def close(self, within_s: float = 2.0) -> None:
+        """Log out of every BMC, so that no session is left to fill its table; take no longer than this in all."""
+        self._sessions.close(within_s)
 
     def inspect(self, bmc: Bmc) -> Inspection:
         with self._system(bmc) as (system, session):
@@ -113,6 +113,10 @@ class RedfishPower:
         try:
             with self._system(bmc) as (_, session):
                 scrub.change_password(session, bmc, password)
+        except DriverError as e:
+            # Some BMCs quote what they refuse.
+            told = without_secrets(e.message, [password])
+            raise type(e)(told, fix=e.fix, code=e.code, details=e.details) from None
         finally:
             self._sessions.forget(bmc)  # it may outlive the password it was opened with, and prove nothing
 

@@ -25,6 +25,7 @@ _ON_RESET = "OnReset"
 _RUNNING = ("New", "Starting", "Running", "Pending", "Service", "Suspended", "Interrupted", "Stopping")
 _COMPLETED = "Completed"
 _ACCEPTED = 202  #: HTTP: the work goes on after the answer
+PAGES_MAX = 200
 _AT_POWER_ON = "at the next power-on"
 
 Body = Mapping[str, Any]
@@ -98,7 +99,7 @@ def _accounts(session: BmcSession, bmc: Bmc) -> Iterator[tuple[str, Body, str]]:
     accounts = _path(service, "Accounts")
     if not accounts:
         raise _cannot(bmc, "accounts")
-    for path in _members(session, accounts):
+    for path in _members(session, session.connector.get(accounts).json()):
         answer = session.connector.get(path)
         account = answer.json()
         if account.get("UserName"):
@@ -190,8 +191,8 @@ def is_task_done(session: BmcSession, bmc: Bmc, task: str) -> bool:
 
 def _drives(session: BmcSession, system: Body) -> Iterator[Body]:
     storage = _optional(session, _path(system, "Storage"))
-    for controller in storage.get("Members", ()):
-        for link in session.connector.get(str(controller["@odata.id"])).json().get("Drives", ()):
+    for controller in _members(session, storage) if "Members" in storage else ():
+        for link in session.connector.get(controller).json().get("Drives", ()):
             drive = session.connector.get(str(link["@odata.id"])).json()
             yield {"@odata.id": link["@odata.id"], **drive}
 
@@ -209,8 +210,16 @@ def _tpm_attribute(bios: Body) -> str:
     return next((name for name in CLEARS_TPM if name in attributes), "")
 
 
-def _members(session: BmcSession, collection: str) -> list[str]:
-    return [str(member["@odata.id"]) for member in session.connector.get(collection).json()["Members"]]
+def _members(session: BmcSession, page: Body) -> list[str]:
+    """Name all members of a collection, of which this is the first page. Errors: Malformed for one without end."""
+    found: list[str] = []
+    for _ in range(PAGES_MAX):
+        found += [str(member["@odata.id"]) for member in page["Members"]]
+        following = page.get("Members@odata.nextLink")
+        if not following:
+            return found
+        page = session.connector.get(str(following)).json()
+    raise Malformed(f"A collection goes on for more than {PAGES_MAX} pages: {page.get('@odata.id')!a}.")
 
 
 def _optional(session: BmcSession, path: str) -> Body:

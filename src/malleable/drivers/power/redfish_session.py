@@ -2,7 +2,8 @@
 
 import re
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from malleable.domain.secrets import Secret
 
 ROOT = "/redfish/v1/"
 DETAIL_MAX_CHARS = 300
+LOGOUTS_AT_ONCE = 32
 BUSY_STATUSES = (429, 503)
 _NOT_FOUND, _NOT_IMPLEMENTED = 404, 501
 #: The reason inside the libraries' text: OpenSSL's words on a certificate, or its name for any other trouble.
@@ -92,6 +94,7 @@ class SessionElseBasic(sushy_auth.SessionOrBasicAuth):  # type: ignore[misc]
 
     def log_out(self) -> None:
         """End the session, if the BMC still answers."""
+        self._connector.set_auth(None)  # else a session that has ended is renewed, to be ended
         try:
             super().close()
         except (exceptions.SushyError, DriverError):
@@ -142,7 +145,9 @@ class BmcSessions:
         try:
             with told(bmc):
                 if not is_old or slot.session is None:
-                    slot.session = self._log_in_either(bmc)
+                    before, slot.session = slot.session, self._log_in_either(bmc)
+                    if before is not None:
+                        before.auth.log_out()  # BMCs have room for a few
                 yield slot.session
         except Refused as e:
             if e.code == "bmc-credentials":
@@ -158,13 +163,20 @@ class BmcSessions:
         """Log out of one BMC, once no other call needs it, so that the next one logs in anew. Does not fail."""
         _log_out(self._slot(bmc), wait_s=self._timeout_s)
 
-    def close(self) -> None:
-        """Log out everywhere."""
+    def close(self, within_s: float) -> None:
+        """Log out everywhere, from all BMCs at once; those that do not answer in time are left to their own."""
         with self._lock:
-            slots = list(self._slots.values())
+            slots = deque(self._slots.values())
             self._slots.clear()
-        for slot in slots:
-            _log_out(slot)
+        until_s = time.monotonic() + within_s
+        threads = [
+            threading.Thread(target=_log_out_all, args=(slots,), name="log-out", daemon=True)
+            for _ in range(min(LOGOUTS_AT_ONCE, len(slots)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(until_s - time.monotonic(), 0.0))
 
     def _slot(self, bmc: Bmc) -> _Slot:
         dropped: list[_Slot] = []
@@ -193,6 +205,16 @@ class BmcSessions:
         auth = SessionElseBasic(username=bmc.username, password=bmc.password.reveal())
         root = sushy.Sushy(bmc.address, root_prefix=ROOT, auth=auth, connector=connector)
         return BmcSession(root=root, connector=connector, auth=auth, password=bmc.password)
+
+
+def _log_out_all(slots: deque[_Slot]) -> None:
+    """Log out of what is left; other threads take from it too."""
+    while True:
+        try:
+            slot = slots.popleft()
+        except IndexError:
+            return
+        _log_out(slot)
 
 
 def _log_out(slot: _Slot, *, wait_s: float = 0.0) -> None:
