@@ -217,14 +217,18 @@ def first_free_address(cidr: str, addressing: Addressing, taken: frozenset[str])
     """Return the lowest address of the range that is not in ``taken``; None when all are."""
     net = ip_network(cidr)
     told_first, told_last = range_of(addressing, cidr)
-    lowest = int(net.network_address) + min(FIRST_LEASE_OFFSET, net.num_addresses // 2)
-    first = int(ip_address(told_first)) if told_first else lowest
+    first = int(ip_address(told_first)) if told_first else _lowest(net)
     last = int(ip_address(told_last)) if told_last else int(net.broadcast_address) - 1
     for number in range(first, last + 1):
         address = str(net.network_address + (number - int(net.network_address)))
         if address not in taken:
             return address
     return None
+
+
+def _lowest(net: IPv4Network | IPv6Network) -> int:
+    """Return the address from which on nodes are given theirs unless a network says otherwise."""
+    return int(net.network_address) + min(FIRST_LEASE_OFFSET, net.num_addresses // 2)
 
 
 def parse_host_address(raw: str, cidr: str) -> str:
@@ -257,6 +261,12 @@ def _parse_range(first: str, last: str, cidr: str, family: str) -> tuple[str, st
     first, last = (parse_host_address(raw, cidr) if raw else "" for raw in (first, last))
     if first and last and int(ip_address(last)) < int(ip_address(first)):
         raise Invalid(f"The range {first}-{last} ends before it begins.", fix=f"Write {last}-{first}.")
+    if last and not first and int(ip_address(last)) < _lowest(ip_network(cidr)):
+        begin = ip_network(cidr).network_address + (_lowest(ip_network(cidr)) - int(ip_network(cidr).network_address))
+        raise Invalid(
+            f"The range ends at {last}, before it begins: without a first address that is {begin}.",
+            fix="Name its first address, too.",
+        )
     return first, last
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 #: A YAML plain scalar as long as it holds none of YAML's signs; ssh keys mostly are.
 _PLAIN = re.compile(r"[A-Za-z0-9/+=][A-Za-z0-9/+=@._ -]*[A-Za-z0-9/+=@._-]", re.ASCII)
-_AMBIGUOUS = re.compile(r"(?i)[0-9.+_-]+|true|false|yes|no|on|off|null", re.ASCII)
+#: What some version of YAML takes for a number, a date or a truth value.
+_AMBIGUOUS = re.compile(r"(?i)[0-9+=].*|true|false|yes|no|on|off|null", re.ASCII)
 
 _LABEL = b"CIDATA     "
 _SECTOR_BYTES = 512
@@ -36,7 +37,7 @@ def meta_data(*, serial: str, hostname: str, address: str, ssh_keys: Sequence[st
     keys = [f"- {_scalar(key)}" for key in ssh_keys]
     lines = [
         f"instance-id: {instance_id(serial)}",
-        f"local-hostname: {hostname}",
+        f"local-hostname: {_scalar(hostname)}",
         f"local-ipv4: {address}",
         *(["public-keys:", *keys] if keys else []),
     ]

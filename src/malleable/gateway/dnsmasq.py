@@ -23,6 +23,8 @@ UEFI_LOADER = "snponly.efi"
 FIRST_SCRIPT = "boot.ipxe"
 #: A running node whose lease ends loses its disk; an address is reserved for a node's whole stay anyway.
 LEASE = "24h"
+#: Two for each address of a /16, the largest subnet: only who has a reservation gets one. The default is 1,000.
+_LEASES_MAX = 1 << 17
 _PORTS4 = frozenset({53, 67, 69})  #: DNS, DHCP, TFTP
 _PORTS6 = frozenset({53, 547})  #: DNS, DHCPv6
 #: Read by dnsmasq after it gave up root.
@@ -52,6 +54,7 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
         "dhcp-ignore-clid",
         "dhcp-authoritative",
         "leasefile-ro",
+        f"dhcp-lease-max={_LEASES_MAX}",
         # iPXE waits up to 16 s for a router advertisement; lifetime 0 makes nobody a default router
         "enable-ra",
         "quiet-ra",
@@ -89,7 +92,7 @@ def _given(plan: NetworkPlan) -> list[str]:
         is_told = bool(servers) and name == "dns-server"
         lines += [",".join((f"dhcp-option=option:{name}", *four))] if four or is_told else []
         lines += [",".join((f"dhcp-option=option6:{name}", *six))] if six or is_told else []
-    if not told.has_router:
+    if not told.has_router and plan.cidr:
         # Metadata is reached all the same, by a route of its own (RFC 3442).
         lines += ["dhcp-option=option:router", f"dhcp-option=121,{EC2_ADDRESS},{plan.gateway_address}"]
     return lines

@@ -17,6 +17,8 @@ T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000  #: sched.h; os.setns came with Python 3.12
 _BACKLOG = 128
 _NEVER = ("ipv6/conf/all/forwarding", "ipv6/conf/default/accept_ra")
+#: Linux's strict reverse path filter (RFC 3704): a source is believed only where an answer to it would go.
+_ALWAYS = ("ipv4/conf/all/rp_filter",)
 
 
 def exists(namespace: str) -> bool:
@@ -28,11 +30,13 @@ def ensure(namespace: str) -> None:
     """Make the namespace; nothing to do if it is there.
 
     A new one forwards no packets, whatever the host does, and takes no address or route from what a node advertises.
+    Nor does it take packets of a node that poses as a host behind another of its interfaces: answers would go there.
     """
     if not exists(namespace):
         command.run(["ip", "netns", "add", namespace])
         forward(namespace, is_wanted=False)
     within(namespace, lambda: _set(_NEVER, 0))
+    within(namespace, lambda: _set(_ALWAYS, 1))
 
 
 def forward(namespace: str, *, is_wanted: bool) -> None:

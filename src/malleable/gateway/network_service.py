@@ -58,12 +58,16 @@ class NetworkService:
         if is_deep:
             for daemon in self.daemons.values():
                 daemon.limit_log()
+        is_due = is_deep or self._has_nat != plan.has_nat
+        shut = None
+        if is_due and not plan.has_nat:  # before all that may fail
+            shut = self._lead_outside(plan)
         if is_deep or self._laid != (plan.vid, plan.cidr, plan.cidr6):
             self._lay(plan)
         epoch = self._open_portal(plan) if plan.cidr else NO_PORTAL
         self._addresses.ensure(plan, self._index)
-        if is_deep or self._has_nat != plan.has_nat:
-            shut = self._lead_outside(plan)
+        if is_due:
+            shut = self._lead_outside(plan) if plan.has_nat else shut
             self.trouble = shut or (None if self._portal is None else self._portal.trouble())
         return epoch
 

@@ -1,6 +1,7 @@
 """A portal's way to a disk pool on the network: a second interface in its namespace, on the provider's own VLAN.
 
-Nothing crosses it from the tenants' side: a namespace forwards no packets.
+Nothing crosses it from the tenants' side: a namespace forwards no packets there, and takes none from a node that poses
+as a host of the storage network, whose answer would go there.
 """
 
 from dataclasses import dataclass

@@ -160,7 +160,7 @@ class Networks:
         """Work a change out. Errors: Invalid; Conflict for an MTU that nodes have been told."""
         given = {name: value for name, value in changes.items() if name not in ("mtu", "has_nat")}
         addressing = parse_addressing(replace(network.addressing, **given), network.cidr, network.cidr6)
-        mtu = _mtu(tx, network.fabric, changes.get("mtu", network.mtu))
+        mtu = _mtu(tx, network.fabric, changes["mtu"]) if "mtu" in changes else network.mtu
         if mtu != network.mtu and tx.attachments.count(network_id=network.id):
             raise Conflict(
                 f"Nodes are attached to network {network.name}: they and their ports would not follow its MTU.",

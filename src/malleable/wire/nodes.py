@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
+from malleable.domain.boots import parse_ssh_key
 from malleable.domain.errors import Invalid
 from malleable.domain.hooks import FIRST_BOOT_MAX_CHARS
 from malleable.domain.images import BootWay
@@ -17,7 +18,7 @@ from malleable.wire.switches import PortName
 
 UserData = Annotated[str, StringConstraints(max_length=USER_DATA_MAX_BYTES, pattern=r"^[^\x00]*$")]
 InBase64 = Annotated[str, StringConstraints(max_length=USER_DATA_MAX_BYTES * 4 // 3 + 4)]
-SshKey = Annotated[str, StringConstraints(max_length=16 * 1024, pattern=r"^[^\x00-\x1f\x7f]*$")]
+SshKey = Annotated[str, StringConstraints(max_length=16 * 1024), checked(parse_ssh_key)]
 
 
 def parse_bmc_address(raw: str) -> str:

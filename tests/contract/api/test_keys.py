@@ -27,6 +27,13 @@ def test_what_a_project_starts_gets_its_keys_once_and_those_of_the_request(small
     assert [key["name"] for key in items(site.get("member", KEYS))] == ["ann"]
 
 
+@pytest.mark.parametrize("key", ["", f"{OWN}\u2028more", f"{OWN}\u0085more"])
+def test_what_no_gateway_would_hand_on_is_refused_when_it_is_given(small_site: Site, key: str) -> None:
+    wish = {"project": "alpha", "node": "free", "image": "tiny", "network": "blue", "ssh_keys": [key]}
+    response = small_site.post("member", "/v1/provisions", wish)
+    assert (response.status_code, "SSH key" in response.text) == (422, True)
+
+
 @pytest.mark.parametrize(
     "key", ["", "hello", "-----BEGIN OPENSSH PRIVATE KEY-----", f"{ANN}\n{BEN}", 'command="x" ' + ANN]
 )

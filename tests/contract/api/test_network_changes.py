@@ -51,6 +51,7 @@ def test_what_cannot_change_is_refused_with_advice(small_site: Site) -> None:
         ({"mtu": 1400}, 409, "network-in-use"),
         ({"mtu": 99}, 422, "invalid"),
         ({"last": "10.0.0.255"}, 422, "invalid"),
+        ({"last": "10.0.0.9"}, 422, "invalid"),
         ({"domain": "x\ny"}, 422, "invalid"),
         ({"has_nat": True}, 403, "nat-not-for-tenants"),
     ):
@@ -65,6 +66,14 @@ def test_the_mtu_changes_while_nobody_is_attached(small_site: Site) -> None:
     status, told = _set(small_site, path="/v1/networks/spare", mtu=9000)
     assert (status, told["mtu"]) == (200, 9000)
     assert _set(small_site, path="/v1/networks/spare", mtu=1500)[1]["mtu"] == 1500
+
+
+def test_an_mtu_that_no_switch_forwards_any_more_keeps_nothing_else_from_changing(small_site: Site) -> None:
+    with small_site.store.transaction() as tx:
+        (switch,) = tx.switches.list()
+        tx.switches.change(switch.id, settings={**switch.settings, "mtu": "1400"})
+    assert _set(small_site, domain="lab.example")[0] == 200
+    assert _set(small_site, mtu=1500)[1]["code"] == "mtu-too-large"
 
 
 def test_a_network_that_goes_changes_no_more(small_site: Site) -> None:

@@ -121,6 +121,18 @@ def test_a_look_at_a_full_network_lets_nothing_more_through(
         assert "masquerade" in inside(bench.layout(plans[102]).namespace, "nft", "list", "ruleset")
 
 
+def test_the_way_is_shut_though_nothing_else_works(bench: GatewayBench) -> None:
+    with world(bench):
+        told = _network(bench, 101, MAC_A, has_nat=True)
+        node = _node(bench, "a", MAC_A, 101)
+        assert node.reaches(INTERNET)
+        bench.directory.chmod(0o700)  # which dnsmasq cannot pass
+        other = {"domain": "other.example", "dns_servers": [], "ntp_servers": [], "first": "", "last": ""}
+        told = bench.site.want(told, has_nat=False, addressing={**other, "has_router": True})
+        eventually(lambda: not node.reaches(INTERNET), "it is shut")
+        assert not bench.site.served(told)
+
+
 def test_what_a_host_lacks_is_said_and_its_networks_are_served_all_the_same(bench: GatewayBench) -> None:
     _network(bench, 101, MAC_A, has_nat=True)
     _node(bench, "a", MAC_A, 101)

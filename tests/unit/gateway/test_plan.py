@@ -1,5 +1,7 @@
 """Nothing the control plane says can become a line, a word or a command of its own."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from pydantic import ValidationError
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.domain.errors import Malformed
-from malleable.gateway import scripts
+from malleable.gateway import command, scripts
 from malleable.gateway.dnsmasq import configuration, hosts
 from malleable.gateway.layout import NetworkLayout
 from malleable.gateway.metadata_routes import meta_data
@@ -134,12 +136,44 @@ def test_dnsmasq_knows_reserved_macs_alone_and_loops_no_firmware() -> None:
     parsed = plan()
     conf = configuration(parsed, NetworkLayout(run_dir=GatewaySettings().run_dir, network_id=parsed.id), 7)
     assert "dhcp-ignore=tag:!known" in conf.splitlines()
+    assert "dhcp-lease-max=131072" in conf.splitlines(), "one for each address of the largest networks"
     assert "dhcp-range=10.0.0.0,static,255.255.255.0,24h" in conf.splitlines()
     assert [line.count(",") for line in conf.splitlines() if "ra-only" in line] == [2], "it advertises DHCPv6"
     loaders = [line for line in conf.splitlines() if line.startswith("dhcp-boot=") and "tag:ipxe" not in line]
     assert len(loaders) == 3
     assert all("tag:!ipxe" in line for line in loaders)
     assert hosts(parsed) == f"{MAC},{ADDRESS},node,24h\n"
+
+
+GIVEN: tuple[dict[str, Any], ...] = (
+    {},
+    {"has_router": False},
+    {"dns_servers": ["10.0.0.53"], "ntp_servers": ["fd00:b::7b"]},
+    {"dns_servers": ["fd00:b::35"], "ntp_servers": ["10.0.0.123"], "has_router": False},
+)
+
+
+@pytest.mark.parametrize("addressing", GIVEN)
+@pytest.mark.parametrize("families", ["4", "6", "46"])
+def test_dnsmasq_takes_what_any_network_gives(tmp_path: Path, addressing: dict[str, Any], families: str) -> None:
+    plans: dict[str, Any] = {"cidr": "", "gateway_address": ""} if "4" not in families else {}
+    plans |= {"cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"} if "6" in families else {}
+    usual = {"first": "", "last": "", "domain": "lab.example", "dns_servers": [], "ntp_servers": [], "has_router": True}
+    parsed = parse_network(network(vid=101, addressing={**usual, **addressing}, **plans))
+    layout = NetworkLayout(run_dir=GatewaySettings().run_dir, network_id=parsed.id)
+    file = tmp_path / "dnsmasq.conf"
+    file.write_text(configuration(parsed, layout, 7))
+    dnsmasq = command.find("dnsmasq")
+    if dnsmasq is None:
+        pytest.skip("dnsmasq is not installed")
+    done = subprocess.run([dnsmasq, "--test", f"--conf-file={file}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("hostname", ["001", "0x1f", "no", "1e3", "2026-11-20"])
+def test_hostnames_that_yaml_could_misread_are_quoted(hostname: str) -> None:
+    assert f'local-hostname: "{hostname}"\n' in meta_data(plan(hostname=hostname).boots[0])
+    assert "local-hostname: alpha\n" in meta_data(plan(hostname="alpha").boots[0])
 
 
 def test_keys_that_yaml_could_misread_are_quoted() -> None:
