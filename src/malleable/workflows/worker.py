@@ -23,6 +23,8 @@ log = structlog.get_logger()
 RESYNC_S = 2.5
 #: After the database went away: look again, but do not hammer it.
 RECOVERY_S = 1.0
+#: While more than these are walked, the dispatcher lets a moment's work come together: one look finds all of it.
+CROWD, GATHER_S = 8, 0.01
 #: So long does a request wait for what it began. A clone takes milliseconds; whatever hangs must not hold the requests.
 ASKER_WAITS_S = 0.25
 
@@ -95,6 +97,8 @@ class Worker:
     def _dispatch_once(self, seen: int) -> int:
         """Hand due operations to the pool, then wait for work, for time or for a free thread."""
         store, clock = self._engine.store, self._engine.clock
+        if len(self._walking) > CROWD:
+            self._stopping.wait(GATHER_S)
         latest = store.wait(WORK, 0, seen)
         self._looks_at = None  # before it looks: what is committed from now on may not be seen
         free = self._wait_for_a_thread()
