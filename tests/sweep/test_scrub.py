@@ -19,13 +19,13 @@ from tests.sweep.world import Crash, CrashAt, World
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import NodeId, OperationId
-from malleable.domain.nodes import NodeState, PowerState
+from malleable.domain.nodes import NodeState, PowerState, plain_address
 from malleable.domain.operations import Operation, OperationState
 from malleable.domain.ports import Bmc, BmcAccount, LocalDrive
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.secrets import Secret, bmc_password
 from malleable.domain.store import Page
-from malleable.sim.bmcs import Lie
+from malleable.sim.bmcs import Lie, SimMachine
 from malleable.sim.clock import ManualClock
 from malleable.sim.faults import FaultKind
 from malleable.sim.power import SimPower
@@ -404,18 +404,23 @@ def test_a_password_that_is_refused_is_not_tried_a_second_time(new_world: Callab
     assert (node.bmc_password, node.bmc_password_next) == (FIRST, None)
 
 
-def test_a_bmc_of_two_nodes_keeps_its_password(new_world: Callable[[], World]) -> None:
+@pytest.mark.parametrize(("address", "same"), [(BMC, BMC), ("https://b", "https://b:443/"), ("https://b", "http://b")])
+def test_a_bmc_of_two_nodes_keeps_its_password(new_world: Callable[[], World], address: str, same: str) -> None:
     world = new_world()
     node_id = soiled_node(world)
     world.can_scrub = ()
+    if address != BMC:
+        machine = SimMachine(name="n9", can_scrub=tuple(Scrub), drives=("disk0",))
+        world.room.bmcs.add(address, machine, username="admin", password=FIRST)
     other, enrolling = world.rack("n2", "p2")
     with world.store.transaction() as tx:
         tx.operations.change(enrolling, state=OperationState.SUCCEEDED, finished_at=world.clock.now())
-        tx.nodes.change(other, bmc_address=BMC)
+        tx.nodes.change(node_id, bmc_address=address, bmc_system="n1" if address == BMC else "n9")
+        tx.nodes.change(other, bmc_address=plain_address(same))
     ended = world.run(begin_release(world, node_id))
     assert ended.error is not None
     assert (ended.error["code"], "n2" in str(ended.error["message"])) == ("shared-bmc", True)
-    assert world.room.bmcs.accepts(BMC, FIRST)
+    assert world.room.bmcs.accepts(address, FIRST)
 
 
 # No way round.

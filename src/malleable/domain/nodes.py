@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from malleable.domain.errors import Invalid
 from malleable.domain.ids import NicId, NodeId, ProjectId, SwitchPortId
@@ -104,6 +106,36 @@ def parse_mac(raw: str) -> str:
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
         raise Invalid(f"{raw!a} is not the MAC address of a NIC.", fix="Write six hex pairs, e.g. 52:54:00:12:34:56.")
     return mac
+
+
+_WEB_PORTS = {"http": 80, "https": 443}
+
+
+def plain_address(raw: str) -> str:
+    """Write a BMC's web address in the one way that is compared; leave alone what is none."""
+    scheme, place = _web_address(raw)
+    return f"{scheme}://{place}" if scheme else raw
+
+
+def addresses_of_bmc(address: str) -> tuple[str, ...]:
+    """Name the addresses at which the same BMC answers: by http and by https, where no port is named."""
+    scheme, place = _web_address(address)
+    is_bare = scheme and urlsplit(f"//{place}").port is None
+    return tuple(f"{each}://{place}" for each in _WEB_PORTS) if is_bare else (plain_address(address),)
+
+
+def _web_address(raw: str) -> tuple[str, str]:
+    """Read scheme, and host with the port if it is not the scheme's own; "" twice for what is no web address."""
+    try:
+        url = urlsplit(raw)
+        host, port = (url.hostname or "").rstrip("."), url.port
+        if ":" in host:
+            host = f"[{ip_address(host).compressed}]"
+    except ValueError:
+        return "", ""
+    if url.scheme not in _WEB_PORTS or not host or url.path not in ("", "/") or url.query or url.fragment:
+        return "", ""
+    return url.scheme, host if port in (None, _WEB_PORTS[url.scheme]) else f"{host}:{port}"
 
 
 #: What the life cycle allows; everything else is a programming error or a stale request.

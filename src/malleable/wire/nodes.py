@@ -11,7 +11,7 @@ from malleable.domain.boots import parse_ssh_key
 from malleable.domain.errors import Invalid
 from malleable.domain.hooks import FIRST_BOOT_MAX_CHARS
 from malleable.domain.images import BootWay
-from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
+from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState, plain_address
 from malleable.domain.seeds import USER_DATA_MAX_BYTES
 from malleable.wire.shapes import MAX_BYTES, Answer, Hostname, Line, Mac, Name, Open, Ref, Request, Text, checked
 from malleable.wire.switches import PortName
@@ -24,6 +24,7 @@ SshKey = Annotated[str, StringConstraints(max_length=16 * 1024), checked(parse_s
 def parse_bmc_address(raw: str) -> str:
     """Accept an address without credentials, which would be kept and shown where no secret is looked for.
 
+    It is kept in one way of writing, so that two nodes of one BMC are known to be that.
     Errors: Invalid; it never repeats the address.
     """
     if "@" in raw:
@@ -31,7 +32,7 @@ def parse_bmc_address(raw: str) -> str:
             "The BMC's address holds a user or a password.",
             fix="Leave them out of it; they have fields of their own (--user, --password-file).",
         )
-    return raw
+    return plain_address(raw)
 
 
 class BmcRequest(Request):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from malleable.domain.errors import Conflict, DriverError, Public, Refused
-from malleable.domain.nodes import Node
+from malleable.domain.nodes import Node, addresses_of_bmc
 from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.ports import LocalDrive, Power
 from malleable.domain.scrubs import Demand, Scrub, SiteScrubs
@@ -146,7 +146,8 @@ def _accepts(driver: Power, node: Node, password: Secret) -> bool:
 
 def _propose(node: Node, candidate: Secret) -> Write:
     def write(tx: Transaction) -> None:
-        others = [n.name for n in tx.nodes.list(Page(limit=3), bmc_address=node.bmc_address) if n.id != node.id]
+        same = list(addresses_of_bmc(node.bmc_address))
+        others = [n.name for n in tx.nodes.list(Page(limit=3), bmc_address=same) if n.id != node.id]
         if others:
             raise Conflict(
                 f"The BMC of {node.name} is also that of {', '.join(others)}: a new password would lock them out.",

@@ -6,9 +6,10 @@ import pytest
 from tests.contract.api.site import BMC_PASSWORD, Site, items
 
 from malleable.domain.ids import NodeId
-from malleable.domain.nodes import Node
+from malleable.domain.nodes import Node, addresses_of_bmc, plain_address
 from malleable.domain.operations import OperationState
 from malleable.domain.secrets import Secret
+from malleable.wire.nodes import parse_bmc_address
 from malleable.workflows.requests import begin
 
 PATH = "/v1/nodes/held/credentials"
@@ -79,3 +80,30 @@ def test_a_machine_that_somebody_had_is_scrubbed_before_it_is_free(small_site: S
         assert began.json()["arguments"].get("scrub", {}) == (
             {"accounts": "best-effort", "tpm": "best-effort"} if is_first else {}
         )
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        ("https://BMC.example./", "https://bmc.example"),
+        ("HTTPS://10.1.0.7:443", "https://10.1.0.7"),
+        ("http://10.1.0.7:80/", "http://10.1.0.7"),
+        ("http://10.1.0.7:443", "http://10.1.0.7:443"),
+        ("https://[FE80:0::1]:8443", "https://[fe80::1]:8443"),
+        ("https://bmc/redfish", "https://bmc/redfish"),
+        ("https://bmc:x", "https://bmc:x"),
+        ("https://[::zz]", "https://[::zz]"),
+        ("sim://N1/", "sim://N1/"),
+    ],
+)
+def test_the_address_of_a_bmc_is_kept_in_one_way_of_writing(raw: str, kept: str) -> None:
+    assert parse_bmc_address(raw) == kept
+    assert plain_address(kept) == kept
+
+
+def test_one_bmc_answers_by_http_and_https() -> None:
+    both = ("http://bmc", "https://bmc")
+    for same in ("https://bmc", "https://bmc:443/", "http://BMC"):
+        assert addresses_of_bmc(same) == both
+    assert addresses_of_bmc("https://bmc:8443/") == ("https://bmc:8443",)
+    assert addresses_of_bmc("sim://n1") == ("sim://n1",)
