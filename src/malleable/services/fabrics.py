@@ -1,7 +1,7 @@
 """Fabrics: the VLAN pool that a set of switches shares."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -62,7 +62,7 @@ class Fabrics:
         """Add VLANs to a fabric's pool and take others out.
 
         Errors: Invalid for ids outside 1 to 4094, or given twice; Conflict for what is in the pool already, not in it,
-        used by a network or still resting.
+        used by a network, still resting or another fabric's.
         """
         require(caller, "fabric_set_vlans")
         new, gone = parse_ranges(add, is_once=True), parse_ranges(remove, is_once=True)
@@ -79,7 +79,8 @@ class Fabrics:
     def fabric_set_vlans(self, caller: Caller, name: str, ranges: Iterable[str]) -> Fabric:
         """Make ``ranges`` the pool of a fabric: adds what is new, drops what is left out.
 
-        Errors: Invalid for ids outside 1 to 4094; Conflict when a network uses one that is left out.
+        Errors: Invalid for ids outside 1 to 4094; Conflict when a network uses one that is left out, or for another
+        fabric's.
         """
         require(caller, "fabric_set_vlans")
         wanted = parse_ranges(ranges)
@@ -92,6 +93,7 @@ class Fabrics:
         _drop(tx, [vlan for vid, vlan in present.items() if vid not in wanted], now)
         new = wanted - present.keys()
         _check_untaken(tx, name, new)
+        refuse_elsewhere(tx, name, new)
         for vid in sorted(new):
             tx.vlans.add(Vlan(id=VlanId(new_id()), fabric=name, vid=vid, network_id=None, reusable_at=_LONG_AGO))
         data = {"fabric": name, "vlans": len(wanted)}
@@ -162,6 +164,24 @@ def _check_untaken(tx: Transaction, fabric: str, vids: frozenset[int]) -> None:
             code="vlan-taken",
             fix="Leave this VLAN out of the ranges, or delete the network first.",
             details={"vlans": {str(n.vid): str(n.id) for n in taken[:VLANS_SHOWN]}},
+        )
+
+
+def refuse_elsewhere(tx: Transaction, fabric: str, vids: Collection[int]) -> None:
+    """Refuse VLANs that the gateway serves, or may come to, on another fabric: it knows networks apart by VLAN alone.
+
+    Errors: Conflict.
+    """
+    if not vids:
+        return
+    taken = {vlan.vid: vlan.fabric for vlan in tx.vlans.list() if vlan.fabric != fabric and vlan.vid in vids}
+    served = tx.networks.list(has_service=True)
+    taken |= {network.vid: network.fabric for network in served if network.fabric != fabric and network.vid in vids}
+    if taken:
+        raise Conflict(
+            f"VLAN {_ranges_text(taken)} is fabric {taken[min(taken)]}'s: no two fabrics have one of the same number.",
+            code="vlan-of-another-fabric",
+            fix="Use other VLANs: the gateway knows the networks that it serves apart by them.",
         )
 
 

@@ -25,6 +25,7 @@ from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import mtu_limit
 from malleable.services.authorization import Reach, may, not_found, require
 from malleable.services.caller import Caller
+from malleable.services.fabrics import refuse_elsewhere
 from malleable.services.finding import (
     AMBIGUOUS_MAX,
     ambiguous,
@@ -215,6 +216,8 @@ class Networks:
     def _take(self, tx: Transaction, wish: NetworkWish, network_id: NetworkId) -> int:
         fabric = wish.fabric
         if wish.vid is not None:
+            if wish.has_service:
+                refuse_elsewhere(tx, fabric, [wish.vid])
             return _given(tx, fabric, wish.vid)
         try:
             return tx.vlans.take(fabric, network_id, self._parts.now()).vid

@@ -255,6 +255,18 @@ def test_a_vlan_set_by_hand_does_not_enter_the_pool(small_site: Site) -> None:
     assert _codes(small_site, "operator", "PUT", "/v1/fabrics/default/vlans", wanted) == (409, "vlan-taken")
 
 
+def test_no_two_fabrics_have_the_same_vlan(small_site: Site) -> None:
+    refused, change = (409, "vlan-of-another-fabric"), ("operator", "POST", "/v1/fabrics/roof/vlans")
+    assert _codes(small_site, *change, {"add": ["99-100"]}) == refused
+    assert _codes(small_site, "operator", "PUT", "/v1/fabrics/roof/vlans", {"ranges": ["109"]}) == refused
+    assert _codes(small_site, *change, {"add": ["500-501"]}) == (200, "")
+    by_hand = ("admin", "POST", "/v1/networks")
+    assert _codes(small_site, *by_hand, {**NEW, "vlan": 500, "serve": True}) == refused
+    assert _codes(small_site, *by_hand, {**NEW, "vlan": 502, "serve": True})[0] == 201
+    assert _codes(small_site, *change, {"add": ["502"]}) == refused
+    assert _codes(small_site, *change, {"remove": ["501"]}) == (200, "")
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
