@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from malleable.domain.errors import Conflict, Unavailable
 from malleable.domain.ports import Clock, Uplink
-from malleable.gateway import outside, preflight, scripts
+from malleable.gateway import neighbours, outside, preflight, scripts
 from malleable.gateway.control_plane import ControlPlane
 from malleable.gateway.dnsmasq import BIOS_LOADER, FIRST_SCRIPT, UEFI_LOADER
 from malleable.gateway.http_message import refusal
@@ -45,6 +45,7 @@ class Gateway:
         with self._sole_owner():
             self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._put_loaders()
+            neighbours.widen()
             self._running = Running(self._client, self._uplink, self._settings, self._clock)
             try:
                 self._running.work(stop)

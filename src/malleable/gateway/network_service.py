@@ -13,6 +13,7 @@ from malleable.gateway.daemon import Daemon
 from malleable.gateway.dnsmasq import AddressService
 from malleable.gateway.http_server import HttpServer
 from malleable.gateway.layout import EC2_ADDRESS, NAMESPACES, NetworkLayout, passable
+from malleable.gateway.neighbours import keep as keep_neighbours
 from malleable.gateway.plan import NetworkPlan
 from malleable.gateway.portal import Portal
 from malleable.gateway.settings import GatewaySettings
@@ -38,6 +39,7 @@ class NetworkService:
         self._portal: Portal | None = None
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
         self._laid: tuple[int, str, str] | None = None  #: the VLAN and subnets last made
+        self._neighbours: dict[str, str] = {}  #: the reservations last told to the kernel: address -> MAC
         self._has_nat = False  #: whether the way outside was last opened
         self._inode = 0  #: the namespace's identity: a new one of the same name holds nothing of ours
         self._index = 0
@@ -64,6 +66,10 @@ class NetworkService:
             shut = self._lead_outside(plan)
         if is_deep or self._laid != (plan.vid, plan.cidr, plan.cidr6):
             self._lay(plan)
+        neighbours = {address: r.mac for r in plan.reservations for address in r.addresses}
+        if is_deep or self._neighbours != neighbours:
+            keep_neighbours(self._layout.namespace, self._layout.interface, neighbours)
+            self._neighbours = neighbours
         epoch = self._open_portal(plan) if plan.cidr else NO_PORTAL
         self._addresses.ensure(plan, self._index)
         if is_due:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from malleable.domain.errors import MalleableError, Unavailable
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Clock, Uplink
+from malleable.gateway import neighbours
 from malleable.gateway.beat import beat
 from malleable.gateway.boot_routes import Answered, BootRoutes
 from malleable.gateway.control_plane import ControlPlane
@@ -119,6 +120,9 @@ class Running:
             found.append(Trouble(what=f"The control plane is not followed: {unlinked.message}", fix=unlinked.fix))
         if self._files.trouble is not None:
             found.append(Trouble(what=self._files.trouble.message, fix=self._files.trouble.fix))
+        narrow = neighbours.trouble()
+        if narrow is not None:
+            found.append(Trouble(what=narrow.message, fix=narrow.fix))
         if is_outrun:
             found.append(Trouble(what=_OUTRUN, fix=f"To have them removed: stop, rm {self._memory_file}, start."))
         return found

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.system.gateway.bench import GatewayBench
-from tests.system.gateway.host import eventually, inside
+from tests.system.gateway.host import eventually, inside, run
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.gateway import scripts
@@ -110,6 +110,25 @@ def test_large_packets_are_told_and_answered(bench: GatewayBench) -> None:
     large = ("ping", "-c", "1", "-W", "2", "-s", str(9000 - 28))
     assert " 1 received" in inside(nodes["a"].namespace, *large, "-M", "do", "10.0.0.11", check=False)
     assert " 1 received" in inside(nodes["a"].namespace, *large, "10.0.0.1", check=False), "the gateway in fragments"
+
+
+def test_reserved_addresses_are_known_for_good(bench: GatewayBench) -> None:
+    six = {"cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"}
+    first = {**host(MAC_A, ADDRESS), "address6": "fd00:a::10"}
+    told = bench.serve(network(vid=101, hosts=[first], **six))
+    layout = bench.layout(told)
+
+    def known() -> dict[str, str]:
+        listing = run("ip", "-n", layout.namespace, "neigh", "show", "dev", layout.interface, "nud", "permanent")
+        return {line.split()[0]: line.split()[2] for line in listing.splitlines()}
+
+    assert known() == {ADDRESS: MAC_A, "fd00:a::10": MAC_A}
+    node = bench.fabric.probe("a", MAC_A, 101)
+    assert node.dhcp()[0] == ADDRESS
+    assert node.reaches("10.0.0.1")
+    eventually(lambda: len(known()) == 2, "what dnsmasq did to the entry is undone")
+    bench.wait_served(bench.site.want(told, hosts=[{**host(MAC_B, ADDRESS), "address6": "fd00:a::11"}]))
+    assert known() == {ADDRESS: MAC_B, "fd00:a::11": MAC_B}
 
 
 def test_nodes_know_each_other_by_name_and_nobody_elses(bench: GatewayBench) -> None:
