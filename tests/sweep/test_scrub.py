@@ -439,6 +439,9 @@ def test_who_cancels_a_provision_after_its_machine_ran_leaves_it_scrubbed(new_wo
     world.room.bmcs.soil("n1")
     with world.store.reading() as tx:
         (following,) = tx.operations.list(kind="release")
+        kinds = [event.kind for event in tx.events.list(Page(limit=100), node_id=node_id)]
+    assert kinds[-1] == "node.releasing"
+    assert "node.freed" not in kinds
     assert world.run(following.id).state == "succeeded"
     scrubbed(world, node_id)
 

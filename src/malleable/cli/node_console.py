@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 from malleable.cli.session import Session
-from malleable.domain.errors import Conflict, NotFound, Unauthenticated, Unavailable
+from malleable.domain.errors import Busy, Conflict, NotFound, Unauthenticated, Unavailable, Unreachable
 
 #: A BMC is asked this often: it answers in a tenth of it, and has other work.
 LOOK_S = 1.0
+#: So often in a row a BMC may be busy or silent before that is the end.
+SILENT_LOOKS_MAX = 30
 #: Enough that nothing is lost between two looks at 115,200 baud.
 LINES = 200
 
@@ -16,6 +18,7 @@ def follow(session: Session, node: str, text: str, shown: Callable[[str], str]) 
     out = session.out.file
     out.write(shown(text))
     out.flush()
+    silent_looks = 0
     try:
         while True:
             session.surroundings.pause(LOOK_S)
@@ -25,11 +28,14 @@ def follow(session: Session, node: str, text: str, shown: Callable[[str], str]) 
                 out.write("\n")
                 session.hint(f"The console has ended: {e.message}")
                 return
-            except Unavailable as e:
-                if e.code != "too-many-calls":
+            except (Unavailable, Busy, Unreachable) as e:
+                is_bmc = isinstance(e, Busy | Unreachable)
+                silent_looks = silent_looks + 1 if is_bmc else 0
+                if silent_looks > SILENT_LOOKS_MAX or not (is_bmc or e.code == "too-many-calls"):
                     raise
                 session.surroundings.pause(float(str(e.details.get("retry_after_s", LOOK_S))))
                 continue
+            silent_looks = 0
             out.write(shown(fresh(text, latest)))
             out.flush()
             text = latest or text

@@ -40,7 +40,7 @@ class Scrubs:
         """Change a node's own policy; None leaves a kind to the site. Holds from the next release on.
 
         What is to be required is looked for on the BMC first.
-        Errors: NotFound, Forbidden; Conflict with code "cannot-scrub"; the driver's own.
+        Errors: NotFound, Forbidden; Conflict with code "cannot-scrub" or "node-changed"; the driver's own.
         """
         with self._parts.store.reading() as tx:
             node = find_node(tx, caller, "node_scrub_set", ref)
@@ -49,7 +49,8 @@ class Scrubs:
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_scrub_set", str(node.id))
             policy = replace(node.scrub_policy, **{scrub.value: demand for scrub, demand in changes.items()})
-            tx.nodes.change(node.id, scrub_policy=policy, **seen)
+            if not tx.nodes.change(node.id, expect={"scrub_policy": node.scrub_policy}, scrub_policy=policy, **seen):
+                raise Conflict(f"Somebody else changed {node.name}'s policy.", code="node-changed", fix="Try again.")
             data = {"policy": _told(policy)}
             record(tx, self._parts.now(), "node.scrub-policy", node=node, actor_id=caller.user_id, data=data)
         return self._lines(replace(node, scrub_policy=policy, **seen))

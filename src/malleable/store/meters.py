@@ -7,7 +7,7 @@ rate algorithm, ITU-T I.371): one statement looks and counts at once.
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, case, delete, select
+from sqlalchemy import bindparam, case, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from malleable.domain.access import Pace
@@ -24,11 +24,17 @@ def _given(name: str) -> Any:
 
 
 def _take(insert: Any) -> Any:
-    """Build "add a step to the later of now and the row's moment, unless that is too far ahead"."""
+    """Build "add a step to the later of now and the row's moment, unless that is too far ahead".
+
+    What is further ahead than any count comes to was written by a server whose clock is wrong: it is "full" from now.
+    """
     later = case((_until > _given("now"), _until), else_=_given("now"))
+    full = _given("latest") + _given("step")
     fresh = insert.values({"key": bindparam("for_key"), "until_us": _given("first")})
     return fresh.on_conflict_do_update(
-        index_elements=["key"], set_={"until_us": later + _given("step")}, where=_until <= _given("latest")
+        index_elements=["key"],
+        set_={"until_us": case((_until > full, full + 1), else_=later + _given("step"))},
+        where=or_(_until <= _given("latest"), _until > full),
     ).returning(_until)
 
 
@@ -57,9 +63,10 @@ class MeterTable:
         session, now_us, step = self._session, _us(now), round(pace.every_s * 1e6)
         latest = now_us + (pace.at_once - 1) * step
         params = {"for_key": key, "now": now_us, "first": now_us + step, "step": step, "latest": latest}
-        if session.write(_TAKE[session.dialect], params).first() is not None:
+        row = session.write(_TAKE[session.dialect], params).first()
+        if row is not None and int(row.until_us) <= latest + step:
             return 0.0
-        row = session.read(_READ, {"for_key": key}).first()
+        row = row or session.read(_READ, {"for_key": key}).first()
         return max(int(row.until_us) - latest, 1) / 1e6 if row is not None else 0.0
 
     def open(self, key: str, idle_s: float, now: datetime) -> bool:

@@ -74,8 +74,6 @@ def workflows(*, up_deadline_s: float, scrubs: SiteScrubs = SITE_DEFAULT) -> dic
         name: replace(workflow, steps=tuple(timed(step) for step in workflow.steps))
         for name, workflow in WORKFLOWS.items()
     }
-    provision_ = made["provision"]
-    if provision_.on_undone is not None:
-        on_undone = release.scrub_before_free(provision_.on_undone, scrubs)
-        made["provision"] = replace(provision_, on_undone=on_undone)
+    on_undone = provision.undone(release.scrub_before_free(scrubs))
+    made["provision"] = replace(made["provision"], on_undone=on_undone)
     return made

@@ -1,7 +1,9 @@
 """Provision: a free node, a disk and a network become a running machine; boot and power do parts of it again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from malleable.domain.boots import Boot
@@ -22,7 +24,7 @@ from malleable.workflows.attach import Connection, check_connection, reserve_att
 from malleable.workflows.quarantine import quarantine
 from malleable.workflows.requests import begin, move_node, reasons, record
 from malleable.workflows.seeds import forget_boot, keep_boot
-from malleable.workflows.steps import Workflow
+from malleable.workflows.steps import Ending, Workflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,23 +191,29 @@ def _done(tx: Transaction, operation: Operation, now: datetime) -> None:
     """Nothing to add: the last step has proven and recorded that the system is up."""
 
 
-def _undone(tx: Transaction, operation: Operation, now: datetime) -> None:
-    """The undos have proven the node off, its ports shut, its disk revoked: free it."""
-    if operation.node_id is None:
-        return
-    _forget_boot(tx, operation)
-    # A reservation whose port was never connected is still there; connect-port's undo has dropped any other.
-    switching.drop_attachments(tx, operation.node_id)
-    _forget_disk(tx, operation)
-    node = tx.nodes.get(operation.node_id)
-    if (operation.error or {}).get("step") == powering.POWER_OFF.name:
-        # Never begun on, but its BMC does not obey: handed out again, it would fail the next tenant as well.
-        state, reason, kind = NodeState.QUARANTINED, f"its power could not be proven: {operation.reason}", "quarantined"
-    else:
+def undone(goes_on: Callable[[Transaction, Operation, datetime], bool] = lambda *_: False) -> Ending:
+    """The undos have proven the node off, its ports shut, its disk revoked: free it, unless something ``goes_on``."""
+
+    def end(tx: Transaction, operation: Operation, now: datetime) -> None:
+        if operation.node_id is None:
+            return
+        _forget_boot(tx, operation)
+        # A reservation whose port was never connected is still there; connect-port's undo has dropped any other.
+        switching.drop_attachments(tx, operation.node_id)
+        _forget_disk(tx, operation)
+        node = tx.nodes.get(operation.node_id)
         state, reason, kind = NodeState.FREE, "", "freed"
-    tx.nodes.change(node.id, state=state, state_reason=reason, state_since=now, project_id=None, boot=BootState.NONE)
-    revoke_access(tx, now, node, operation=operation)
-    record(tx, now, f"node.{kind}", node=node, operation=operation, data=reasons(operation))
+        if (operation.error or {}).get("step") == powering.POWER_OFF.name:
+            # Never begun on, but its BMC does not obey: handed out again, it would fail the next tenant as well.
+            state, kind = NodeState.QUARANTINED, "quarantined"
+            reason = f"its power could not be proven: {operation.reason}"
+        changes: dict[str, Any] = {"state": state, "state_reason": reason, "state_since": now}
+        tx.nodes.change(node.id, **changes, project_id=None, boot=BootState.NONE)
+        revoke_access(tx, now, node, operation=operation)
+        if state is not NodeState.FREE or not goes_on(tx, operation, now):
+            record(tx, now, f"node.{kind}", node=node, operation=operation, data=reasons(operation))
+
+    return end
 
 
 def _forget_boot(tx: Transaction, operation: Operation) -> None:
@@ -248,7 +256,7 @@ PROVISION = Workflow(
         *_START,
     ),
     on_done=_done,
-    on_undone=_undone,
+    on_undone=undone(),
     on_stuck=quarantine,
 )
 BOOT = Workflow(

@@ -1,5 +1,6 @@
 """Release: take a node back without trusting it. Every step is proven; what cannot be proven ends in quarantine."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from malleable.workflows.access import revoke_access
 from malleable.workflows.quarantine import left_over, places, quarantine
 from malleable.workflows.requests import begin, move_node, record
 from malleable.workflows.scrubbing import scrub_arguments
-from malleable.workflows.steps import Ending, Workflow
+from malleable.workflows.steps import Workflow
 
 
 def request(
@@ -40,26 +41,26 @@ def request(
     return operation
 
 
-def scrub_before_free(ending: Ending, scrubs: SiteScrubs) -> Ending:
-    """Make an ending that frees a node release it instead, if its holder's system may have run and there is to scrub.
+def scrub_before_free(scrubs: SiteScrubs) -> Callable[[Transaction, Operation, datetime], bool]:
+    """Make what releases a node of an undone provision, if its holder's system may have run and there is to scrub.
 
     Whoever cancels a provision has been root on the node as much as one who gives it back.
     """
 
-    def end(tx: Transaction, operation: Operation, now: datetime) -> None:
-        ending(tx, operation, now)
+    def begin_release(tx: Transaction, operation: Operation, now: datetime) -> bool:
         node = tx.nodes.find(id=operation.node_id) if operation.node_id is not None else None
-        if node is None or node.state is not NodeState.FREE or operation.project_id is None:
-            return
+        if node is None or operation.project_id is None:
+            return False
         arguments = scrub_arguments(node, scrubs)
         if not arguments or powering.POWER_ON.name not in {step.name for step in tx.operations.steps([operation.id])}:
-            return
+            return False
         project_id = operation.project_id
         tx.nodes.change(node.id, state=NodeState.RELEASING, state_since=now, project_id=project_id)
         begin(tx, now, "release", node_id=node.id, project_id=project_id, arguments={**places(tx, node), **arguments})
         record(tx, now, "node.releasing", node=tx.nodes.get(node.id))
+        return True
 
-    return end
+    return begin_release
 
 
 def _freed(tx: Transaction, operation: Operation, now: datetime) -> None:

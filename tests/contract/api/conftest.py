@@ -25,6 +25,12 @@ def small_site(sqlite_store: Store, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
+def postgres_site(postgres_store: Store, tmp_path: Path) -> Iterator[Site]:
+    """The site on PostgreSQL alone, where two transactions write beside each other."""
+    yield from _furnished(postgres_store, tmp_path)
+
+
+@pytest.fixture
 def new_site(migrated_sqlite_file: Path, tmp_path: Path) -> Iterator[Callable[[], Site]]:
     """Make as many sites as a test wants, each on a database of its own."""
     sites: list[Site] = []

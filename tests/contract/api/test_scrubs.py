@@ -1,5 +1,6 @@
 """Policies of scrubs over the API: what counts, what a BMC cannot do, and that nobody skips one by the back door."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +74,20 @@ def test_who_requires_that_disks_are_erased_counts_those_that_are_there(small_si
     assert small_site.call("operator", "PUT", PATH, json={"disks": "required"}).status_code == 200
     with small_site.store.reading() as tx:
         assert tx.nodes.get(small_site.ids["held"]).drives == ("disk0", "disk1")
+
+
+def test_of_two_who_change_a_policy_at_once_one_is_told(postgres_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(of: ScrubPolicy, **changes: Demand) -> ScrubPolicy:
+        with postgres_site.store.transaction() as tx:
+            tx.nodes.change(postgres_site.ids["held"], scrub_policy=ScrubPolicy(bios=Demand.REQUIRED))
+        monkeypatch.setattr("malleable.services.scrubs.replace", replace)
+        return replace(of, **changes)
+
+    monkeypatch.setattr("malleable.services.scrubs.replace", meanwhile)
+    refused = postgres_site.call("operator", "PUT", PATH, json={"tpm": "skip"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "node-changed")
+    assert postgres_site.call("operator", "PUT", PATH, json={"tpm": "skip"}).status_code == 200
+    assert (shown(postgres_site)["bios"][1], shown(postgres_site)["tpm"][1]) == ("required", "skip")
 
 
 @pytest.mark.parametrize("body", [{"tpm": "perhaps"}, {"floppy": "skip"}, {"tpm": 1}, []])

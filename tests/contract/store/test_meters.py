@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from malleable.domain.access import Pace
 from malleable.domain.errors import Busy
 from malleable.domain.store import Store
@@ -22,6 +24,13 @@ def test_so_many_at_once_and_then_one_in_so_many_seconds(store: Store) -> None:
     assert _take(store, "a", 4) == 6
     assert [_take(store, "a", 10), _take(store, "a", 10)] == [0, 10]
     assert [_take(store, "a", 1000) for _ in range(4)] == [0, 0, 0, 10]
+
+
+def test_a_server_whose_clock_is_ahead_keeps_the_others_waiting_for_one_step_alone(store: Store) -> None:
+    assert _take(store, "a", 3600) == 0
+    assert _take(store, "a") == pytest.approx(10, abs=0.001)
+    assert _take(store, "a", 5) == pytest.approx(5, abs=0.001)
+    assert _take(store, "a", 11) == 0
 
 
 def test_what_is_rolled_back_is_not_counted(store: Store) -> None:

@@ -43,6 +43,23 @@ def test_the_console_ends_with_the_token_and_waits_when_asked_too_often(desk: De
     assert "The console has ended: It ended." in ran.err
 
 
+def test_a_bmc_that_is_busy_or_silent_for_a_while_does_not_end_it(desk: Desk) -> None:
+    trouble = [problem(503, "busy", "BMC is busy."), problem(504, "unreachable", "BMC did not answer.")]
+    ended = problem(401, "unauthenticated", "It ended.")
+    answers = iter([{"text": "boot"}, *trouble * 10, {"text": "boot\nlogin:"}, *trouble, ended])
+    desk.answers["GET /v1/nodes/node-01/console"] = lambda _: next(answers)
+    ran = desk.m2("node", "console", "node-01", "--follow")
+    assert (ran.code, ran.out) == (0, "boot\nlogin:\n")
+
+
+def test_a_bmc_that_stays_silent_ends_it_with_the_reason(desk: Desk) -> None:
+    first = iter([{"text": "boot"}])
+    desk.answers["GET /v1/nodes/node-01/console"] = lambda _: next(first, problem(504, "unreachable", "No answer."))
+    ran = desk.m2("node", "console", "node-01", "--follow")
+    assert ran.code != 0
+    assert "No answer." in ran.err
+
+
 def test_the_console_is_followed_until_the_node_is_given_back(desk: Desk) -> None:
     looks = iter(["boot", "boot\nlogin:", "boot\nlogin:\x1b[31m"])
 
