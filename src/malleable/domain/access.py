@@ -34,6 +34,8 @@ NODE_PACES: Mapping[Verb, Pace] = MappingProxyType(
 CALLS_AT_ONCE = 2
 #: Of everybody together, per node: tokens that are made, however short their time.
 ISSUE_PACE = Pace(at_once=LIVE_MAX, every_s=30.0)
+#: Of one user: what is offered to other projects, as each offer stays in their events.
+OFFER_PACE = Pace(at_once=100, every_s=30.0)
 #: Of one user, or of one token for a node alone; whoever runs the site has none.
 CALLER_PACES: Mapping[Verb, Pace] = MappingProxyType(
     {Verb.POWER: Pace(at_once=60, every_s=1.0), Verb.CONSOLE: Pace(at_once=300, every_s=0.1)}

@@ -72,6 +72,13 @@ class Rows(Protocol[T]):
         """Delete where the id matches and ``expect`` still holds; say so. Errors: Conflict when others depend on it."""
 
 
+class SidedRows(Rows[T], Protocol[T]):
+    """What has to do with projects by way of something else: offers, grants, targets."""
+
+    def of_projects(self, page: Page, project_ids: Collection[ProjectId]) -> tuple[T, ...]:
+        """Read a page of what has to do with these projects, on either side, in one query."""
+
+
 class ProjectRows(Rows[Project], Protocol):
     """Projects, and what they have."""
 
@@ -241,16 +248,16 @@ class Transaction(Protocol):
     gateways: Rows[Gateway]
     vlans: VlanRows
     networks: NetworkRows
-    grants: Rows[Grant]
+    grants: SidedRows[Grant]
     attachments: Rows[Attachment]
     images: Rows[Image]
-    image_grants: Rows[ImageGrant]
+    image_grants: SidedRows[ImageGrant]
     signers: Rows[Signer]
     fetch_logins: Rows[FetchLogin]
     disks: Rows[Disk]
-    disk_offers: Rows[DiskOffer]
+    disk_offers: SidedRows[DiskOffer]
     snapshots: Rows[Snapshot]
-    targets: Rows[Target]
+    targets: SidedRows[Target]
     boots: Rows[Boot]
     seeds: Rows[Seed]
     operations: OperationRows

@@ -17,8 +17,8 @@ from malleable.services.finding import find_identified, find_node, listed, merge
 from malleable.services.networks import authorize, find_network, visible_to
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Listed, Parts
-from malleable.services.quotas import want_within_quota
 from malleable.workflows import attach
+from malleable.workflows.quotas import want_within_quota
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

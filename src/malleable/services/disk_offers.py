@@ -8,7 +8,8 @@ from malleable.domain.disks import Disk, DiskOffer
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import DiskOfferId, ProjectId, new_id
 from malleable.domain.store import Page, Transaction
-from malleable.services.authorization import may, not_found, require
+from malleable.services import handing
+from malleable.services.authorization import may, require
 from malleable.services.caller import Caller
 from malleable.services.disks import PlacedDisk, placed_disks
 from malleable.services.finding import (
@@ -17,13 +18,11 @@ from malleable.services.finding import (
     find_owned,
     find_project,
     listed,
-    merged,
     names_of,
 )
 from malleable.services.parts import Listed, Parts
 from malleable.services.signers import needing
 from malleable.workflows import giving
-from malleable.workflows.requests import record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +50,10 @@ class DiskOffers:
         """List what one's projects offer and what is offered to them; admins: all. Errors: NotFound, Forbidden."""
         require(caller, "disk_list")
         with self._parts.store.reading() as tx:
-            if project is None and caller.is_admin:
-                return listed(_placed(tx, tx.disk_offers.list(page)), page, {})
-            if project is None:
-                sides = list(caller.memberships)
-            else:
-                sides = [find_project(tx, caller, project).id]
-                require(caller, "disk_get", project_id=sides[0])
-            owned = {disk.id for disk in tx.disks.list(project_id=sides)}
-            given = tx.disk_offers.list(page, disk_id=owned)
-            return listed(_placed(tx, merged(page, given, tx.disk_offers.list(page, project_id=sides))), page, {})
+            side = None if project is None else find_project(tx, caller, project)
+            if side is not None:
+                require(caller, "disk_get", project_id=side.id)
+            return listed(_placed(tx, handing.of_both_sides(tx.disk_offers, caller, page, side)), page, {})
 
     def disk_give(self, caller: Caller, ref: str, *, receiver: str, project: str | None = None) -> PlacedOffer:
         """Offer a disk that runs nowhere to another project. Errors: NotFound, Forbidden, Conflict, Invalid."""
@@ -71,6 +64,7 @@ class DiskOffers:
                 id=DiskOfferId(new_id()), disk_id=disk.id, project_id=to.id, created_at=self._parts.now()
             )
             giving.offer(tx, disk=disk, offered=offered, receiver=to)
+            handing.want_pace(tx, caller, offered.created_at)
             self._tell(tx, "disk.offered", offered, disk=disk, giver_id=disk.project_id, caller=caller)
             return _placed(tx, [offered])[0]
 
@@ -120,20 +114,16 @@ class DiskOffers:
     def _tell(
         self, tx: Transaction, kind: str, offered: DiskOffer, *, disk: Disk, giver_id: ProjectId, caller: Caller
     ) -> None:
-        """Record what became of an offer on both sides; who did it is told to that person's own side."""
         data = {"disk_id": str(disk.id), "name": disk.name, "grantee": str(offered.project_id)}
-        for project_id in (giver_id, offered.project_id):
-            is_theirs = caller.is_admin or project_id in caller.memberships
-            actor_id = caller.user_id if is_theirs else None
-            record(tx, self._parts.now(), kind, project_id=project_id, actor_id=actor_id, data=data)
+        sides = (giver_id, offered.project_id)
+        handing.tell(tx, self._parts.now(), kind, data=data, sides=sides, caller=caller)
 
 
 def _find(tx: Transaction, caller: Caller, offer_id: UUID) -> tuple[DiskOffer, Disk]:
     """Find an offer for one of its two sides. Errors: NotFound."""
     offered = find_identified(tx.disk_offers, offer_id, "disk offer")
     disk = tx.disks.get(offered.disk_id)
-    if not any(may(caller, "disk_get", project_id=side) for side in (disk.project_id, offered.project_id)):
-        raise not_found(f"disk offer {offer_id}")
+    handing.want_a_side(caller, "disk_get", (disk.project_id, offered.project_id), "disk offer", offer_id)
     return offered, disk
 
 

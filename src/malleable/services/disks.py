@@ -15,11 +15,11 @@ from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_node, find_owned, find_project, listed, merged, names_of, project_for, shown
+from malleable.services.finding import find_node, find_owned, find_project, listed, names_of, project_for, shown
 from malleable.services.parts import Listed, Parts
 from malleable.services.provisions import find_image, grown
-from malleable.services.quotas import want_within_quota
 from malleable.workflows import data_disks, disk_batch, storage
+from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import record
 
 
@@ -178,7 +178,7 @@ class Disks:
             if disk is not None:
                 wanted["disk_id"] = find_owned(tx, tx.disks, caller, "disk_get", disk, project).id
             elif not caller.is_admin:
-                found = _my_targets(tx, caller, page)
+                found = tx.targets.of_projects(page, list(caller.memberships))
                 return listed(found, page, _target_names(tx, found))
             found = tx.targets.list(page, **wanted)
             return listed(found, page, _target_names(tx, found))
@@ -232,15 +232,6 @@ def placed_disks(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ..
         for disk in disks
         for target in [targets.get(disk.id)]
     )
-
-
-def _my_targets(tx: Transaction, caller: Caller, page: Page) -> tuple[Target, ...]:
-    """Read where the disks of one's projects are presented, and which images their nodes read."""
-    mine = list(caller.memberships)
-    disks = [disk.id for disk in tx.disks.list(project_id=mine)]
-    nodes = [node.id for node in tx.nodes.list(project_id=mine)]
-    readers = tx.targets.list(page, node_id=nodes, disk_id=None)
-    return merged(page, tx.targets.list(page, disk_id=disks), readers)
 
 
 def _target_names(tx: Transaction, targets: Sequence[Target]) -> Mapping[UUID, str]:

@@ -10,9 +10,10 @@ from malleable.domain.networks import Grant, GrantState, Network, NetworkKind, N
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Project
 from malleable.domain.store import Page, Transaction
-from malleable.services.authorization import may, not_found, require
+from malleable.services import handing
+from malleable.services.authorization import may, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_grantee, find_identified, find_project, listed, merged, names_of
+from malleable.services.finding import find_grantee, find_identified, find_project, listed, names_of
 from malleable.services.networks import find_network
 from malleable.services.parts import Listed, Parts
 from malleable.workflows import grants
@@ -44,21 +45,14 @@ class Grants:
     ) -> Listed[PlacedGrant]:
         """List what one's projects share and what is shared with them; admins: all. Errors: NotFound."""
         require(caller, "grant_list")
-        mine = list(caller.memberships)
         with self._parts.store.reading() as tx:
             if network is not None:
                 found = find_network(tx, caller, "network_get", network, project)
-                narrowed = {} if may(caller, "grant_get", project_id=found.project_id) else {"project_id": mine}
+                is_owner = may(caller, "grant_get", project_id=found.project_id)
+                narrowed = {} if is_owner else {"project_id": list(caller.memberships)}
                 return listed(_placed(tx, tx.grants.list(page, network_id=found.id, **narrowed)), page, {})
-            if project is not None:
-                sides: Sequence[ProjectId] = [find_project(tx, caller, project, "grant_get").id]
-            elif caller.is_admin:
-                return listed(_placed(tx, tx.grants.list(page)), page, {})
-            else:
-                sides = mine
-            networks = [owned.id for owned in tx.networks.list(project_id=sides)]
-            received = tx.grants.list(page, project_id=sides)
-            return listed(_placed(tx, merged(page, received, tx.grants.list(page, network_id=networks))), page, {})
+            side = None if project is None else find_project(tx, caller, project, "grant_get")
+            return listed(_placed(tx, handing.of_both_sides(tx.grants, caller, page, side)), page, {})
 
     def grant_get(self, caller: Caller, grant_id: UUID) -> PlacedGrant:
         """Read one grant. Errors: NotFound."""
@@ -73,6 +67,7 @@ class Grants:
             owned = find_network(tx, caller, "network_share", network, project)
             receiver = find_grantee(tx, caller, grantee)
             _check_shareable(owned, receiver)
+            handing.want_pace(tx, caller, now)
             # Its row queues who shares the network and who removes it.
             if not tx.networks.change(owned.id, expect={"state": NetworkState.ACTIVE}):
                 raise Conflict(f"Network {owned.name} is being removed.", code="network-removing")
@@ -116,8 +111,7 @@ def _find(tx: Transaction, caller: Caller, action: str, grant_id: UUID) -> tuple
     grant = find_identified(tx.grants, grant_id, "grant")
     network = tx.networks.get(grant.network_id)
     sides = (grant.project_id, network.project_id)
-    if not any(may(caller, "grant_get", project_id=side) for side in sides):
-        raise not_found(f"grant {grant_id}")
+    handing.want_a_side(caller, "grant_get", sides, "grant", grant_id)
     allowed = sides[:1] if action == "grant_accept" else sides
     via = next((side for side in allowed if may(caller, action, project_id=side)), grant.project_id)
     require(caller, action, project_id=via)

@@ -8,12 +8,12 @@ from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import ImageGrantId, ProjectId, new_id
 from malleable.domain.images import Image, ImageGrant, ImageState
 from malleable.domain.store import Page, Transaction
-from malleable.services.authorization import may, not_found, require
+from malleable.services import handing
+from malleable.services.authorization import may, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_grantee, find_identified, find_project, listed, merged, names_of
+from malleable.services.finding import find_grantee, find_identified, find_project, listed, names_of
 from malleable.services.image_finding import find_image
 from malleable.services.parts import Listed, Parts
-from malleable.workflows.requests import record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +48,8 @@ class ImageGrants:
                 is_owner = may(caller, "image_get", project_id=found.project_id)
                 narrowed = {} if is_owner else {"project_id": list(caller.memberships)}
                 return listed(_placed(tx, tx.image_grants.list(page, image_id=found.id, **narrowed)), page, {})
-            if project is not None:
-                sides = [find_project(tx, caller, project, "image_grants").id]
-            elif caller.is_admin:
-                return listed(_placed(tx, tx.image_grants.list(page)), page, {})
-            else:
-                sides = list(caller.memberships)
-            owned = {grant.id for grant in tx.images.list(project_id=sides)}
-            given = tx.image_grants.list(page, image_id=owned)
-            return listed(_placed(tx, merged(page, given, tx.image_grants.list(page, project_id=sides))), page, {})
+            side = None if project is None else find_project(tx, caller, project, "image_grants")
+            return listed(_placed(tx, handing.of_both_sides(tx.image_grants, caller, page, side)), page, {})
 
     def image_share(self, caller: Caller, ref: str, *, grantee: str, project: str | None = None) -> PlacedImageGrant:
         """Offer a sealed image to another project. Errors: NotFound, Forbidden, Conflict, Invalid."""
@@ -72,6 +65,7 @@ class ImageGrants:
                     code="image-offered",
                     fix="They accept it: `m2 image accept`.",
                 )
+            handing.want_pace(tx, caller, now)
             tx.image_grants.add(grant)
             self._tell(tx, "image.offered", grant, image, caller)
             return _placed(tx, [grant])[0]
@@ -97,13 +91,9 @@ class ImageGrants:
             self._tell(tx, "image.unshared", grant, image, caller)
 
     def _tell(self, tx: Transaction, kind: str, grant: ImageGrant, image: Image, caller: Caller) -> None:
-        """Record what became of a grant on both sides; who did it is told to that person's own side."""
         data = {"image_id": str(image.id), "name": image.name, "grantee": str(grant.project_id)}
-        now = self._parts.now()
-        for project_id in (image.project_id, grant.project_id):
-            is_theirs = caller.is_admin or project_id in caller.memberships
-            actor_id = caller.user_id if is_theirs else None
-            record(tx, now, kind, project_id=project_id, actor_id=actor_id, data=data)
+        sides = (image.project_id, grant.project_id)
+        handing.tell(tx, self._parts.now(), kind, data=data, sides=sides, caller=caller)
 
 
 def _want_shareable(tx: Transaction, image: Image, grantee_id: ProjectId) -> None:
@@ -124,8 +114,7 @@ def _find(tx: Transaction, caller: Caller, grant_id: UUID) -> tuple[ImageGrant, 
     """Find a grant for one of its two sides. Errors: NotFound."""
     grant = find_identified(tx.image_grants, grant_id, "image grant")
     image = tx.images.get(grant.image_id)
-    if not any(may(caller, "image_grants", project_id=side) for side in (image.project_id, grant.project_id)):
-        raise not_found(f"image grant {grant_id}")
+    handing.want_a_side(caller, "image_grants", (image.project_id, grant.project_id), "image grant", grant_id)
     return grant, image
 
 

@@ -24,9 +24,9 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_project, listed, merged, names_of, shown
 from malleable.services.image_finding import find_image, shared_with
 from malleable.services.parts import Listed, Parts, Shown
-from malleable.services.quotas import want_within_quota
 from malleable.services.signers import as_signed_for, signer_of, want_signed
 from malleable.workflows import copy, fetch, storage, verify
+from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import record
 
 #: A kernel or initrd; real ones have 10 to 200 MiB.

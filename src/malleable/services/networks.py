@@ -38,8 +38,8 @@ from malleable.services.finding import (
     side_of,
 )
 from malleable.services.parts import Listed, Parts, Shown
-from malleable.services.quotas import want_within_quota
 from malleable.workflows import networks
+from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import record
 
 

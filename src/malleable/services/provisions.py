@@ -22,10 +22,10 @@ from malleable.services.keys import with_project_keys
 from malleable.services.networks import find_network
 from malleable.services.nics import find_nic, first_wired
 from malleable.services.parts import Parts, Shown
-from malleable.services.quotas import want_within_quota
 from malleable.services.signers import want_signed
 from malleable.workflows import data_disks, move, provision
 from malleable.workflows.provision import Wish
+from malleable.workflows.quotas import want_within_quota
 
 #: Free nodes looked at when any will do: more than one, so that many askers at once do not all want the same.
 CANDIDATES = 64

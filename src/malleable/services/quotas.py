@@ -9,10 +9,7 @@ from malleable.domain.store import Page
 from malleable.services.caller import Caller
 from malleable.services.finding import find_project, listed
 from malleable.services.parts import Listed, Parts
-from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import record
-
-__all__ = ["Quotas", "Standing", "want_within_quota"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

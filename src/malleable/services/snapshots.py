@@ -15,9 +15,9 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, names_of
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.provisions import image_of
-from malleable.services.quotas import want_within_quota
 from malleable.services.signers import want_signed
 from malleable.workflows import flatten, snapshots
+from malleable.workflows.quotas import want_within_quota
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

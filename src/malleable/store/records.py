@@ -89,7 +89,7 @@ class Record(Generic[T]):
                 shape.append((name, "null"))
             elif isinstance(value, list | tuple | set | frozenset):
                 known = [item for item in value if item is not None]
-                places = _padded(known)
+                places = padded(known)
                 params |= {f"is_{name}_{place}": item for place, item in enumerate(places)}
                 shape.append((name, f"in {len(places)}{'' if len(known) == len(value) else ' or null'}"))
             else:
@@ -154,7 +154,7 @@ class Record(Generic[T]):
         return or_(column.in_(places) if places else false(), column.is_(None) if or_null else false())
 
 
-def _padded(values: list[Any]) -> list[Any]:
+def padded(values: list[Any]) -> list[Any]:
     """Repeat the last value up to a power of two: lists of nearly the same length share a statement."""
     return values + values[-1:] * ((1 << (len(values) - 1).bit_length()) - len(values)) if values else []
 

@@ -29,6 +29,7 @@ from malleable.domain.store import (
     OperationRows,
     ProjectRows,
     Rows,
+    SidedRows,
     TokenRows,
     Transaction,
     UsageRows,
@@ -50,6 +51,7 @@ from malleable.store.revisions import check_revision
 from malleable.store.rows import TableRows
 from malleable.store.sealing import Seal
 from malleable.store.session import Session, meaning_of
+from malleable.store.sides import SidedTable, handed, presented
 from malleable.store.turns import OwnTurn, Turn
 from malleable.store.usage import UsageTable
 from malleable.store.vlans import VlanTable
@@ -61,6 +63,10 @@ _STEPS = Record(StepRecord, schema.steps)
 
 def _plain(kind: type, table: Table) -> Callable[[Session], object]:
     return partial(TableRows, Record(kind, table))
+
+
+def _handed(kind: type, table: Table, thing: str, things: Table) -> Callable[[Session], object]:
+    return partial(SidedTable, handed(table, thing, things), Record(kind, table))
 
 
 #: How to make the tables of a transaction. Most transactions need two or three of them.
@@ -78,16 +84,16 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "gateways": _plain(Gateway, schema.gateways),
     "vlans": partial(VlanTable, Record(Vlan, schema.vlans)),
     "networks": partial(NetworkTable, Record(Network, schema.networks)),
-    "grants": _plain(Grant, schema.grants),
+    "grants": _handed(Grant, schema.grants, "network_id", schema.networks),
     "attachments": _plain(Attachment, schema.attachments),
     "images": _plain(Image, schema.images),
-    "image_grants": _plain(ImageGrant, schema.image_grants),
+    "image_grants": _handed(ImageGrant, schema.image_grants, "image_id", schema.images),
     "signers": _plain(Signer, schema.signers),
     "fetch_logins": _plain(FetchLogin, schema.fetch_logins),
-    "disk_offers": _plain(DiskOffer, schema.disk_offers),
+    "disk_offers": _handed(DiskOffer, schema.disk_offers, "disk_id", schema.disks),
     "disks": _plain(Disk, schema.disks),
     "snapshots": _plain(Snapshot, schema.snapshots),
-    "targets": _plain(Target, schema.targets),
+    "targets": partial(SidedTable, presented, Record(Target, schema.targets)),
     "boots": _plain(Boot, schema.boots),
     "seeds": _plain(Seed, schema.seeds),
     "operations": partial(OperationTable, _OPERATIONS, _STEPS),
@@ -116,16 +122,16 @@ class SqlTransaction:
     gateways: Rows[Gateway]
     vlans: VlanRows
     networks: NetworkRows
-    grants: Rows[Grant]
+    grants: SidedRows[Grant]
     attachments: Rows[Attachment]
     images: Rows[Image]
-    image_grants: Rows[ImageGrant]
+    image_grants: SidedRows[ImageGrant]
     signers: Rows[Signer]
     fetch_logins: Rows[FetchLogin]
     disks: Rows[Disk]
-    disk_offers: Rows[DiskOffer]
+    disk_offers: SidedRows[DiskOffer]
     snapshots: Rows[Snapshot]
-    targets: Rows[Target]
+    targets: SidedRows[Target]
     boots: Rows[Boot]
     seeds: Rows[Seed]
     operations: OperationRows

@@ -8,6 +8,7 @@ import pytest
 from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
 
+from malleable.domain.access import Pace
 from malleable.domain.ids import DiskId
 from malleable.services.all import make_services
 
@@ -161,6 +162,28 @@ def test_where_signatures_are_needed_a_disk_is_taken_by_those_who_may_do_without
     if by == "site":
         assert site.post("admin", path, body).status_code == 200
     assert accept(site, offer(site, "data")).status_code == 200, "nothing boots from a blank one"
+
+
+def test_offers_stay_in_others_events_so_they_have_a_pace(small_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disks, images and networks together, of one user."""
+    site = small_site
+    monkeypatch.setattr("malleable.services.handing.OFFER_PACE", Pace(at_once=4, every_s=30.0))
+    made(site)
+    network = {"network": "blue", "grantee": str(site.ids["empty"])}
+    image = {"grantee": str(site.ids["beta"])}
+    assert site.post("member", "/v1/grants", network).status_code == 201
+    assert site.post("member", "/v1/images/alpha-image/grants", image).status_code == 201
+    for status in (201, 201, 429):
+        offered = offer(site)
+        assert offered.status_code == status
+        if status == 201:
+            site.call("member", "DELETE", f"/v1/disk-offers/{offered.json()['id']}")
+    before = len(items(site.get("other", "/v1/events?limit=1000&project=beta")))
+    refused = offer(site)
+    assert (refused.json()["code"], refused.headers["retry-after"]) == ("too-many-calls", "30")
+    assert len(items(site.get("other", "/v1/events?limit=1000&project=beta"))) == before
+    site.clock.advance(30)
+    assert [offer(site).status_code, offer(site, caller="admin", to="empty").status_code] == [201, 409]
 
 
 def test_a_deleted_disk_is_no_longer_offered(small_site: Site) -> None:

@@ -14,8 +14,8 @@ from malleable.domain.ids import ProjectId, new_id
 from malleable.domain.nodes import NodeState
 from malleable.domain.projects import HOLDINGS, Holdings, Project, Quota
 from malleable.domain.store import Transaction
-from malleable.services.quotas import want_within_quota
 from malleable.store import SqlStore
+from malleable.workflows.quotas import want_within_quota
 
 
 def furnish(tx: Transaction, project: Project, *, disks: int = 3) -> None:
