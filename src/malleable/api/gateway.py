@@ -16,7 +16,7 @@ from malleable.domain.disks import Disk, Target
 from malleable.domain.ids import BootId, NetworkId
 from malleable.domain.networks import gateway_address
 from malleable.domain.seeds import Document
-from malleable.services.gateway import DESIRED_MAX, Beat, Desired, Intent, Served, Sign
+from malleable.services.gateway import Beat, Changes, Desired, Intent, Served, Sign
 from malleable.wire.gateway import (
     DesiredBoot,
     DesiredDisk,
@@ -48,10 +48,11 @@ async def gateway_desired(
     call, fanout, end_s = call_of(request), edge_of(request).gateway, monotonic() + wait_s
     while True:
         seen = fanout.count()
-        desired = await run_in_threadpool(call.services.gateways.gateway_desired, call.caller, after)
+        changes = await run_in_threadpool(call.services.gateways.gateway_desired, call.caller, after)
         left_s = end_s - monotonic()
-        if desired or left_s <= 0 or not await fanout.wait(seen, left_s):
-            return ok(_desired_view(desired, after), call)
+        is_news = changes.networks or changes.generation < after
+        if is_news or left_s <= 0 or not await fanout.wait(seen, left_s):
+            return ok(_desired_view(changes), call)
 
 
 @routes.post("/reports", status_code=204)
@@ -94,10 +95,9 @@ def gateway_document(request: Request, boot_id: UUID, name: Document) -> Respons
     return Response(content, media_type="application/octet-stream")
 
 
-def _desired_view(desired: tuple[Desired, ...], after: int) -> DesiredView:
-    generation = max((d.network.generation for d in desired), default=after)
-    has_more = len(desired) >= DESIRED_MAX
-    return DesiredView(generation=generation, networks=tuple(_network(d) for d in desired), has_more=has_more)
+def _desired_view(changes: Changes) -> DesiredView:
+    networks = tuple(_network(one) for one in changes.networks)
+    return DesiredView(generation=changes.generation, networks=networks, has_more=changes.has_more)
 
 
 def _network(desired: Desired) -> DesiredNetwork:

@@ -131,6 +131,9 @@ class NetworkRows(Rows[Network], Protocol):
     def touch(self, id: NetworkId) -> int:
         """Give the network the next generation of the site (they commit in order), wake the gateways, return it."""
 
+    def generation(self) -> int:
+        """Read the generation that the site has reached."""
+
     def changed_since(self, generation: int, limit: int) -> tuple[Network, ...]:
         """Read networks that the gateways serve, of a larger generation, in order of generation."""
 

@@ -61,6 +61,15 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a gateway is to serve otherwise."""
+
+    generation: int  #: to ask from the next time; less than before: the database was restored, ask for everything
+    networks: tuple[Desired, ...]  #: in order of generation
+    has_more: bool  #: there are others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """A network as a gateway serves it."""
 
@@ -93,14 +102,17 @@ class Gateways:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def gateway_desired(self, caller: Caller, after: int) -> tuple[Desired, ...]:
-        """Read the networks changed since generation ``after``, in order of generation, with what each is to serve.
+    def gateway_desired(self, caller: Caller, after: int) -> Changes:
+        """Read the networks changed since generation ``after``, with what each is to serve.
 
         The answer holds CHAP secrets and boot tokens. Seven queries however many networks.
         """
         require(caller, "gateway_desired")
         with self._parts.store.reading() as tx:
-            return _desired(tx, tx.networks.changed_since(after, DESIRED_MAX))
+            found = tx.networks.changed_since(after, DESIRED_MAX)
+            # Never beyond ``after``: what is committed at this moment would be missed.
+            generation = found[-1].generation if found else min(after, tx.networks.generation())
+            return Changes(generation=generation, networks=_desired(tx, found), has_more=len(found) >= DESIRED_MAX)
 
     def gateway_report(
         self, caller: Caller, served: Sequence[Served], removed: Sequence[UUID], beat: Beat | None = None

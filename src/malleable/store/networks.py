@@ -15,6 +15,7 @@ from malleable.store.schema import grants, networks, site
 # The counter's row stays locked until the commit, so generations become visible in their order:
 # a gateway that has seen generation n has seen every smaller one.
 _NEXT = update(site).values(network_generation=site.c.network_generation + 1).returning(site.c.network_generation)
+_REACHED = select(site.c.network_generation)
 _TOUCH = (
     update(networks)
     .where(networks.c.id == bindparam("network_id", type_=networks.c.id.type))
@@ -34,6 +35,10 @@ class NetworkTable(TableRows[Network]):
         if self._session.write(_TOUCH, {"network_id": id, "next_generation": generation}).rowcount != 1:
             raise NotFound(f"There is no network {id}.")
         return generation
+
+    def generation(self) -> int:
+        """Read the generation that the site has reached."""
+        return int(self._session.read(_REACHED).scalar_one())
 
     def changed_since(self, generation: int, limit: int) -> tuple[Network, ...]:
         """Read networks that the gateways serve, of a larger generation, in order of generation."""

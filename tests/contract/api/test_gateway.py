@@ -105,10 +105,15 @@ def test_desired_gives_only_what_changed(site: Site) -> None:
 
 
 def test_desired_says_that_there_is_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("services", "api"):
-        monkeypatch.setattr(f"malleable.{module}.gateway.DESIRED_MAX", 1)
+    monkeypatch.setattr("malleable.services.gateway.DESIRED_MAX", 1)
     first = site.get("gateway", "/v1/gateway/desired").json()
     assert (len(first["networks"]), first["has_more"]) == (1, True)
+
+
+def test_a_gateway_that_knows_more_than_a_restored_database_is_told_so_at_once(site: Site) -> None:
+    now = site.get("gateway", "/v1/gateway/desired").json()["generation"]
+    told = site.get("gateway", f"/v1/gateway/desired?after={now + 100}&wait_s=20").json()
+    assert (told["generation"], told["networks"]) == (now, [])
 
 
 def test_desired_waits_for_a_change(site: Site) -> None:

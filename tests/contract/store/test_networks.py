@@ -105,6 +105,7 @@ def test_every_touch_is_the_next_generation_of_the_site(store: SqlStore) -> None
         assert [n.id for n in tx.networks.changed_since(0, 1)] == [two.id]
         assert [n.id for n in tx.networks.changed_since(2, 10)] == [one.id]
         assert tx.networks.changed_since(3, 10) == ()
+        assert tx.networks.generation() == 3
 
 
 def test_touching_wakes_the_gateways(store: SqlStore) -> None:
