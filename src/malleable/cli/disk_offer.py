@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from malleable.cli.formats import age, size
+from malleable.cli.handed import the_one
 from malleable.cli.options import DiskArgument
 from malleable.cli.output import Column, done, show_list
 from malleable.cli.session import Session
-from malleable.domain.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from malleable.wire.disks import DiskOfferView
@@ -64,8 +64,5 @@ def disk_offers(session: Session) -> None:
 def _find(session: Session, ref: str) -> "DiskOfferView":
     offers = session.m2.disk_offer_list(project=session.project)
     found = [offer for offer in offers if ref in (offer.disk, str(offer.disk_id), str(offer.id))]
-    if not found:
-        raise NotFound(f"Disk {ref} is not offered.", fix="Look: `m2 disk offers`.")
-    if len(found) > 1:
-        raise Conflict(f"Several disks named {ref} are offered.", fix="Give the id: `m2 disk offers` shows it.")
-    return found[0]
+    nothing, several = f"Disk {ref} is not offered.", f"Several disks named {ref} are offered."
+    return the_one(found, nothing=nothing, several=several, listing="m2 disk offers")

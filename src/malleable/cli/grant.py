@@ -7,11 +7,11 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age
+from malleable.cli.handed import the_one
 from malleable.cli.options import NetworkArgument, NetworkOption, Watch, Yes
 from malleable.cli.output import Column, done, show_list
 from malleable.cli.progress import finish
 from malleable.cli.session import Session
-from malleable.domain.errors import Conflict, NotFound
 from malleable.domain.networks import GrantState
 
 if TYPE_CHECKING:
@@ -89,8 +89,5 @@ def grant_revoke(
 def _find(session: Session, ref: str, fits: Callable[["GrantView"], bool]) -> "GrantView":
     grants = session.m2.grant_list(project=session.project)
     found = [grant for grant in grants if ref == str(grant.id) or (ref == grant.network and fits(grant))]
-    if not found:
-        raise NotFound(f"There is no such grant of {ref}.", fix="Look: `m2 grant list`.")
-    if len(found) > 1:
-        raise Conflict(f"Several grants are of a network {ref}.", fix="Give its id: `m2 grant list` shows it.")
-    return found[0]
+    nothing, several = f"There is no such grant of {ref}.", f"Several grants are of a network {ref}."
+    return the_one(found, nothing=nothing, several=several, listing="m2 grant list")

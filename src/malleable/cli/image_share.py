@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from malleable.cli.formats import age
+from malleable.cli.handed import the_one
 from malleable.cli.options import ImageArgument
 from malleable.cli.output import Column, done, show_list
 from malleable.cli.session import Session
-from malleable.domain.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from malleable.wire.images import ImageGrantView
@@ -65,8 +65,5 @@ def image_shares(session: Session) -> None:
 def _find(session: Session, ref: str, fits: Callable[["ImageGrantView"], bool]) -> "ImageGrantView":
     grants = session.m2.image_grant_list(project=session.project)
     found = [grant for grant in grants if ref in (grant.image, str(grant.image_id), str(grant.id)) and fits(grant)]
-    if not found:
-        raise NotFound(f"There is no such offer of image {ref}.", fix="Look: `m2 image shares`.")
-    if len(found) > 1:
-        raise Conflict(f"Several are shared by the name {ref}.", fix="Give the id: `m2 image shares` shows it.")
-    return found[0]
+    nothing, several = f"There is no such offer of image {ref}.", f"Several are shared by the name {ref}."
+    return the_one(found, nothing=nothing, several=several, listing="m2 image shares")
