@@ -29,12 +29,11 @@ def exists(namespace: str) -> bool:
 def ensure(namespace: str) -> None:
     """Make the namespace; nothing to do if it is there.
 
-    A new one forwards no packets, whatever the host does, and takes no address or route from what a node advertises.
-    Nor does it take packets of a node that poses as a host behind another of its interfaces: answers would go there.
+    It takes no address or route from what a node advertises, nor packets of a node that poses as a host behind another
+    of its interfaces: answers would go there.
     """
     if not exists(namespace):
         command.run(["ip", "netns", "add", namespace])
-        forward(namespace, is_wanted=False)
     within(namespace, lambda: _set(_NEVER, 0))
     within(namespace, lambda: _set(_ALWAYS, 1))
 

@@ -112,6 +112,7 @@ class NetworkService:
     def _lay(self, plan: NetworkPlan) -> None:
         layout = self._layout
         namespace.ensure(layout.namespace)
+        outside.settle(layout)
         inode = (NAMESPACES / layout.namespace).stat().st_ino
         if self._inode not in (0, inode):
             self._server.remove(plan.id)

@@ -61,6 +61,12 @@ def ensure(outside: Outside, layout: NetworkLayout, vid: int, cidr: str) -> None
         raise
 
 
+def settle(layout: NetworkLayout) -> None:
+    """Have a namespace without a way outside forward nothing: a new one does what the host does, and has no rules."""
+    if not namespace.has_interface(layout.namespace, DEVICE):
+        namespace.forward(layout.namespace, is_wanted=False)
+
+
 def remove(layout: NetworkLayout) -> None:
     """Shut a network's way outside; nothing to do if there is none."""
     if namespace.exists(layout.namespace):

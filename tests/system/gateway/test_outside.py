@@ -127,10 +127,16 @@ def test_the_way_is_shut_though_nothing_else_works(bench: GatewayBench) -> None:
         node = _node(bench, "a", MAC_A, 101)
         assert node.reaches(INTERNET)
         bench.directory.chmod(0o700)  # which dnsmasq cannot pass
+        half = network(vid=103, has_nat=True)  # as a gateway leaves it that is killed as it makes the namespace
+        name = bench.layout(half).namespace
+        run("ip", "netns", "add", name)
+        inside(name, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+        bench.site.want(half)
         other = {"domain": "other.example", "dns_servers": [], "ntp_servers": [], "first": "", "last": ""}
         told = bench.site.want(told, has_nat=False, addressing={**other, "has_router": True})
         eventually(lambda: not node.reaches(INTERNET), "it is shut")
-        assert not bench.site.served(told)
+        eventually(lambda: inside(name, "cat", "/proc/sys/net/ipv4/ip_forward") == "0\n", "it forwards nothing")
+        assert [bench.site.served(one) for one in (told, half)] == ["", ""]
 
 
 def test_what_a_host_lacks_is_said_and_its_networks_are_served_all_the_same(bench: GatewayBench) -> None:
