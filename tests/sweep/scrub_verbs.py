@@ -8,7 +8,7 @@ from malleable.domain.nodes import NodeState
 from malleable.domain.operations import OperationState
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.secrets import Secret
-from malleable.workflows import release
+from malleable.workflows import enrol, release
 
 BMC = "sim://n1"
 ALL = ScrubPolicy(
@@ -49,6 +49,21 @@ def _release(world: World) -> tuple[NodeId, OperationId]:
     return node_id, begin_release(world, node_id)
 
 
+def _readmit(world: World) -> tuple[NodeId, OperationId]:
+    """Prove a machine clean that was found on while it was free."""
+    node_id = soiled_node(world)
+    with world.store.transaction() as tx:
+        tx.nodes.change(node_id, state=NodeState.QUARANTINED, project_id=None, is_unscrubbed=True)
+        node = tx.nodes.get(node_id)
+        return node_id, enrol.request(tx, world.clock.now(), node=node, actor_id=None, scrubs=EVERYTHING).id
+
+
+def _still_unscrubbed(world: World, node_id: NodeId) -> None:
+    node = world.node(node_id)
+    assert (node.state, node.is_unscrubbed) == (NodeState.QUARANTINED, True)
+    assert_not_locked_out(world, node_id)
+
+
 def scrubbed(world: World, node_id: NodeId) -> None:
     """Nothing that was left is there for the next holder, and we are not locked out."""
     world.assert_clean(node_id)
@@ -64,4 +79,15 @@ def assert_not_locked_out(world: World, node_id: NodeId) -> None:
     assert any(world.room.bmcs.accepts(BMC, each) for each in known)
 
 
-SCRUB_VERBS = (Verb(name="release-scrub", begin=_release, check=scrubbed, steps=11),)
+SCRUB_VERBS = (
+    Verb(name="release-scrub", begin=_release, check=scrubbed, steps=11),
+    Verb(
+        name="readmit-scrub",
+        begin=_readmit,
+        check=scrubbed,
+        steps=10,
+        can_cancel=True,
+        check_undone=_still_unscrubbed,
+        has_devices=False,  # the very steps of a release, whose devices fail in every way
+    ),
+)
