@@ -44,6 +44,13 @@ class Parts:
             return None
         return self.worker.enter(tx, operation)
 
+    def walk(self, operation: Operation, begun: Begun | None) -> Operation:
+        """Have what is begun walked, and do not wait for it; return the operation as it was committed."""
+        if self.worker is None or begun is None:
+            return operation
+        self.worker.walk_soon(begun, wait_s=0.0)
+        return begun.operation
+
     def walked(self, operation: Operation, begun: Begun | None) -> Operation:
         """Return an operation as it is after a moment in which what is begun of it was walked."""
         if self.worker is None or begun is None:

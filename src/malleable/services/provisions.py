@@ -139,9 +139,11 @@ class Provisions:
             full = replace(full, makes_disk=makes_disk, data_disks=data)
             if full.makes_disk and runs is not None:
                 tx.disks.add(runs)
-            operation = provision.request(tx, now, full)
+            operation = provision.request(tx, now, full, wakes=False)
             _want_within_quota(tx, full)
-            return Shown(value=operation, names={node.id: node.name, **names_of(tx.projects, [project_id])})
+            names = {node.id: node.name, **names_of(tx.projects, [project_id])}
+            begun = self._parts.enter(tx, operation)
+        return Shown(value=self._parts.walk(operation, begun), names=names)
 
     def _disk(
         self, tx: Transaction, caller: Caller, wish: ProvisionWish, project_id: ProjectId

@@ -48,8 +48,11 @@ class Wish:
     makes_disk: bool = False  #: the disk was added by this very request: undoing takes it back
 
 
-def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
-    """Take the node for the project and begin. Errors: Conflict or Invalid, saying what stands in the way."""
+def request(tx: Transaction, now: datetime, wish: Wish, *, wakes: bool = True) -> Operation:
+    """Take the node for the project and begin; ``wakes`` as ``requests.begin``.
+
+    Errors: Conflict or Invalid, saying what stands in the way.
+    """
     port: SwitchPort | None
     boots = () if wish.makes_disk or wish.disk is None else (wish.disk,)
     disks = (*boots, *wish.data_disks)
@@ -84,6 +87,7 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
         project_id=wish.project_id,
         actor_id=wish.actor_id,
         arguments=_arguments(wish, attachment, port),
+        wakes=wakes,
     )
 
 

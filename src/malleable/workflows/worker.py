@@ -75,13 +75,13 @@ class Worker:
             return None
         return self._engine.enter(tx, operation)
 
-    def walk_soon(self, begun: Begun) -> None:
-        """Walk what is begun and committed; return when it ends or waits, or after ``ASKER_WAITS_S``: it goes on."""
+    def walk_soon(self, begun: Begun, *, wait_s: float = ASKER_WAITS_S) -> None:
+        """Walk what is begun and committed; return when it ends or waits, or after ``wait_s``: it goes on."""
         with self._changed:
             self._walking[begun.operation.id] = None
             self._changed.notify_all()
         with suppress(RuntimeError):  # stopped meanwhile: another worker goes on when the lease runs out
-            wait([self._pool.submit(self._walk, begun.operation, begun)], ASKER_WAITS_S)
+            wait([self._pool.submit(self._walk, begun.operation, begun)], wait_s)
 
     # -- handing out work -------------------------------------------------------------------------------------------
 
