@@ -165,7 +165,7 @@ class OperationRows(Rows[Operation], Protocol):
     def next_due(self) -> datetime | None:
         """Return when the earliest operation falls due or lease runs out; None when nothing waits."""
 
-    def write(self, id: OperationId, fence: int, **changes: object) -> Standing:
+    def write(self, id: OperationId, fence: int, /, **changes: object) -> Standing:
         """Change the operation if the fence still holds; say how it stands then. Errors: FenceLost."""
 
     def wake(self, *, now: datetime, resource: str | None = None, node_id: NodeId | None = None) -> int:

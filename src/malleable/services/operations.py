@@ -55,7 +55,7 @@ class Operations:
 
     def operation_shown(self, operation: Operation) -> Shown[Operation]:
         """Add names to an operation that its caller has just begun."""
-        with self._parts.store.reading() as tx:
+        with self._parts.store.glance() as tx:
             return Shown(value=operation, names=_names(tx, [operation]))
 
     def operation_cancel(self, caller: Caller, operation_id: UUID) -> Operation:

@@ -56,7 +56,7 @@ class Parts:
         if self.worker is None or begun is None:
             return operation
         self.worker.walk_soon(begun)
-        with self.store.reading() as tx:
+        with self.store.glance() as tx:
             return tx.operations.get(operation.id)
 
 

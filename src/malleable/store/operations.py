@@ -133,7 +133,7 @@ class OperationTable(TableRows[Operation]):
         found: datetime | None = self._session.read(_NEXT_DUE).scalar_one()
         return found
 
-    def write(self, id: OperationId, fence: int, **changes: object) -> Standing:
+    def write(self, id: OperationId, fence: int, /, **changes: object) -> Standing:
         """Change the operation if the fence still holds; say how it stands then. Errors: FenceLost.
 
         A new ``next_due_at`` gives way to a wake-up that came while the worker held the operation.

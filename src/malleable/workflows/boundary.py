@@ -96,6 +96,13 @@ class Boundary:
         left = operation.line() if operation.step_began_at is not None else None
         return self._turn_back(CANCELLED, plan.unwinding(workflow, operation), left)
 
+    def take(self, claim: Mapping[str, object]) -> Begun | None:
+        """Claim an operation that this very transaction has added, and enter its first place."""
+        self._is_walking = False
+        place = plan.current(self._workflow, self.operation)
+        self._write(**{**claim, **self._entering(place)})
+        return self._enter(place, is_written=True)
+
     def finish(self, place: Place, done: Done) -> Begun | None:
         """End a step and begin the next one. Errors: Unwritten."""
         before, following = self.operation, plan.following(self._workflow, self.operation, place)

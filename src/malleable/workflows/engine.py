@@ -8,7 +8,7 @@ before acting again) or the step ended with everything it wrote.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -71,8 +71,7 @@ class Engine:
         now = self.clock.now()
         claim: dict[str, Any] = {"worker": self.worker, "fence": operation.fence + 1, "state": OperationState.RUNNING}
         claim |= {"lease_expires_at": now + timedelta(seconds=self.lease_s), "started_at": now}
-        tx.operations.change(operation.id, **claim)
-        return self._boundary(tx, replace(operation, **claim)).begin()
+        return self._boundary(tx, operation).take(claim)
 
     def keep(self, lost: Sequence[Operation] = ()) -> None:
         """Renew the lease of everything this worker walks; give back that of ``lost``, which it no longer walks."""
