@@ -116,7 +116,9 @@ def _network(desired: Desired) -> DesiredNetwork:
         mtu=network.mtu,
         has_nat=network.has_nat,
         boots=tuple(_boot(intent) for intent in desired.intents),
-        hosts=tuple(DesiredHost(**asdict(h)) for h in desired.hosts),
+        hosts=tuple(
+            DesiredHost(mac=h.mac, address=h.address, address6=h.address6, hostname=h.hostname) for h in desired.hosts
+        ),
     )
 
 
