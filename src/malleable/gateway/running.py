@@ -10,7 +10,7 @@ from malleable.domain.errors import MalleableError, Unavailable
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Clock, Uplink
 from malleable.gateway import neighbours
-from malleable.gateway.beat import beat
+from malleable.gateway.beat import LOOK_S, beat
 from malleable.gateway.boot_routes import Answered, BootRoutes
 from malleable.gateway.control_plane import ControlPlane
 from malleable.gateway.desired import Desired
@@ -68,23 +68,27 @@ class Running:
         self._prefetchers = ThreadPoolExecutor(PREFETCHERS, thread_name_prefix="prefetch")
 
     def work(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set. Errors: Unavailable when a part of it died; ``stop`` is set then, too."""
+        """Serve until ``stop`` is set. Errors: Unavailable when a part of it died; whoever set it up may do so anew."""
+        over = threading.Event()  # for this gateway alone: others may live by ``stop``
+        reconciling = self._part("reconcile", lambda: self._reconciler.run(over), over)
         parts = (
-            self._part("follow", lambda: self._follower.run(stop), stop),
-            self._part("report", self._reporter.run, stop),
-            self._part("stop", lambda: self._wake_at(stop), stop),
-            self._part("beat", lambda: beat(self._client, self._clock, self.troubles, stop), stop),
+            self._part("follow", lambda: self._follower.run(over), over),
+            self._part("report", self._reporter.run, over),
+            self._part("beat", lambda: beat(self._client, self._clock, self.troubles, over), over),
         )
         self._server.start()
         for network_id in self._desired.plans:  # from memory: the control plane may be away
             self._reconciler.want(network_id, self._desired.plans[network_id])
         self._spread()
-        for part in parts:
+        for part in (*parts, reconciling):
             part.start()
         try:
-            self._reconciler.run(stop)
+            while not (over.is_set() or stop.wait(LOOK_S)):
+                continue
         finally:
-            stop.set()
+            over.set()
+            self._reconciler.wake()
+            reconciling.join()
             self._server.stop()
             self._reporter.stop()
             self._prefetchers.shutdown(cancel_futures=True)
@@ -94,16 +98,16 @@ class Running:
         if self._dead:
             raise Unavailable(f"The gateway's thread {self._dead!r} ended by itself.", fix="Read the gateway's log.")
 
-    def _part(self, name: str, live: Callable[[], None], stop: threading.Event) -> threading.Thread:
+    def _part(self, name: str, live: Callable[[], None], over: threading.Event) -> threading.Thread:
         """Make a thread without which there is no gateway: all of it ends with this one, to be started again."""
 
         def run() -> None:
             try:
                 live()
             finally:
-                if not stop.is_set():
+                if not over.is_set():
                     self._dead = name
-                stop.set()
+                over.set()
 
         return threading.Thread(target=run, name=name, daemon=True)
 
@@ -184,7 +188,3 @@ class Running:
                 self._files.path(image_id, name)
         with suppress(MalleableError):  # told as its trouble
             self._files.shrink(wanted)
-
-    def _wake_at(self, stop: threading.Event) -> None:
-        stop.wait()
-        self._reconciler.wake()
