@@ -1,6 +1,7 @@
 """Credentials of BMCs, where somebody else changed them: after a repair, a factory reset, a restored database."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from malleable.domain.errors import Conflict
 from malleable.domain.nodes import Node
@@ -40,13 +41,15 @@ class Credentials:
             raise Conflict(f"There is no power driver {node.power_driver} here.", code="no-driver", public=NO_DRIVER)
         username = node.bmc_username if wish.username is None else wish.username
         driver.inspect(replace(bmc_of(node), username=username, password=wish.password, next_password=None))
-        known = {name: getattr(node, name) for name in ("bmc_address", "bmc_username", "bmc_system", "is_rotated")}
+        known = ("bmc_address", "bmc_username", "bmc_system", "bmc_password", "bmc_password_next")
         with self._parts.store.transaction() as tx:
-            # An operation may have given the BMC another password meanwhile.
-            self._idle(tx, caller, str(node.id))
-            changes = {"bmc_username": username, "bmc_password": wish.password, "bmc_password_next": None}
-            if not tx.nodes.change(node.id, expect=known, **changes, is_rotated=False):
+            tx.nodes.change(node.id)  # locks it
+            # An operation may have given the BMC another password meanwhile, and have ended since.
+            fresh = self._idle(tx, caller, str(node.id))
+            if any(getattr(fresh, name) != getattr(node, name) for name in known):
                 raise Conflict(f"Node {node.name} was changed meanwhile.", code="node-changed", fix="Try again.")
+            told: dict[str, Any] = {"bmc_username": username, "bmc_password": wish.password}
+            tx.nodes.change(node.id, **told, bmc_password_next=None, is_rotated=False)
             record(tx, self._parts.now(), "node.credentials-changed", node=node, actor_id=caller.user_id)
             return Shown(value=tx.nodes.get(node.id), names=names_of(tx.projects, [node.project_id]))
 

@@ -8,7 +8,9 @@ from tests.contract.api.site import BMC_PASSWORD, Site, items
 from malleable.domain.ids import NodeId
 from malleable.domain.nodes import Node, addresses_of_bmc, plain_address
 from malleable.domain.operations import OperationState
+from malleable.domain.ports import Bmc, Inspection
 from malleable.domain.secrets import Secret
+from malleable.sim.power import SimPower
 from malleable.wire.nodes import parse_bmc_address
 from malleable.workflows.requests import begin
 
@@ -53,6 +55,29 @@ def test_no_credentials_are_changed_under_an_operation_unless_it_is_parked(site:
     with site.store.transaction() as tx:
         tx.operations.change(operation.id, state=OperationState.NEEDS_OPERATOR)
     assert site.call("operator", "PUT", PATH, json={"password": BMC_PASSWORD}).status_code == 200
+
+
+class Rotating(SimPower):
+    """BMCs whose node gets another password from an operation while one is being tried."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site.room.bmcs)
+        self._site = site
+
+    def inspect(self, bmc: Bmc) -> Inspection:
+        found = super().inspect(bmc)
+        change(self._site, "held", bmc_password=Secret("made by a release"), is_rotated=True)
+        return found
+
+
+@pytest.mark.parametrize("was_rotated", [False, True])
+def test_a_password_that_an_operation_made_meanwhile_is_not_overwritten(
+    small_site: Site, monkeypatch: pytest.MonkeyPatch, was_rotated: bool
+) -> None:
+    change(small_site, "held", is_rotated=was_rotated)
+    monkeypatch.setitem(small_site.services.parts.drivers.power, "sim", Rotating(small_site))
+    assert refused(small_site, "PUT", PATH, {"password": BMC_PASSWORD}) == (409, "node-changed")
+    assert held(small_site).bmc_password == Secret("made by a release")
 
 
 @pytest.mark.parametrize(
