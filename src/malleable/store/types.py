@@ -244,7 +244,7 @@ class LinesText(TypeDecorator[tuple[str, ...]]):
 
 @lru_cache(maxsize=1024)
 def _read_lines(text: str) -> tuple[str, ...]:
-    return tuple(text.splitlines())
+    return tuple(text.split("\n")) if text else ()
 
 
 class AddressingJson(_OverJson):

@@ -157,6 +157,15 @@ def test_change_sets_every_kind_of_value(store: SqlStore, site: Site) -> None:
         assert tx.operations.get(site.operation.id).error == {"code": "x"}
 
 
+@pytest.mark.parametrize("drives", [(), ("/1",), ("/1/a", "/2"), ("odd\u2028name\x0b", "\x1c")])
+def test_drives_are_read_back_whatever_a_bmc_calls_them(store: SqlStore, drives: tuple[str, ...]) -> None:
+    added = values.node(drives=drives)
+    with store.transaction() as tx:
+        tx.nodes.add(added)
+    with store.reading() as tx:
+        assert tx.nodes.get(added.id).drives == drives
+
+
 def test_change_refuses_what_is_no_field_and_the_id(store: SqlStore, site: Site) -> None:
     with store.transaction() as tx:
         for wrong in ({"colour": "red"}, {"claimable_at": NOW}):
