@@ -1,14 +1,17 @@
 """What the ports of a node are guarded against."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tests.sweep.world import SWITCH, World
 
 from malleable.domain.ids import NicId, NodeId, new_id
 from malleable.domain.networks import Channel
 from malleable.domain.nodes import Nic
-from malleable.domain.switches import Guard
+from malleable.domain.store import Page
+from malleable.domain.switches import Guard, PortState
 from malleable.workflows import attach
+from malleable.workflows.renumber import renumber
 
 BONDED = "52:54:00:00:00:77"
 
@@ -61,3 +64,22 @@ def test_a_switch_that_cannot_guard_is_not_asked_to(new_world: Callable[[], Worl
     config = world.switches.carried(SWITCH, "p1")
     assert config is not None
     assert (config.native_vid, config.guard) == (101, None)
+
+
+def test_a_family_that_comes_later_is_guarded_at_once(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    world.running_node()
+    with world.store.transaction() as tx:
+        before, now = tx.networks.get(world.network_id), world.clock.now()
+        after = replace(before, cidr6="fd00:a::/64")
+        renumber(tx, now, before, after, actor_id=None, may_know=lambda _: True)
+        (repair,) = tx.operations.list(kind="repair-ports")
+        (port,) = tx.switch_ports.list(state=PortState.UNKNOWN)
+    assert world.run(repair.id).state == "succeeded"
+    config = world.switches.carried(SWITCH, port.name)
+    assert config is not None
+    assert config.guard is not None
+    assert config.guard.gateways == {"10.0.0.1", "fd00:a::1", "fe80::1"}
+    with world.store.reading() as tx:
+        assert tx.switch_ports.get(port.id).state is PortState.SETTLED
+        assert [event.kind for event in tx.events.list(Page()) if event.kind.startswith("port.")] == ["port.proven"]

@@ -115,7 +115,7 @@ def network_get(request: Request, network: str, project: RefQuery = None) -> Res
 
 @routes.put("/networks/{network}", response_model=NetworkView)
 def network_set(request: Request, network: str, body: NetworkUpdateRequest, project: RefQuery = None) -> Response:
-    """Change what a network's nodes are given, its MTU or its way outside; what is not given stays."""
+    """Change what a network's nodes are given, its subnets, MTU or way outside; what is not given stays."""
     call = call_of(request)
     changes = body.model_dump(exclude_none=True)
     return ok(network_view(call.services.networks.network_set(call.caller, network, changes, project=project)), call)

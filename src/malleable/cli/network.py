@@ -118,6 +118,8 @@ def network_set(
     session: Session,
     network: NetworkArgument,
     *,
+    cidr: Annotated[str | None, typer.Option(metavar="SUBNET", help="Another IPv4 subnet.")] = None,
+    cidr6: Annotated[str | None, typer.Option(metavar="SUBNET", help="Another IPv6 subnet.")] = None,
     addresses: Range = None,
     addresses6: Range6 = None,
     domain: Annotated[str | None, typer.Option(help="What the nodes' names end in.")] = None,
@@ -127,12 +129,14 @@ def network_set(
     mtu: Mtu = None,
     nat: Nat = None,
 ) -> None:
-    """Change a network; nodes hear of it when they ask again. "none" takes a list or a range back."""
+    """Change a network; nodes hear of it when they ask again. "none" takes a list, a range or a subnet back."""
     from malleable.wire.networks import NetworkUpdateRequest
 
     first, last = _range(addresses)
     first6, last6 = _range(addresses6)
     request = NetworkUpdateRequest(
+        cidr=_subnet(cidr),
+        cidr6=_subnet(cidr6),
         first=first,
         last=last,
         first6=first6,
@@ -154,6 +158,10 @@ def _range(told: str | None) -> tuple[str | None, str | None]:
         return None, None
     first, _, last = told.partition("-")
     return ("", "") if told == NONE else (first, last)
+
+
+def _subnet(told: str | None) -> str | None:
+    return "" if told == NONE else told
 
 
 def _servers(told: list[str] | None) -> tuple[str, ...] | None:

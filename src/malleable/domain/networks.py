@@ -1,6 +1,7 @@
 """Networks, their VLANs and address plans, and the attachments that put a NIC on one."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -215,6 +216,11 @@ def range_of(addressing: Addressing, cidr: str) -> tuple[str, str]:
 
 def first_free_address(cidr: str, addressing: Addressing, taken: frozenset[str]) -> str | None:
     """Return the lowest address of the range that is not in ``taken``; None when all are."""
+    return next(free_addresses(cidr, addressing, taken), None)
+
+
+def free_addresses(cidr: str, addressing: Addressing, taken: frozenset[str]) -> Iterator[str]:
+    """Yield the addresses of the range that are not in ``taken``, the lowest first."""
     net = ip_network(cidr)
     told_first, told_last = range_of(addressing, cidr)
     first = int(ip_address(told_first)) if told_first else _lowest(net)
@@ -222,8 +228,7 @@ def first_free_address(cidr: str, addressing: Addressing, taken: frozenset[str])
     for number in range(first, last + 1):
         address = str(net.network_address + (number - int(net.network_address)))
         if address not in taken:
-            return address
-    return None
+            yield address
 
 
 def _lowest(net: IPv4Network | IPv6Network) -> int:

@@ -1,6 +1,7 @@
 """Network namespaces: made, entered by a helper thread, and removed with proof that nothing is left."""
 
 import ctypes
+import json
 import os
 import socket
 import threading
@@ -49,14 +50,30 @@ def has_interface(namespace: str, interface: str) -> bool:
 
 
 def configure(namespace: str, interface: str, addresses: list[str], *, mtu: int = MTU_USUAL) -> None:
-    """Bring ``interface`` and the loopback up and give the interface its addresses (with prefix); idempotent."""
+    """Bring ``interface`` and the loopback up with just these addresses (with prefix); idempotent.
+
+    A link-local address that the kernel chose stays, unless another one is told.
+    """
     lines = ["link set lo up"]
     if any(address.startswith("fe80:") for address in addresses):
         lines.append(f"link set {interface} addrgenmode none")  # else it takes another link-local one, and speaks by it
     lines.append(f"link set {interface} up mtu {mtu}")
     # nodad: dnsmasq must be able to use the address at once.
     lines += [f"addr replace {a} dev {interface}" + (" nodad" if ":" in a else "") for a in addresses]
+    # After the new ones: what goes on by an address that only gets another prefix is not cut off.
+    lines += [f"addr del {a} dev {interface}" for a in _present(namespace, interface) if _is_stale(a, addresses)]
     command.run(["ip", "-n", namespace, "-batch", "-"], text="\n".join(lines) + "\n")
+
+
+def _present(namespace: str, interface: str) -> list[str]:
+    listing = command.run(["ip", "-n", namespace, "-j", "addr", "show", "dev", interface])
+    told = [one for device in json.loads(listing or "[]") for one in device.get("addr_info", ())]
+    return [f"{one['local']}/{one['prefixlen']}" for one in told]
+
+
+def _is_stale(present: str, wanted: list[str]) -> bool:
+    is_chosen = present.startswith("fe80:") and not any(address.startswith("fe80:") for address in wanted)
+    return present not in wanted and not is_chosen
 
 
 def remove_interface(namespace: str, interface: str) -> None:

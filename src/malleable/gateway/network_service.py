@@ -40,7 +40,7 @@ class NetworkService:
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
         self._laid: tuple[int, str, str] | None = None  #: the VLAN and subnets last made
         self._neighbours: dict[str, str] = {}  #: the reservations last told to the kernel: address -> MAC
-        self._has_nat = False  #: whether the way outside was last opened
+        self._way: tuple[bool, str, str] | None = None  #: whether the way outside was last opened, and for what subnets
         self._inode = 0  #: the namespace's identity: a new one of the same name holds nothing of ours
         self._index = 0
 
@@ -60,7 +60,7 @@ class NetworkService:
         if is_deep:
             for daemon in self.daemons.values():
                 daemon.limit_log()
-        is_due = is_deep or self._has_nat != plan.has_nat
+        is_due = is_deep or self._way != (plan.has_nat, plan.cidr, plan.cidr6)
         shut = None
         if is_due and not plan.has_nat:  # before all that may fail
             shut = self._lead_outside(plan)
@@ -70,7 +70,7 @@ class NetworkService:
         if is_deep or self._neighbours != neighbours:
             keep_neighbours(self._layout.namespace, self._layout.interface, neighbours)
             self._neighbours = neighbours
-        epoch = self._open_portal(plan) if plan.cidr else NO_PORTAL
+        epoch = self._open_portal(plan) if plan.cidr else self._close_portal(plan)
         self._addresses.ensure(plan, self._index)
         if is_due:
             shut = self._lead_outside(plan) if plan.has_nat else shut
@@ -79,7 +79,7 @@ class NetworkService:
 
     def _lead_outside(self, plan: NetworkPlan) -> Unavailable | None:
         """Open or shut the way outside; say why it is shut though it is wanted. The network is served all the same."""
-        self._has_nat = plan.has_nat
+        self._way = (plan.has_nat, plan.cidr, plan.cidr6)
         try:
             if plan.has_nat:
                 outside.ensure(self._settings.outside, self._layout, plan.vid, plan.cidr)
@@ -91,11 +91,18 @@ class NetworkService:
 
     def _open_portal(self, plan: NetworkPlan) -> str:
         """Serve disks and HTTP, over IPv4; return the portal's epoch."""
-        self._portal = self._portal or Portal(self._layout, plan.gateway_address, self._settings.portal_threads)
+        self._portal = Portal(self._layout, plan.gateway_address, self._settings.portal_threads)
         epoch = self._portal.ensure()
         if not self._server.has(plan.id):
             self._server.add(plan.id, namespace.listen(self._layout.namespace, HTTP_PORT))
         return epoch
+
+    def _close_portal(self, plan: NetworkPlan) -> str:
+        """End what a network has no more that lost its IPv4 subnet."""
+        self._server.remove(plan.id)
+        self._portal = None
+        Portal(self._layout, "").daemon.stop()
+        return NO_PORTAL
 
     def remove(self) -> None:
         """Leave nothing of the network; nothing to do if there is nothing. Errors: as ``converge``."""

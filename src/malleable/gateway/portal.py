@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 from malleable.domain.errors import Unavailable
-from malleable.gateway import namespace
+from malleable.gateway import namespace, process
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.layout import TGT_CONTROL_PORT, NetworkLayout
 from malleable.gateway.process import ProcessId
@@ -19,17 +19,18 @@ _SHOW_SYSTEM = struct.pack("=ii64sIiQQIIIIII", 0, 2, b"iscsi", 120, 0, 0, 0, 0, 
 
 
 class Portal:
-    """Keeps one network's tgtd running. A running one is never restarted: nodes have their disks through it."""
+    """Keeps one network's tgtd running. A running one is not restarted: nodes have their disks through it."""
 
     def __init__(self, layout: NetworkLayout, gateway_address: str, threads: int = 1) -> None:
         """Prepare; nothing is started. ``threads``: of tgtd for each disk."""
         self._layout = layout
+        self._told = f"portal={gateway_address}:{ISCSI_PORT}"
         self.daemon = Daemon(
             name="tgtd",
             # One thread per LUN is the fastest for files and the only number that holds a thousand LUNs (measured).
             argv=namespace.inside(
                 layout.namespace, "tgtd", "-f", "-C", str(TGT_CONTROL_PORT), "-t", str(threads),
-                "--iscsi", f"portal={gateway_address}:{ISCSI_PORT}",
+                "--iscsi", self._told,
             ),
             env={"TGT_IPC_SOCKET": str(layout.portal_base)},
             pid_file=layout.pid_file("tgtd"),
@@ -42,7 +43,12 @@ class Portal:
 
         Errors: Unavailable with tgtd's words.
         """
-        if self.daemon.find() is None:
+        running = self.daemon.find()
+        if running is not None and self._told not in process.arguments(running):
+            # Of a network that was given another subnet, which happens while nobody has a disk there.
+            self.daemon.stop()
+            running = None
+        if running is None:
             # A killed tgtd leaves its socket. Its lock file stays for ever: it is the proof that nobody runs.
             self._layout.portal_socket.unlink(missing_ok=True)
         return self.daemon.ensure().epoch

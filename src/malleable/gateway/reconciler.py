@@ -206,10 +206,11 @@ class Reconciler:
             if task is None:
                 return
             task.watched.pop(dead, None)
-            if task.is_busy:  # the worker stopped it itself, or may not have noticed
+            daemon = task.service.daemons.get(name)
+            if task.is_busy or daemon is None:  # the worker stopped it itself, or may not have noticed
                 task.is_news = True
                 return
-            ended = Unavailable(f"{name} ended. It said: {task.service.daemons[name].last_words()}")
+            ended = Unavailable(f"{name} ended. It said: {daemon.last_words()}")
             task.crash = ended
             self._failed(network_id, task, ended, self._clock.monotonic_s())
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -40,7 +41,11 @@ from malleable.services.finding import (
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.workflows import networks
 from malleable.workflows.quotas import want_within_quota
+from malleable.workflows.renumber import renumber
 from malleable.workflows.requests import record
+
+#: What of a change is the network's, and not what its nodes are given.
+_OWN = frozenset({"cidr", "cidr6", "mtu", "has_nat"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +100,7 @@ class Networks:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = self._owner(tx, caller, wish)
-            cidr, cidr6 = self._plans(wish)
+            cidr, cidr6 = self._plans(wish.cidr, wish.cidr6)
             network_id = NetworkId(new_id())
             vlan = self._take(tx, wish, network_id)
             network = Network(
@@ -127,9 +132,10 @@ class Networks:
     def network_set(
         self, caller: Caller, ref: str, changes: Mapping[str, Any], *, project: str | None = None
     ) -> Shown[Network]:
-        """Change what nodes are given, the MTU or the way outside, by the names of the fields; the others stay.
+        """Change what nodes are given, subnets, MTU or the way outside, by the names of the fields; the others stay.
 
         Nodes hear of it when they ask again. The MTU changes only while no node is attached: theirs would not follow.
+        Subnets change as far as no attached node loses its address or its gateway.
         Errors: NotFound, Forbidden, Invalid, Conflict.
         """
         if not changes:
@@ -142,8 +148,11 @@ class Networks:
                 raise Conflict(f"Network {shown(ref)} is being removed.", code="network-removing")
             before = tx.networks.get(network_id)
             after = self._changed(tx, before, changes)
-            if after.has_nat and not before.has_nat:
+            if after.has_nat and (not before.has_nat or not after.cidr):
                 self._require_nat(caller, after)
+            if (before.cidr, before.cidr6) != (after.cidr, after.cidr6):
+                knows = partial(_knows_nodes, caller)
+                renumber(tx, now, before, after, actor_id=caller.user_id, may_know=knows)
             tx.networks.change(network_id, addressing=after.addressing, mtu=after.mtu, has_nat=after.has_nat)
             tx.networks.touch(network_id)
             data = {"network_id": str(network_id), "name": before.name, "changed": sorted(changes)}
@@ -159,8 +168,11 @@ class Networks:
 
     def _changed(self, tx: Transaction, network: Network, changes: Mapping[str, Any]) -> Network:
         """Work a change out. Errors: Invalid; Conflict for an MTU that nodes have been told."""
-        given = {name: value for name, value in changes.items() if name not in ("mtu", "has_nat")}
-        addressing = parse_addressing(replace(network.addressing, **given), network.cidr, network.cidr6)
+        given = {name: value for name, value in changes.items() if name not in _OWN}
+        cidr, cidr6 = network.cidr, network.cidr6
+        if "cidr" in changes or "cidr6" in changes:
+            cidr, cidr6 = self._plans(changes.get("cidr", cidr), changes.get("cidr6", cidr6))
+        addressing = parse_addressing(replace(network.addressing, **given), cidr, cidr6)
         mtu = _mtu(tx, network.fabric, changes["mtu"]) if "mtu" in changes else network.mtu
         if mtu != network.mtu and tx.attachments.count(network_id=network.id):
             raise Conflict(
@@ -168,7 +180,8 @@ class Networks:
                 code="network-in-use",
                 fix="Detach or release them first (`m2 attachment list`), or make another network.",
             )
-        return replace(network, addressing=addressing, mtu=mtu, has_nat=changes.get("has_nat", network.has_nat))
+        has_nat = changes.get("has_nat", network.has_nat)
+        return replace(network, cidr=cidr, cidr6=cidr6, addressing=addressing, mtu=mtu, has_nat=has_nat)
 
     def _require_nat(self, caller: Caller, network: Network) -> None:
         """Be sure that a network may lead outside. Errors: Invalid, Forbidden."""
@@ -186,9 +199,9 @@ class Networks:
                 fix=f"Ask an admin for `m2 network set {network.name} --nat`, or for M2D_OUTSIDE__FOR_TENANTS.",
             )
 
-    def _plans(self, wish: NetworkWish) -> tuple[str, str]:
+    def _plans(self, cidr: str, cidr6: str) -> tuple[str, str]:
         """Accept the subnets of a network. Errors: Invalid, also for one where the gateway has addresses already."""
-        cidr, cidr6 = parse_plans(wish.cidr, wish.cidr6)
+        cidr, cidr6 = parse_plans(cidr, cidr6)
         taken = [own for own in self._parts.own_subnets if cidr and own.overlaps(IPv4Network(cidr))]
         if taken:
             raise Invalid(
@@ -276,6 +289,10 @@ def visible_to(tx: Transaction, caller: Caller, networks: Sequence[Network]) -> 
         for network in networks
         if network.is_public or network.id in granted or may(caller, "network_get", project_id=network.project_id)
     ]
+
+
+def _knows_nodes(caller: Caller, project_id: ProjectId | None) -> bool:
+    return may(caller, "node_get", project_id=project_id)
 
 
 def _named(tx: Transaction, caller: Caller, name: str, project: str | ProjectId | None) -> Network | None:

@@ -53,8 +53,13 @@ class NetworkRequest(Request):
 
 
 class NetworkUpdateRequest(Request):
-    """What shall be otherwise from now on; what is not given stays. Subnets, VLAN and fabric never change."""
+    """What shall be otherwise from now on; what is not given stays. VLAN and fabric never change.
 
+    A subnet changes as far as no attached node loses its address or its gateway; "" takes a family away.
+    """
+
+    cidr: Cidr | None = None
+    cidr6: Line | None = None
     first: Line | None = None
     last: Line | None = None
     first6: Line | None = None

@@ -67,6 +67,7 @@ class Problem(Answer):
             "fields",
             "ids",
             "images",
+            "in_the_way",
             "in_use",
             "limit",
             "max",

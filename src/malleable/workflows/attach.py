@@ -115,8 +115,11 @@ def _hold_grant(tx: Transaction, wish: Connection) -> None:
 def reserve_attachment(tx: Transaction, now: datetime, wish: Connection) -> Attachment:
     """Give the NIC an address and the intent to be on the network. Errors: Exhausted, Conflict."""
     nic, network, channel = wish.nic, wish.network, wish.channel
-    # Its row queues who wants an address, and who removes the network, at the same time.
-    if not tx.networks.change(network.id, expect={"state": NetworkState.ACTIVE}):
+    # Its row queues who wants an address, and who removes or renumbers the network, at the same time.
+    as_read = {"state": NetworkState.ACTIVE, "cidr": network.cidr, "cidr6": network.cidr6}
+    if not tx.networks.change(network.id, expect=as_read):
+        if tx.networks.count(id=network.id, state=NetworkState.ACTIVE):
+            raise Conflict(f"Network {network.name} was given other subnets just now.", fix="Ask again.")
         raise Conflict(f"Network {network.name} is being removed.", code="network-removing")
     _hold_grant(tx, wish)
     address, address6 = _addresses(tx, wish)

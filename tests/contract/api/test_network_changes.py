@@ -3,13 +3,14 @@
 from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
 
 from malleable.domain.errors import Invalid
-from malleable.domain.networks import NetworkKind
+from malleable.domain.networks import AttachmentState, NetworkKind
 from malleable.services.networks import Networks, NetworkWish
 
 PATH = "/v1/networks/blue"
@@ -47,7 +48,11 @@ def test_a_range_of_a_subnet_that_is_not_there_is_refused(small_site: Site, fami
 def test_what_cannot_change_is_refused_with_advice(small_site: Site) -> None:
     for changes, status, code in (
         ({}, 422, "invalid"),
-        ({"cidr": "10.1.0.0/24"}, 422, "invalid"),
+        ({"cidr": "10.1.0.0/24"}, 409, "network-in-use"),
+        ({"cidr": ""}, 422, "no-subnet"),
+        ({"cidr": "", "cidr6": "fd00:a::/64"}, 409, "network-in-use"),
+        ({"cidr": "10.0.0.0/8"}, 422, "invalid"),
+        ({"cidr6": "fe80::/64"}, 422, "invalid"),
         ({"mtu": 1400}, 409, "network-in-use"),
         ({"mtu": 99}, 422, "invalid"),
         ({"last": "10.0.0.255"}, 422, "invalid"),
@@ -106,3 +111,41 @@ def test_a_site_may_leave_it_to_its_projects_and_keeps_its_own_subnets(small_sit
     assert Networks(parts).network_create(caller, wish).value.has_nat
     with pytest.raises(Invalid, match=r"overlaps 198\.18\.0\.0/20"):
         Networks(parts).network_create(caller, replace(wish, name="taken", cidr="198.18.0.0/16"))
+
+
+def test_a_subnet_grows_and_a_family_comes_under_what_is_attached(small_site: Site) -> None:
+    (there,) = items(small_site.get("member", "/v1/attachments"))
+    status, grown = _set(small_site, cidr="10.0.0.0/22", last="10.0.3.9")
+    assert (status, grown["cidr"], grown["gateway_address"]) == (200, "10.0.0.0/22", "10.0.0.1")
+    status, both = _set(small_site, cidr6="fd00:a::/64")
+    assert (status, both["cidr6"]) == (200, "fd00:a::/64")
+    (after,) = items(small_site.get("member", "/v1/attachments"))
+    assert after == {**there, "address6": "fd00:a::a"}
+    assert _desired(small_site, both["id"])["hosts"][0]["address6"] == "fd00:a::a"
+    assert _set(small_site, cidr="10.0.0.0/28", last="")[0] == 200, "as long as it holds what is attached"
+
+
+def test_what_stands_in_a_subnets_way_is_told_by_name_as_far_as_it_is_ones_own(small_site: Site) -> None:
+    (there,) = items(small_site.get("member", "/v1/attachments"))
+    told = _set(small_site, cidr="10.1.0.0/24")[1]
+    assert told["details"]["in_the_way"] == [f"node {there['node']}, NIC {there['nic']}, has {there['address']}"]
+    assert _set(small_site, first="", last="")[0] == 200
+    moved = _set(small_site, cidr="10.0.0.0/16")[1]
+    assert moved.get("cidr") == "10.0.0.0/16"
+    with small_site.store.transaction() as tx:
+        tx.attachments.change(UUID(there["id"]), state=AttachmentState.ATTACHING)
+    assert "being attached" in _set(small_site, cidr6="fd00:a::/64")[1]["detail"]
+    with small_site.store.transaction() as tx:
+        tx.attachments.change(UUID(there["id"]), state=AttachmentState.ATTACHED)
+        tx.nodes.change(UUID(there["node_id"]), project_id=small_site.ids["beta"])
+    told = _set(small_site, cidr="10.1.0.0/24")[1]
+    assert told["details"]["in_the_way"] == ["a node of another project is attached"]
+
+
+def test_an_empty_network_takes_any_subnet(small_site: Site) -> None:
+    small_site.post("member", "/v1/networks", {"name": "spare", "project": "alpha"})
+    path = "/v1/networks/spare"
+    assert _set(small_site, path=path, cidr="192.168.7.0/24", cidr6="fd00:7::/64")[1]["cidr"] == "192.168.7.0/24"
+    assert _set(small_site, path=path, cidr="")[1]["gateway_address"] == ""
+    small_site.call("admin", "PUT", path, json={"has_nat": True})
+    assert _set(small_site, path=path, cidr6="")[1]["code"] == "no-subnet"

@@ -1,0 +1,155 @@
+"""Renumbering: a network gets other subnets under what is attached, as far as nobody there loses anything.
+
+All of it is one transaction: the network, an address of a new family for each attachment, and what the switch ports
+have to guard. The gateway follows as for any change of a network, the ports by a repair that is begun at once.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.ids import NicId, NodeId, ProjectId, SwitchId, UserId
+from malleable.domain.networks import (
+    Attachment,
+    AttachmentState,
+    Network,
+    free_addresses,
+    gateway_address,
+    gateway_addresses,
+    parse_host_address,
+)
+from malleable.domain.nodes import Nic, Node
+from malleable.domain.store import Transaction
+from malleable.domain.switches import PortState, SwitchPort
+from malleable.workflows.requests import begin
+
+#: So many of what stands in the way are told by name.
+TOLD_MAX = 20
+#: Whether the caller may know the nodes of a project.
+MayKnow = Callable[[ProjectId | None], bool]
+
+
+def renumber(
+    tx: Transaction, now: datetime, before: Network, after: Network, *, actor_id: UserId | None, may_know: MayKnow
+) -> None:
+    """Give a network, whose row is locked, the subnets of ``after``. Errors: Conflict, naming what stands in the way.
+
+    Safe while nodes are attached: a subnet that holds every address of theirs and the gateway's own, and a family that
+    was not there before.
+    """
+    attachments = tx.attachments.list(network_id=before.id)
+    nics = {nic.id: nic for nic in tx.nics.list(id=[a.nic_id for a in attachments])} if attachments else {}
+    ports = _ports(tx, nics.values())
+    obstacles = _obstacles(before, after, attachments)
+    obstacles += [(a, "is being attached or detached") for a in attachments if a.state is not AttachmentState.ATTACHED]
+    if not obstacles and gateway_addresses(before) != gateway_addresses(after):
+        changing = {port.id for port in ports if port.state is not PortState.SETTLED}
+        moving = "is at a switch port that changes at this moment"
+        obstacles = [(a, moving) for a in attachments if nics[a.nic_id].switch_port_id in changing]
+    if obstacles:
+        nodes = {node.id: node for node in tx.nodes.list(id={nic.node_id for nic in nics.values()})}
+        raise _in_the_way(after, [_tell(nics[a.nic_id], nodes, why, may_know) for a, why in obstacles])
+    if not attachments and (tx.boots.count(network_id=before.id) or tx.targets.count(network_id=before.id)):
+        raise _in_the_way(after, ["a disk is presented there"])
+    _give_addresses(tx, before, after, attachments)
+    tx.networks.change(after.id, cidr=after.cidr, cidr6=after.cidr6)
+    if gateway_addresses(before) != gateway_addresses(after):
+        _guard(tx, now, ports, nics.values(), actor_id)
+
+
+def _obstacles(before: Network, after: Network, attachments: Sequence[Attachment]) -> list[tuple[Attachment, str]]:
+    found: list[tuple[Attachment, str]] = []
+    plans = ((before.cidr, after.cidr, "address"), (before.cidr6, after.cidr6, "address6"))
+    for old, new, field in plans:
+        if not old or old == new:
+            continue
+        for attachment in attachments:
+            address = getattr(attachment, field)
+            if not new or not _is_host(address, new):
+                found.append((attachment, f"has {address}"))
+            elif gateway_address(old) != gateway_address(new):
+                found.append((attachment, f"knows the gateway as {gateway_address(old)}"))
+    return found
+
+
+def _is_host(address: str, cidr: str) -> bool:
+    try:
+        parse_host_address(address, cidr)
+    except Invalid:
+        return False
+    return True
+
+
+def _tell(nic: Nic, nodes: Mapping[NodeId, Node], why: str, may_know: MayKnow) -> str:
+    node = nodes[nic.node_id]
+    if not may_know(node.project_id):
+        return "a node of another project is attached"
+    return f"node {node.name}, NIC {nic.name}, {why}"
+
+
+def _in_the_way(network: Network, reasons: Sequence[str]) -> Conflict:
+    told = list(dict.fromkeys(reasons))
+    more = f"; and {len(told) - TOLD_MAX} more" if len(told) > TOLD_MAX else ""
+    wanted = " and ".join(filter(None, (network.cidr, network.cidr6)))
+    return Conflict(
+        f"Network {network.name} cannot have {wanted} now: {'; '.join(told[:TOLD_MAX])}{more}.",
+        code="network-in-use",
+        fix="Choose a subnet that keeps their addresses and the gateway's, or detach or release them first.",
+        details={"in_the_way": told[:TOLD_MAX]},
+    )
+
+
+def _give_addresses(tx: Transaction, before: Network, after: Network, attachments: Sequence[Attachment]) -> None:
+    """Reserve an address of each new family for everyone. Errors: Conflict when there are too few."""
+    for field, is_new, cidr in (
+        ("address", not before.cidr, after.cidr),
+        ("address6", not before.cidr6, after.cidr6),
+    ):
+        if not is_new or not cidr:
+            continue
+        chosen = list(islice(free_addresses(cidr, after.addressing, frozenset()), len(attachments)))
+        if len(chosen) < len(attachments):
+            raise _in_the_way(after, [f"{len(attachments)} NICs are attached, and it has {len(chosen)} addresses"])
+        for attachment, address in zip(attachments, chosen, strict=True):
+            given: dict[str, Any] = {field: address}
+            tx.attachments.change(attachment.id, **given)
+
+
+def _ports(tx: Transaction, nics: Collection[Nic]) -> Sequence[SwitchPort]:
+    ids = [nic.switch_port_id for nic in nics if nic.switch_port_id is not None]
+    return tx.switch_ports.list(id=ids) if ids else ()
+
+
+def _guard(
+    tx: Transaction, now: datetime, ports: Sequence[SwitchPort], nics: Collection[Nic], actor_id: UserId | None
+) -> None:
+    """Have ports guard the gateway's addresses as they are now: not known to until it is read back, and at once."""
+    wanted = _gateways(tx, nics) if ports else {}
+    names: dict[SwitchId, list[str]] = {}
+    for port in ports:
+        guard = port.wanted.guard
+        if guard is None or guard.gateways == wanted[port.id]:
+            continue
+        config = replace(port.wanted, guard=replace(guard, gateways=wanted[port.id]))
+        generation = port.wanted_generation + 1
+        tx.switch_ports.change(port.id, wanted=config, wanted_generation=generation, state=PortState.UNKNOWN)
+        names.setdefault(port.switch_id, []).append(port.name)
+    switches = {switch.id: switch.name for switch in tx.switches.list(id=list(names))} if names else {}
+    for switch_id, changed in names.items():
+        arguments = {"name": switches[switch_id], "switch_id": str(switch_id), "ports": sorted(changed)}
+        begin(tx, now, "repair-ports", actor_id=actor_id, arguments=arguments)
+
+
+def _gateways(tx: Transaction, nics: Collection[Nic]) -> Mapping[UUID, frozenset[str]]:
+    """Read the gateway's addresses in all networks that each port carries."""
+    attachments = tx.attachments.list(nic_id=[nic.id for nic in nics])
+    networks = {network.id: network for network in tx.networks.list(id={a.network_id for a in attachments})}
+    on: dict[NicId, set[str]] = {nic.id: set() for nic in nics}
+    for attachment in attachments:
+        network = networks[attachment.network_id]
+        on[attachment.nic_id] |= gateway_addresses(network) if network.has_service else set()
+    return {nic.switch_port_id: frozenset(on[nic.id]) for nic in nics if nic.switch_port_id is not None}
