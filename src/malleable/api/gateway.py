@@ -149,7 +149,12 @@ def _boot(intent: Intent) -> DesiredBoot:
         chap_username=target.chap_username,
         chap_password=target.chap_password.reveal(),
         serial=target_serial(target),
-        files=DesiredFiles(kernel=image.kernel, initrd=image.initrd),
+        files=DesiredFiles(
+            kernel=image.kernel,
+            initrd=image.initrd,
+            kernel_sha256=image.kernel_sha256,
+            initrd_sha256=image.initrd_sha256,
+        ),
         image_id=image.id,
         cmdline=image.cmdline if target.disk_id else f"{image.cmdline} {IN_MEMORY}".strip(),
         ssh_keys=boot.ssh_keys,

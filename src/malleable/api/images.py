@@ -72,6 +72,8 @@ def image_view(shown: Shown[Image]) -> ImageView:
         up_proof=image.up_proof,
         kernel=image.kernel,
         initrd=image.initrd,
+        kernel_sha256=image.kernel_sha256,
+        initrd_sha256=image.initrd_sha256,
         cmdline=image.cmdline,
         default_user=image.default_user,
         signed_by=image.signed_by,
@@ -106,6 +108,8 @@ def image_create(request: Request, body: ImageRequest) -> Response:
         up_proof=body.up_proof,
         kernel=body.kernel or "",
         initrd=body.initrd or "",
+        kernel_sha256=body.kernel_sha256 or "",
+        initrd_sha256=body.initrd_sha256 or "",
         cmdline=body.cmdline,
         default_user=body.default_user,
     )
@@ -184,8 +188,10 @@ def image_delete(request: Request, image: str, project: RefQuery = None) -> Resp
 def image_seal(request: Request, image: str, body: SealRequest | None = None, project: RefQuery = None) -> Response:
     """Prove an upload's checksum, and its signature if one is given, and make it immutable."""
     call = call_of(request)
-    signature = (body and body.signature) or ""
-    sealing = call.services.images.image_seal(call.caller, image, signature=signature, project=project)
+    given = body or SealRequest()
+    sealing = call.services.images.image_seal(
+        call.caller, image, signature=given.signature or "", manifest=given.manifest or "", project=project
+    )
     return begun(call, sealing)
 
 

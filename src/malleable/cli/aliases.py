@@ -19,6 +19,7 @@ from malleable.cli import pool as pools
 from malleable.cli import snapshot as snapshots
 from malleable.cli import target as targets
 from malleable.cli.command import Command, group, register
+from malleable.cli.image_import import image_import
 from malleable.cli.options import (
     DiskArgument,
     ImageArgument,
@@ -156,7 +157,7 @@ def upload(
     watch: Watch = True,
 ) -> None:
     """Bring an image to the server: `m2 image import`, which takes more options."""
-    images.image_import(session, source, name=name, golden=golden, watch=watch)
+    image_import(session, source, name=name, golden=golden, watch=watch)
 
 
 def download(session: Session, image: ImageArgument, file: FileArgument) -> None:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from malleable.cli.command import group, register
-from malleable.cli.formats import age, parse_size, size
+from malleable.cli.formats import age, size
 from malleable.cli.image_describe import image_describe
+from malleable.cli.image_import import image_import
 from malleable.cli.image_share import image_accept, image_share, image_shares, image_unshare
 from malleable.cli.image_tree import image_tree
-from malleable.cli.options import ImageArgument, NewName, PasswordFile, Watch, Yes, read_password
+from malleable.cli.options import ImageArgument, NewName, Watch, Yes
 from malleable.cli.output import Column, done, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
-from malleable.cli.signer import read_small
 from malleable.domain.images import ImageFormat
 
 if TYPE_CHECKING:
@@ -79,75 +79,14 @@ def _facts(session: Session, image: "ImageView") -> dict[str, str]:
         "firmware": ", ".join(image.firmwares),
         "boots by": ", ".join(image.boot_ways),
         "up when": image.up_proof,
-        "kernel": image.kernel,
-        "initrd": image.initrd,
+        "kernel": f"{image.kernel} {image.kernel_sha256}".strip(),
+        "initrd": f"{image.initrd} {image.initrd_sha256}".strip(),
         "cmdline": image.cmdline,
         "user": image.default_user,
         "signed by": f"{image.signed_by} (key {image.signing_key})" if image.signed_by else "",
         "age": age(image.created_at, session.now()),
         "id": str(image.id),
     }
-
-
-def image_import(
-    session: Session,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE|-|URL|oci://…",
-            help="A disk (raw, qcow2, vmdk, vhd, vhdx, zstd) or its manifest; - is standard input; a URL; an artifact.",
-            show_default=False,
-        ),
-    ],
-    *,
-    manifest: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What the image is; else NAME.json beside the disk.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Else the manifest's, or the file's.")] = None,
-    sha256: Annotated[str | None, typer.Option(metavar="HEX", help="What the file must be.")] = None,
-    size_wanted: Annotated[
-        str | None, typer.Option("--size", metavar="SIZE", help="What a URL's file must have.")
-    ] = None,
-    signature: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What `minisign -S` wrote for the disk.", exists=True)
-    ] = None,
-    username: Annotated[str | None, typer.Option(metavar="NAME", help="Who asks the registry.")] = None,
-    password_file: PasswordFile = None,
-    golden: Annotated[
-        bool, typer.Option("--golden", help="For everybody; admins only. Else --project owns it.")
-    ] = False,
-    watch: Watch = True,
-) -> None:
-    """Bring an image to the server: described, uploaded from here or read from the web there, checked and sealed.
-
-    An upload that broke is taken up again by the same command. Of a URL, the server goes on by itself.
-    """
-    from malleable.cli.image_upload import from_here, read_source, upload
-
-    if source == "-" and name is None and manifest is None:
-        usage("What comes by standard input has no name.", "Give --name NAME.")
-    if not golden and session.project is None:
-        usage("Whose image shall it be?", "Give --project NAME, or --golden for everybody's (admins only).")
-    project = None if golden else session.project
-    signed = None if signature is None else read_small(signature, "a signature of minisign")
-    if "://" in source:
-        from malleable.cli.image_fetch import described
-
-        size_bytes = None if size_wanted is None else parse_size(size_wanted)
-        wish = described(source, manifest, name=name, sha256=sha256, size_bytes=size_bytes, project=project)
-        password = None if username is None else read_password(password_file, f"Password of {username}")
-        told = {"signature": signed, "username": username, "password": password}
-        operation = session.m2.image_fetch(wish.model_copy(update=told))
-        finish(session, operation, is_watching=watch, what=f"import of {operation.arguments['name']}")
-        return
-    if size_wanted is not None or username is not None:
-        usage("--size and --username are for what the server reads.", "Leave them out: a file here is as it is.")
-    with from_here(session, source) as path:
-        read = read_source(path, manifest, name, sha256)
-        if signed is not None and read.files:
-            usage("A signature covers the disk alone.", "Import it by a manifest without kernel and initrd.")
-        image = upload(session, read, project)
-    finish(session, session.m2.image_seal(str(image.id), signed), is_watching=watch, what=f"import of {image.name}")
 
 
 def image_export(

@@ -1,6 +1,7 @@
 """Have the server read an image from the web."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -12,29 +13,15 @@ if TYPE_CHECKING:
     from malleable.wire.images import FetchRequest
 
 
-def described(
-    url: str,
-    manifest: Path | None,
-    *,
-    name: str | None,
-    sha256: str | None,
-    size_bytes: int | None,
-    project: str | None,
-) -> "FetchRequest":
-    """Describe the image of a URL. Errors: Invalid, OSError."""
+def described(url: str, manifest: Path | None, told: Mapping[str, object]) -> "FetchRequest":
+    """Describe the image of a URL: what is told here goes before what the manifest tells. Errors: Invalid, OSError."""
     from malleable.wire.images import FetchRequest
 
-    told = read_manifest(manifest) if manifest else {}
-    facts = {key: value for key, value in facts_of(told).items() if key in FetchRequest.model_fields}
-    wish = {
-        **facts,
-        "name": name or told.get("name") or _name_in(url),
-        "project": project,
-        "url": url,
-        "sha256": sha256 or told.get("sha256"),
-        "size_bytes": size_bytes or told.get("size_bytes"),
-    }
-    return FetchRequest.model_validate(wish)
+    read = read_manifest(manifest) if manifest else {}
+    facts = {key: value for key, value in facts_of(read).items() if key in FetchRequest.model_fields}
+    plain = {key: read[key] for key in ("name", "sha256", "size_bytes") if read.get(key)}
+    here = {key: value for key, value in told.items() if value is not None}
+    return FetchRequest.model_validate({"name": _name_in(url), **facts, **plain, **here, "url": url})
 
 
 def _name_in(url: str) -> str:

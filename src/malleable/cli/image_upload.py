@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 #: Facts of a manifest that the server takes as they are.
-_PLAIN = ("os", "architecture", "boot_ways", "up_proof", "cmdline", "default_user")
+_PLAIN = (
+    "os",
+    "architecture",
+    "boot_ways",
+    "up_proof",
+    "kernel_sha256",
+    "initrd_sha256",
+    "cmdline",
+    "default_user",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +47,7 @@ class Source:
     sha256: str  #: of the file; "" when no manifest tells it
     facts: Mapping[str, object]
     files: Mapping[str, Path]  #: "kernel" and "initrd", as far as there are any
+    manifest: Path | None  #: which told of these
 
 
 @contextmanager
@@ -77,6 +87,7 @@ def read_source(file: Path, manifest: Path | None, name: str | None, sha256: str
         sha256=sha256 or str(told.get("sha256") or ""),
         facts=facts_of(told),
         files={part: beside / str(told[part]) for part in ("kernel", "initrd") if told.get(part)},
+        manifest=manifest,
     )
 
 

@@ -55,9 +55,10 @@ class ImageCalls(Connection):
         """Stream a file beside an image: its kernel or initrd."""
         self.upload(v1("images", image, "files", name), chunks, size_bytes)
 
-    def image_seal(self, image: str, signature: str | None = None) -> OperationView:
-        """Begin to check the uploaded content, and who signed it, and make it clonable."""
-        return self.post(v1("images", image, "seal"), OperationView, SealRequest(signature=signature))
+    def image_seal(self, image: str, signature: str | None = None, manifest: str | None = None) -> OperationView:
+        """Begin to check the uploaded content, and who signed it, or its manifest, and make it clonable."""
+        request = SealRequest(signature=signature, manifest=manifest)
+        return self.post(v1("images", image, "seal"), OperationView, request)
 
     @contextmanager
     def image_content(self, image: str, *, project: str | None = None) -> Iterator[Iterator[bytes]]:

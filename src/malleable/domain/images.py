@@ -76,12 +76,20 @@ class Image:
     up_proof: UpProof = UpProof.ISCSI_LOGIN
     kernel: str = ""  #: file name beside the image, for boot way "kernel"
     initrd: str = ""
+    kernel_sha256: str = ""  #: hex; "": not known before it is sealed
+    initrd_sha256: str = ""
     cmdline: str = ""
     default_user: str = ""
     signed_by: str = ""  #: the signer's name when the signature was proven; "": nobody
     signing_key: str = ""  #: the same's public key
     parent_id: ImageId | None = None  #: the image whose disk it was promoted from; None also when that is gone
     created_at: datetime
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Name the files beside the image, each with its SHA-256 as far as that is known."""
+        named = {self.kernel: self.kernel_sha256, self.initrd: self.initrd_sha256}
+        return {name: sha256 for name, sha256 in named.items() if name}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

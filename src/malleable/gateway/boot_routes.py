@@ -78,7 +78,7 @@ class BootRoutes:
         if boot is None or image_id != str(boot.image_id) or name not in boot.files:
             return _NOT_FOUND
         try:
-            path = self._files.path(boot.image_id, name)
+            path = self._files.path(boot.image_id, name, boot.files[name])
         except MalleableError:
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE), None
         when_sent = self._kernel_fetched(boot) if name == boot.kernel else None

@@ -1,6 +1,7 @@
 """What nodes are given that never changes, fetched once: kernels and initrds per image, documents per boot."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 import threading
@@ -28,20 +29,20 @@ class FileCache:
         self._limit_bytes = limit_bytes
         self._guard = threading.Lock()
         self._locks: dict[FileKey, threading.Lock] = {}
-        self.trouble: Unavailable | None = None  #: why the last copy could not be kept
+        self.trouble: Unavailable | None = None  #: why the last copy could not be kept, or be served
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for piece in directory.glob(f"*/{_PARTIAL}*"):
             piece.unlink()
 
-    def path(self, owner: UUID, name: str) -> Path:
-        """Return where the file is, whole; fetch it if need be.
+    def path(self, owner: UUID, name: str, sha256: str = "") -> Path:
+        """Return where the file is, whole; fetch it if need be, and prove that it is what it must be, if that is known.
 
-        Errors: those of the control plane; Unavailable when the disk does not take it.
+        Errors: those of the control plane; Unavailable when the disk does not take it, or it is another file.
         """
         copy = self._directory / str(owner) / name
         with self._lock((owner, name)), self._writing():
             if not copy.exists():
-                self._fetch(owner, name, copy)
+                self._fetch(owner, name, copy, sha256)
                 self.trouble = None
         return copy
 
@@ -75,7 +76,8 @@ class FileCache:
         with self._guard:
             return self._locks.setdefault(key, threading.Lock())
 
-    def _fetch(self, owner: UUID, name: str, copy: Path) -> None:
+    def _fetch(self, owner: UUID, name: str, copy: Path, sha256: str) -> None:
+        digest = hashlib.sha256()
         copy.parent.mkdir(exist_ok=True, mode=0o700)
         fd, piece = tempfile.mkstemp(dir=copy.parent, prefix=_PARTIAL)
         try:
@@ -83,8 +85,15 @@ class FileCache:
                 with self._source(owner, name) as chunks:
                     for chunk in chunks:
                         out.write(chunk)
+                        digest.update(chunk)
                 out.flush()
                 os.fsync(out.fileno())
+            if sha256 not in ("", digest.hexdigest()):
+                self.trouble = Unavailable(
+                    f"File {name} of image {owner} is not what was sealed: its SHA-256 is {digest.hexdigest()}.",
+                    fix="It was changed or damaged in the pool: import the image again.",
+                )
+                raise self.trouble
             Path(piece).replace(copy)
         except BaseException:
             Path(piece).unlink(missing_ok=True)

@@ -34,6 +34,7 @@ _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII | re.IGNORECASE)
 _IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[A-Za-z0-9.:-]{1,200}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", re.ASCII)
+_SHA256 = re.compile(r"(?:[0-9a-f]{64})?", re.ASCII)
 _LUN_MAX = 16383  #: SAM-5 §4.7.7.4, flat space addressing
 
 
@@ -82,6 +83,8 @@ class BootPlan:
     image_id: ImageId
     kernel: str  #: file name beside the image; "" unless the way is "kernel"
     initrd: str
+    kernel_sha256: str = ""  #: "": not known
+    initrd_sha256: str = ""
     cmdline: str
     ssh_keys: tuple[str, ...]
     documents: tuple[Document, ...] = ()  #: given for its system
@@ -89,9 +92,10 @@ class BootPlan:
     data_disks: tuple[DiskPlan, ...] = ()
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """Files beside the image that the node fetches."""
-        return (self.kernel, self.initrd) if self.way is BootWay.KERNEL else ()
+    def files(self) -> Mapping[str, str]:
+        """Files beside the image that the node fetches, each with its SHA-256 if that is known."""
+        named = {self.kernel: self.kernel_sha256, self.initrd: self.initrd_sha256}
+        return named if self.way is BootWay.KERNEL else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +201,8 @@ def _boot(told: DesiredBoot, cidr: str) -> BootPlan:
         image_id=ImageId(told.image_id),
         kernel=_match(_FILE_NAME, told.files.kernel, "files.kernel") if is_kernel else "",
         initrd=_match(_FILE_NAME, told.files.initrd, "files.initrd") if is_kernel else "",
+        kernel_sha256=_match(_SHA256, told.files.kernel_sha256, "files.kernel_sha256"),
+        initrd_sha256=_match(_SHA256, told.files.initrd_sha256, "files.initrd_sha256"),
         cmdline=parse_cmdline(told.cmdline) if is_kernel else "",
         ssh_keys=tuple(parse_ssh_key(key) for key in told.ssh_keys),
         documents=told.documents,

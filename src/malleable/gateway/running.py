@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -178,13 +178,15 @@ class Running:
         boots = [boot for plan in active.values() for boot in plan.boots]
         self._routes.serve(active)
         self._signs.keep_only({(boot.id, boot.token) for boot in boots})
-        wanted: set[FileKey] = {(boot.image_id, name) for boot in boots for name in boot.files}
+        wanted: dict[FileKey, str] = {
+            (boot.image_id, name): sha256 for boot in boots for name, sha256 in boot.files.items()
+        }
         self._prefetchers.submit(self._prefetch, wanted)
         self._prefetchers.submit(self._documents.keep_only, boots)
 
-    def _prefetch(self, wanted: set[FileKey]) -> None:
-        for image_id, name in sorted(wanted):
+    def _prefetch(self, wanted: Mapping[FileKey, str]) -> None:
+        for (image_id, name), sha256 in sorted(wanted.items()):
             with suppress(MalleableError):  # fetched when the node asks, then
-                self._files.path(image_id, name)
+                self._files.path(image_id, name, sha256)
         with suppress(MalleableError):  # told as its trouble
             self._files.shrink(wanted)

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import ImageId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageFormat, ImageState, UpProof
+from malleable.domain.manifests import parse_manifest
 from malleable.domain.nodes import Firmware
 from malleable.domain.operations import Operation
 from malleable.domain.ports import Login
@@ -55,6 +56,8 @@ class ImageWish:
     up_proof: UpProof
     kernel: str
     initrd: str
+    kernel_sha256: str = ""  #: "": whatever comes
+    initrd_sha256: str = ""
     cmdline: str
     default_user: str
 
@@ -268,7 +271,7 @@ class Images:
     ) -> Shown[Image]:
         """Correct what is told of an image, by the names of its fields; whatever boots it is told at its next start.
 
-        How it boots is settled once it is another project's, too.
+        How it boots is settled once it is another project's, too, and its command line once it is signed.
         Errors: NotFound, Forbidden, Conflict; Invalid for no change, or a boot way it has no files for.
         """
         with self._parts.store.transaction() as tx:
@@ -279,7 +282,12 @@ class Images:
             _want_bootable(changed)
             if any(getattr(changed, name) != getattr(image, name) for name in BOOTING):
                 storage.want_own(tx, image)
-            tx.images.change(image.id, **changes)  # type: ignore[arg-type]
+            if image.signing_key and changed.cmdline != image.cmdline:
+                raise _is_signed(image)
+            # Of two who change it at once, or one while its signature is proven, the second hears of it.
+            seen = {"signing_key": image.signing_key, "cmdline": image.cmdline}
+            if not tx.images.change(image.id, expect=seen, **changes):
+                raise Conflict(f"Image {image.name} was changed at this very moment.", fix="Try again.")
             data = {"image_id": str(image.id), "name": image.name, "changed": sorted(changes)}
             now, actor_id = self._parts.now(), caller.user_id
             record(tx, now, "image.described", project_id=image.project_id, actor_id=actor_id, data=data)
@@ -292,15 +300,19 @@ class Images:
             spool, now = self._parts.spool_dir / str(image.id), self._parts.now()
             return storage.request_delete_image(tx, now, image=image, spool=spool, actor_id=caller.user_id)
 
-    def image_seal(self, caller: Caller, ref: str, *, signature: str = "", project: str | None = None) -> Operation:
+    def image_seal(
+        self, caller: Caller, ref: str, *, signature: str = "", manifest: str = "", project: str | None = None
+    ) -> Operation:
         """Begin to prove the upload's checksum and signature and to seal it.
 
-        Errors: NotFound; Invalid for no signature; Conflict when a file is missing, or nobody trusted signed it.
+        The signature is of the manifest, which tells of all that boots, or where there is none of the disk.
+        Errors: NotFound; Invalid for no signature or manifest; Conflict when a file is missing, nobody trusted signed
+        it, or what is signed is not all that boots.
         """
         with self._parts.store.transaction() as tx:
             image = find_image(tx, caller, "image_upload", ref, project)
             spool = self._parts.spool_dir / str(image.id)
-            wanted = [spool / "content"] + [spool / "files" / name for name in (image.kernel, image.initrd) if name]
+            wanted = [spool / "content"] + [spool / "files" / name for name in image.files]
             missing = [path.name for path in wanted if not path.is_file()]
             if image.state is ImageState.IMPORTING and missing:
                 raise Conflict(
@@ -310,14 +322,11 @@ class Images:
                 )
             if not signature:
                 want_signed(tx, self._parts, image.project_id, image)
-            elif image.kernel or image.initrd:
-                raise Conflict(
-                    "A signature covers the disk alone, and this image has a kernel beside it.",
-                    code="signature-kernel",
-                    fix="Make the image anew without kernel and initrd: it boots by way of san.",
-                )
+            _want_all_signed(image, signature, manifest)
             now, actor_id = self._parts.now(), caller.user_id
-            return storage.request_import(tx, now, image=image, spool=spool, actor_id=actor_id, signature=signature)
+            return storage.request_import(
+                tx, now, image=image, spool=spool, actor_id=actor_id, signature=signature, manifest=manifest
+            )
 
     def image_open(self, caller: Caller, ref: str, *, project: str | None = None) -> tuple[Image, BinaryIO]:
         """Open a sealed image's raw content; the caller closes it. Errors: NotFound, Conflict."""
@@ -340,7 +349,7 @@ class Images:
         spool = self._parts.spool_dir / str(image.id)
         if file is None:
             target, most, exact = spool / "content", image.size_bytes, image.size_bytes
-        elif file in (image.kernel, image.initrd) and file:
+        elif file in image.files:
             target, most, exact = spool / "files" / file, FILE_MAX_BYTES, None
         else:
             raise not_found(f"file {shown(file)} of image {image.name}")
@@ -394,6 +403,28 @@ def _want_bootable(described: ImageWish | Image) -> None:
         raise Invalid("Boot way kernel needs a kernel and an initrd.", fix="Name both files, or leave the way out.")
 
 
+def _want_all_signed(image: Image, signature: str, manifest: str) -> None:
+    """Be sure that a signature covers whatever boots. Errors: Invalid, Conflict."""
+    if manifest and not signature:
+        raise Invalid("There is a manifest, but no signature of it.", fix="Give both, or neither.")
+    if manifest:
+        parse_manifest(manifest)
+    elif signature and image.files:
+        raise Conflict(
+            "A signature of the disk covers the disk alone, and this image has a kernel or an initrd beside it.",
+            code="signature-kernel",
+            fix="Sign its manifest (`minisign -S -m NAME.json`), and give manifest and signature.",
+        )
+
+
+def _is_signed(image: Image) -> Conflict:
+    return Conflict(
+        f"The command line of image {image.name} is signed.",
+        code="image-signed",
+        fix="Import it anew with another manifest, signed as well.",
+    )
+
+
 def _with_shared(
     tx: Transaction, page: Page, project_ids: Sequence[ProjectId], own: Sequence[Image]
 ) -> Sequence[Image]:
@@ -427,6 +458,8 @@ def _image(wish: ImageWish, project_id: ProjectId | None, now: datetime) -> Imag
         up_proof=wish.up_proof,
         kernel=wish.kernel,
         initrd=wish.initrd,
+        kernel_sha256=wish.kernel_sha256 if wish.kernel else "",
+        initrd_sha256=wish.initrd_sha256 if wish.initrd else "",
         cmdline=wish.cmdline,
         default_user=wish.default_user,
         created_at=now,

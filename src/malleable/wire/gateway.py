@@ -19,6 +19,8 @@ class DesiredFiles(Answer):
 
     kernel: str = ""
     initrd: str = ""
+    kernel_sha256: str = ""  #: what it must be; "": not known
+    initrd_sha256: str = ""
 
 
 class DesiredDisk(Answer):

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from malleable.domain.boots import parse_cmdline
 from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
+from malleable.domain.manifests import MANIFEST_MAX_CHARS
 from malleable.domain.nodes import Firmware
 from malleable.wire.shapes import MAX_BYTES, Answer, FileName, Line, Name, Open, Ref, Request, Sha256, Url, checked
 
@@ -32,6 +33,8 @@ class ImageRequest(Request):
     up_proof: UpProof = UpProof.ISCSI_LOGIN
     kernel: FileName | None = None
     initrd: FileName | None = None
+    kernel_sha256: Sha256 | None = None
+    initrd_sha256: Sha256 | None = None
     cmdline: Cmdline = ""
     default_user: Line = ""
 
@@ -72,6 +75,8 @@ class ImageView(Answer):
     up_proof: Open[UpProof]
     kernel: Open[str]
     initrd: Open[str]
+    kernel_sha256: Open[str] = ""
+    initrd_sha256: Open[str] = ""
     cmdline: Open[str]
     default_user: Open[str]
     signed_by: Open[str] = ""  #: whose signature was proven when it was sealed; "": nobody's
@@ -82,7 +87,9 @@ class ImageView(Answer):
 class SealRequest(Request):
     """An upload about to be sealed."""
 
-    signature: Signature | None = None  #: detached, of what was uploaded
+    signature: Signature | None = None  #: detached, of the manifest, or without one of the disk that was uploaded
+    #: what is signed where a kernel or an initrd lies beside the disk: JSON as ``images/build`` writes it
+    manifest: Annotated[str, StringConstraints(max_length=MANIFEST_MAX_CHARS, pattern=r"^[^\x00]*$")] | None = None
 
 
 class UploadView(Answer):

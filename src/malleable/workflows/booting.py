@@ -9,7 +9,7 @@ from uuid import UUID
 
 from malleable.domain.boots import BOOT_STAGES, Boot
 from malleable.domain.disks import DiskUse, Target
-from malleable.domain.errors import Conflict, Public, Unreachable
+from malleable.domain.errors import Conflict, Public, Refused, Unreachable
 from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId, OperationId, new_id
 from malleable.domain.images import UpProof
 from malleable.domain.nodes import BootState
@@ -20,7 +20,10 @@ from malleable.workflows.powering import BMC_RETRY, bmc_of, boot_from_network, n
 from malleable.workflows.requests import record
 from malleable.workflows.seeds import forget_boot
 from malleable.workflows.steps import Ask, Context, Done, Step
+from malleable.workflows.verify import sha256_of
 
+#: The argument of an operation that names a signed image's kernel and initrd, each with its SHA-256.
+SIGNED_FILES = "signed_files"
 GATEWAY_LOOK_S = 1.0
 #: A gateway that is well answers in a fraction of this; only after it there is something to wonder about.
 GATEWAY_PATIENCE_S = 5.0
@@ -77,8 +80,19 @@ def arm(context: Context) -> Done | Wait:
     wanted = context.memory.get("generation")
     if wanted is not None:
         return served(context, int(str(wanted)), "takes the boot intent over")
+    _want_as_signed(context)
     network_id = _network_id(context)
     return ask_gateway(context, network_id, "takes the boot intent over", lambda tx: _write_intent(context, tx))
+
+
+def _want_as_signed(context: Context) -> None:
+    """Be sure that a signed image's kernel and initrd are still what was signed. Errors: Refused."""
+    signed = context.operation.arguments.get(SIGNED_FILES, {})
+    for name, sha256 in signed.items() if isinstance(signed, dict) else ():
+        path = context.drivers.disks.file(ImageId(UUID(context.argument("image_id"))), name)
+        if sha256_of(path) != sha256:
+            told = Public(f"File {name} of the image is not what was signed any more.", "Import the image again.")
+            raise Refused(told.message, code="image-corrupt", fix=told.fix, public=told)
 
 
 def ask_gateway(context: Context, network_id: NetworkId, what: str, write: Callable[[Transaction], int]) -> Ask:

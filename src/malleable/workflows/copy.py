@@ -43,7 +43,7 @@ def _copy(context: Context) -> Done:
     disks = context.drivers.disks
     disks.clone(source_id, disk_id, size_bytes=0)
     disks.snapshot(disk_id, snapshot_id)
-    files = {name: disks.file(source_id, name) for name in (image.kernel, image.initrd) if name}
+    files = {name: disks.file(source_id, name) for name in image.files}
     sealed = disks.promote(snapshot_id, image_id, files=files)
     if sealed.sha256 != source.sha256:
         told = Public("The image is damaged: its SHA-256 is another.", "Import it again.")

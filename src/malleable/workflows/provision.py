@@ -134,7 +134,14 @@ def _arguments(wish: Wish, attachment: Attachment, port: SwitchPort | None) -> d
         "seed_disk": wish.given.has_disk,
         "first_boot": wish.given.has_hook,
         "after": str(wish.after) if wish.after else "",
+        **_signed_files(wish),
     }
+
+
+def _signed_files(wish: Wish) -> dict[str, object]:
+    """Name what a signature covers besides the disk: it is looked at again before it boots."""
+    is_signed = wish.way is BootWay.KERNEL and wish.image.signing_key
+    return {booting.SIGNED_FILES: dict(wish.image.files)} if is_signed else {}
 
 
 def _named(wish: Wish) -> dict[str, object]:

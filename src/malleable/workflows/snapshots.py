@@ -158,8 +158,7 @@ def _promote(context: Context) -> Done:
         # Holes are read too: a copy of what can never be full would take days.
         told = Public("The disk is larger than all disk storage.", "Promote a smaller one.")
         raise Refused(told.message, fix=told.fix, code="image-too-large", public=told)
-    names = [name for name in (image.kernel, image.initrd) if name]
-    files = {name: disks.file(parent_id, name) for name in names} if parent_id else {}
+    files = {name: disks.file(parent_id, name) for name in image.files} if parent_id else {}
     sealed = disks.promote(snapshot_id, image_id, files=files)
 
     def write(tx: Transaction) -> None:

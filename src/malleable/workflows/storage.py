@@ -16,7 +16,18 @@ from malleable.workflows import presenting
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
-from malleable.workflows.verify import FILES, RAW, SIGNATURE, UNTRUSTED, UPLOAD, VERIFY, drop, taken, want_known
+from malleable.workflows.verify import (
+    FILES,
+    MANIFEST,
+    RAW,
+    SIGNATURE,
+    UNTRUSTED,
+    UPLOAD,
+    VERIFY,
+    drop,
+    taken,
+    want_known,
+)
 
 #: So many of what depends on an image are named.
 NAMED_MAX = 10
@@ -101,9 +112,19 @@ def _has(operation: Operation, name: str, value: object) -> bool:
 
 
 def request_import(
-    tx: Transaction, now: datetime, *, image: Image, spool: Path, actor_id: UserId | None, signature: str = ""
+    tx: Transaction,
+    now: datetime,
+    *,
+    image: Image,
+    spool: Path,
+    actor_id: UserId | None,
+    signature: str = "",
+    manifest: str = "",
 ) -> Operation:
-    """Begin to seal an uploaded image. Errors: Conflict when it is not waiting for that, or signed by a stranger."""
+    """Begin to seal an uploaded image; the signature is of the manifest if there is one, else of the disk.
+
+    Errors: Conflict when it is not waiting for that, or signed by a stranger.
+    """
     if not tx.images.change(image.id, expect={"state": ImageState.IMPORTING}):
         raise Conflict(f"Image {image.name} is {image.state} already.", code="image-state")
     check_unsealing(tx, image)
@@ -116,6 +137,8 @@ def request_import(
     if signature:
         want_known(tx, image.project_id, signature)
         arguments[SIGNATURE] = signature
+    if manifest:
+        arguments[MANIFEST] = manifest
     return begin(tx, now, "import-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -250,8 +273,7 @@ def _seal(context: Context) -> Done:
     with context.store.reading() as tx:
         image = tx.images.get(image_id)
     spool = taken(context)
-    names = [name for name in (image.kernel, image.initrd) if name]
-    files = {name: spool / FILES / name for name in names}
+    files = {name: spool / FILES / name for name in image.files}
     is_packed = image.upload_format is not ImageFormat.RAW
     source, sha256 = (spool / RAW, None) if is_packed else (spool / UPLOAD, image.sha256 or None)
     sealed = context.drivers.disks.seal(image_id, source, sha256=sha256, files=files)

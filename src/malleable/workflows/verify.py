@@ -2,7 +2,8 @@
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
@@ -10,15 +11,16 @@ from uuid import UUID
 from malleable.domain.errors import Conflict, Public, Refused
 from malleable.domain.ids import ImageId, ProjectId
 from malleable.domain.images import Image, ImageFormat
-from malleable.domain.signatures import Signer, is_signed, key_number, signed_with
+from malleable.domain.manifests import other_than, parse_manifest
+from malleable.domain.signatures import Content, Signer, is_signed, key_number, signed_with
 from malleable.domain.store import Transaction
 from malleable.workflows import presenting
 from malleable.workflows.steps import Context, Done, Step
 
 #: In an upload's folder: what came; and, once it is taken to be sealed, the same below ``TAKEN`` beside the raw disk.
 UPLOAD, FILES, TAKEN, RAW = "content", "files", "taken", "raw"
-#: The argument of an operation that says who signed what it imports.
-SIGNATURE = "signature"
+#: The arguments of an operation that say who signed what it imports: the disk, or the manifest if there is one.
+SIGNATURE, MANIFEST = "signature", "manifest"
 #: The code of everything that is wrong with a signature: of such an import nothing stays.
 UNTRUSTED = "signature"
 #: Reading a large image takes as long as its bytes.
@@ -84,37 +86,80 @@ class _Read:
 
 
 def _verify(context: Context) -> Done:
-    """Prove the upload's checksum and its signature, reading it once; a raw one that nobody signed is left to the seal.
+    """Prove the upload's checksums and its signature, reading it once, and write down what it is and who signed it.
 
-    What it is and who signed it is written down.
+    A raw disk that nobody signed is left to the seal.
     """
-    path = taken(context) / UPLOAD
+    folder = taken(context)
     with context.store.reading() as tx:
         image = tx.images.get(ImageId(UUID(context.argument("image_id"))))
         signers = trusted(tx, image.project_id)
+    beside = _beside(image, folder / FILES)
     signature = context.operation.arguments.get(SIGNATURE)
     if signature is None and image.upload_format is ImageFormat.RAW:
-        return Done(evidence={"image": "is raw and not signed: its seal proves it"})
-    with path.open("rb") as file:
+        told = {"image": "is raw and not signed: its seal proves it"}
+        return Done(evidence=told, write=_writing(image, {**beside, "signed_by": "", "signing_key": ""}))
+    manifest = context.operation.arguments.get(MANIFEST)
+    with (folder / UPLOAD).open("rb") as file:
         content = _Read(file)
-        signer = None if signature is None else _signer(signers, str(signature), content)
-        found = content.sha256()
-    if image.sha256 not in ("", found):
-        raise Refused(f"The upload's SHA-256 is {found}, not {image.sha256}.", code="checksum", fix="Upload it again.")
-    return _proven(image, found, signer)
-
-
-def _proven(image: Image, sha256: str, signer: Signer | None) -> Done:
+        signed = content if manifest is None else BytesIO(str(manifest).encode())
+        signer = None if signature is None else _signer(signers, str(signature), signed)
+        sums = {**beside, "sha256": content.sha256()}
+    _want_same("upload", sums["sha256"], image.sha256)
+    if signer is not None and manifest is not None:
+        _want_described(image, sums, str(manifest), signer)
     name, key = (signer.name, signer.key) if signer else ("", "")
+    shown = {"signed_by": name, "key": key_number(key)} if signer else {}
+    write = _writing(image, {**sums, "signed_by": name, "signing_key": key})
+    return Done(evidence={"upload_sha256": sums["sha256"], **shown}, write=write)
+
+
+def _writing(image: Image, facts: Mapping[str, str]) -> Callable[[Transaction], None]:
+    """Write down what was proven, if it still boots with the command line that it was proven with. Errors: Conflict."""
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image.id, sha256=sha256, signed_by=name, signing_key=key)
+        if not tx.images.change(image.id, expect={"cmdline": image.cmdline}, **facts):
+            raise Conflict(
+                "Its command line was changed while it was proven.", code="image-state", fix="Import it again."
+            )
 
-    shown = {"signed_by": name, "key": key_number(key)} if signer else {}
-    return Done(evidence={"upload_sha256": sha256, **shown}, write=write)
+    return write
 
 
-def _signer(signers: Sequence[Signer], signature: str, content: _Read) -> Signer:
+def _beside(image: Image, folder: Path) -> dict[str, str]:
+    """Prove the kernel and the initrd, and tell their SHA-256. Errors: Refused."""
+    found = {}
+    for part, name in (("kernel", image.kernel), ("initrd", image.initrd)):
+        if name:
+            found[f"{part}_sha256"] = sha256_of(folder / name)
+            _want_same(part, found[f"{part}_sha256"], image.files[name])
+    return found
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _want_same(what: str, found: str, wanted: str) -> None:
+    if wanted not in ("", found):
+        told = Public(f"The {what}'s SHA-256 is {found}, not {wanted}.", "Upload it again.")
+        raise Refused(told.message, code="checksum", fix=told.fix, public=told)
+
+
+def _want_described(image: Image, sums: Mapping[str, str], manifest: str, signer: Signer) -> None:
+    """Be sure that a signed manifest is of this image, with all that it boots. Errors: Refused."""
+    told = parse_manifest(manifest)
+    facts = {**sums, "cmdline": image.cmdline, **({"format": image.upload_format.value} if "format" in told else {})}
+    if others := other_than(told, facts):
+        raise _untrusted(
+            f"This is not what {signer.name} signed: in the manifest there is another {', another '.join(others)}.",
+            "Import the image with the very files and the command line that its manifest tells.",
+        )
+
+
+def _signer(signers: Sequence[Signer], signature: str, content: Content) -> Signer:
     """Say who signed the content. Errors: Refused when it is nobody of these."""
     number = signed_with(signature)
     found = _with_key(signers, number)

@@ -1,17 +1,20 @@
 """Signed images, with the real minisign: whom one trusts, what is refused, and who needs signatures."""
 
+import json
 import subprocess
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx import Response
 from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
 
+from malleable.domain.ids import ImageId
 from malleable.services.all import make_services
 
 DISK = b"a disk" * 5000
@@ -135,11 +138,94 @@ def test_what_cannot_be_trusted_is_refused_before_anything_is_read(small_site: S
     assert seal(small_site, hand.sign()).status_code == 202
 
 
-def test_a_signature_does_not_cover_a_kernel(small_site: Site, hand: Hand) -> None:
-    trust(small_site, hand)
-    announce(small_site, kernel="vmlinuz")
+CMDLINE = "root=LABEL=rootfs ro"
+MANIFEST = {
+    "sha256": sha256(DISK).hexdigest(),
+    "kernel_sha256": sha256(b"vmlinuz").hexdigest(),
+    "initrd_sha256": sha256(b"initrd").hexdigest(),
+    "cmdline": CMDLINE,
+}
+
+
+def announce_kernel(site: Site) -> None:
+    ways = {"boot_ways": ["san", "kernel"], "kernel": "vmlinuz", "initrd": "initrd", "cmdline": CMDLINE}
+    announce(site, **ways)
+    for name in ("vmlinuz", "initrd"):
+        answer = site.call("member", "PUT", f"/v1/images/mine/files/{name}", content=name.encode())
+        assert answer.status_code == 204
+
+
+def seal_by(site: Site, signature: str | None, manifest: str) -> Response:
+    return site.post("member", "/v1/images/mine/seal", {"signature": signature, "manifest": manifest})
+
+
+def test_kernel_initrd_and_command_line_are_signed_by_the_manifest(small_site: Site, hand: Hand) -> None:
+    """Whoever needs signed images boots them by their kernel, until the kernel is another."""
+    site = small_site
+    trust(site, hand)
+    site.call("member", "PUT", "/v1/projects/alpha/signing", json={"needs_signed_images": True})
+    announce_kernel(site)
+    signed = json.dumps(MANIFEST, indent=2)
+    assert code(seal(site, hand.sign())) == (409, "signature-kernel")
+    assert code(seal_by(site, None, signed)) == (409, "image-not-signed")
+    for bad in ("{", "[]", "[" * 9000, '{"sha256": 1, "sha256": 2}'):
+        assert code(seal_by(site, hand.sign(bad.encode()), bad)) == (422, "manifest-malformed")
+    assert seal_by(site, hand.sign(signed.encode()), signed).status_code == 202
+    room = Room(site)
+    list(room.work())
+    image = site.get("member", "/v1/images/mine").json()
+    assert {name: image[name] for name in MANIFEST} == MANIFEST
+    assert (image["state"], image["signed_by"]) == ("sealed", "builders")
+    refused = site.call("member", "PUT", "/v1/images/mine/description", json={"cmdline": "init=/bin/sh"})
+    assert code(refused) == (409, "image-signed")
+    assert site.call("member", "PUT", "/v1/images/mine/description", json={"os": "mine"}).status_code == 200
+    boot = {**PROVISION, "image": "mine", "way": "kernel"}
+    assert ended(site, room, site.post("member", "/v1/provisions", boot))["state"] == "succeeded"
+    assert site.post("member", "/v1/nodes/free/release").status_code == 202
+    list(room.work())
+    kernel = site.disks.file(ImageId(UUID(image["id"])), "vmlinuz")
+    kernel.write_bytes(b"another")
+    failed = ended(site, room, site.post("member", "/v1/provisions", boot))
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "image-corrupt")
+    assert "vmlinuz" in failed["error"]["message"]
+
+
+def ended(site: Site, room: Room, answer: Response) -> dict[str, Any]:
+    assert answer.status_code == 202, answer.text
+    list(room.work())
+    operation: dict[str, Any] = site.get("member", f"/v1/operations/{answer.json()['id']}").json()
+    return operation
+
+
+@pytest.mark.parametrize("fact", [*MANIFEST, "format", "signature"])
+def test_a_manifest_of_something_else_leaves_nothing_behind(small_site: Site, hand: Hand, fact: str) -> None:
+    site = small_site
+    trust(site, hand)
+    announce_kernel(site)
+    told = json.dumps({**MANIFEST, fact: "another"})
+    signature = hand.sign(b"{}" if fact == "signature" else told.encode())
+    failed = ended(site, Room(site), seal_by(site, signature, told))
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "signature")
+    assert "builders" in failed["error"]["message"]
+    assert site.get("member", "/v1/images/mine").status_code == 404
+
+
+def test_a_command_line_changed_while_it_is_proven_is_not_signed(small_site: Site, hand: Hand) -> None:
+    site = small_site
+    trust(site, hand)
+    announce_kernel(site)
+    signed = json.dumps(MANIFEST)
+    begun = seal_by(site, hand.sign(signed.encode()), signed)
+    changed = site.call("member", "PUT", "/v1/images/mine/description", json={"cmdline": "init=/bin/sh"})
+    assert changed.status_code == 200
+    assert ended(site, Room(site), begun)["error"]["code"] == "signature"
+
+
+def test_an_announced_kernel_is_what_comes(small_site: Site) -> None:
+    announce(small_site, kernel="vmlinuz", kernel_sha256="0" * 64)
     small_site.call("member", "PUT", "/v1/images/mine/files/vmlinuz", content=b"kernel")
-    assert code(seal(small_site, hand.sign())) == (409, "signature-kernel")
+    failed = ended(small_site, Room(small_site), seal(small_site, None))
+    assert (failed["error"]["code"], "kernel" in failed["error"]["message"]) == ("checksum", True)
 
 
 def test_a_signer_taken_away_while_the_image_waits_is_not_trusted(small_site: Site, hand: Hand) -> None:

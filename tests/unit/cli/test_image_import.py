@@ -26,8 +26,9 @@ def built(tmp_path: Path) -> Path:
         "size_bytes": len(RAW),
         "sha256": sha256(RAW).hexdigest(),
         "kernel": "tiny.vmlinuz",
-        "kernel_sha256": "unused",
+        "kernel_sha256": sha256(b"kernel").hexdigest(),
         "initrd": "tiny.initrd",
+        "initrd_sha256": sha256(b"initrd").hexdigest(),
         "os": "busybox",
         "architecture": "x86_64",
         "firmware": ["bios"],
@@ -95,6 +96,8 @@ def test_an_image_is_described_uploaded_and_sealed(taking: Desk, built: Path, na
         "up_proof": "iscsi-login",
         "kernel": "tiny.vmlinuz",
         "initrd": "tiny.initrd",
+        "kernel_sha256": sha256(b"kernel").hexdigest(),
+        "initrd_sha256": sha256(b"initrd").hexdigest(),
         "cmdline": "root=LABEL=rootfs ro",
         "default_user": "demo",
     }
@@ -274,9 +277,18 @@ def test_a_signature_goes_along_with_a_file_and_with_a_url(
 def test_what_cannot_be_signed_is_told_before_anything_is_sent(taking: Desk, built: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("untrusted comment: minisign encrypted secret key\nRW\n")
-    for file in (key, built / "tiny.vmlinuz"):
-        ran = taking.m2("image", "import", str(built / "tiny.json"), "--golden", "--signature", str(file))
-        assert (ran.code, taking.requests) == (2, [])
+    ran = taking.m2("image", "import", str(built / "tiny.json"), "--golden", "--signature", str(key))
+    assert (ran.code, taking.requests) == (2, [])
+
+
+def test_of_an_image_with_a_kernel_the_manifest_is_signed(taking: Desk, built: Path, tmp_path: Path) -> None:
+    """Byte for byte as it lies here."""
+    manifest, signature = built / "tiny.json", tmp_path / "tiny.json.minisig"
+    signature.write_text("untrusted comment: signed\nRU\n")
+    manifest.write_bytes(manifest.read_bytes().replace(b", ", b",\r\n"))
+    assert taking.m2("image", "import", "--golden", "--signature", str(signature), str(manifest)).code == 0
+    sent = taking.sent(f"POST /v1/images/{id_of(71)}/seal")
+    assert sent == {"signature": signature.read_text(), "manifest": manifest.read_bytes().decode()}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +348,20 @@ class TestFileCache:
         away.rename(tmp_path / "files")
         assert cache.path(image, "vmlinuz").exists()
         assert cache.trouble is None
+
+    def test_a_file_that_is_not_what_was_sealed_is_never_served(self, tmp_path: Path) -> None:
+        files = {"kernel": "vmlinuz", "initrd": "initrd", "kernel_sha256": sha256(b"kernel").hexdigest()}
+        told = boot(MAC, ADDRESS, way="kernel", files=files)
+        plan = parse_network(network(vid=1, hosts=[host(MAC, ADDRESS)], boots=[told])).boots[0]
+        control_plane = RehearsedControlPlane()
+        cache = FileCache(tmp_path / "files", control_plane.gateway_file, 100)
+        control_plane.files[str(plan.image_id), "vmlinuz"] = b"another"
+        with pytest.raises(Unavailable, match="not what was sealed"):
+            cache.path(plan.image_id, "vmlinuz", plan.files["vmlinuz"])
+        assert cache.trouble is not None
+        assert list((tmp_path / "files").rglob("*")) == []
+        control_plane.files[str(plan.image_id), "vmlinuz"] = b"kernel"
+        assert cache.path(plan.image_id, "vmlinuz", plan.files["vmlinuz"]).read_bytes() == b"kernel"
 
     def test_beyond_the_limit_what_no_boot_needs_goes(self, tmp_path: Path) -> None:
         control_plane = RehearsedControlPlane()

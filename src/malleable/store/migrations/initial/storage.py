@@ -43,6 +43,8 @@ images = Table(
     Column("up_proof", Text, nullable=False),
     words("kernel"),
     words("initrd"),
+    words("kernel_sha256"),
+    words("initrd_sha256"),
     words("cmdline"),
     words("default_user"),
     words("signed_by"),
