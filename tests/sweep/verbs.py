@@ -8,8 +8,9 @@ from tests.sweep.world import SWITCH, World
 from malleable.domain.disks import DiskState
 from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.networks import Channel
-from malleable.domain.nodes import NodeState, PowerState
+from malleable.domain.nodes import BootDevice, BootState, NodeState, PowerState
 from malleable.domain.switches import PortConfig
+from malleable.sim.bmcs import Override
 from malleable.workflows import attach, move, networks, power, release, repair, storage
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.watch import Watch
@@ -178,6 +179,24 @@ def _cycled(world: World, node_id: NodeId) -> None:
     assert world.room.bmcs.view("n1").power_ons >= 2
 
 
+def _cycle_from_disk(world: World) -> tuple[NodeId, OperationId]:
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        tx.nodes.change(node_id, boot_device=BootDevice.DISK)
+        node, action = tx.nodes.get(node_id), power.PowerAction.CYCLE
+        return node_id, power.request(tx, world.clock.now(), node=node, action=action, actor_id=None).id
+
+
+def _started_from_disk(world: World, node_id: NodeId) -> None:
+    view, node = world.room.bmcs.view("n1"), world.node(node_id)
+    assert (view.power, view.booted) == (PowerState.ON, Override.DISK)
+    assert (node.state, node.boot, node.boot_device) == (NodeState.ALLOCATED, BootState.BOOTING, BootDevice.NETWORK)
+    with world.store.transaction() as tx:
+        freeing = release.request(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
+    assert world.run(freeing.id).state == "succeeded"
+    assert world.room.bmcs.view("n1").override is Override.NONE
+
+
 def _still_held(world: World, node_id: NodeId) -> None:
     node = world.node(node_id)
     assert (node.state, node.project_id) == (NodeState.ALLOCATED, world.project_id)
@@ -321,6 +340,15 @@ VERBS = (
         steps=5,
         can_cancel=True,
         last_step="await-up",
+    ),
+    Verb(
+        name="power-from-disk",
+        begin=_cycle_from_disk,
+        check=_started_from_disk,
+        check_undone=_still_held,
+        steps=3,
+        can_cancel=True,
+        last_step="power-on",
     ),
     Verb(name="isolate", begin=_isolate, check=_isolated, steps=3),
     Verb(name="retire", begin=_retire, check=_retired, steps=3),

@@ -19,6 +19,8 @@ from malleable.services.nodes import CONSOLE_LINES_MAX, Cable, NodeWish
 from malleable.services.parts import Shown
 from malleable.wire.nodes import (
     BmcView,
+    BootDeviceRequest,
+    BootDeviceView,
     ConsoleView,
     CredentialsRequest,
     MaintenanceRequest,
@@ -182,6 +184,14 @@ def node_power(request: Request, node: str, body: PowerRequest) -> Response:
     """Switch a node on, off, or off and on."""
     call = call_of(request)
     return begun(call, call.services.nodes.node_power(call.caller, node, body.action.value))
+
+
+@routes.put("/{node}/boot-device", response_model=BootDeviceView)
+def node_boot_device(request: Request, node: str, body: BootDeviceRequest) -> Response:
+    """Choose what a node boots from the next time that its start is asked for."""
+    call = call_of(request)
+    device = call.services.boot_devices.boot_device_set(call.caller, node, body.device)
+    return ok(BootDeviceView(device=device), call)
 
 
 @routes.post("/{node}/readmit", status_code=202, response_model=OperationView)

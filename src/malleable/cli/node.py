@@ -16,7 +16,7 @@ from malleable.cli.options import NewName, NodeArgument, PasswordFile, Watch, re
 from malleable.cli.output import Column, done, show_facts, show_list
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
-from malleable.domain.nodes import NodeState
+from malleable.domain.nodes import BootDevice, NodeState
 
 if TYPE_CHECKING:
     from malleable.wire.nodes import NicView, NodeView, WiringRequest
@@ -41,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
             "timeline": node_timeline,
             "console": node_console,
             "power": node_power,
+            "boot-device": node_boot_device,
             "access": node_access,
             "stop": node_stop,
             "release": node_release,
@@ -119,6 +120,7 @@ def _facts(node: "NodeView", now: datetime) -> dict[str, str]:
         "since": ago(node.state_since, now),
         "project": node.project or "",
         "boot": "" if node.boot == "none" else node.boot,
+        "next boot": "" if node.boot_device == "network" else f"from {node.boot_device}",
         "power": f"{node.power}, seen {ago(node.power_seen_at, now)}" if node.power_seen_at else node.power,
         "hardware": ", ".join(filter(None, hardware)),
         "firmware": node.firmware or "",
@@ -173,6 +175,12 @@ def node_power(
 
     operation = session.m2.node_power(node, WirePowerAction(action))
     finish(session, operation, is_watching=watch, what=f"power {action} of {node}")
+
+
+def node_boot_device(session: Session, node: NodeArgument, device: Annotated[BootDevice, typer.Argument()]) -> None:
+    """Choose what a node boots from at its next `m2 node power` on or cycle; after that it is the network again."""
+    chosen = session.m2.node_boot_device(node, device)
+    done(session, chosen, f"{node} boots from {chosen.device} at its next `m2 node power {node} cycle`.")
 
 
 def node_stop(session: Session, node: NodeArgument, watch: Watch = True) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
-from malleable.domain.nodes import NodeState
+from malleable.domain.nodes import BootDevice, NodeState
 from malleable.wire.nodes import (
+    BootDeviceRequest,
+    BootDeviceView,
     ConsoleView,
     CredentialsRequest,
     MaintenanceRequest,
@@ -57,6 +59,10 @@ class MachineCalls(Connection):
     def node_power(self, node: str, action: PowerAction) -> OperationView:
         """Begin to switch a node."""
         return self.post(v1("nodes", node, "power"), OperationView, PowerRequest(action=action))
+
+    def node_boot_device(self, node: str, device: BootDevice) -> BootDeviceView:
+        """Choose what a node boots from the next time that its start is asked for."""
+        return self.put(v1("nodes", node, "boot-device"), BootDeviceView, BootDeviceRequest(device=device))
 
     def node_readmit(self, node: str) -> OperationView:
         """Begin to bring a quarantined node back to the free ones."""

@@ -16,6 +16,7 @@ class Verb(StrEnum):
 
     POWER = "power"  #: switch it on, off, or off and on; and read how far that has come
     CONSOLE = "console"  #: read its serial console
+    BOOT_DEVICE = "boot-device"  #: choose what it boots from the next time it is started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,11 @@ class Pace:
 
 #: Of everybody together, per node: a BMC takes seconds for a power change, and most answer one call at a time.
 NODE_PACES: Mapping[Verb, Pace] = MappingProxyType(
-    {Verb.POWER: Pace(at_once=4, every_s=10.0), Verb.CONSOLE: Pace(at_once=60, every_s=0.3)}
+    {
+        Verb.POWER: Pace(at_once=4, every_s=10.0),
+        Verb.CONSOLE: Pace(at_once=60, every_s=0.3),
+        Verb.BOOT_DEVICE: Pace(at_once=8, every_s=10.0),
+    }
 )
 #: Of everybody together, per node and server, waiting for its BMC's answer.
 CALLS_AT_ONCE = 2
@@ -38,5 +43,9 @@ ISSUE_PACE = Pace(at_once=LIVE_MAX, every_s=30.0)
 OFFER_PACE = Pace(at_once=100, every_s=30.0)
 #: Of one user, or of one token for a node alone; whoever runs the site has none.
 CALLER_PACES: Mapping[Verb, Pace] = MappingProxyType(
-    {Verb.POWER: Pace(at_once=60, every_s=1.0), Verb.CONSOLE: Pace(at_once=300, every_s=0.1)}
+    {
+        Verb.POWER: Pace(at_once=60, every_s=1.0),
+        Verb.CONSOLE: Pace(at_once=300, every_s=0.1),
+        Verb.BOOT_DEVICE: Pace(at_once=60, every_s=1.0),
+    }
 )

@@ -15,6 +15,7 @@ PUBLIC_FACTS = frozenset(
     {
         "action",
         "alias",
+        "boot_device",
         "changed",
         "cidr",
         "count",

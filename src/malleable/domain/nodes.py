@@ -49,6 +49,13 @@ class BootState(StrEnum):
     FAILED = "failed"
 
 
+class BootDevice(StrEnum):
+    """What a machine starts from. Nothing that would let its holder change its firmware's settings is among them."""
+
+    NETWORK = "network"  #: what its boot intent says, served by the gateway
+    DISK = "disk"  #: a disk of its own, with whatever is on it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One physical machine."""
@@ -60,6 +67,8 @@ class Node:
     state_since: datetime
     project_id: ProjectId | None  #: the holder; set exactly in states allocated and releasing
     boot: BootState = BootState.NONE
+    #: What the next start that is asked for is from, and that one alone; it is kept here, and the BMC told then.
+    boot_device: BootDevice = BootDevice.NETWORK
     power: PowerState = PowerState.UNKNOWN  #: as last observed
     power_seen_at: datetime | None = None
     power_driver: str  #: key of a power driver, e.g. "redfish"

@@ -108,6 +108,12 @@ class Power(Protocol):
         Errors: Refused if the BMC kept something else.
         """
 
+    def boot_from_disk(self, bmc: Bmc) -> None:
+        """Make the next power-on boot from the machine's own disk, and read it back.
+
+        Errors: Refused if the BMC kept something else; with code "no-boot-disk" when it knows of no such choice.
+        """
+
     def reset_boot(self, bmc: Bmc) -> None:
         """Clear the boot override, eject all virtual media, and read both back."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from malleable.services.access import Accesses
 from malleable.services.attachments import Attachments
 from malleable.services.authentication import Authentication
+from malleable.services.boot_devices import BootDevices
 from malleable.services.credentials import Credentials
 from malleable.services.disk_offers import DiskOffers
 from malleable.services.disks import Disks
@@ -57,6 +58,7 @@ class Services:
     paths: Paths
     drivers: DriverService
     nodes: Nodes
+    boot_devices: BootDevices
     nics: Nics
     provisions: Provisions
     networks: Networks
@@ -82,6 +84,7 @@ def make_services(parts: Parts) -> Services:
     """Wire the services together."""
     passwords = Passwords(parts.clock)
     authentication = Authentication(parts, passwords)
+    paces = Paces(parts)
     return Services(
         parts=parts,
         authentication=authentication,
@@ -96,7 +99,8 @@ def make_services(parts: Parts) -> Services:
         switches=SwitchService(parts),
         paths=Paths(parts),
         drivers=DriverService(parts),
-        nodes=Nodes(parts, Paces(parts)),
+        nodes=Nodes(parts, paces),
+        boot_devices=BootDevices(parts, paces),
         nics=Nics(parts),
         provisions=Provisions(parts),
         networks=Networks(parts),

@@ -70,6 +70,10 @@ class SimPower:
         with self._call("boot_from_network", bmc) as machine:
             self._override(bmc, machine, Override.NETWORK)
 
+    def boot_from_disk(self, bmc: Bmc) -> None:
+        with self._call("boot_from_disk", bmc) as machine:
+            self._override(bmc, machine, Override.DISK)
+
     def reset_boot(self, bmc: Bmc) -> None:
         with self._call("reset_boot", bmc) as machine:
             self._override(bmc, machine, Override.NONE)

@@ -1,7 +1,7 @@
 """The resources of SimRedfish: what a simulated BMC says at which path. Source: DSP0268 (2023.1) schemas."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -204,8 +204,14 @@ class RedfishTree:
             target = Override.NONE if enabled == "Disabled" else Override(boot["BootSourceOverrideTarget"])
         except ValueError as e:
             raise Refused(f"{e}.") from e
-        with self._fault("boot_from_network" if target is Override.NETWORK else "reset_boot"):
-            self.bmcs.set_override(machine.name, target, is_standing=enabled == "Continuous")
+        is_standing = enabled == "Continuous"
+        calls = {Override.NETWORK: "boot_from_network", Override.NONE: "reset_boot", Override.DISK: "boot_from_disk"}
+        with ExitStack() as faults:
+            faults.enter_context(self._fault(calls[target]))
+            if target is Override.DISK and is_standing:
+                # Who cannot take an override away resets it to this.
+                faults.enter_context(self._fault("reset_boot"))
+            self.bmcs.set_override(machine.name, target, is_standing=is_standing)
 
     def _reset(self, machine: SimMachine, kind: str) -> None:
         if kind not in _RESET:

@@ -16,7 +16,7 @@ from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.ports import InspectedNic, Session
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
-from malleable.sim.bmcs import Later, SimBmcs, SimMachine
+from malleable.sim.bmcs import Later, Override, SimBmcs, SimMachine
 from malleable.sim.switches import SimSwitches
 from malleable.sim.targets import LoginRefused, SimTargets
 
@@ -144,6 +144,9 @@ class SimRoom:
             self.targets.logout(*gone)
         if power is PowerState.ON:
             self._say(name, "firmware: self-test passed")
+            if self.bmcs.view(name).booted is Override.DISK:
+                self._say(name, "firmware: starting from the disk inside")
+                return
             self._later(self._pace.firmware_s, lambda: self._ask_for_script(name, boots))
 
     def _ask_for_script(self, name: str, boots: int) -> None:

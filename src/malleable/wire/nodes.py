@@ -11,7 +11,7 @@ from malleable.domain.boots import parse_ssh_key
 from malleable.domain.errors import Invalid
 from malleable.domain.hooks import FIRST_BOOT_MAX_CHARS
 from malleable.domain.images import BootWay
-from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState, plain_address
+from malleable.domain.nodes import BootDevice, BootState, Firmware, NodeState, PowerState, plain_address
 from malleable.domain.seeds import USER_DATA_MAX_BYTES
 from malleable.wire.shapes import MAX_BYTES, Answer, Hostname, Line, Mac, Name, Open, Ref, Request, Text, checked
 from malleable.wire.switches import PortName
@@ -93,6 +93,7 @@ class NodeView(Answer):
     project_id: Open[UUID | None]
     project: Open[str | None]
     boot: Open[BootState]
+    boot_device: Open[BootDevice]  #: what the next start that is asked for is from
     power: Open[PowerState]
     power_seen_at: Open[datetime | None]
     firmware: Open[Firmware | None]
@@ -130,6 +131,18 @@ class PowerRequest(Request):
     """Switch a node."""
 
     action: PowerAction
+
+
+class BootDeviceRequest(Request):
+    """What a node boots from the next time that its start is asked for; then the network again."""
+
+    device: BootDevice
+
+
+class BootDeviceView(Answer):
+    """What a node boots from the next time that its start is asked for."""
+
+    device: Open[BootDevice]
 
 
 class MaintenanceRequest(Request):

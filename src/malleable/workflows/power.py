@@ -8,7 +8,7 @@ from enum import StrEnum
 from malleable.domain.disks import DiskUse
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import UserId
-from malleable.domain.nodes import BootState, Node, NodeState, PowerState
+from malleable.domain.nodes import BootDevice, BootState, Node, NodeState, PowerState
 from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.workflows import booting, powering
@@ -35,7 +35,10 @@ def request(tx: Transaction, now: datetime, *, node: Node, action: PowerAction, 
     if action is PowerAction.ON and node.power is PowerState.ON:
         raise Conflict(f"Node {node.name} is on already.", code="already-on", fix="Use `cycle` to start it again.")
     arguments: dict[str, object] = {**places(tx, node), "action": action.value}
-    if action is not PowerAction.OFF:
+    if action is not PowerAction.OFF and node.boot_device is BootDevice.DISK:
+        arguments["boot_device"] = node.boot_device.value
+        tx.nodes.change(node.id, boot_device=BootDevice.NETWORK)  # it was for this start
+    elif action is not PowerAction.OFF:
         boot = tx.boots.find(node_id=node.id)
         target = tx.targets.find(node_id=node.id, use=DiskUse.BOOT)
         if boot is None or target is None:
@@ -53,6 +56,14 @@ def _wants_off(operation: Operation) -> bool:
 
 def _wants_on(operation: Operation) -> bool:
     return operation.arguments["action"] in (PowerAction.ON, PowerAction.CYCLE)
+
+
+def _wants_network(operation: Operation) -> bool:
+    return _wants_on(operation) and not _wants_disk(operation)
+
+
+def _wants_disk(operation: Operation) -> bool:
+    return operation.arguments.get("boot_device") == BootDevice.DISK
 
 
 def _recorded(tx: Transaction, operation: Operation, now: datetime) -> None:
@@ -74,10 +85,11 @@ POWER = Workflow(
     name="power",
     steps=(
         _only_if(powering.POWER_OFF, _wants_off),
-        _only_if(booting.ARM_BOOT, _wants_on),
-        _only_if(powering.BOOT_FROM_NETWORK, _wants_on),
+        _only_if(booting.ARM_BOOT, _wants_network),
+        _only_if(powering.BOOT_FROM_NETWORK, _wants_network),
+        _only_if(powering.BOOT_FROM_DISK, _wants_disk),
         _only_if(powering.POWER_ON, _wants_on),
-        _only_if(booting.AWAIT_UP, _wants_on),
+        _only_if(booting.AWAIT_UP, _wants_network),
     ),
     on_done=_recorded,
     on_undone=_failed,

@@ -148,6 +148,17 @@ def boot_from_network(context: Context) -> Done:
     return Done(evidence={"boot": "network"})
 
 
+def boot_from_disk(context: Context) -> Done:
+    """Make the firmware start what lies on the machine's own disk; of how far that comes nobody has a proof."""
+    node = node_of(context)
+    power_of(context, node).boot_from_disk(bmc_of(node))
+
+    def write(tx: Transaction) -> None:
+        tx.nodes.change(node.id, boot=BootState.BOOTING)
+
+    return Done(evidence={"boot": "disk"}, write=write)
+
+
 def reset_boot(context: Context) -> Done:
     """Leave the BMC as the next tenant may find it: no boot override, no virtual media."""
     node = node_of(context)
@@ -183,6 +194,13 @@ BOOT_FROM_NETWORK = Step(
     name="boot-from-network",
     do=boot_from_network,
     undo=reset_boot,
+    retry=BMC_RETRY,
+    device=CONTROLLER,
+)
+BOOT_FROM_DISK = Step(
+    name="boot-from-disk",
+    do=boot_from_disk,
+    # No undo: its holder asked for it, and a release resets it.
     retry=BMC_RETRY,
     device=CONTROLLER,
 )

@@ -12,7 +12,7 @@ from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import BootId, OperationId, ProjectId, UserId, new_id
 from malleable.domain.images import BootWay, Image, ImageState
 from malleable.domain.networks import Attachment, AttachmentState, Channel, Network
-from malleable.domain.nodes import BootState, Nic, Node, NodeState
+from malleable.domain.nodes import BootDevice, BootState, Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.secrets import random_secret
 from malleable.domain.seeds import Given, Seed, seed_of
@@ -219,7 +219,7 @@ def undone(goes_on: Callable[[Transaction, Operation, datetime], bool] = lambda 
             state, kind = NodeState.QUARANTINED, "quarantined"
             reason = f"its power could not be proven: {operation.reason}"
         changes: dict[str, Any] = {"state": state, "state_reason": reason, "state_since": now}
-        tx.nodes.change(node.id, **changes, project_id=None, boot=BootState.NONE)
+        tx.nodes.change(node.id, **changes, project_id=None, boot=BootState.NONE, boot_device=BootDevice.NETWORK)
         revoke_access(tx, now, node, operation=operation)
         if state is not NodeState.FREE or not goes_on(tx, operation, now):
             record(tx, now, f"node.{kind}", node=node, operation=operation, data=reasons(operation))

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import UserId
-from malleable.domain.nodes import BootState, Node, NodeState, PowerState
+from malleable.domain.nodes import BootDevice, BootState, Node, NodeState, PowerState
 from malleable.domain.operations import Operation
 from malleable.domain.scrubs import SITE_DEFAULT, SiteScrubs
 from malleable.domain.store import Transaction
@@ -35,7 +36,7 @@ def request(
         actor_id=actor_id,
         arguments={**places(tx, node), **scrub_arguments(node, scrubs)},
     )
-    move_node(tx, now, node, NodeState.RELEASING)
+    move_node(tx, now, node, NodeState.RELEASING, boot_device=BootDevice.NETWORK)
     revoke_access(tx, now, node, operation=operation)
     record(tx, now, "node.releasing", node=tx.nodes.get(node.id), actor_id=actor_id)
     return operation
@@ -75,7 +76,8 @@ def _freed(tx: Transaction, operation: Operation, now: datetime) -> None:
         tx.nodes.change(node.id, state=NodeState.QUARANTINED, state_reason=reason, state_since=now)
         record(tx, now, "node.quarantined", node=node, operation=operation, data={"reason": reason})
         return
-    move_node(tx, now, node, NodeState.FREE, project_id=None, boot=BootState.NONE, is_unscrubbed=False)
+    nobodys: dict[str, Any] = {"project_id": None, "boot": BootState.NONE, "boot_device": BootDevice.NETWORK}
+    move_node(tx, now, node, NodeState.FREE, **nobodys, is_unscrubbed=False)
     record(tx, now, "node.freed", node=node, operation=operation)
 
 
@@ -121,7 +123,8 @@ def _retired(tx: Transaction, operation: Operation, now: datetime) -> None:
     switching.drop_attachments(tx, operation.node_id)
     node = tx.nodes.get(operation.node_id)
     reason = "retired: cut off without its BMC; repair or delete it"
-    changes = {"project_id": None, "boot": BootState.NONE, "is_unscrubbed": True}
+    changes: dict[str, Any] = {"project_id": None, "boot": BootState.NONE, "is_unscrubbed": True}
+    changes["boot_device"] = BootDevice.NETWORK
     move_node(tx, now, node, NodeState.MAINTENANCE, reason=reason, **changes)
     record(tx, now, "node.retired", node=node, operation=operation)
 

@@ -183,6 +183,18 @@ TABLE = (
     Row("POST /v1/nodes/{node}/release", "/v1/nodes/held/release", members(202, operator=202)),
     Row("POST /v1/nodes/{node}/stop", "/v1/nodes/held/stop", members(202, operator=202)),
     Row("POST /v1/nodes/{node}/power", "/v1/nodes/held/power", members(202, operator=202), body={"action": "off"}),
+    Row(
+        "PUT /v1/nodes/{node}/boot-device",
+        "/v1/nodes/held/boot-device",
+        members(200, operator=200),
+        body={"device": "disk"},
+    ),
+    Row(
+        "PUT /v1/nodes/{node}/boot-device",
+        "/v1/nodes/free/boot-device",
+        (403, 403, 403, 409, 409, 404, 403, 403),
+        body={"device": "disk"},
+    ),
     Row("POST /v1/nodes/{node}/readmit", "/v1/nodes/held/readmit", (403, 403, 404, 409, 409, 404, 403, 403)),
     Row("GET /v1/nodes/{node}/scrubs", "/v1/nodes/held/scrubs", (403, 403, 404, 200, 200, 404, 403, 403)),
     Row(

@@ -84,6 +84,16 @@ def boots_from_the_network_next(bench: Bench) -> None:
         bench.room.run_later()
 
 
+def boots_from_its_own_disk_next(bench: Bench) -> None:
+    bench.driver.boot_from_disk(bench.bmc)
+    assert bench.room.bmcs.view(NAME).override is Override.DISK
+    bench.driver.set(bench.bmc, ON)
+    bench.room.run_later()
+    assert bench.room.bmcs.view(NAME).booted is Override.DISK
+    bench.driver.boot_from_network(bench.bmc)
+    assert bench.room.bmcs.view(NAME).override is Override.NETWORK, "whatever it was before"
+
+
 def clears_override_and_media(bench: Bench) -> None:
     bench.driver.boot_from_network(bench.bmc)
     bench.room.bmcs.insert_media(NAME, IMAGE)
@@ -97,6 +107,7 @@ def clears_override_and_media(bench: Bench) -> None:
 def finds_out_a_boot_override_that_was_not_kept(bench: Bench) -> None:
     bench.room.bmcs.lie(NAME, Lie.FORGETS_BOOT)
     _refuses(lambda: bench.driver.boot_from_network(bench.bmc), "boot-not-kept")
+    _refuses(lambda: bench.driver.boot_from_disk(bench.bmc), "boot-not-kept")
     bench.room.bmcs.lie(NAME)
     bench.driver.boot_from_network(bench.bmc)
     bench.room.bmcs.lie(NAME, Lie.FORGETS_BOOT)
@@ -190,6 +201,7 @@ def _calls_by_name(bench: Bench) -> dict[str, Callable[[Bmc], object]]:
         "state": bench.driver.state,
         "set": lambda bmc: bench.driver.set(bmc, ON),
         "boot_from_network": bench.driver.boot_from_network,
+        "boot_from_disk": bench.driver.boot_from_disk,
         "reset_boot": bench.driver.reset_boot,
         "console_tail": lambda bmc: bench.driver.console_tail(bmc, 5),
     }
@@ -214,6 +226,7 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     reports_a_power_that_is_neither,
     shows_what_a_lying_bmc_says,
     boots_from_the_network_next,
+    boots_from_its_own_disk_next,
     clears_override_and_media,
     finds_out_a_boot_override_that_was_not_kept,
     finds_out_media_that_were_not_ejected,

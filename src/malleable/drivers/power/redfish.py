@@ -72,14 +72,18 @@ class RedfishPower:
     def boot_from_network(self, bmc: Bmc) -> None:
         """Override once; on BMCs that refuse that, until ``reset_boot``."""
         with self._system(bmc) as (system, _):
-            try:
-                _override(system, sushy.BootSource.PXE, sushy.BootSourceOverrideEnabled.ONCE)
-            except exceptions.HTTPError as e:
-                if not _is_refusal(e):
-                    raise
-                _override(system, sushy.BootSource.PXE, sushy.BootSourceOverrideEnabled.CONTINUOUS)
-            if system.boot.target != sushy.BootSource.PXE or not _is_enabled(system):
-                raise _kept(bmc, system)
+            _boot_from(bmc, system, sushy.BootSource.PXE)
+
+    def boot_from_disk(self, bmc: Bmc) -> None:
+        """As ``boot_from_network``."""
+        with self._system(bmc) as (system, _):
+            if sushy.BootSource.HDD not in system.get_allowed_system_boot_source_values():
+                raise Refused(
+                    f"BMC {bmc.address} knows no boot from a disk of the machine's own.",
+                    fix="Boot it from the network.",
+                    code="no-boot-disk",
+                )
+            _boot_from(bmc, system, sushy.BootSource.HDD)
 
     def reset_boot(self, bmc: Bmc) -> None:
         """Also accepts a standing override to the machine's own disk, on BMCs that know no way without any."""
@@ -167,6 +171,17 @@ def _only_system(bmc: Bmc, session: BmcSession) -> str:
 
 def _power(system: Any) -> PowerState:
     return _POWER.get(system.json.get("PowerState"), PowerState.UNKNOWN)
+
+
+def _boot_from(bmc: Bmc, system: Any, source: sushy.BootSource) -> None:
+    try:
+        _override(system, source, sushy.BootSourceOverrideEnabled.ONCE)
+    except exceptions.HTTPError as e:
+        if not _is_refusal(e):
+            raise
+        _override(system, source, sushy.BootSourceOverrideEnabled.CONTINUOUS)
+    if system.boot.target != source or not _is_enabled(system):
+        raise _kept(bmc, system)
 
 
 def _override(system: Any, target: sushy.BootSource | None, enabled: sushy.BootSourceOverrideEnabled) -> None:

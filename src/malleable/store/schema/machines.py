@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, Table, UniqueConstraint
 
 from malleable.domain.images import BootWay
-from malleable.domain.nodes import BootState, Firmware, NodeState, PowerState
+from malleable.domain.nodes import BootDevice, BootState, Firmware, NodeState, PowerState
 from malleable.domain.seeds import Document
 from malleable.store.schema.columns import created, identity, metadata, pages, to, words
 from malleable.store.types import EnumText, Instant, LinesText, ScrubPolicyText, ScrubsText, Sealed, TupleOf
@@ -19,6 +19,7 @@ nodes = Table(
     to("project_id", "projects", is_indexed=False, nullable=True),
     Column("boot", EnumText(BootState), nullable=False),
     Column("power", EnumText(PowerState), nullable=False),
+    Column("boot_device", EnumText(BootDevice), nullable=False),
     Column("power_seen_at", Instant),
     words("power_driver"),
     words("bmc_address"),
@@ -43,6 +44,7 @@ nodes = Table(
     CheckConstraint("state NOT IN ('allocated', 'releasing') OR project_id IS NOT NULL", name="held"),
     CheckConstraint("project_id IS NULL OR state IN ('allocated', 'releasing', 'quarantined')", name="holder"),
     CheckConstraint("state != 'free' OR NOT is_unscrubbed", name="scrubbed"),
+    CheckConstraint("project_id IS NOT NULL OR boot_device = 'network'", name="chosen"),
     info={"noun": "node"},
 )
 pages(nodes, "state project_id bmc_address")

@@ -15,6 +15,7 @@ nodes = Table(
     to("project_id", "projects", is_indexed=False, nullable=True),
     Column("boot", Text, nullable=False),
     Column("power", Text, nullable=False),
+    Column("boot_device", Text, nullable=False),
     Column("power_seen_at", INSTANT),
     words("power_driver"),
     words("bmc_address"),
@@ -39,6 +40,7 @@ nodes = Table(
     CheckConstraint("state NOT IN ('allocated', 'releasing') OR project_id IS NOT NULL", name="held"),
     CheckConstraint("project_id IS NULL OR state IN ('allocated', 'releasing', 'quarantined')", name="holder"),
     CheckConstraint("state != 'free' OR NOT is_unscrubbed", name="scrubbed"),
+    CheckConstraint("project_id IS NOT NULL OR boot_device = 'network'", name="chosen"),
 )
 pages(nodes, "state project_id bmc_address")
 
