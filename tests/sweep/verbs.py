@@ -179,22 +179,18 @@ def _cycled(world: World, node_id: NodeId) -> None:
     assert world.room.bmcs.view("n1").power_ons >= 2
 
 
-def _cycle_from_disk(world: World) -> tuple[NodeId, OperationId]:
-    node_id, _ = world.running_node()
+def _start_from_disk(world: World) -> tuple[NodeId, OperationId]:
+    node_id, now = world.free_node(), world.clock.now()
     with world.store.transaction() as tx:
-        tx.nodes.change(node_id, boot_device=BootDevice.DISK)
-        node, action = tx.nodes.get(node_id), power.PowerAction.CYCLE
-        return node_id, power.request(tx, world.clock.now(), node=node, action=action, actor_id=None).id
+        tx.nodes.change(node_id, state=NodeState.ALLOCATED, project_id=world.project_id, boot_device=BootDevice.DISK)
+        node, action = tx.nodes.get(node_id), power.PowerAction.ON
+        return node_id, power.request(tx, now, node=node, action=action, actor_id=None).id
 
 
 def _started_from_disk(world: World, node_id: NodeId) -> None:
     view, node = world.room.bmcs.view("n1"), world.node(node_id)
     assert (view.power, view.booted) == (PowerState.ON, Override.DISK)
     assert (node.state, node.boot, node.boot_device) == (NodeState.ALLOCATED, BootState.BOOTING, BootDevice.NETWORK)
-    with world.store.transaction() as tx:
-        freeing = release.request(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
-    assert world.run(freeing.id).state == "succeeded"
-    assert world.room.bmcs.view("n1").override is Override.NONE
 
 
 def _still_held(world: World, node_id: NodeId) -> None:
@@ -343,10 +339,10 @@ VERBS = (
     ),
     Verb(
         name="power-from-disk",
-        begin=_cycle_from_disk,
+        begin=_start_from_disk,
         check=_started_from_disk,
         check_undone=_still_held,
-        steps=3,
+        steps=2,
         can_cancel=True,
         last_step="power-on",
     ),
