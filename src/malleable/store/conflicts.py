@@ -141,6 +141,7 @@ _TAKEN = {
 _CHECKS = {
     "ck_nodes_held": "A node that is allocated or releasing needs a project that holds it.",
     "ck_nodes_scrubbed": "A node that was not scrubbed since its last holder cannot be free.",
+    "ck_nodes_chosen": "Only a node that a project holds starts from another device than the network.",
     "ck_nodes_holder": "Only an allocated, releasing or quarantined node can be held by a project.",
     "ck_targets_presents": "A target presents either a disk or an image.",
     "ck_networks_vid": "A VLAN id is from 1 to 4094.",
