@@ -216,13 +216,10 @@ def _not_grown(world: World, _: NodeId) -> None:
 
 
 def _flatten(world: World) -> tuple[NodeId, OperationId]:
-    """Begin to flatten a disk on which nothing was written, in two looks."""
-    disk, now = disk_of(world, state=DiskState.READY), world.clock.now()
-    world.disks.clone(world.image_id, disk.id, size_bytes=0)
-    with world.store.transaction() as tx:
-        tx.disks.add(disk)
+    """Begin to flatten the disk of a node that runs, on which nothing was written, in two looks."""
+    _, disk = world.running_node()
     world.disks.flatten_blocks = 1
-    return begun(world, lambda tx: flatten.request(tx, now, disk=disk, actor_id=None))
+    return begun(world, lambda tx: flatten.request(tx, world.clock.now(), disk=disk, actor_id=None))
 
 
 def _flattened(world: World, _: NodeId) -> None:
@@ -232,6 +229,9 @@ def _flattened(world: World, _: NodeId) -> None:
 
 def _as_it_was(world: World, _: NodeId) -> None:
     assert world.disks.read(only_disk(world).id, 0, world.size_bytes) == b"golden" * 1000
+    with world.store.reading() as tx:
+        (target,) = tx.targets.list()
+    world.assert_up(target.node_id)
 
 
 def _promote(world: World) -> tuple[NodeId, OperationId]:

@@ -95,9 +95,9 @@ def disk_grow(request: Request, disk: str, body: GrowRequest, project: RefQuery 
 
 @routes.post("/disks/{disk}/flatten", status_code=202, response_model=OperationView)
 def disk_flatten(request: Request, disk: str, project: RefQuery = None) -> Response:
-    """Copy into a disk that runs nowhere what it and its snapshots read from others; ``result.copied_bytes`` says it.
+    """Copy into a disk, which may be running, what it and its snapshots read from others or it shares with others.
 
-    Nothing is to be copied in a pool whose disks only share blocks.
+    ``result.copied_bytes`` says how much that was; the operation can be cancelled.
     """
     call = call_of(request)
     return begun(call, call.services.snapshots.disk_flatten(call.caller, disk, project=project))

@@ -204,15 +204,15 @@ def disk_roll_back(
 
 
 def disk_flatten(session: Session, disk: DiskArgument, watch: Watch = True) -> None:
-    """Copy into a disk that runs nowhere what it and its snapshots read from others; `m2 operation cancel` stops it.
+    """Copy into a disk what it reads from others, while its node runs or not; `m2 operation cancel` stops it.
 
     Disks in Ceph that are cloned from one another, or rolled back, are read through all of these; only so many are
-    allowed. In a pool of files nothing is read through another disk, and nothing is copied.
+    allowed. In a pool of files a disk only shares blocks with others; flattened, it has its own.
     """
     operation = session.m2.disk_flatten(disk, project=session.project)
     ended = finish(session, operation, is_watching=watch, what=f"flatten disk {disk}")
     if ended is not None and not ended.result.get("copied_bytes"):
-        session.hint(f"Disk {disk} reads nothing from others; nothing was copied.")
+        session.hint(f"Disk {disk} has all its own; nothing was copied.")
 
 
 def disk_delete(session: Session, disk: DiskArgument, yes: Yes = False, watch: Watch = True) -> None:

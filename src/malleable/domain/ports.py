@@ -7,6 +7,7 @@ four driver errors: Unreachable, Busy, Refused, Malformed. No driver retries a c
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 from uuid import UUID
@@ -218,6 +219,14 @@ class Usage:
     pieces: int  #: extents or objects; a snapshot takes time for each
 
 
+class FlattenCall(Enum):
+    """Which call of several that flatten a disk this is."""
+
+    FIRST = "first"  #: nobody uses the disk
+    NEXT = "next"  #: the call before this one returned, and nobody used the disk since
+    IN_USE = "in use"  #: a node may have it, and write to it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flattening:
     """How far a disk is on its way to stand alone."""
@@ -294,12 +303,11 @@ class Disks(Protocol):
     def grow(self, disk_id: DiskId, *, size_bytes: int) -> None:
         """Enlarge a disk by zeros at its end. Errors: Refused with code "no-such-disk" or "disk-shrinks"."""
 
-    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:
-        """Copy into a disk that nobody uses what it and its snapshots read from others; for about ``seconds``.
+    def flatten(self, disk_id: DiskId, *, seconds: float, call: FlattenCall = FlattenCall.FIRST) -> Flattening:
+        """Copy into a disk what it and its snapshots read from others, or share with others; for about ``seconds``.
 
         Call it again until it is done: what was copied stays so, whatever becomes of the call, and the disk's content
-        is the same all the while. ``goes_on``: the call before this one returned, and nobody used the disk since.
-        Where clones only share blocks there is nothing to be copied.
+        is what it was, or what a node writes, all the while. Snapshots that only share blocks are left alone.
         Errors: Refused with code "no-such-disk" or "pool-full" (what is left would not fit).
         """
 

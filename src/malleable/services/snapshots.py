@@ -127,7 +127,7 @@ class Snapshots:
             return operation
 
     def disk_flatten(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
-        """Begin to make a disk that runs nowhere stand alone. Errors: NotFound, Forbidden, Conflict."""
+        """Begin to make a disk stand alone, which a node may be running. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_change", ref, project)
             return flatten.request(tx, self._parts.now(), disk=disk, actor_id=caller.user_id)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId
-from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.ports import Capacity, DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
 from malleable.sim.faults import Faults
 
 TOTAL_BYTES = 1 << 40
@@ -226,7 +226,7 @@ class SimDisks:
                 )
             disk.size_bytes = size_bytes
 
-    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:  # noqa: ARG002  it copies by blocks
+    def flatten(self, disk_id: DiskId, *, seconds: float, call: FlattenCall = FlattenCall.FIRST) -> Flattening:  # noqa: ARG002  it copies by blocks
         """Do as ``Disks.flatten``, ``flatten_blocks`` at a time; snapshots follow with the disk's last block."""
         with self._call("flatten", disk_id):
             disk = self._known(disk_id)

@@ -7,6 +7,7 @@ from malleable.domain.disks import Disk, DiskState
 from malleable.domain.errors import Public
 from malleable.domain.ids import DiskId, UserId
 from malleable.domain.operations import Operation, Retry, Wait
+from malleable.domain.ports import FlattenCall
 from malleable.domain.store import Transaction
 from malleable.workflows import presenting, storage
 from malleable.workflows.requests import begin, reasons, record
@@ -20,8 +21,8 @@ GIB = 1 << 30
 
 
 def request(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
-    """Begin to flatten a disk that runs nowhere. Errors: Conflict."""
-    storage.take_idle(tx, disk, DiskState.FLATTENING)
+    """Begin to flatten a disk, which a node may be running. Errors: Conflict."""
+    storage.take_ready(tx, disk, DiskState.FLATTENING)
     arguments = {"name": disk.name, "disk_id": str(disk.id)}
     return begin(tx, now, "flatten-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
 
@@ -30,9 +31,8 @@ def _flatten(context: Context) -> Done | Wait:
     """Copy a little more."""
     disk_id = DiskId(UUID(context.argument("disk_id")))
     slice_s = _told(context, "slice_s", SLICE_S)
-    # The first try of a later look: the look before it ended with a wait.
-    goes_on = context.operation.attempt == 1 and "slice_s" in context.memory
-    found = context.drivers.disks.flatten(disk_id, seconds=slice_s, goes_on=goes_on)
+    call = _call(context, disk_id)
+    found = context.drivers.disks.flatten(disk_id, seconds=slice_s, call=call)
     copied_bytes = int(_told(context, "copied_bytes", 0)) + found.copied_bytes
     if found.is_done:
         return Done(
@@ -48,10 +48,21 @@ def _flatten(context: Context) -> Done | Wait:
         memory={
             "copied_bytes": copied_bytes,
             "left_bytes": found.left_bytes,
+            "call": call.value,
             # Time that sufficed for nothing went into holes that have to be passed each time.
             "slice_s": slice_s if found.copied_bytes else 2 * slice_s,
         },
     )
+
+
+def _call(context: Context, disk_id: DiskId) -> FlattenCall:
+    """Tell whether a node has the disk: nobody gets it from now on, so at worst it has it no more by then."""
+    with context.store.glance() as tx:
+        if tx.targets.count(disk_id=disk_id):
+            return FlattenCall.IN_USE
+    # The first try of a later look: the look before it ended with a wait.
+    goes_on = context.operation.attempt == 1 and context.memory.get("call") not in (None, FlattenCall.IN_USE.value)
+    return FlattenCall.NEXT if goes_on else FlattenCall.FIRST
 
 
 def _told(context: Context, name: str, otherwise: float) -> float:

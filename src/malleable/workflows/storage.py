@@ -75,16 +75,26 @@ def request_delete(tx: Transaction, now: datetime, *, disk: Disk, actor_id: User
 
 def take_idle(tx: Transaction, disk: Disk, state: DiskState, **changes: object) -> None:
     """Put a ready disk that no node uses or is about to use into another state. Errors: Conflict."""
-    # First of all, so that the row is locked: a node that takes the disk at this moment is seen below, or sees this.
-    expect = {"state": DiskState.READY, "size_bytes": disk.size_bytes, "project_id": disk.project_id}
-    if not tx.disks.change(disk.id, expect=expect, state=state, **changes):
-        raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
+    _take(tx, disk, state, **changes)
     target = tx.targets.find(disk_id=disk.id)
     if target is not None:
         holder = tx.nodes.get(target.node_id).name
         fix = f"Run `m2 node stop {holder}` or `m2 node release {holder}` first."
         raise Conflict(f"Disk {disk.name} is in use by node {holder}.", code="disk-in-use", fix=fix)
     want_unused(tx, f"disk {disk.name}", {"disk_id": str(disk.id)}, project_id=disk.project_id)
+
+
+def take_ready(tx: Transaction, disk: Disk, state: DiskState) -> None:
+    """Put a ready disk, whose node may go on with it, into a state that no other gets it in. Errors: Conflict."""
+    _take(tx, disk, state)
+    want_unused(tx, f"disk {disk.name}", {"disk_id": str(disk.id)}, project_id=disk.project_id)
+
+
+def _take(tx: Transaction, disk: Disk, state: DiskState, **changes: object) -> None:
+    # First of all, so that the row is locked: who takes the disk at this moment is seen afterwards, or sees this.
+    expect = {"state": DiskState.READY, "size_bytes": disk.size_bytes, "project_id": disk.project_id}
+    if not tx.disks.change(disk.id, expect=expect, state=state, **changes):
+        raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
 
 
 def want_unused(tx: Transaction, what: str, arguments: Mapping[str, object], *, project_id: ProjectId) -> None:

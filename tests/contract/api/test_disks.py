@@ -8,7 +8,7 @@ import pytest
 from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
 
-from malleable.domain.ids import DiskId
+from malleable.domain.ids import DiskId, ImageId
 from malleable.services.all import make_services
 from malleable.workflows.catalogue import WORKFLOWS
 from malleable.workflows.engine import Engine
@@ -128,9 +128,24 @@ def test_a_disk_is_flattened_step_by_step_and_left_alone_meanwhile(small_site: S
     assert site.get("member", "/v1/disks/web").json()["state"] == "ready"
 
 
-def test_a_disk_that_a_node_has_is_not_flattened(small_site: Site) -> None:
-    refused = small_site.post("member", f"/v1/disks/{small_site.ids['disk:alpha']}/flatten")
-    assert (refused.status_code, refused.json()["code"]) == (409, "disk-in-use")
+def test_a_disk_that_a_node_has_is_flattened_beside_it_until_somebody_cancels_that(small_site: Site) -> None:
+    site = small_site
+    disk = f"/v1/disks/{site.ids['disk:alpha']}"
+    site.disks.clone(ImageId(site.ids["image"]), DiskId(site.ids["disk:alpha"]), size_bytes=0)
+    site.disks.flatten_blocks = 1
+    node = site.get("member", disk).json()["node"]
+    assert node
+    operation = f"/v1/operations/{site.post('member', f'{disk}/flatten').json()['id']}"
+    next(Room(site).work())
+    meanwhile = site.get("member", disk).json()
+    assert (meanwhile["state"], meanwhile["node"]) == ("flattening", node)
+    kept = site.post("member", "/v1/snapshots", {"name": "now", "disk": str(site.ids["disk:alpha"])})
+    assert (kept.status_code, kept.json()["code"]) == (409, "disk-state")
+    assert site.post("member", f"{operation}/cancel").status_code == 202
+    list(Room(site).work())
+    assert site.get("member", operation).json()["state"] == "cancelled"
+    after = site.get("member", disk).json()
+    assert (after["state"], after["node"]) == ("ready", node)
 
 
 def test_a_chain_of_clones_ends_and_says_how_it_goes_on(small_site: Site) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, parse_id
-from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.ports import Capacity, DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
 from malleable.drivers.storage import refusals
 
 IMAGE, DISK, SNAPSHOT, NEW = "m2-image-", "m2-disk-", "m2-snapshot-", "m2-new-"
@@ -214,7 +214,7 @@ class ArrayDisks:
         with mapped("grow the disk"):
             self._array.resize(f"{DISK}{disk_id}", size_bytes)
 
-    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:
+    def flatten(self, disk_id: DiskId, *, seconds: float, call: FlattenCall = FlattenCall.FIRST) -> Flattening:
         """Do nothing: this array's clones share blocks. One that reads through chains splits the clone here."""
         if not self.has_disk(disk_id):
             raise refusals.no_disk(disk_id)

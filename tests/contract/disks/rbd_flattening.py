@@ -1,6 +1,7 @@
 """What flattening must do in a real Ceph."""
 
 import os
+import random
 import signal
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from tests.contract.disks.suite import refused
 from tests.contract.targets.room import wait_until
 
 from malleable.domain.ids import DiskId
+from malleable.domain.ports import FlattenCall
 from malleable.drivers.storage import rbd_chains
 from malleable.drivers.storage.rbd_cluster import RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_process import DisksApart, RbdProcess
@@ -32,7 +34,7 @@ def it_stops_in_time_goes_on_and_frees_what_nobody_else_needs(
     begun = disks.flatten(disk_id, seconds=0.0)
     assert (begun.is_done, begun.left_bytes > 0) == (False, True)
     assert bench.content(disk_id) == kept
-    ended = disks.flatten(disk_id, seconds=60.0, goes_on=True)
+    ended = disks.flatten(disk_id, seconds=60.0, call=FlattenCall.NEXT)
     # The disk, and what it was before: both hold their own now.
     assert (ended.is_done, begun.copied_bytes + ended.copied_bytes) == (True, 48 * MIB)
     assert chain_of(pool, disks, disk_id) == 0
@@ -52,7 +54,9 @@ def it_dies_and_goes_on(_: RbdPool, disks: DisksApart, bench: Bench, settings: R
     kept = bench.content(disk_id)
     doomed = RbdProcess(settings)
     pid = doomed._started()._running.pid
-    copying = threading.Thread(target=doomed.flatten, args=(disk_id,), kwargs={"seconds": 60.0, "goes_on": True})
+    copying = threading.Thread(
+        target=doomed.flatten, args=(disk_id,), kwargs={"seconds": 60.0, "call": FlattenCall.NEXT}
+    )
     copying.start()
     wait_until(lambda: disks.usage(disk_id).own_bytes > 0, "something is copied")
     os.kill(pid, signal.SIGKILL)
@@ -70,8 +74,46 @@ def nothing_is_copied_that_would_not_fit(_: RbdPool, disks: DisksApart, bench: B
     assert bench.content(disk_id) == CONTENT
 
 
+def it_goes_on_beside_a_node_that_writes(
+    pool: RbdPool, disks: DisksApart, bench: Bench, _settings: RbdSettings
+) -> None:
+    """The node's client keeps the disk open and its lock all the while; snapshots keep what they are."""
+    disk_id = bench.clone(bench.image(os.urandom(32 * MIB)))
+    kept, snapshot_id = bench.content(disk_id), bench.snapshot(disk_id)
+    name = disks.handle(disk_id).path.rpartition("/")[2]
+    written = dict[int, bytes]()
+    is_over = threading.Event()
+
+    def write() -> None:
+        with pool.image(name, is_read_only=False) as image:
+            while not is_over.is_set():
+                at, piece = 4096 * random.randrange(8192), os.urandom(4096)
+                image.write(piece, at)
+                written[at] = piece
+
+    node = threading.Thread(target=write)
+    node.start()
+    wait_until(lambda: bool(written), "the node writes")
+    try:
+        begun = disks.flatten(disk_id, seconds=0.0, call=FlattenCall.IN_USE)
+        assert (begun.is_done, begun.left_bytes > 0) == (False, True)
+        assert disks.flatten(disk_id, seconds=60.0, call=FlattenCall.IN_USE).is_done
+    finally:
+        is_over.set()
+        node.join()
+    wanted = bytearray(kept)
+    for at, piece in written.items():
+        wanted[at : at + 4096] = piece
+    assert bench.content(disk_id) == wanted
+    assert bench.content(bench.clone_snapshot(snapshot_id)) == kept
+    assert chain_of(pool, disks, disk_id) == 0
+    with pool.image(name) as image:
+        assert (image.features() & rbd_chains.MAPS, image.flags()) == (rbd_chains.MAPS, 0)
+
+
 RULES: tuple[Rule, ...] = (
     it_stops_in_time_goes_on_and_frees_what_nobody_else_needs,
     it_dies_and_goes_on,
+    it_goes_on_beside_a_node_that_writes,
     nothing_is_copied_that_would_not_fit,
 )

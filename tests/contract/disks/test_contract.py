@@ -10,7 +10,7 @@ from tests.contract.disks.conftest import Bench, sim_bench
 
 from malleable.domain.errors import Busy, DriverError, Malformed, Refused, Unreachable
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
-from malleable.domain.ports import Flattening, Sealed
+from malleable.domain.ports import FlattenCall, Flattening, Sealed
 from malleable.sim.disks import SimDisks
 from malleable.sim.faults import FaultKind
 
@@ -105,17 +105,17 @@ class Dragging(SimDisks):
 class Severing(SimDisks):
     """Cuts a disk off without a copy."""
 
-    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:
+    def flatten(self, disk_id: DiskId, *, seconds: float, call: FlattenCall = FlattenCall.FIRST) -> Flattening:
         self._known(disk_id).image = b""
-        return super().flatten(disk_id, seconds=seconds, goes_on=goes_on)
+        return super().flatten(disk_id, seconds=seconds, call=call)
 
 
 class Uncut(SimDisks):
     """Copies, but goes on to read through the chain."""
 
-    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:
+    def flatten(self, disk_id: DiskId, *, seconds: float, call: FlattenCall = FlattenCall.FIRST) -> Flattening:
         depth = self._known(disk_id).depth
-        found = super().flatten(disk_id, seconds=seconds, goes_on=goes_on)
+        found = super().flatten(disk_id, seconds=seconds, call=call)
         for clone in (*self._disks.values(), *self._snapshots.values()):
             clone.depth = max(clone.depth, depth)
         return found

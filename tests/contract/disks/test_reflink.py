@@ -1,8 +1,10 @@
 """What only the real pool can show: sharing, durability of the seal, restarts, crashes."""
 
 import os
+import random
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +17,7 @@ from tests.contract.disks.suite import refused
 
 from malleable.domain.errors import Busy
 from malleable.domain.ids import DiskId, ImageId, ProjectId, new_id
+from malleable.domain.ports import FlattenCall
 from malleable.drivers.storage import blocks, sealing
 from malleable.drivers.storage.folder import GIB, ReflinkSettings
 from malleable.drivers.storage.reflink import ReflinkDisks
@@ -106,6 +109,37 @@ def test_a_change_in_place_is_found_at_the_next_clone(reflink: ReflinkDisks, tmp
         reflink.clone(image_id, DiskId(new_id()), size_bytes=0)
     with refused("image-corrupt"):
         reflink.verify(image_id)
+
+
+def test_a_disk_is_unshared_in_place_beside_who_writes_it(
+    own_xfs: ReflinkSettings, reflink: ReflinkDisks, tmp_path: Path
+) -> None:
+    source = sparse(tmp_path / "source", 256 * MIB, 24 * MIB)
+    disk_id = DiskId(new_id())
+    reflink.clone(sealed(reflink, source), disk_id, size_bytes=0)
+    path, wanted, is_over = Path(reflink.handle(disk_id).path), bytearray(source.read_bytes()), threading.Event()
+
+    def write() -> None:
+        with path.open("r+b", buffering=0) as disk:
+            while not is_over.is_set():
+                at, piece = 512 * random.randrange(24 * MIB // 512), os.urandom(512)
+                os.pwrite(disk.fileno(), piece, at)
+                wanted[at : at + 512] = piece
+
+    with refused("pool-full"):
+        ReflinkDisks(replace(own_xfs, reserve_bytes=1 << 60)).flatten(disk_id, seconds=1.0)
+    node = threading.Thread(target=write)
+    node.start()
+    try:
+        begun = reflink.flatten(disk_id, seconds=0.0, call=FlattenCall.IN_USE)
+        assert (begun.is_done, 0 < begun.copied_bytes <= blocks.UNSHARE_BYTES) == (False, True)
+        assert reflink.flatten(disk_id, seconds=60.0, call=FlattenCall.IN_USE).is_done
+    finally:
+        is_over.set()
+        node.join()
+    assert path.read_bytes() == wanted
+    # Holes stay holes.
+    assert 24 * MIB <= reflink.usage(disk_id).own_bytes <= 25 * MIB
 
 
 def test_an_image_is_read_once_however_many_projects_are_measured(

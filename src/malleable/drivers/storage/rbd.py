@@ -10,7 +10,7 @@ from uuid import UUID
 
 from malleable.domain.errors import Busy, Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id, parse_id
-from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.ports import Capacity, DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
 from malleable.drivers.storage import rbd_chains, rbd_index, rbd_rubbish, rbd_sealing, rbd_usage, refusals
 from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_index import DISK, IMAGE, SNAPSHOT, Entry, key
@@ -206,18 +206,20 @@ class RbdDisks:
                 if size_bytes > now_bytes:
                     image.resize(size_bytes)
 
-    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:
+    def flatten(self, disk_id: DiskId, *, seconds: float, call: FlattenCall = FlattenCall.FIRST) -> Flattening:
         """Do as ``Disks.flatten``: what a disk was before it was rolled back is cut from its parents too.
 
-        First it is looked which objects there are, some thousand in a second, unless it only ``goes_on``.
+        First it is looked which objects there are, some thousand in a second, unless it only goes on.
         """
         with self._cluster.opened("flatten the disk") as pool:
             entry = _found(pool, key(DISK, disk_id), refusals.no_disk(disk_id))
             names = rbd_chains.images_of(pool, disk_id, entry)
-            rbd_chains.want_true_maps(pool, names, goes_on=goes_on)
+            used = {entry.rbd} if call is FlattenCall.IN_USE else set[str]()
+            idle = [name for name in names if name not in used]
+            rbd_chains.want_true_maps(pool, idle, goes_on=call is FlattenCall.NEXT)
             wanted_bytes = rbd_chains.foreign_bytes(pool, names)
             self._cluster.want_free(wanted_bytes)
-            if rbd_chains.cut(pool, names, seconds):
+            if rbd_chains.cut(pool, idle, seconds) and rbd_chains.cut_in_use(pool, used.intersection(names), seconds):
                 # What only this disk still needed waits in the trash.
                 rbd_rubbish.sweep(pool, self._settings.leftover_age_s)
                 return Flattening(copied_bytes=wanted_bytes, left_bytes=0, is_done=True)

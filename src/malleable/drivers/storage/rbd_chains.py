@@ -12,6 +12,9 @@ from malleable.drivers.storage.rbd_index import Entry
 from malleable.drivers.storage.rbd_library import rbd
 from malleable.drivers.storage.rbd_rubbish import kept_snapshots, shut_out
 
+#: object-map and fast-diff
+MAPS = 8 | 16
+
 
 def want_shallow(pool: RbdPool, parent: str, max_chain: int) -> None:
     """Be sure that a clone of an RBD image may be made. Errors: Refused with code "chain-too-deep"."""
@@ -65,13 +68,51 @@ def want_true_maps(pool: RbdPool, names: Collection[str], *, goes_on: bool) -> N
             _remake_maps(pool, name)
 
 
+def cut_in_use(pool: RbdPool, names: Collection[str], seconds: float) -> bool:
+    """Copy into RBD images that a node writes what they read from parents; False when the time was too short.
+
+    Whoever has it open keeps its lock, so librbd would have *that* program flatten it, to the end. Instead each object
+    that is not there is written by the call that librbd uses for it: Ceph does nothing if it is there by then, and what
+    was read was the parent's if it is not. Only what is left then, to let go of the parent, is the other program's.
+
+    There are no object maps meanwhile: they would not tell what is copied here, and should the other program die, they
+    might tell of an object that it never wrote (see ``want_true_maps``).
+    """
+    until_s = time.monotonic() + seconds
+    return all(_cut_in_use(pool, name, until_s) for name in names)
+
+
+def _cut_in_use(pool: RbdPool, name: str, until_s: float) -> bool:
+    _want_no_maps(pool, name)
+    with pool.image(name) as image:
+        prefix, object_bytes = image.block_name_prefix(), image.stat()["obj_size"]
+        for offset, length in _foreign_objects(image).items():
+            data = image.read(offset, length)
+            pool.ioctx.execute(f"{prefix}.{offset // object_bytes:016x}", "rbd", "copyup", data)
+            if time.monotonic() >= until_s:
+                return False
+    with pool.image(name, is_read_only=False) as image:
+        try:
+            image.flatten()
+        except rbd().InvalidArgument:
+            if _parent_of(image) is not None:
+                raise
+            # Another call was faster.
+    _remake_maps(pool, name)
+    return True
+
+
+def _want_no_maps(pool: RbdPool, name: str) -> None:
+    with pool.image(name, is_read_only=False) as image:
+        if image.features() & MAPS:
+            image.update_features(MAPS, False)
+
+
 def _remake_maps(pool: RbdPool, name: str) -> None:
     """Make the maps anew of what is there: rebuilding alone takes nothing out of the disk's own (librbd 16.2.15)."""
-    maps = rbd().RBD_FEATURE_OBJECT_MAP | rbd().RBD_FEATURE_FAST_DIFF
+    _want_no_maps(pool, name)
     with pool.image(name, is_read_only=False) as image:
-        if image.features() & maps:
-            image.update_features(maps, False)
-        image.update_features(maps, True)
+        image.update_features(MAPS, True)
         image.rebuild_object_map()
         snapshots = kept_snapshots(image)
     for snapshot in snapshots:
@@ -86,8 +127,13 @@ def foreign_bytes(pool: RbdPool, names: Collection[str]) -> int:
 
 def _foreign_bytes(pool: RbdPool, name: str) -> int:
     with pool.image(name) as image:
-        own = _objects(image, include_parent=False)
-        return sum(length for offset, length in _objects(image, include_parent=True).items() if offset not in own)
+        return sum(_foreign_objects(image).values())
+
+
+def _foreign_objects(image: Any) -> dict[int, int]:
+    """Tell of the objects that are only the parent's where they begin, and their bytes."""
+    own = _objects(image, include_parent=False)
+    return {at: length for at, length in _objects(image, include_parent=True).items() if at not in own}
 
 
 def _objects(image: Any, *, include_parent: bool) -> dict[int, int]:

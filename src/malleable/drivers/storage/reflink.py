@@ -11,7 +11,7 @@ from uuid import UUID
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, parse_id
-from malleable.domain.ports import Capacity, DiskHandle, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.ports import Capacity, DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
 from malleable.drivers.storage import blocks, refusals, sealing
 from malleable.drivers.storage.folder import PoolFolder, ReflinkSettings, mapped
 
@@ -192,11 +192,24 @@ class ReflinkDisks:
                 raise refusals.shrinks(disk_id, now_bytes)
             os.truncate(disk, size_bytes)
 
-    def flatten(self, disk_id: DiskId, *, seconds: float, goes_on: bool = False) -> Flattening:  # noqa: ARG002  it takes none
-        """Do as ``Disks.flatten``: nothing. A file whose blocks others share too is whole without them."""
-        if not self.has_disk(disk_id):
-            raise refusals.no_disk(disk_id)
-        return Flattening(copied_bytes=0, left_bytes=0, is_done=True)
+    def flatten(self, disk_id: DiskId, *, seconds: float, call: FlattenCall = FlattenCall.FIRST) -> Flattening:  # noqa: ARG002  all are alike
+        """Do as ``Disks.flatten``: what it shares is copied in place, also while it is written.
+
+        Its snapshots are left alone, for a file whose blocks others share is whole without them. So is the disk where
+        the filesystem cannot (btrfs).
+        """
+        with (
+            mapped("flatten the disk"),
+            _opened(self._disk(disk_id), refusals.no_disk(disk_id), os.O_RDWR) as disk,
+        ):
+            self._pool.want_free(blocks.shared_bytes(disk))
+            try:
+                copied_bytes, left_bytes = blocks.unshare(disk, seconds)
+            except OSError as e:
+                if e.errno != errno.EOPNOTSUPP:
+                    raise
+                return Flattening(copied_bytes=0, left_bytes=0, is_done=True)
+        return Flattening(copied_bytes=copied_bytes, left_bytes=left_bytes, is_done=not left_bytes)
 
     def _disk(self, disk_id: DiskId) -> Path:
         return self._pool.root() / "disks" / f"{disk_id}{SUFFIX}"
@@ -300,10 +313,10 @@ class ReflinkDisks:
 
 
 @contextmanager
-def _opened(path: Path, absent: Refused) -> Iterator[int]:
-    """Open a file to be cloned. Errors: ``absent`` when it is not there."""
+def _opened(path: Path, absent: Refused, how: int = os.O_RDONLY) -> Iterator[int]:
+    """Open a file, to be cloned if nothing else is said. Errors: ``absent`` when it is not there."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, how | os.O_CLOEXEC)
     except FileNotFoundError:
         raise absent from None
     try:
