@@ -116,12 +116,16 @@ class ScrubSettings(_Part):
 
 
 class OutsideSettings(_Part):
-    """Where networks with NAT lead: on from the gateway's host, by its routes. IPv4 alone."""
+    """Where networks with NAT lead: on from the gateway's host, by its routes."""
 
     for_tenants: bool = False  #: projects give their networks NAT as they like; else it takes an admin
     netns: str = ""  #: the network namespace whose routing leads outside; "": this one
     allow: tuple[str, ...] = ()  #: CIDRs that nodes may reach though they are not public
     deny: tuple[str, ...] = ()  #: CIDRs that nodes never reach, whatever is allowed: public ones of the site's own
+    dns: tuple[
+        str, ...
+    ] = ()  #: name servers that the gateway asks for names from outside; none: it knows no such names
+    ipv6: bool = False  #: IPv6 is led outside too, by NAT; the host forwards it
 
 
 class GatewaySettings(_Part):

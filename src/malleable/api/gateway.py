@@ -115,6 +115,7 @@ def _network(desired: Desired) -> DesiredNetwork:
         addressing=AddressingView(**asdict(network.addressing)),
         mtu=network.mtu,
         has_nat=network.has_nat,
+        has_outside_dns=network.has_outside_dns,
         boots=tuple(_boot(intent) for intent in desired.intents),
         hosts=tuple(
             DesiredHost(mac=h.mac, address=h.address, address6=h.address6, hostname=h.hostname) for h in desired.hosts

@@ -21,7 +21,10 @@ Cidr = Annotated[
     str, typer.Option(metavar="SUBNET", help="Its IPv4 subnet, or none; other networks may have the same.")
 ]
 Cidr6 = Annotated[str, typer.Option(metavar="SUBNET", help="Its IPv6 subnet, a /64.")]
-Nat = Annotated[bool | None, typer.Option("--nat/--no-nat", help="Whether nodes reach the outside, over IPv4.")]
+Nat = Annotated[bool | None, typer.Option("--nat/--no-nat", help="Whether nodes reach the outside.")]
+OutsideDns = Annotated[
+    bool | None, typer.Option("--outside-dns/--no-outside-dns", help="With NAT: whether names from there are told.")
+]
 Mtu = Annotated[int | None, typer.Option(metavar="BYTES", help="Largest packet; switches and NICs must know it.")]
 Router = Annotated[bool | None, typer.Option("--router/--no-router", help="Whether nodes get a default route.")]
 Range = Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="From which addresses to choose.")]
@@ -89,13 +92,18 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "addresses": _addresses(found.addressing),
         "vlan": str(found.vid or ""),
         "mtu": str(found.mtu),
-        "outside": "by NAT, as far as the site allows" if found.has_nat else "",
+        "outside": _outside(found),
         "fabric": found.fabric,
         "age": age(found.created_at, session.now()),
         "id": str(found.id),
     }
     show_facts(session, facts)
     show_facts(session, {f"{a.node} {a.nic}": _place(a) for a in attachments})
+
+
+def _outside(network: "NetworkView") -> str:
+    names = "" if network.has_outside_dns else "; no names from there"
+    return f"by NAT, as far as the site allows{names}" if network.has_nat else ""
 
 
 def _addresses(told: "AddressingView") -> str:
@@ -128,6 +136,7 @@ def network_set(
     router: Router = None,
     mtu: Mtu = None,
     nat: Nat = None,
+    outside_dns: OutsideDns = None,
 ) -> None:
     """Change a network; nodes hear of it when they ask again. "none" takes a list, a range or a subnet back."""
     from malleable.wire.networks import NetworkUpdateRequest
@@ -147,6 +156,7 @@ def network_set(
         has_router=router,
         mtu=mtu,
         has_nat=nat,
+        has_outside_dns=outside_dns,
     )
     changed = session.m2.network_set(network, request, project=session.project)
     done(session, changed, f"Network {changed.name} is changed.")
@@ -184,6 +194,7 @@ def network_create(
     router: Router = True,
     mtu: Mtu = MTU_USUAL,
     nat: Nat = False,
+    outside_dns: OutsideDns = True,
     vlan: Vlan = None,
     public: Public = False,
     serve: Serve = None,
@@ -213,6 +224,7 @@ def network_create(
         addressing=addressing,
         mtu=mtu or MTU_USUAL,
         nat=bool(nat),
+        outside_dns=bool(outside_dns),
         vlan=vlan,
         public=public,
         serve=serve,

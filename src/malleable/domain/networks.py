@@ -87,7 +87,8 @@ class Network:
     cidr6: str = ""  #: IPv6 plan, a /64; "" without. One of the two is there
     addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL  #: bytes of an IP packet
-    has_nat: bool = False  #: its nodes reach what is outside, by the gateway's host; IPv4 alone
+    has_nat: bool = False  #: its nodes reach what is outside, by the gateway's host
+    has_outside_dns: bool = True  #: and its gateway tells them names from there, where the site says whom to ask
     is_public: bool = False  #: every project may attach its nodes
     has_service: bool = True  #: our gateway serves it; else its addresses are somebody else's, and nothing boots there
     state: NetworkState = NetworkState.ACTIVE

@@ -14,7 +14,8 @@ from malleable.domain.errors import Unavailable
 from malleable.gateway import namespace, process
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.layout import EC2_ADDRESS, NetworkLayout, firmware_root
-from malleable.gateway.plan import NetworkPlan, Reservation
+from malleable.gateway.outside_rules import Outside, Way, hidden
+from malleable.gateway.plan import NetworkPlan, Reservation, way_of
 from malleable.gateway.private_file import replace_file
 
 BIOS_LOADER = "undionly.kpxe"
@@ -23,6 +24,10 @@ UEFI_LOADER = "snponly.efi"
 FIRST_SCRIPT = "boot.ipxe"
 #: A running node whose lease ends loses its disk; an address is reserved for a node's whole stay anyway.
 LEASE = "24h"
+#: Of a default router, where IPv6 leads outside; told anew every ten minutes (RFC 4861 §6.2.1: three times that).
+ROUTER_S = 1800
+#: Where nothing leads outside.
+CLOSED = Outside()
 #: Two for each address of a /16, the largest subnet: only who has a reservation gets one. The default is 1,000.
 _LEASES_MAX = 1 << 17
 _PORTS4 = frozenset({53, 67, 69})  #: DNS, DHCP, TFTP
@@ -31,14 +36,15 @@ _PORTS6 = frozenset({53, 547})  #: DNS, DHCPv6
 _READABLE = 0o644
 
 
-def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int) -> str:
+def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int, outside: Outside = CLOSED) -> str:
     """Write dnsmasq's configuration file. The index makes it another file when the interface was made anew."""
+    way = way_of(plan, outside)
     lines = [
         f"# network {plan.id}, interface {layout.interface} number {interface_index}",
         f"interface={layout.interface}",
         "bind-interfaces",
         "except-interface=lo",
-        # Names of this network's nodes, and of nothing else: there is nobody to ask on.
+        # Names of this network's nodes, and of nothing else unless there is somebody to ask on.
         f"domain={plan.addressing.domain}",
         f"local=/{plan.addressing.domain}/",
         f"addn-hosts={layout.dnsmasq_names}",
@@ -59,9 +65,10 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
         "enable-ra",
         "quiet-ra",
         _plan6(plan, layout),
-        f"ra-param={layout.interface},mtu:{plan.mtu},0,0",
+        f"ra-param={layout.interface},mtu:{plan.mtu},0,{_router_s(plan, way)}",
         f"dhcp-option=option:mtu,{plan.mtu}",
         *_given(plan),
+        *_asked(way, outside),
         *(_boot_options(plan.gateway_address, layout.run_dir) if plan.cidr else ()),
     ]
     return "\n".join(lines) + "\n"
@@ -80,6 +87,19 @@ def _plan6(plan: NetworkPlan, layout: NetworkLayout) -> str:
         return f"dhcp-range={IPv6Network(plan.cidr6).network_address},static,slaac,64,{LEASE}"
     # no last address: with one dnsmasq advertises DHCPv6 as well, and iPXE asks for it for 16 s (measured)
     return f"dhcp-range={layout.ula},ra-only,64"
+
+
+def _router_s(plan: NetworkPlan, way: Way | None) -> int:
+    """Say how long an advertisement makes the gateway a default router, in seconds."""
+    return ROUTER_S if way is not None and way.cidr6 and plan.addressing.has_router else 0
+
+
+def _asked(way: Way | None, outside: Outside) -> list[str]:
+    """Write who is asked for names from outside, and which of their answers are none: where no node gets to."""
+    if way is None or not way.forwarders:
+        return []
+    asked = [f"server={address}" for address in way.forwarders]
+    return [*asked, "domain-needed", "bogus-priv", *(f"bogus-nxdomain={subnet}" for subnet in hidden(outside))]
 
 
 def _given(plan: NetworkPlan) -> list[str]:
@@ -140,9 +160,10 @@ def names(plan: NetworkPlan) -> str:
 class AddressService:
     """Keeps one network's dnsmasq running with the present reservations."""
 
-    def __init__(self, layout: NetworkLayout) -> None:
+    def __init__(self, layout: NetworkLayout, outside: Outside) -> None:
         """Prepare; nothing is started."""
         self._layout = layout
+        self._outside = outside
         self._ports4, self._ports6 = _PORTS4, frozenset[int]()
         self._is_hosts_told = False  #: an adopted dnsmasq may have missed the last change of an earlier gateway
         self.daemon = Daemon(
@@ -159,7 +180,7 @@ class AddressService:
         """Make dnsmasq serve exactly ``plan``; idempotent. Errors: Unavailable with dnsmasq's words."""
         self._ports4 = _PORTS4 if plan.cidr else frozenset()
         self._ports6 = _PORTS6 if plan.cidr6 else frozenset()
-        conf = configuration(plan, self._layout, interface_index)
+        conf = configuration(plan, self._layout, interface_index, self._outside)
         wanted = hosts(plan)
         before = _text(self._layout.dnsmasq_hosts)
         if _text(self._layout.dnsmasq_conf) != conf or _withdraws(before, wanted):

@@ -17,7 +17,7 @@ from malleable.gateway.layout import NAMESPACES
 T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000  #: sched.h; os.setns came with Python 3.12
 _BACKLOG = 128
-_NEVER = ("ipv6/conf/all/forwarding", "ipv6/conf/default/accept_ra")
+_NEVER = ("ipv6/conf/default/accept_ra",)
 #: Linux's strict reverse path filter (RFC 3704): a source is believed only where an answer to it would go.
 _ALWAYS = ("ipv4/conf/all/rp_filter",)
 
@@ -39,9 +39,10 @@ def ensure(namespace: str) -> None:
     within(namespace, lambda: _set(_ALWAYS, 1))
 
 
-def forward(namespace: str, *, is_wanted: bool) -> None:
-    """Have a namespace forward IPv4 packets, or not. What it may forward, and where to, is its rules' to say."""
-    within(namespace, lambda: _set(("ipv4/ip_forward",), int(is_wanted)))
+def forward(namespace: str, *, ip: bool = False, ip6: bool = False) -> None:
+    """Have a namespace forward packets of these families alone. What, and where to, is its rules' to say."""
+    within(namespace, lambda: _set(("ipv4/ip_forward",), int(ip)))
+    within(namespace, lambda: _set(("ipv6/conf/all/forwarding",), int(ip6)))
 
 
 def has_interface(namespace: str, interface: str) -> bool:

@@ -14,7 +14,8 @@ from malleable.gateway.dnsmasq import AddressService
 from malleable.gateway.http_server import HttpServer
 from malleable.gateway.layout import EC2_ADDRESS, NAMESPACES, NetworkLayout, passable
 from malleable.gateway.neighbours import keep as keep_neighbours
-from malleable.gateway.plan import NetworkPlan
+from malleable.gateway.outside_rules import Way
+from malleable.gateway.plan import NetworkPlan, way_of
 from malleable.gateway.portal import Portal
 from malleable.gateway.settings import GatewaySettings
 
@@ -35,12 +36,12 @@ class NetworkService:
         self._layout = layout
         self._uplink = uplink
         self._server = server
-        self._addresses = AddressService(layout)
+        self._addresses = AddressService(layout, settings.outside)
         self._portal: Portal | None = None
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
         self._laid: tuple[int, str, str] | None = None  #: the VLAN and subnets last made
         self._neighbours: dict[str, str] = {}  #: the reservations last told to the kernel: address -> MAC
-        self._way: tuple[bool, str, str] | None = None  #: whether the way outside was last opened, and for what subnets
+        self._way: Way | None = None  #: the way outside as it was last opened
         self._inode = 0  #: the namespace's identity: a new one of the same name holds nothing of ours
         self._index = 0
 
@@ -60,10 +61,11 @@ class NetworkService:
         if is_deep:
             for daemon in self.daemons.values():
                 daemon.limit_log()
-        is_due = is_deep or self._way != (plan.has_nat, plan.cidr, plan.cidr6)
+        way = way_of(plan, self._settings.outside)
+        is_due = is_deep or self._way != way
         shut = None
-        if is_due and not plan.has_nat:  # before all that may fail
-            shut = self._lead_outside(plan)
+        if is_due and way is None:  # before all that may fail
+            shut = self._lead_outside(None)
         if is_deep or self._laid != (plan.vid, plan.cidr, plan.cidr6):
             self._lay(plan)
         neighbours = {address: r.mac for r in plan.reservations for address in r.addresses}
@@ -73,16 +75,16 @@ class NetworkService:
         epoch = self._open_portal(plan) if plan.cidr else self._close_portal(plan)
         self._addresses.ensure(plan, self._index)
         if is_due:
-            shut = self._lead_outside(plan) if plan.has_nat else shut
+            shut = self._lead_outside(way) if way is not None else shut
             self.trouble = shut or (None if self._portal is None else self._portal.trouble())
         return epoch
 
-    def _lead_outside(self, plan: NetworkPlan) -> Unavailable | None:
+    def _lead_outside(self, way: Way | None) -> Unavailable | None:
         """Open or shut the way outside; say why it is shut though it is wanted. The network is served all the same."""
-        self._way = (plan.has_nat, plan.cidr, plan.cidr6)
+        self._way = way
         try:
-            if plan.has_nat:
-                outside.ensure(self._settings.outside, self._layout, plan.vid, plan.cidr)
+            if way is not None:
+                outside.ensure(self._settings.outside, self._layout, way)
             else:
                 outside.remove(self._layout)
         except Unavailable as e:

@@ -27,6 +27,7 @@ from malleable.domain.networks import (
 from malleable.domain.nodes import parse_mac
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Document
+from malleable.gateway.outside_rules import Outside, Way
 from malleable.wire.gateway import DesiredBoot, DesiredDisk, DesiredHost, DesiredNetwork
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -114,6 +115,7 @@ class NetworkPlan:
     addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL
     has_nat: bool = False
+    has_outside_dns: bool = True
     reservations: tuple[Reservation, ...] = ()
     boots: tuple[BootPlan, ...] = ()
     #: boots that cannot be served, with the reason: one bad intent must not take the others' down
@@ -127,6 +129,14 @@ class NetworkPlan:
         """Find the boot of a NIC; None if it is to run nothing."""
         wanted = (reservation.mac, reservation.address)
         return next((b for b in self.boots if (b.mac, b.address) == wanted), None)
+
+
+def way_of(plan: NetworkPlan, outside: Outside) -> Way | None:
+    """Say what of a network leads outside where the site leads so far; None when nothing does."""
+    cidr6 = plan.cidr6 if outside.has_ipv6 else ""
+    if not plan.has_nat or not (plan.cidr or cidr6):
+        return None
+    return Way(vid=plan.vid, cidr=plan.cidr, cidr6=cidr6, forwarders=outside.dns if plan.has_outside_dns else ())
 
 
 def parse_network(told: DesiredNetwork) -> NetworkPlan:
@@ -150,7 +160,8 @@ def parse_network(told: DesiredNetwork) -> NetworkPlan:
             gateway_address6=_address(told.gateway_address6, cidr6) if cidr6 else "",
             addressing=_addressing(told, cidr, cidr6),
             mtu=parse_mtu(told.mtu),
-            has_nat=told.has_nat and bool(cidr),
+            has_nat=told.has_nat,
+            has_outside_dns=told.has_outside_dns,
             reservations=hosts,
         )
         _refuse_twins(network)

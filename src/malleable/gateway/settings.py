@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from malleable.gateway.outside import Outside
+from malleable.gateway.outside_rules import Outside
 from malleable.gateway.storage_leg import StorageVlan
 
 GIB = 1 << 30

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from malleable.domain.errors import Conflict, Exhausted, Forbidden, Invalid
@@ -45,7 +45,7 @@ from malleable.workflows.renumber import renumber
 from malleable.workflows.requests import record
 
 #: What of a change is the network's, and not what its nodes are given.
-_OWN = frozenset({"cidr", "cidr6", "mtu", "has_nat"})
+_OWN = frozenset({"cidr", "cidr6", "mtu", "has_nat", "has_outside_dns"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,7 @@ class NetworkWish:
     addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL
     has_nat: bool = False  #: its nodes reach what is outside
+    has_outside_dns: bool = True  #: and are told names from there
     vid: int | None = None  #: a VLAN that is there already, outside the pool; None takes one of the pool
     is_public: bool = False
     has_service: bool | None = None  #: None: not on a given VLAN, where somebody else may answer DHCP
@@ -115,6 +116,7 @@ class Networks:
                 addressing=parse_addressing(wish.addressing, cidr, cidr6),
                 mtu=_mtu(tx, wish.fabric, wish.mtu),
                 has_nat=wish.has_nat,
+                has_outside_dns=wish.has_outside_dns,
                 is_public=wish.is_public,
                 has_service=wish.vid is None if wish.has_service is None else wish.has_service,
                 created_at=now,
@@ -148,12 +150,18 @@ class Networks:
                 raise Conflict(f"Network {shown(ref)} is being removed.", code="network-removing")
             before = tx.networks.get(network_id)
             after = self._changed(tx, before, changes)
-            if after.has_nat and (not before.has_nat or not after.cidr):
+            if after.has_nat and (not before.has_nat or (before.cidr and not after.cidr)):
                 self._require_nat(caller, after)
             if (before.cidr, before.cidr6) != (after.cidr, after.cidr6):
                 knows = partial(_knows_nodes, caller)
                 renumber(tx, now, before, after, actor_id=caller.user_id, may_know=knows)
-            tx.networks.change(network_id, addressing=after.addressing, mtu=after.mtu, has_nat=after.has_nat)
+            tx.networks.change(
+                network_id,
+                addressing=after.addressing,
+                mtu=after.mtu,
+                has_nat=after.has_nat,
+                has_outside_dns=after.has_outside_dns,
+            )
             tx.networks.touch(network_id)
             data = {"network_id": str(network_id), "name": before.name, "changed": sorted(changes)}
             record(tx, now, "network.changed", project_id=before.project_id, actor_id=caller.user_id, data=data)
@@ -180,13 +188,14 @@ class Networks:
                 code="network-in-use",
                 fix="Detach or release them first (`m2 attachment list`), or make another network.",
             )
-        has_nat = changes.get("has_nat", network.has_nat)
-        return replace(network, cidr=cidr, cidr6=cidr6, addressing=addressing, mtu=mtu, has_nat=has_nat)
+        switches = {name: changes[name] for name in ("has_nat", "has_outside_dns") if name in changes}
+        return replace(network, cidr=cidr, cidr6=cidr6, addressing=addressing, mtu=mtu, **switches)
 
     def _require_nat(self, caller: Caller, network: Network) -> None:
         """Be sure that a network may lead outside. Errors: Invalid, Forbidden."""
-        if not network.cidr or not network.has_service:
-            why = "has no IPv4 subnet" if not network.cidr else "is not served here"
+        leads = bool(network.cidr) or self._parts.leads_ipv6
+        if not leads or not network.has_service:
+            why = "is not served here" if leads else "has no IPv4 subnet, and the site leads no IPv6 outside"
             raise Invalid(
                 f"Network {network.name} {why}: its nodes cannot be led outside.",
                 code="no-way-outside",
@@ -202,10 +211,11 @@ class Networks:
     def _plans(self, cidr: str, cidr6: str) -> tuple[str, str]:
         """Accept the subnets of a network. Errors: Invalid, also for one where the gateway has addresses already."""
         cidr, cidr6 = parse_plans(cidr, cidr6)
-        taken = [own for own in self._parts.own_subnets if cidr and own.overlaps(IPv4Network(cidr))]
+        wanted = [ip_network(plan) for plan in (cidr, cidr6) if plan]
+        taken = [(plan, own) for own in self._parts.own_subnets for plan in wanted if _overlap(plan, own)]
         if taken:
             raise Invalid(
-                f"The subnet {cidr} overlaps {taken[0]}, where the gateway reaches its disk pool.",
+                f"The subnet {taken[0][0]} overlaps {taken[0][1]}, where the gateway has addresses of its own.",
                 code="subnet-taken",
                 fix="Choose another one; networks never meet, so any other will do.",
             )
@@ -289,6 +299,10 @@ def visible_to(tx: Transaction, caller: Caller, networks: Sequence[Network]) -> 
         for network in networks
         if network.is_public or network.id in granted or may(caller, "network_get", project_id=network.project_id)
     ]
+
+
+def _overlap(one: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
 
 
 def _knows_nodes(caller: Caller, project_id: ProjectId | None) -> bool:

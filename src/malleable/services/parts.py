@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -31,7 +31,10 @@ class Parts:
     needs_signed_images: bool = False  #: the whole site imports and boots only what somebody trusted signed
     scrubs: SiteScrubs = SITE_DEFAULT  #: of machines that change hands
     tenants_may_nat: bool = False  #: projects open their networks' way outside; else it takes an admin
-    own_subnets: tuple[IPv4Network, ...] = ()  #: the gateway's in every network; none of nodes may overlap them
+    leads_ipv6: bool = False  #: a network with NAT leads outside by IPv6, too
+    own_subnets: tuple[
+        IPv4Network | IPv6Network, ...
+    ] = ()  #: the gateway's in every network; none of nodes may overlap them
     worker: Worker | None = None  #: of this process: what takes but a moment is done by it before the answer
 
     def now(self) -> datetime:

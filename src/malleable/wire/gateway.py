@@ -84,6 +84,7 @@ class DesiredNetwork(Answer):
     addressing: AddressingView | None = None  #: null: as usual
     mtu: int = MTU_USUAL
     has_nat: bool = False
+    has_outside_dns: bool = True
     boots: tuple[DesiredBoot, ...]
     hosts: tuple[DesiredHost, ...]
 

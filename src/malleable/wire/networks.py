@@ -46,7 +46,8 @@ class NetworkRequest(Request):
     kind: NetworkKind = NetworkKind.TENANT
     addressing: AddressingRequest = AddressingRequest()
     mtu: int = MTU_USUAL
-    nat: bool = False  #: nodes reach what is outside through the gateway, over IPv4
+    nat: bool = False  #: nodes reach what is outside through the gateway
+    outside_dns: bool = True  #: and its DNS knows names from there
     vlan: int | None = None  #: of kind provider: a VLAN that is there already, outside the pool
     public: bool = False  #: of kind provider: every project may attach its nodes
     serve: bool | None = None  #: of kind provider: whether the gateway serves it; null: unless a VLAN is given
@@ -70,6 +71,7 @@ class NetworkUpdateRequest(Request):
     has_router: bool | None = None
     mtu: int | None = None  #: only while no node is attached
     has_nat: bool | None = None
+    has_outside_dns: bool | None = None
 
 
 class NetworkView(Answer):
@@ -92,6 +94,7 @@ class NetworkView(Answer):
     addressing: Open[AddressingView]
     mtu: Open[int]
     has_nat: Open[bool] = False
+    has_outside_dns: Open[bool] = True  #: matters with NAT alone
     is_public: Open[bool]
     has_service: Open[bool]  #: false: nothing of ours answers there, and nothing boots
     state: Open[NetworkState]

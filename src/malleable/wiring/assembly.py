@@ -98,6 +98,7 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
             needs_signed_images=settings.images.signed_only,
             scrubs=site_scrubs(settings.scrub),
             tenants_may_nat=settings.outside.for_tenants,
+            leads_ipv6=settings.outside.ipv6,
             own_subnets=own_subnets(settings),
             worker=worker,
         )

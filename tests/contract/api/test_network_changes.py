@@ -100,6 +100,8 @@ def test_an_admin_opens_the_way_outside_and_members_shut_it(small_site: Site) ->
     assert small_site.post("admin", "/v1/networks", new).json()["has_nat"] is True
     six = small_site.post("admin", "/v1/networks", {**new, "name": "six", "cidr": "", "cidr6": "fd00:a::/64"})
     assert six.json()["code"] == "no-way-outside"
+    assert _set(small_site, has_outside_dns=False)[1]["has_outside_dns"] is False
+    assert _desired(small_site, network_id)["has_outside_dns"] is False
 
 
 def test_a_site_may_leave_it_to_its_projects_and_keeps_its_own_subnets(small_site: Site) -> None:
@@ -111,6 +113,8 @@ def test_a_site_may_leave_it_to_its_projects_and_keeps_its_own_subnets(small_sit
     assert Networks(parts).network_create(caller, wish).value.has_nat
     with pytest.raises(Invalid, match=r"overlaps 198\.18\.0\.0/20"):
         Networks(parts).network_create(caller, replace(wish, name="taken", cidr="198.18.0.0/16"))
+    six = replace(wish, name="six", cidr="", cidr6="fd00:a::/64")
+    assert Networks(replace(parts, leads_ipv6=True)).network_create(caller, six).value.has_nat
 
 
 def test_a_subnet_grows_and_a_family_comes_under_what_is_attached(small_site: Site) -> None:

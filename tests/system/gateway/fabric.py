@@ -5,14 +5,14 @@ import signal
 import stat
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from types import TracebackType
 
 from tests.system.gateway.host import eventually, inside, run
 
 from malleable.drivers.uplink.ovs import OvsUplink
-from malleable.gateway.outside import Outside
+from malleable.gateway.outside_rules import Outside
 from malleable.gateway.process import identify
 
 BRIDGE = "gw0"
@@ -81,7 +81,13 @@ def uplink(room: str, directory: str) -> OvsUplink:
 
 def outside_of(room: str) -> Outside:
     """Say where networks with NAT lead: to the host that ``tests.system.gateway.world`` makes beside a room."""
-    return Outside(netns=f"{room}h", allow=(IPv4Network("10.5.0.0/16"),), deny=(IPv4Network("10.5.1.0/24"),))
+    return Outside(
+        netns=f"{room}h",
+        allow=(IPv4Network("10.5.0.0/16"),),
+        deny=(IPv4Network("10.5.1.0/24"), IPv6Network("2001:db8:0:1::/64")),
+        dns=(IPv4Address("10.9.0.5"),),
+        has_ipv6=True,
+    )
 
 
 class Fabric:

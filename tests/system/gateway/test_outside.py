@@ -12,7 +12,8 @@ from tests.system.gateway.world import ALLOWED, BMC, DENIED, HOST, HOST_INSIDE, 
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.domain.errors import Unavailable
-from malleable.gateway import namespace, outside
+from malleable.gateway import namespace, outside, outside_rules
+from malleable.gateway.outside_rules import Way
 from malleable.wire.gateway import DesiredNetwork
 
 pytestmark = pytest.mark.room
@@ -42,7 +43,7 @@ def test_nodes_reach_the_world_and_nothing_of_the_site(bench: GatewayBench) -> N
             assert (status, body.split()[0], len(body) > 100_000) == (200, HOST, True), "as the host, and whole"
             assert node.get("http://169.254.169.254/latest/meta-data/local-ipv4")[0] == 200, "its own metadata"
         assert a.get(f"http://{ALLOWED}/")[0] == 200
-        own, others = outside.pair(101), outside.pair(102)
+        own, others = (Way(vid=vid, cidr="", cidr6="").pair for vid in (101, 102))
         hidden = {
             "the host": HOST, "the host, inside": HOST_INSIDE, "a BMC": BMC, "what is denied": DENIED,
             "its own way's ends": str(own[0]), "another network's": str(others[0]), "its gateway": str(others[1]),
@@ -90,12 +91,13 @@ def test_a_look_at_a_full_network_lets_nothing_more_through(
         plans = {vid: _network(bench, vid, mac, has_nat=True) for vid, mac in ((101, MAC_A), (102, MAC_B))}
         nodes = {101: _node(bench, "a", MAC_A, 101), 102: _node(bench, "b", MAC_B, 102)}
         bench.kill()
-        monkeypatch.setattr(outside, "CONNECTIONS_MAX", 3)
-        monkeypatch.setattr(outside, "connections_max", lambda: 4)
+        monkeypatch.setattr(outside_rules, "CONNECTIONS_MAX", 3)
+        monkeypatch.setattr(outside_rules, "connections_max", lambda: 4)
 
         def look() -> None:
             for vid, told in plans.items():
-                outside.ensure(bench.settings.outside, bench.layout(told), vid, told.cidr)
+                way = Way(vid=vid, cidr=told.cidr, cidr6="")
+                outside.ensure(bench.settings.outside, bench.layout(told), way)
 
         def passes(vid: int) -> bool:
             try:

@@ -10,14 +10,22 @@ from tests.system.gateway.host import eventually, inside, run
 
 HOST, HOST_INSIDE = "203.0.113.1", "10.9.0.1"
 INTERNET, BMC, ALLOWED, DENIED = "203.0.113.2", "10.9.0.5", "10.5.0.7", "10.5.1.7"
+#: The same of IPv6; the world's name server is on the machine that is no business of nodes.
+HOST6, INTERNET6, DENIED6 = "2001:db8::1", "2001:db8::2", "2001:db8:0:1::7"
+NAMES = {
+    "good.example": (INTERNET, INTERNET6), "allowed.example": (ALLOWED,), "bmc.example": (BMC,),
+    "denied.example": (DENIED, DENIED6), "cloud.example": ("169.254.169.254",), "own.example": ("fd00:a::a",),
+}  # fmt: skip
 _SERVER = """
-import http.server
+import http.server, socket
+class Both(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
 class Echo(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers()
-        self.wfile.write(self.client_address[0].encode() + b" " + b"x" * 100000)
+        self.wfile.write(self.client_address[0].removeprefix("::ffff:").encode() + b" " + b"x" * 100000)
     def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("", 80), Echo).serve_forever()
+Both(("::", 80), Echo).serve_forever()
 """
 
 
@@ -25,7 +33,7 @@ http.server.ThreadingHTTPServer(("", 80), Echo).serve_forever()
 def world(bench: GatewayBench) -> Iterator[str]:
     """Make them, with a server in the world that tells who asked; yield the host's namespace."""
     host, far = f"{bench.fabric.room}h", f"{bench.fabric.room}w"
-    server = None
+    servers: list[Popen[bytes]] = []
     try:
         for name in (host, far):
             run("ip", "netns", "add", name)
@@ -40,12 +48,21 @@ def world(bench: GatewayBench) -> Iterator[str]:
         run("ip", "-n", host, "route", "add", "default", "via", INTERNET)
         for address in (f"{INTERNET}/24", f"{BMC}/24", f"{ALLOWED}/32", f"{DENIED}/32"):
             run("ip", "-n", far, "addr", "add", address, "dev", "eth0")
-        inside(host, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
-        server = Popen(["nsenter", f"--net=/run/netns/{far}", "--", "python3", "-c", _SERVER], stdout=DEVNULL)
-        eventually(lambda: ":80 " in inside(far, "ss", "-ltn"), "the world's server listens")
+        run("ip", "-n", host, "addr", "add", f"{HOST6}/64", "dev", "eth0", "nodad")
+        run("ip", "-n", host, "-6", "route", "add", "default", "via", INTERNET6)
+        for address in (f"{INTERNET6}/64", f"{DENIED6}/128"):
+            run("ip", "-n", far, "addr", "add", address, "dev", "eth0", "nodad")
+        for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            inside(host, "sh", "-c", f"echo 1 >/proc/sys/net/{setting}")
+        told = [f"--host-record={name},{','.join(addresses)}" for name, addresses in NAMES.items()]
+        names = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", *told]
+        for argv in (["python3", "-c", _SERVER], names):
+            servers.append(Popen(["nsenter", f"--net=/run/netns/{far}", "--", *argv], stdout=DEVNULL, stderr=DEVNULL))
+        for port in (":80 ", ":53 "):
+            eventually(lambda port=port: port in inside(far, "ss", "-ltn"), "the world's servers listen")  # type: ignore[misc]
         yield host
     finally:
-        if server is not None:
+        for server in servers:
             server.kill()
             server.wait(10)
         for name in (host, far):

@@ -66,6 +66,7 @@ networks = Table(
     Column("addressing", AddressingJson, nullable=False),
     Column("mtu", Integer, nullable=False),
     Column("has_nat", Boolean, nullable=False),
+    Column("has_outside_dns", Boolean, nullable=False),
     Column("is_public", Boolean, nullable=False),
     Column("has_service", Boolean, nullable=False),
     Column("state", EnumText(NetworkState), nullable=False),
