@@ -98,7 +98,8 @@ def settings_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
 def test_settings_exist() -> None:
     known = set(settings_of(Settings, "M2D_"))
     texts = {**PAGES, **{path: path.read_text() for path in SOURCE}}
-    named = {(name_of(path), word) for path, text in texts.items() for word in re.findall(r"\bM2D(?:_+[A-Z][A-Z0-9]*)+", text)}
+    setting = re.compile(r"\bM2D(?:_+[A-Z][A-Z0-9]*)+")
+    named = {(name_of(path), word) for path, text in texts.items() for word in setting.findall(text)}
     assert [f"{where}: {word}" for where, word in named if word not in known] == []
 
 
