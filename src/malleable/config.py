@@ -36,7 +36,8 @@ class ListenSettings(_Part):
 class PoolSettings(_Part):
     """The disk pool."""
 
-    driver: Literal["reflink", "rbd"] = "reflink"  #: files that share blocks on this host, or a pool in Ceph
+    #: files on this host that share blocks, or layers where they cannot, or a pool in Ceph; auto: one of the first two
+    driver: Literal["auto", "reflink", "qcow2", "rbd"] = "auto"
     size_gib: int = Field(default=64, ge=1)  #: of the sparse file, where the host's filesystem has no reflink
     reserve_gib: int = Field(default=1, ge=0)  #: no new clone once less is free
     cache: Literal["shared", "private"] = "shared"  #: of files: one page cache for all clones, or one for each

@@ -24,6 +24,7 @@ from malleable.gateway.layout import NetworkLayout, known_networks
 from malleable.gateway.memory import Memory
 from malleable.gateway.metadata_routes import MetadataRoutes
 from malleable.gateway.network_service import NetworkService
+from malleable.gateway.pool_guard import PoolGuard
 from malleable.gateway.preflight import Trouble
 from malleable.gateway.reconciler import Outcomes, Reconciler
 from malleable.gateway.reporter import Reporter
@@ -65,6 +66,7 @@ class Running:
         outcomes = Outcomes(served=self._reporter.served, removed=self._gone)
         self._reconciler = Reconciler(settings, clock, self._service, outcomes)
         self._follower = Follower(client, clock, wait_s=settings.long_poll_s, told=self._told, lost=self._lost)
+        self._pool_guard = PoolGuard(settings.pool)
         self._prefetchers = ThreadPoolExecutor(PREFETCHERS, thread_name_prefix="prefetch")
 
     def work(self, stop: threading.Event) -> None:
@@ -74,6 +76,7 @@ class Running:
         parts = (
             self._part("follow", lambda: self._follower.run(over), over),
             self._part("report", self._reporter.run, over),
+            self._part("pool", lambda: self._pool_guard.run(over), over),
             self._part("beat", lambda: beat(self._client, self._clock, self.troubles, over), over),
         )
         self._server.start()
@@ -127,6 +130,7 @@ class Running:
         narrow = neighbours.trouble()
         if narrow is not None:
             found.append(Trouble(what=narrow.message, fix=narrow.fix))
+        found += self._pool_guard.troubles()
         if is_outrun:
             found.append(Trouble(what=_OUTRUN, fix=f"To have them removed: stop, rm {self._memory_file}, start."))
         return found

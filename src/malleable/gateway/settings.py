@@ -2,11 +2,19 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from malleable.gateway.outside_rules import Outside
 from malleable.gateway.storage_leg import StorageVlan
 
 GIB = 1 << 30
+
+
+class LocalPool(Protocol):
+    """What a gateway knows of a pool on its own host."""
+
+    def tend(self) -> None:
+        """Start again what shows the pool's disks to target daemons, if it died. Errors: as the driver's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,5 +35,6 @@ class GatewaySettings:
     http_workers_per_source: int = 6
     storage: StorageVlan | None = None  #: the portals' way to a pool on the network; None: their pool is on this host
     outside: Outside = field(default_factory=Outside)  #: where networks with NAT lead
+    pool: LocalPool | None = None  #: the pool that portals open, if it is on this host
     portal_threads: int = 1  #: of tgtd for each disk; more than 1 are for stores that answer late
     cache_bytes: int = 2 * GIB  #: kernels and initrds kept; those in use are never dropped

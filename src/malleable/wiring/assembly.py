@@ -28,7 +28,7 @@ from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
 from malleable.wiring.on_demand import MadeOnDemand
 from malleable.wiring.outside import never_fetched, outside_of, own_subnets
-from malleable.wiring.pools import make_pool, portal_threads, storage_vlan
+from malleable.wiring.pools import chosen, file_pool, make_pool, portal_threads, storage_vlan
 from malleable.workflows.accounting import record_usage
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.engine import Engine
@@ -219,6 +219,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         GatewaySettings(),
         run_dir=settings.run_dir / "gateway",
         state_dir=settings.state_dir / "gateway",
+        pool=file_pool(settings) if chosen(settings).driver != "rbd" else None,
         portal_threads=portal_threads(settings),
         storage=storage_vlan(settings),
         outside=outside_of(settings),

@@ -15,13 +15,14 @@ from malleable.domain.networks import Network
 from malleable.domain.operations import OperationState
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import Switch
+from malleable.drivers.storage.file_pool import FilePool
 from malleable.gateway import outside, preflight
 from malleable.store import open_store
 from malleable.wiring.assembly import gateway_settings, make_directories, real_drivers
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.keys import database_key
 from malleable.wiring.outside import outside_of
-from malleable.wiring.pools import storage_vlan
+from malleable.wiring.pools import chosen, storage_vlan
 from malleable.wiring.teardown import unmount_pool
 
 LOW_DISK_BYTES = 5 << 30
@@ -127,21 +128,22 @@ def _database(settings: Settings) -> Finding:
 def _pool(settings: Settings) -> Finding:
     if os.geteuid() != 0:
         return Finding(what="disk pool", is_good=False, said="not looked at", fix="Run `m2d doctor` as root.")
-    was_mounted = any(path.is_mount() for path in (settings.state_dir / "pool").glob("*"))
     try:
         make_directories(settings)
-        disks = real_drivers(settings).disks
+        choice, disks = chosen(settings), real_drivers(settings).disks
+        was_open = isinstance(disks, FilePool) and disks.is_open()
         disks.check()
         capacity = disks.capacity()
-        if not was_mounted:
-            # Looking must leave a host as it was; a server mounts the pool when it needs it.
+        if not was_open:
+            # Looking must leave a host as it was; a server opens the pool when it needs it.
             unmount_pool(settings)
     except MalleableError as e:
         return Finding(what="disk pool", is_good=False, said=e.message, fix=e.fix)
     free, total, reserve = (
         f"{size / (1 << 30):.1f}" for size in (capacity.free_bytes, capacity.total_bytes, capacity.reserve_bytes)
     )
-    said = f"clones in constant time; {free} of {total} GiB free, {reserve} of them kept for disks in use"
+    said = f"{choice.driver}, {choice.why}: clones in constant time; "
+    said += f"{free} of {total} GiB free, {reserve} of them kept for disks in use"
     is_good = capacity.free_bytes >= capacity.reserve_bytes
     return Finding(what="disk pool", is_good=is_good, said=said, fix="Delete images or disks, or enlarge the pool.")
 

@@ -1,57 +1,146 @@
 """Which disk pool this host uses, and the target driver that opens its disks."""
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from malleable.config import GIB, Settings
 from malleable.domain.errors import Invalid
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Disks, Targets
+from malleable.drivers.storage import blocks
+from malleable.drivers.storage.folder import LAYERS, MARKER, POOL_FILE, ReflinkSettings
 from malleable.gateway.storage_leg import PREFIX_MAX, StorageVlan
+
+if TYPE_CHECKING:
+    from malleable.drivers.storage.qcow2 import Qcow2Disks
+    from malleable.drivers.storage.reflink import ReflinkDisks
 
 #: librbd answers late and one at a time: measured, 16 threads write five times as much as 4 to a new clone
 RBD_PORTAL_THREADS = 16
 #: a disk read past the page cache answers one at a time per thread: measured, 4 read two to five times as much as 1
 DIRECT_PORTAL_THREADS = 4
+#: what an XFS in a sparse file takes: devices, programs, a filesystem
+XFS_NEEDS = ("/dev/loop-control", "mkfs.xfs", "mount", "xfs")
+QCOW2_NEEDS = ("/dev/fuse", "qemu-storage-daemon")
 
 
 def make_pool(settings: Settings, socket_of: Callable[[NetworkId], Path]) -> tuple[Disks, Targets]:
     """Make the drivers of the pool and of the target daemons; each touches nothing before its first call."""
     from malleable.drivers.target.tgt import TgtTargets
 
-    if settings.pool.driver == "rbd":
-        from malleable.drivers.storage.rbd_cluster import RbdSettings
-        from malleable.drivers.storage.rbd_process import apart
+    if settings.pool.driver != "rbd":
+        return file_pool(settings), TgtTargets(socket_of)
+    from malleable.drivers.storage.rbd_cluster import RbdSettings
+    from malleable.drivers.storage.rbd_process import apart
 
-        ceph = apart(
-            RbdSettings(
-                conf=settings.pool.ceph_conf,
-                user=settings.pool.ceph_user,
-                pool=settings.pool.ceph_pool,
-                reserve_bytes=settings.pool.reserve_gib * GIB,
-                max_chain=settings.pool.ceph_max_chain,
-                cache_dir=settings.state_dir / "pool-files",
-            )
+    ceph = apart(
+        RbdSettings(
+            conf=settings.pool.ceph_conf,
+            user=settings.pool.ceph_user,
+            pool=settings.pool.ceph_pool,
+            reserve_bytes=settings.pool.reserve_gib * GIB,
+            max_chain=settings.pool.ceph_max_chain,
+            cache_dir=settings.state_dir / "pool-files",
         )
-        return ceph, TgtTargets(socket_of, shut_out=ceph.shut_out)
+    )
+    return ceph, TgtTargets(socket_of, shut_out=ceph.shut_out)
 
-    from malleable.drivers.storage.folder import ReflinkSettings
+
+def file_pool(settings: Settings) -> "ReflinkDisks | Qcow2Disks":
+    """Make the driver of a pool on this host. Touches no more than it takes to choose between them."""
     from malleable.drivers.storage.reflink import ReflinkDisks
 
-    files = ReflinkSettings(
-        pool_dir=settings.state_dir / "pool",
-        size_bytes=settings.pool.size_gib * GIB,
-        reserve_bytes=settings.pool.reserve_gib * GIB,
-        shared_cache=settings.pool.cache == "shared",
+    pool, pool_dir = settings.pool, settings.state_dir / "pool"
+    reserve_bytes = pool.reserve_gib * GIB
+    if chosen(settings).driver == "qcow2":
+        from malleable.drivers.storage.qcow2 import Qcow2Disks, Qcow2Settings
+
+        layers = Qcow2Settings(pool_dir=pool_dir, run_dir=settings.run_dir / "pool", reserve_bytes=reserve_bytes)
+        return Qcow2Disks(layers)
+    return ReflinkDisks(
+        ReflinkSettings(
+            pool_dir=pool_dir,
+            size_bytes=pool.size_gib * GIB,
+            reserve_bytes=reserve_bytes,
+            shared_cache=pool.cache == "shared",
+        )
     )
-    return ReflinkDisks(files), TgtTargets(socket_of)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A pool's driver, and why it is that one."""
+
+    driver: str
+    why: str
+
+
+def chosen(settings: Settings) -> Choice:
+    """Choose the pool's driver: as the settings say, else what the pool was begun with, else what this host can do.
+
+    Errors: Invalid where the settings say another than the pool was begun with.
+    """
+    told, begun = settings.pool.driver, _begun(settings.state_dir / "pool")
+    if begun and told not in ("auto", "rbd", begun):
+        raise Invalid(
+            f"The pool {settings.state_dir / 'pool'} was begun with {begun}, not with {told}.",
+            fix=f"Set M2D_POOL__DRIVER to {begun} or auto; or move that folder away: its disks are not there then.",
+        )
+    if told != "auto":
+        return Choice(driver=told, why="as the settings say")
+    if begun:
+        return Choice(driver=begun, why="the pool was begun with it")
+    if _shares_blocks(settings.state_dir):
+        return Choice(driver="reflink", why="the filesystem shares blocks")
+    lacks_xfs, lacks_qcow2 = _lacking(XFS_NEEDS), _lacking(QCOW2_NEEDS)
+    if not lacks_xfs:
+        return Choice(driver="reflink", why="on an XFS of its own")
+    if lacks_qcow2:
+        return Choice(driver="reflink", why=f"an XFS of its own lacks {lacks_xfs}; qcow2 would lack {lacks_qcow2}")
+    return Choice(driver="qcow2", why=f"the filesystem shares no blocks, and an XFS of its own lacks {lacks_xfs}")
+
+
+def _begun(pool_dir: Path) -> str:
+    """Name the driver that a pool on this host is of; "" when there is none yet."""
+    if (pool_dir / LAYERS).is_dir():
+        return "qcow2"
+    return "reflink" if (pool_dir / POOL_FILE).exists() or (pool_dir / MARKER).exists() else ""
+
+
+def _shares_blocks(folder: Path) -> bool:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        return blocks.can_clone(there)
+    except OSError:  # read-only, or not ours to write: the pool's own check says so
+        return False
+
+
+def _lacking(needs: Sequence[str]) -> str:
+    """Name what of devices, programs and filesystems this host lacks; "" when nothing."""
+    return ", ".join(need for need in needs if not _has(need))
+
+
+def _has(need: str) -> bool:
+    if need.startswith("/"):
+        return Path(need).exists()
+    if need != "xfs":
+        return shutil.which(need) is not None
+    known = Path("/proc/filesystems").read_text().split()
+    return need in known or any(Path("/lib/modules", os.uname().release).glob("kernel/fs/xfs/xfs.ko*"))
 
 
 def portal_threads(settings: Settings) -> int:
     """Say how many threads tgtd needs for each disk of the pool."""
-    if settings.pool.driver == "rbd":
+    driver = chosen(settings).driver
+    if driver == "rbd":
         return RBD_PORTAL_THREADS
+    if driver == "qcow2":
+        return DIRECT_PORTAL_THREADS
     return DIRECT_PORTAL_THREADS if settings.pool.cache == "shared" else 1
 
 

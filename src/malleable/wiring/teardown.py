@@ -3,7 +3,7 @@
 from malleable.client import Client
 from malleable.config import Settings
 from malleable.domain.errors import Invalid
-from malleable.drivers.storage.reflink import ReflinkDisks
+from malleable.drivers.storage.file_pool import FilePool
 from malleable.gateway.gateway import Gateway
 from malleable.gateway.layout import known_networks
 from malleable.wiring.assembly import gateway_settings, real_drivers
@@ -34,7 +34,10 @@ def teardown_gateway(settings: Settings) -> None:
 
 
 def unmount_pool(settings: Settings) -> None:
-    """Unmount the pool; whoever holds it open in a mount namespace of its own must have ended. Errors: Busy."""
+    """Unmount the pool, or end its storage daemon. Errors: Busy.
+
+    Whoever holds it open in a mount namespace of its own must have ended.
+    """
     disks = real_drivers(settings).disks
-    if isinstance(disks, ReflinkDisks):
+    if isinstance(disks, FilePool):
         disks.close()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,6 +16,7 @@ from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
 from malleable.domain.ports import Disks, Sealed
 from malleable.drivers.storage import blocks
 from malleable.drivers.storage.folder import GIB, ReflinkSettings
+from malleable.drivers.storage.qcow2 import Qcow2Disks, Qcow2Settings
 from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.sim.disks import SimDisks
 
@@ -99,6 +101,14 @@ def sim_bench(disks: SimDisks, folder: Path) -> Bench:
 
 
 def reflink_bench(disks: ReflinkDisks, settings: ReflinkSettings, folder: Path) -> Bench:
+    return file_bench(disks, lambda: ReflinkDisks(replace(settings, reserve_bytes=1 << 60)), folder)
+
+
+def qcow2_bench(disks: Qcow2Disks, settings: Qcow2Settings, folder: Path) -> Bench:
+    return file_bench(disks, lambda: Qcow2Disks(replace(settings, reserve_bytes=1 << 60)), folder)
+
+
+def file_bench(disks: ReflinkDisks | Qcow2Disks, fill: Callable[[], Disks], folder: Path) -> Bench:
     def path_of(disk_id: DiskId) -> Path:
         return Path(disks.handle(disk_id).path)
 
@@ -111,7 +121,7 @@ def reflink_bench(disks: ReflinkDisks, settings: ReflinkSettings, folder: Path) 
             os.pwrite(file.fileno(), data, offset)
 
     def damage(image_id: ImageId) -> None:
-        image = disks.image_path(image_id)
+        image = disks.image_path(image_id).resolve()
         blocks.set_immutable(image, on=False)
         os.truncate(image, image.stat().st_size - 512)
 
@@ -122,7 +132,7 @@ def reflink_bench(disks: ReflinkDisks, settings: ReflinkSettings, folder: Path) 
         write=write,
         size_bytes=lambda disk_id: path_of(disk_id).stat().st_size,
         damage=damage,
-        fill=lambda: ReflinkDisks(replace(settings, reserve_bytes=1 << 60)),
+        fill=fill,
         verify=disks.verify,
     )
 
@@ -148,6 +158,31 @@ def reflink(own_xfs: ReflinkSettings) -> Iterator[ReflinkDisks]:
     """The real pool, emptied after the test."""
     disks = ReflinkDisks(own_xfs)
     yield disks
+    empty(disks)
+
+
+@pytest.fixture(scope="session")
+def qcow2_settings() -> Iterator[Qcow2Settings]:
+    """A real pool of layers and its storage daemon, for all tests; on whatever filesystem there is."""
+    if os.geteuid() != 0 or not Path("/dev/fuse").exists() or not shutil.which("qemu-storage-daemon"):
+        pytest.skip("needs root, FUSE and qemu-storage-daemon")
+    with tempfile.TemporaryDirectory(prefix="m2pool-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder)
+        settings = Qcow2Settings(pool_dir=path / "pool", run_dir=path / "run", reserve_bytes=0, max_chain=MAX_CHAIN)
+        yield settings
+        Qcow2Disks(settings).close()
+
+
+@pytest.fixture
+def qcow2(qcow2_settings: Qcow2Settings) -> Iterator[Qcow2Disks]:
+    """The real pool of layers, emptied after the test: nothing is left of it."""
+    disks = Qcow2Disks(qcow2_settings)
+    yield disks
+    empty(disks)
+    assert not list((qcow2_settings.pool_dir / "layers").iterdir())
+
+
+def empty(disks: Disks) -> None:
     things = disks.list()
     for disk_id in things.disks:
         disks.delete_disk(disk_id)
@@ -157,9 +192,11 @@ def reflink(own_xfs: ReflinkSettings) -> Iterator[ReflinkDisks]:
         disks.delete_snapshot(snapshot_id)
 
 
-@pytest.fixture(params=["sim", pytest.param("reflink", marks=pytest.mark.room)])
+@pytest.fixture(params=["sim", *(pytest.param(kind, marks=pytest.mark.room) for kind in ("reflink", "qcow2"))])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
     if request.param == "sim":
         return sim_bench(SimDisks(), tmp_path)
+    if request.param == "qcow2":
+        return qcow2_bench(request.getfixturevalue("qcow2"), request.getfixturevalue("qcow2_settings"), tmp_path)
     settings: ReflinkSettings = request.getfixturevalue("own_xfs")
     return reflink_bench(request.getfixturevalue("reflink"), settings, tmp_path)

@@ -26,6 +26,8 @@ from malleable.drivers.storage import blocks, refusals, xfs_loop
 
 GIB = 1 << 30
 MARKER = ".malleable-pool"
+POOL_FILE = "pool.xfs"  #: the sparse file of an XFS of our own
+LAYERS = "layers"  #: a folder that only pools of layers have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +43,13 @@ class ReflinkSettings:
 class PoolFolder:
     """The pool's folder. Safe from many threads and processes."""
 
+    folders: tuple[str, ...] = ("images", "disks", "snapshots", "work")
+
     def __init__(self, settings: ReflinkSettings) -> None:
         """Do no I/O: the first call mounts or makes the pool."""
         self._settings = settings
         self._lock = threading.Lock()
-        self._file = settings.pool_dir / "pool.xfs"
+        self._file = settings.pool_dir / POOL_FILE
         self._mount = settings.pool_dir / "pool"
         self._root: Path | None = None
 
@@ -56,20 +60,29 @@ class PoolFolder:
             return root
         with self._lock, mapped("open the pool"):
             self._settings.pool_dir.mkdir(parents=True, exist_ok=True)
-            with _locked(self._settings.pool_dir):
+            with locked(self._settings.pool_dir):
                 self._root = self._prepare()
             return self._root
 
     def _prepare(self) -> Path:
+        root = self._found()
+        for name in self.folders:
+            (root / name).mkdir(mode=0o700, exist_ok=True)
+        (root / MARKER).touch()
+        return root
+
+    def _found(self) -> Path:
+        """Name the folder that can share blocks, with our own XFS mounted in it if need be."""
         root = self._settings.pool_dir
         if self._file.exists() or not blocks.can_clone(root):
             root = self._mount
             if not xfs_loop.is_mounted(root):
                 xfs_loop.mount(self._file, root, self._settings.size_bytes)
-        for name in ("images", "disks", "snapshots", "work"):
-            (root / name).mkdir(mode=0o700, exist_ok=True)
-        (root / MARKER).touch()
         return root
+
+    def is_mounted(self) -> bool:
+        """Say whether our own XFS is mounted."""
+        return xfs_loop.is_mounted(self._mount)
 
     def close(self) -> None:
         """Unmount the pool if it is our own XFS; all stays in its file. Errors: Busy while a disk is exported."""
@@ -111,15 +124,24 @@ class PoolFolder:
     def workplace(self, name: str) -> Iterator[Path]:
         """Give a locked folder for work; what is still there at the end, or after a crash, goes."""
         work = self.root() / "work"
-        with _locked(work):
+        with locked(work):
             _sweep(work)
             folder = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=work))
-            fd = _lock_folder(folder)
+            fd = lock_folder(folder)
         try:
             yield folder
         finally:
             _remove(folder)
             os.close(fd)
+
+
+class PlainFolder(PoolFolder):
+    """A pool's folder on whatever filesystem there is; what shares blocks are layers (qcow2_layers)."""
+
+    folders = (*PoolFolder.folders, LAYERS)
+
+    def _found(self) -> Path:
+        return self._settings.pool_dir
 
 
 @contextmanager
@@ -135,16 +157,17 @@ def mapped(what: str) -> Iterator[None]:
         raise Refused(f"Cannot {what}: {e.strerror}.", code="pool-broken", details={"path": str(e.filename)}) from e
 
 
-def _lock_folder(folder: Path) -> int:
+def lock_folder(folder: Path) -> int:
+    """Lock a folder against other processes and threads; closing the descriptor ends that."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(fd, fcntl.LOCK_EX)
     return fd
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock against other processes and threads."""
-    fd = _lock_folder(folder)
+    fd = lock_folder(folder)
     try:
         yield
     finally:

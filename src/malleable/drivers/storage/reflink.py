@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 from uuid import UUID
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, parse_id
-from malleable.domain.ports import Capacity, DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.ports import DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
 from malleable.drivers.storage import blocks, refusals, sealing
+from malleable.drivers.storage.file_pool import FilePool
 from malleable.drivers.storage.folder import PoolFolder, ReflinkSettings, mapped
 
 #: Beside an image: its clone that many nodes read. No name that a file of an image can have.
@@ -21,48 +21,16 @@ SHARED = ".shared"
 SUFFIX = ".raw"
 
 
-class ReflinkDisks:
+class ReflinkDisks(FilePool):
     """``Disks`` on files. Safe from many threads and processes."""
 
     def __init__(self, settings: ReflinkSettings) -> None:
         """Do no I/O: the first call mounts or makes the pool."""
-        self._pool = PoolFolder(settings)
-
-    def close(self) -> None:
-        """Unmount the pool if it is our own XFS; all stays in its file. Errors: Busy while a disk is exported."""
-        self._pool.close()
+        super().__init__(PoolFolder(settings))
 
     def check(self) -> None:
         """Do as ``Disks.check``."""
         self._pool.check()
-
-    def capacity(self) -> Capacity:
-        """Do as ``Disks.capacity``."""
-        return self._pool.capacity()
-
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
-        """Do as ``Disks.seal``: minutes for tens of GiB. Holes of 16 MiB and more stay holes."""
-        for name in files:
-            _refuse_odd_name(name)
-        for path in (source, *files.values()):
-            refusals.want_source(path)
-        final = self._folder(image_id)
-        with mapped("seal the image"):
-            if final.exists():
-                return _sealed_before(image_id, final, sha256)
-            self._pool.want_free(sum(p.stat().st_blocks * 512 for p in (source, *files.values())))
-            with self._pool.workplace(str(image_id)) as folder:
-                manifest = sealing.seal(folder, source, sha256, files)
-                try:
-                    folder.rename(final)
-                except OSError as e:
-                    if e.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                        raise
-                    return _sealed_before(image_id, final, sha256)
-            for name in (sealing.IMAGE, *files):
-                blocks.set_immutable(final / name, on=True)
-            blocks.sync_folder(final.parent)
-        return Sealed(size_bytes=manifest.size_bytes, sha256=manifest.sha256)
 
     def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
         """Do as ``Disks.promote``. A worn disk lies in many pieces; its copy in few."""
@@ -70,45 +38,6 @@ class ReflinkDisks:
         if not source.exists():
             raise refusals.no_snapshot(snapshot_id)
         return self.seal(image_id, source, sha256=None, files=files)
-
-    def _folder(self, image_id: ImageId) -> Path:
-        return self._pool.root() / "images" / str(image_id)
-
-    def _manifest(self, image_id: ImageId) -> tuple[Path, sealing.Manifest]:
-        folder = self._folder(image_id)
-        try:
-            return folder, sealing.read_manifest(folder)
-        except FileNotFoundError as e:
-            raise refusals.no_image(image_id) from e
-
-    def file(self, image_id: ImageId, name: str) -> Path:
-        """Do as ``Disks.file``."""
-        _refuse_odd_name(name)
-        path = self._folder(image_id) / name
-        if not path.is_file():
-            raise refusals.no_file(image_id, name)
-        return path
-
-    def image_path(self, image_id: ImageId) -> Path:
-        """Locate a sealed image's bytes. Errors: Refused with code "no-such-image"."""
-        return self._manifest(image_id)[0] / sealing.IMAGE
-
-    def open_image(self, image_id: ImageId) -> BinaryIO:
-        """Do as ``Disks.open_image``."""
-        path = self.image_path(image_id)
-        with mapped("read the image"):
-            return path.open("rb")
-
-    def verify(self, image_id: ImageId) -> None:
-        """Read an image and its files whole and compare their SHA-256; takes as long as reading them.
-
-        Errors: Refused with code "no-such-image" or "image-corrupt".
-        """
-        folder, manifest = self._manifest(image_id)
-        with mapped("read the image"):
-            for name, sha256 in {sealing.IMAGE: manifest.sha256, **manifest.files}.items():
-                if not (folder / name).is_file() or sealing.sha256_of(folder / name) != sha256:
-                    raise refusals.corrupt(image_id, f"{name} has another SHA-256")
 
     def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.clone``.
@@ -229,12 +158,6 @@ class ReflinkDisks:
             blocks.set_immutable(snapshot, on=False)
             snapshot.unlink(missing_ok=True)
 
-    def delete_image(self, image_id: ImageId) -> None:
-        """Do as ``Disks.delete_image``; it vanishes at once, then its bytes go."""
-        folder = self._folder(image_id)
-        with mapped("delete the image"), self._pool.workplace(str(image_id)) as work, suppress(FileNotFoundError):
-            folder.rename(work / "gone")
-
     def has_disk(self, disk_id: DiskId) -> bool:
         """Do as ``Disks.has_disk``."""
         return self._disk(disk_id).exists()
@@ -323,16 +246,3 @@ def _opened(path: Path, absent: Refused, how: int = os.O_RDONLY) -> Iterator[int
         yield fd
     finally:
         os.close(fd)
-
-
-def _sealed_before(image_id: ImageId, folder: Path, sha256: str | None) -> Sealed:
-    manifest = sealing.read_manifest(folder)
-    if sha256 not in (None, manifest.sha256):
-        raise refusals.other_content(image_id, manifest.sha256, str(sha256))
-    return Sealed(size_bytes=manifest.size_bytes, sha256=manifest.sha256)
-
-
-def _refuse_odd_name(name: str) -> None:
-    refusals.want_plain_name(name)
-    if name in (sealing.IMAGE, sealing.MANIFEST):
-        raise Refused(f"{name!a} is no name of a file beside an image.", code="no-such-file")

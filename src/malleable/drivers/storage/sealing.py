@@ -110,8 +110,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(reader, "sha256").hexdigest()
 
 
-def seal(folder: Path, source: Path, sha256: str | None, files: Mapping[str, Path]) -> Manifest:
+def seal(
+    folder: Path, source: Path, sha256: str | None, files: Mapping[str, Path], *, extents_max: int | None = EXTENTS_MAX
+) -> Manifest:
     """Fill an empty folder with an image, its files and its manifest, all proven and durable.
+
+    ``extents_max``: in so many pieces the image may lie; None for any number.
 
     Errors: Refused with code "checksum" or "pool-fragmented"; OSError.
     """
@@ -119,7 +123,7 @@ def seal(folder: Path, source: Path, sha256: str | None, files: Mapping[str, Pat
     found, extents = copy(source, image)
     if sha256 not in (None, found):
         raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Copy it again.")
-    if extents > EXTENTS_MAX:
+    if extents_max is not None and extents > extents_max:
         raise Refused(
             f"The image lies in {extents} pieces, clones of it would be slow.",
             code="pool-fragmented",

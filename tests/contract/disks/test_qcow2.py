@@ -1,0 +1,178 @@
+"""What only the real pool of layers can show: one storage daemon, killed and asked again, and what it never loses."""
+
+import ctypes
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from tests.contract.disks import suite
+from tests.contract.disks.conftest import CONTENT, MIB, qcow2_bench
+from tests.contract.disks.suite import refused
+from tests.contract.targets.room import wait_until
+
+from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
+from malleable.drivers.storage.qcow2 import Qcow2Disks, Qcow2Settings
+from malleable.drivers.storage.qcow2_daemon import StorageDaemon
+
+pytestmark = pytest.mark.room
+PUNCH_HOLE = 1 | 2  #: FALLOC_FL_KEEP_SIZE too: how a target daemon discards
+
+
+class Sharing(Qcow2Disks):
+    """Makes every disk the same layer."""
+
+    def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
+        others = self.list().disks
+        if not others:
+            return super().clone(image_id, disk_id, size_bytes=size_bytes)
+        layer = self._layers.read(self._disk(next(iter(others))).readlink().name)
+        return self._layers.link(self._disk(disk_id), layer, is_durable=False)
+
+
+def kill_daemon(settings: Qcow2Settings) -> None:
+    pid = int((settings.run_dir / "storage.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), "it ends")
+
+
+def test_pool_whose_clones_share_a_layer_breaks_the_rule(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError):
+        suite.writes_reach_neither_sibling_nor_image(qcow2_bench(Sharing(qcow2_settings), qcow2_settings, tmp_path))
+
+
+def test_a_killed_daemon_loses_nothing_that_was_flushed_and_shows_all_again(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    image_id = bench.image()
+    disks = [bench.clone(image_id, 64 * MIB) for _ in range(2)]
+    before = [Path(qcow2.handle(disk_id).path) for disk_id in disks]
+    fd = os.open(before[0], os.O_RDWR)
+    for number in range(8):
+        os.pwrite(fd, bytes([number]) * MIB, 4 * MIB * number)
+    os.fsync(fd)
+    kill_daemon(qcow2_settings)
+    with pytest.raises(OSError, match="connect"):
+        os.pread(fd, 512, 0)
+    with pytest.raises(OSError, match="connected"):
+        os.close(fd)
+    Qcow2Disks(qcow2_settings).tend()
+    after = [path.parents[1] / next(path.parents[1].iterdir()).name / path.name for path in before]
+    assert all(path.stat().st_size == 64 * MIB for path in after)
+    assert [Path(qcow2.handle(disk_id).path) for disk_id in disks] == after != before
+    assert all(bench.read(disks[0], 4 * MIB * n, MIB) == bytes([n]) * MIB for n in range(8))
+    assert bench.read(disks[1], 0, len(CONTENT)) == CONTENT
+
+
+def test_a_snapshot_is_of_one_moment_while_a_node_writes(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    """Each write is flushed before the next: a snapshot has all up to one, and none after it."""
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    disk_id = bench.clone(bench.image(), 16 * MIB)
+    stop, written = threading.Event(), [0]
+
+    def write(file: int) -> None:
+        while not stop.is_set() and written[0] < 400:
+            os.pwrite(file, written[0].to_bytes(8) * 64, 4096 * written[0])
+            os.fsync(file)
+            written[0] += 1
+
+    fd = os.open(qcow2.handle(disk_id).path, os.O_RDWR)
+    writer = threading.Thread(target=write, args=(fd,))
+    writer.start()
+    try:
+        wait_until(lambda: written[0] > 5, "it writes")
+        snapshot_id = bench.snapshot(disk_id)
+    finally:
+        stop.set()
+        writer.join()
+        os.close(fd)
+    kept = bench.content(bench.clone_snapshot(snapshot_id))
+    is_there = [n for n in range(written[0]) if kept[4096 * n : 4096 * n + 512] == n.to_bytes(8) * 64]
+    assert is_there == list(range(len(is_there)))
+    assert 5 < len(is_there) <= written[0]
+    assert all(bench.read(disk_id, 4096 * n, 512) == n.to_bytes(8) * 64 for n in range(written[0]))
+
+
+def test_a_snapshot_that_was_interrupted_is_taken_by_the_next_try(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise Died
+
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    disk_id, snapshot_id = bench.clone(bench.image()), SnapshotId(new_id())
+    bench.write(disk_id, 0, b"first" * 512)
+    with monkeypatch.context() as patched:
+        patched.setattr(StorageDaemon, "put_on", die)
+        with pytest.raises(Died):
+            qcow2.snapshot(disk_id, snapshot_id)
+    (shown,) = (qcow2_settings.pool_dir / "exports").glob(f"*/{disk_id}.raw")
+    with shown.open("r+b") as file:
+        file.write(b"second" * 512)
+    assert not qcow2.list().snapshots
+    qcow2.snapshot(disk_id, snapshot_id)
+    bench.write(disk_id, 0, b"third" * 512)
+    assert bench.content(bench.clone_snapshot(snapshot_id))[:3072] == b"second" * 512
+    kill_daemon(qcow2_settings)
+    assert bench.read(disk_id, 0, 2560) == b"third" * 512
+
+
+def test_what_a_node_discards_and_what_is_deleted_is_free_again(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    disk_id = bench.clone(bench.image(), 64 * MIB)
+    with Path(qcow2.handle(disk_id).path).open("r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), os.urandom(16 * MIB), 0)
+        assert qcow2.usage(disk_id).own_bytes >= 16 * MIB
+        _fallocate(file.fileno(), 0, 12 * MIB)
+        assert os.pread(file.fileno(), 4096, MIB) == bytes(4096)
+        os.fsync(file.fileno())
+    assert qcow2.usage(disk_id).own_bytes <= 5 * MIB
+    snapshot_id = bench.snapshot(disk_id)
+    assert qcow2.usage(snapshot_id).own_bytes == 0, "the disk needs all of it"
+    qcow2.delete_disk(disk_id)
+    assert qcow2.usage(snapshot_id).own_bytes >= 4 * MIB
+
+
+def _fallocate(fd: int, offset: int, length: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    assert libc.fallocate(fd, PUNCH_HOLE, offset, length) == 0, os.strerror(ctypes.get_errno())
+
+
+def test_what_a_crash_left_is_swept_and_a_damaged_disk_can_be_deleted(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    kept, broken = (bench.clone(bench.image()) for _ in range(2))
+    layers = qcow2_settings.pool_dir / "layers"
+    rubbish = layers / f"{new_id()}.0123456789ab.qcow2"
+    rubbish.write_bytes((layers / (qcow2_settings.pool_dir / "disks" / str(kept)).readlink().name).read_bytes())
+    image = (qcow2_settings.pool_dir / "disks" / str(broken)).resolve()
+    image.unlink()
+    with refused("pool-broken"):
+        qcow2.handle(broken)
+    qcow2.delete_disk(broken)
+    assert not rubbish.exists()
+    assert bench.content(kept) == CONTENT
+    assert qcow2.list().disks == {kept}
+
+
+def test_an_image_is_shown_and_nobody_writes_to_it(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    image_id = qcow2_bench(qcow2, qcow2_settings, tmp_path).image()
+    path = Path(qcow2.image_handle(image_id).path)
+    assert path.read_bytes() == CONTENT
+    with pytest.raises(OSError, match="ermi"), path.open("r+b", buffering=0) as file:
+        file.write(bytes(512))

@@ -1,0 +1,68 @@
+"""Which driver a pool gets."""
+
+from pathlib import Path
+
+import pytest
+
+from malleable.config import PoolSettings, Settings
+from malleable.domain.errors import Invalid
+from malleable.drivers.storage.qcow2 import Qcow2Disks
+from malleable.drivers.storage.reflink import ReflinkDisks
+from malleable.wiring import pools
+from malleable.wiring.pools import chosen, file_pool
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path / "state", run_dir=tmp_path / "run", database_url="")
+
+
+def with_driver(settings: Settings, driver: str) -> Settings:
+    return settings.model_copy(update={"pool": PoolSettings.model_validate({"driver": driver})})
+
+
+def lacking(monkeypatch: pytest.MonkeyPatch, *lacks: str) -> None:
+    monkeypatch.setattr(pools, "_shares_blocks", lambda _: False)
+    monkeypatch.setattr(pools, "_has", lambda need: need not in lacks)
+
+
+def test_where_an_xfs_can_be_mounted_nothing_else_is_chosen(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking(monkeypatch)
+    assert (chosen(settings).driver, chosen(settings).why) == ("reflink", "on an XFS of its own")
+    assert isinstance(file_pool(settings), ReflinkDisks)
+    assert not settings.state_dir.exists(), "nothing is made by looking"
+
+
+def test_without_loop_devices_layers_are_chosen_and_it_is_said_why(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking(monkeypatch, "/dev/loop-control", "xfs")
+    choice = chosen(settings)
+    assert choice.driver == "qcow2"
+    assert "lacks /dev/loop-control, xfs" in choice.why
+    assert isinstance(file_pool(settings), Qcow2Disks)
+    assert pools.portal_threads(settings) == pools.DIRECT_PORTAL_THREADS
+
+
+def test_where_nothing_will_do_it_is_said_what_each_lacks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking(monkeypatch, "mkfs.xfs", "/dev/fuse")
+    assert chosen(settings).driver == "reflink"
+    assert "lacks mkfs.xfs" in chosen(settings).why
+    assert "/dev/fuse" in chosen(settings).why
+
+
+def test_a_pool_stays_what_it_was_begun_as(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking(monkeypatch)
+    (settings.state_dir / "pool" / "layers").mkdir(parents=True)
+    assert chosen(settings).driver == "qcow2"
+    assert chosen(with_driver(settings, "qcow2")).why == "as the settings say"
+    assert chosen(with_driver(settings, "rbd")).driver == "rbd"
+    with pytest.raises(Invalid, match="begun with qcow2"):
+        chosen(with_driver(settings, "reflink"))
+    (settings.state_dir / "pool" / "layers").rmdir()
+    (settings.state_dir / "pool" / "pool.xfs").touch()
+    assert chosen(settings).driver == "reflink"
+    with pytest.raises(Invalid, match="begun with reflink"):
+        chosen(with_driver(settings, "qcow2"))
