@@ -4,33 +4,47 @@ from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from tests.contract.fetch.registries import public
 from tests.sweep.storage_verbs import WRITTEN, begun, golden, imported, not_imported
 from tests.sweep.verb import Check, Verb
 from tests.sweep.world import World
 
-from malleable.domain.ids import ImageId, NodeId, OperationId, new_id
+from malleable.domain.ids import ImageId, NodeId, OperationId, SignerId, new_id
 from malleable.domain.images import ImageFormat, ImageState
 from malleable.domain.ports import Login
 from malleable.domain.secrets import Secret
+from malleable.domain.signatures import Signer, parse_key
 from malleable.sim.converter import packed
 from malleable.workflows import copy, fetch
 
 URL = "https://mirror.example/mine.img?signature=secret"
 
 
+#: Of cosign.
+KEY = parse_key(public(ec.generate_private_key(ec.SECP256R1())))
 LOGIN = Login(username="ann", password=Secret("let me in"))
 
 
 def _fetching(
-    upload_format: ImageFormat, digest: str, login: Login | None
+    upload_format: ImageFormat, digest: str, login: Login | None, signed: str
 ) -> Callable[[World], tuple[NodeId, OperationId]]:
-    """Begin to import an image from the web; with ``digest`` "" it is taken as it comes."""
+    """Begin to import an image from the web; with ``digest`` "" it is taken as it comes.
+
+    ``signed``: with which key of cosign it is, which somebody has whom the site trusts.
+    """
 
     def begin(world: World) -> tuple[NodeId, OperationId]:
         content = WRITTEN if upload_format is ImageFormat.RAW else packed(WRITTEN, upload_format)
         world.fetcher.files[URL] = content
         if login is not None:
             world.fetcher.logins[URL] = login
+        now = world.clock.now()
+        if signed:
+            world.fetcher.signed[URL] = signed
+            signer = Signer(id=SignerId(new_id()), name="pipeline", project_id=None, key=signed, created_at=now)
+            with world.store.transaction() as tx:
+                tx.signers.add(signer)
         image = replace(
             golden(world),
             id=ImageId(new_id()),
@@ -40,9 +54,12 @@ def _fetching(
             size_bytes=0,
             sha256=digest and sha256(content).hexdigest(),
         )
-        spool, now = world.spool / str(image.id), world.clock.now()
+        spool = world.spool / str(image.id)
         return begun(
-            world, lambda tx: fetch.request(tx, now, image=image, url=URL, spool=spool, actor_id=None, login=login)
+            world,
+            lambda tx: fetch.request(
+                tx, now, image=image, url=URL, spool=spool, actor_id=None, login=login, is_cosigned=bool(signed)
+            ),
         )
 
     return begin
@@ -57,11 +74,19 @@ def _with_no_login_left(check: Check) -> Check:
     return checked
 
 
-def _fetch_verb(name: str, upload_format: ImageFormat, digest: str, login: Login | None = None) -> Verb:
+def _fetch_verb(
+    name: str, upload_format: ImageFormat, digest: str, login: Login | None = None, signed: str = ""
+) -> Verb:
+    def check(world: World, node_id: NodeId) -> None:
+        imported(world, node_id)
+        with world.store.reading() as tx:
+            (image,) = tx.images.list(name="mine")
+        assert (image.signing_key, image.signed_by) == (signed, "pipeline" if signed else "")
+
     return Verb(
         name=name,
-        begin=_fetching(upload_format, digest, login),
-        check=_with_no_login_left(imported),
+        begin=_fetching(upload_format, digest, login, signed),
+        check=_with_no_login_left(check),
         steps=5,
         check_undone=_with_no_login_left(not_imported),
         can_cancel=True,
@@ -108,4 +133,5 @@ IMAGE_VERBS = (
     ),
     _fetch_verb("fetch-raw", ImageFormat.RAW, "", LOGIN),
     _fetch_verb("fetch-qcow2", ImageFormat.QCOW2, "told"),
+    _fetch_verb("fetch-raw-signed", ImageFormat.RAW, "", signed=KEY),
 )

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.fetch.registries import Certificate, digest_of
+from cryptography.hazmat.primitives.asymmetric import ec
+from tests.contract.fetch.registries import Certificate, digest_of, public, registry
 from tests.contract.fetch.server import Web, breaking, head, honest, saying, serving
 from tests.sweep.storage_verbs import golden
 from tests.sweep.world import CrashAt, World
 
 from malleable.config import WorkerSettings
-from malleable.domain.ids import ImageId, ProjectId, new_id
+from malleable.domain.ids import ImageId, ProjectId, SignerId, new_id
 from malleable.domain.images import Image, ImageState
 from malleable.domain.operations import Operation
 from malleable.domain.ports import Fetched, Fetcher
 from malleable.domain.projects import Quota
+from malleable.domain.signatures import Signer, parse_key
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.http import HttpFetcher
 from malleable.drivers.fetch.registry import RegistryFetcher
@@ -41,15 +43,16 @@ def world(new_world: NewWorld) -> World:
     return world
 
 
-def begin(world: World, url: str, **facts: object) -> Operation:
+def begin(world: World, url: str, *, is_cosigned: bool = False, **facts: Any) -> Operation:
     known = {"size_bytes": 0, "sha256": "", **facts}
     image = replace(
         golden(world), id=ImageId(new_id()), name="mine", project_id=world.project_id, state=ImageState.IMPORTING
     )
-    image = replace(image, **known)  # type: ignore[arg-type]
+    image = replace(image, **known)
     with world.store.transaction() as tx:
         spool = world.spool / str(image.id)
-        return fetch.request(tx, world.clock.now(), image=image, url=url, spool=spool, actor_id=None)
+        now = world.clock.now()
+        return fetch.request(tx, now, image=image, url=url, spool=spool, actor_id=None, is_cosigned=is_cosigned)
 
 
 def fetched(world: World) -> Image:
@@ -87,9 +90,7 @@ def test_a_worker_that_dies_leaves_what_has_come_to_the_next(world: World, web: 
 @pytest.mark.parametrize(
     ("facts", "code"), [({"sha256": "0" * 64}, "checksum"), ({"size_bytes": 7}, "wrong-size")], ids=["sum", "size"]
 )
-def test_another_file_than_was_announced_is_no_image(
-    world: World, web: Web, facts: dict[str, object], code: str
-) -> None:
+def test_another_file_than_was_announced_is_no_image(world: World, web: Web, facts: dict[str, Any], code: str) -> None:
     ended = world.run(begin(world, web.file("/disk.img", CONTENT), **facts).id)
     assert (ended.state, (ended.error or {})["code"]) == ("failed", code)
     assert fetched(world).state is ImageState.FAILED
@@ -157,14 +158,48 @@ def test_an_artifact_is_what_its_digest_says(world: World, tmp_path: Path, is_ho
     http = HttpFetcher(Guard(["127.0.0.1/32"]), ssl_context=certificate.trusted(), reserve_bytes=0)
     world.drivers = replace(world.drivers, fetcher=RegistryFetcher(http))
     layer = {"digest": digest_of(CONTENT), "size": len(CONTENT), "mediaType": "application/x-disk"}
-    with serving(certificate.shown()) as registry:
-        registry.scripts["/v2/"] = saying(head("200 OK", Content_Length=0))
-        registry.file("/v2/disk/manifests/1", json.dumps({"layers": [layer]}).encode())
-        registry.file(f"/v2/disk/blobs/{layer['digest']}", CONTENT if is_honest else CONTENT[::-1])
-        ended = world.run(begin(world, f"oci://127.0.0.1:{registry.port}/disk:1").id)
+    with serving(certificate.shown()) as web:
+        web.scripts["/v2/"] = saying(head("200 OK", Content_Length=0))
+        web.file("/v2/disk/manifests/1", json.dumps({"layers": [layer]}).encode())
+        web.file(f"/v2/disk/blobs/{layer['digest']}", CONTENT if is_honest else CONTENT[::-1])
+        ended = world.run(begin(world, f"oci://127.0.0.1:{web.port}/disk:1").id)
     image = fetched(world)
     if is_honest:
         assert (ended.state, image.state, image.sha256) == ("succeeded", ImageState.SEALED, sha256(CONTENT).hexdigest())
     else:
         assert (ended.state, (ended.error or {})["code"], image.state) == ("failed", "checksum", ImageState.FAILED)
         assert world.disks.list().images == {world.image_id}
+
+
+def test_who_is_trusted_no_longer_when_the_artifact_has_come_did_not_sign_it(world: World, tmp_path: Path) -> None:
+    """And what nobody trusted signed leaves nothing."""
+    key, certificate = ec.generate_private_key(ec.SECP256R1()), Certificate.made(tmp_path)
+    http = HttpFetcher(Guard(["127.0.0.1/32"]), ssl_context=certificate.trusted(), reserve_bytes=0)
+    with world.store.transaction() as tx:
+        id, now, pem = SignerId(new_id()), world.clock.now(), parse_key(public(key))
+        tx.signers.add(Signer(id=id, name="pipeline", project_id=None, key=pem, created_at=now))
+    with registry(tmp_path, certificate, "open") as shelf:
+        digest = str(shelf.artifact("disk:1", [(CONTENT, {})])["digest"])
+        shelf.sign("disk", digest, key)
+        world.drivers = replace(world.drivers, fetcher=_Untrusting(RegistryFetcher(http), world, id))
+        ended = world.run(begin(world, shelf.name("disk:1"), is_cosigned=True).id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "signature")
+    with world.store.reading() as tx:
+        assert tx.images.find(name="mine") is None
+    assert world.disks.list().images == {world.image_id}
+
+
+@dataclass
+class _Untrusting(Fetcher):
+    """Fetches as another does; then the signer is taken away."""
+
+    fetcher: Fetcher
+    world: World
+    signer: SignerId
+
+    def fetch(self, url: str, target: Path, **more: Any) -> Fetched:
+        found = self.fetcher.fetch(url, target, **more)
+        assert found.signing_key
+        with self.world.store.transaction() as tx:
+            tx.signers.remove(self.signer)
+        return found

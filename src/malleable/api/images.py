@@ -127,6 +127,7 @@ def image_fetch(request: Request, body: FetchRequest) -> Response:
         sha256=body.sha256 or "",
         login=None if body.username is None else Login(username=body.username, password=Secret(body.password or "")),
         signature=body.signature or "",
+        is_cosigned=body.cosign,
         size_bytes=body.size_bytes or 0,
         os=body.os,
         architecture=body.architecture,

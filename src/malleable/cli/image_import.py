@@ -1,6 +1,7 @@
 """m2 image import: bring an image to the server."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,16 +17,25 @@ if TYPE_CHECKING:
     from malleable.wire.operations import OperationView
 
 
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|-|URL|oci://…",
+        help="A disk (raw, qcow2, vmdk, vhd, vhdx, zstd) or its manifest; - is standard input; a URL; an artifact.",
+        show_default=False,
+    ),
+]
+CosignOption = Annotated[
+    bool, typer.Option("--cosign", help="An artifact must be signed in its registry, by one of `m2 signer list`.")
+]
+ArchitectureOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="E.g. aarch64; of an artifact for several, which. Else x86_64.")
+]
+
+
 def image_import(
     session: Session,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE|-|URL|oci://…",
-            help="A disk (raw, qcow2, vmdk, vhd, vhdx, zstd) or its manifest; - is standard input; a URL; an artifact.",
-            show_default=False,
-        ),
-    ],
+    source: SourceArgument,
     *,
     manifest: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What the image is; else NAME.json beside the disk.")
@@ -39,6 +49,8 @@ def image_import(
         Path | None,
         typer.Option(metavar="FILE", help="What `minisign -S` wrote for the disk, or a manifest with a kernel."),
     ] = None,
+    cosign: CosignOption = False,
+    architecture: ArchitectureOption = None,
     username: Annotated[str | None, typer.Option(metavar="NAME", help="Who asks the registry.")] = None,
     password_file: PasswordFile = None,
     golden: Annotated[
@@ -60,14 +72,15 @@ def image_import(
         "project": project,
         "sha256": sha256,
         "signature": None if signature is None else read_small(signature, "a signature of minisign"),
+        "architecture": architecture,
     }
     if "://" in source:
         password = None if username is None else read_password(password_file, f"Password of {username}")
         size_bytes = None if size_wanted is None else parse_size(size_wanted)
-        read = {"username": username, "password": password, "size_bytes": size_bytes}
+        read = {"username": username, "password": password, "size_bytes": size_bytes, "cosign": cosign}
         operation, name = _fetch(session, source, manifest, {**told, **read})
-    elif size_wanted is not None or username is not None:
-        usage("--size and --username are for what the server reads.", "Leave them out: a file here is as it is.")
+    elif size_wanted is not None or username is not None or cosign:
+        usage("--size, --username and --cosign are for what the server reads.", "Leave them out for a file here.")
     else:
         operation, name = _send(session, source, manifest, told)
     finish(session, operation, is_watching=watch, what=f"import of {name}")
@@ -92,6 +105,8 @@ def _send(
     signature = told["signature"]
     with from_here(session, source) as path:
         read = read_source(path, manifest, told["name"], told["sha256"])
+        if told["architecture"] is not None:
+            read = replace(read, facts={**read.facts, "architecture": told["architecture"]})
         signed = read.manifest if signature is not None and read.files else None
         text = None if signed is None else read_small(signed, "the manifest of an image")
         image = upload(session, read, told["project"])

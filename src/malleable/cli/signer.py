@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: minisign's keys have 113 bytes, its signatures up to 9 KiB, which are comments.
 TEXT_MAX_BYTES = 16 * 1024
+#: How the other halves of keys begin.
+SECRETS = ("minisign encrypted secret key", "PRIVATE KEY-----")
 SiteOption = Annotated[bool, typer.Option("--site", help="Of the site, for everybody; admins only.")]
 
 
@@ -32,7 +34,7 @@ def signer_list(session: Session) -> None:
         Column(title="key", cell=lambda signer: signer.key_number),
         Column(title="public key", cell=lambda signer: signer.key, is_minor=True),
     ]
-    nothing = "No signers; `m2 signer add NAME minisign.pub --project NAME` adds one."
+    nothing = "No signers; `m2 signer add NAME minisign.pub|cosign.pub --project NAME` adds one."
     show_list(session, session.m2.signer_list(project=session.project), columns, nothing=nothing)
 
 
@@ -40,7 +42,7 @@ def signer_add(
     session: Session,
     name: NewName,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Minisign's public key, e.g. minisign.pub.", exists=True)
+        Path, typer.Argument(metavar="FILE", help="A public key of minisign or cosign, e.g. minisign.pub.", exists=True)
     ],
     *,
     site: SiteOption = False,
@@ -50,7 +52,7 @@ def signer_add(
 
     if not site and session.project is None:
         usage("Who shall trust them?", "Give --project NAME, or --site for everybody (admins only).")
-    key = read_small(file, "a public key of minisign")
+    key = read_small(file, "a public key of minisign or cosign")
     signer = session.m2.signer_add(SignerRequest(name=name, project=None if site else session.project, key=key))
     done(session, signer, f"Images signed with key {signer.key_number} are trusted as signed by {name}.")
 
@@ -83,6 +85,6 @@ def read_small(file: Path, what: str) -> str:
     with file.open("rb") as opened:
         raw = opened.read(TEXT_MAX_BYTES + 1)
     text = raw.decode(errors="replace")
-    if len(raw) > TEXT_MAX_BYTES or "\0" in text or "minisign encrypted secret key" in text:
-        usage(f"{file} is not {what}.", "Give the file that minisign wrote; never the secret key.")
+    if len(raw) > TEXT_MAX_BYTES or "\0" in text or any(secret in text for secret in SECRETS):
+        usage(f"{file} is not {what}.", "Give the file that was written for others; never the secret key.")
     return text

@@ -368,6 +368,18 @@ class Fetched:
 
     size_bytes: int
     sha256: str = ""  #: what it is said to be, not proven yet; "": nobody says
+    signing_key: str = ""  #: with which of the keys somebody signed that it is this; "": none were given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactWish:
+    """Which of a registry's artifacts is taken where several have one name, and who must have signed it."""
+
+    architecture: str = "x86_64"
+    keys: Sequence[str] | None = None  #: of cosign, one of which must have signed it; None: nobody need have
+
+
+ANY_ARTIFACT = ArtifactWish()
 
 
 class Fetcher(Protocol):
@@ -382,15 +394,18 @@ class Fetcher(Protocol):
         max_bytes: int,
         on_progress: Callable[[int, int], None],
         login: Login | None = None,
+        artifact: ArtifactWish = ANY_ARTIFACT,
     ) -> Fetched:
         """Write a file of the web, or a registry's (``oci://``), to ``target`` (all or nothing).
+
+        Who signed an artifact is known before any of its file is read.
 
         Goes on where an earlier call for the same target stopped, if the server can. ``size_bytes``: what it must have;
         None takes the server's word. ``on_progress`` is told how many bytes of how many are there: before the first,
         then about every second. What it raises ends the call; what has come is kept for the next.
         Errors: Unreachable, Busy or Malformed (call again); Refused with code "url-refused" (not to be asked),
         "url-answer" (the server will not), "registry-login" (not without another login), "layer-unclear" (several
-        files in one), "wrong-size", "url-too-large" or "spool-full".
+        files in one, or not one for the architecture), "signature", "wrong-size", "url-too-large" or "spool-full".
         """
 
 

@@ -1,4 +1,4 @@
-"""Signatures on images, in minisign's format: Ed25519 over the BLAKE2b-512 of what is uploaded."""
+"""Signers, and signatures on images in minisign's format: Ed25519 over the BLAKE2b-512 of what is uploaded."""
 
 import base64
 import binascii
@@ -8,6 +8,7 @@ from typing import Protocol
 
 import minisign
 
+from malleable.domain.cosign import fingerprint, is_cosign, parse_public, pem_of
 from malleable.domain.errors import Invalid
 from malleable.domain.ids import ProjectId, SignerId
 
@@ -22,7 +23,7 @@ class Signer:
     id: SignerId
     name: str
     project_id: ProjectId | None
-    key: str  #: minisign's public key, in base64
+    key: str  #: minisign's public key or cosign's, in base64
     created_at: datetime
 
 
@@ -33,21 +34,24 @@ class Content(Protocol):
 
 
 def parse_key(raw: str) -> str:
-    """Take the public key out of minisign's file, or as it is shown on one line, in base64. Errors: Invalid."""
-    lines = [line.strip() for line in raw.splitlines() if line.strip()]
+    """Take the public key out of minisign's file or cosign's, or as it is shown on one line. Errors: Invalid."""
+    lines = [line.strip() for line in raw.splitlines() if line.strip()] or [""]
+    is_pem = lines[0].startswith("-----BEGIN")
     try:
-        return str(minisign.PublicKey.from_base64(lines[-1] if lines else "").to_base64(), "ascii")
+        if is_pem or is_cosign(lines[0]):
+            return parse_public(raw if is_pem else pem_of(lines[0]))
+        return str(minisign.PublicKey.from_base64(lines[-1]).to_base64(), "ascii")
     except ValueError as e:
         raise Invalid(
-            f"This is no public key of minisign: {e}.",
+            f"This is no public key of {'cosign' if is_pem else 'minisign'}: {e}.",
             code="signer-key",
-            fix="Give the file that `minisign -G` calls public (minisign.pub), or its second line.",
+            fix="Give the public file of `minisign -G` (minisign.pub) or `cosign generate-key-pair` (cosign.pub).",
         ) from e
 
 
 def key_number(key: str) -> str:
-    """Say which key a public key is, as minisign writes it: 16 hexadecimal digits."""
-    return _number(base64.b64decode(key))
+    """Say which key a public key is, by 16 hexadecimal digits: as minisign writes it, or of its SHA-256."""
+    return fingerprint(key) if is_cosign(key) else _number(base64.b64decode(key))
 
 
 def signed_with(raw: str) -> str:

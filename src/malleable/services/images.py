@@ -71,6 +71,7 @@ class FetchWish:
     url: str
     login: Login | None  #: for a registry
     signature: str  #: minisign's, detached; "": none
+    is_cosigned: bool = False  #: its registry must have a signature of cosign
     sha256: str  #: "": whatever comes
     size_bytes: int  #: 0: what the web server says
     os: str
@@ -211,12 +212,15 @@ class Images:
         if wish.login is not None and not wish.url.lower().startswith(OCI):
             fix = "Fetch the file yourself and import it from there."
             raise Invalid("Only registries (oci://) take a login.", code="login-refused", fix=fix)
+        if wish.is_cosigned and (wish.signature or not wish.url.lower().startswith(OCI)):
+            fix = "Give either cosign, for an artifact in a registry (oci://), or a signature of minisign."
+            raise Invalid("cosign signs artifacts in registries, and one signature is enough.", fix=fix)
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             image = _fetched_image(wish, self._owner(tx, caller, wish.project), now)
             self._clear_failed(tx, caller, image)
             spool, actor_id = self._parts.spool_dir / str(image.id), caller.user_id
-            if not wish.signature:
+            if not wish.signature and not wish.is_cosigned:
                 want_signed(tx, self._parts, image.project_id, image)
             operation = fetch.request(
                 tx,
@@ -227,6 +231,7 @@ class Images:
                 actor_id=actor_id,
                 signature=wish.signature,
                 login=wish.login,
+                is_cosigned=wish.is_cosigned,
             )
             data = {"image_id": str(image.id), "name": image.name, "sha256": image.sha256}
             record(tx, now, "image.created", project_id=image.project_id, actor_id=actor_id, data=data)

@@ -42,7 +42,7 @@ class Signers:
             return listed(found, page, names_of(tx.projects, (signer.project_id for signer in found)))
 
     def signer_add(self, caller: Caller, *, name: str, key: str, project: str | None) -> Shown[Signer]:
-        """Trust somebody's signatures. Errors: Invalid for no key of minisign; NotFound, Forbidden, Conflict."""
+        """Trust somebody's signatures. Errors: Invalid for no public key; NotFound, Forbidden, Conflict."""
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             owner = None if project is None else find_project(tx, caller, project)
@@ -98,7 +98,7 @@ def want_signed(tx: Transaction, parts: Parts, project_id: ProjectId | None, ima
         raise Conflict(
             f"{who} takes only signed images, and nobody trusted signed {image.name}.",
             code="image-not-signed",
-            fix="Import it with --signature, made by one of `m2 signer list`.",
+            fix="Import it with --signature, or from a registry with --cosign, made by one of `m2 signer list`.",
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from malleable.domain.errors import Refused
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.ports import ANY_ARTIFACT, ArtifactWish, Fetched, Login
 from malleable.sim.faults import Faults
 
 
@@ -14,6 +14,7 @@ class SimFetcher:
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.files: dict[str, bytes] = {}
+        self.signed: dict[str, str] = {}  #: with which key cosign signed an artifact
         self.logins: dict[str, Login] = {}  #: who may have a file; without one, only who has no login
 
     def fetch(
@@ -25,13 +26,17 @@ class SimFetcher:
         max_bytes: int,
         on_progress: Callable[[int, int], None],
         login: Login | None = None,
+        artifact: ArtifactWish = ANY_ARTIFACT,
     ) -> Fetched:
         """Do as ``Fetcher.fetch``."""
         self.faults.before("fetch", url)
         if self.logins.get(url) != login:
             raise Refused("The registry asks for another login.", code="registry-login")
+        signed = "" if artifact.keys is None else self.signed.get(url, "")
+        if artifact.keys is not None and signed not in artifact.keys:
+            raise Refused("Nobody trusted signed the artifact.", code="signature")
         if target.exists():
-            return Fetched(size_bytes=target.stat().st_size)
+            return Fetched(size_bytes=target.stat().st_size, signing_key=signed)
         content = self.files.get(url)
         if content is None:
             raise Refused("The web server answers with status 404.", code="url-answer")
@@ -47,4 +52,4 @@ class SimFetcher:
         on_progress(len(content), len(content))
         part.replace(target)
         self.faults.after("fetch", url)
-        return Fetched(size_bytes=len(content))
+        return Fetched(size_bytes=len(content), signing_key=signed)

@@ -49,6 +49,7 @@ class FetchRequest(Request):
     password: Line | None = Field(default=None, repr=False)
     sha256: Sha256 | None = None  #: of the file
     signature: Signature | None = None  #: detached, of the file
+    cosign: bool = False  #: of an artifact: its registry must have a signature of cosign by somebody who is trusted
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None  #: needed where the web server does not say it
     os: Line = ""
     architecture: Name = "x86_64"

@@ -14,7 +14,7 @@ class SignerRequest(Request):
 
     name: Name
     project: Ref | None = None
-    key: Annotated[str, StringConstraints(max_length=2048, pattern=r"^[^\x00]*$")]  #: minisign.pub, or its second line
+    key: Annotated[str, StringConstraints(max_length=2048, pattern=r"^[^\x00]*$")]  #: minisign.pub or cosign.pub
 
 
 class SignerView(Answer):
@@ -25,7 +25,7 @@ class SignerView(Answer):
     project_id: Open[UUID | None]
     project: Open[str | None]
     key: Open[str]
-    key_number: Open[str]  #: as minisign writes it
+    key_number: Open[str]  #: as minisign writes it; of cosign's, the beginning of its SHA-256
     created_at: Open[datetime]
 
 

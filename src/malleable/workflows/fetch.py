@@ -10,7 +10,7 @@ from malleable.domain.errors import Public, Refused
 from malleable.domain.ids import FetchLoginId, ImageId, UserId, new_id
 from malleable.domain.images import FetchLogin, Image, format_of
 from malleable.domain.operations import Operation, Retry, Wait
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.ports import ArtifactWish, Fetched, Login
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Transaction
 from malleable.workflows import storage, verify
@@ -23,6 +23,8 @@ FETCH_DEADLINE_S = 6 * 3600.0
 #: Owners share so many tokens, as each download holds a thread of the workers: with two to a token these are 16 of all.
 LANES = 8
 STEP = "fetch"
+#: The argument of an operation that wants a signature of cosign.
+COSIGNED = "cosigned"
 SERVER = "The web server"
 
 
@@ -36,8 +38,12 @@ def request(
     actor_id: UserId | None,
     signature: str = "",
     login: Login | None = None,
+    is_cosigned: bool = False,
 ) -> Operation:
-    """Add the image and begin to fetch it; a size of 0 and an empty SHA-256 are not known yet. Errors: Conflict."""
+    """Add the image and begin to fetch it; a size of 0 and an empty SHA-256 are not known yet. Errors: Conflict.
+
+    ``is_cosigned``: its registry must have a signature of cosign, by somebody who is trusted.
+    """
     tx.images.add(image)
     if login is not None:
         kept = FetchLogin(
@@ -50,6 +56,9 @@ def request(
     if signature:
         verify.want_known(tx, image.project_id, signature)
         arguments[verify.SIGNATURE] = signature
+    if is_cosigned:
+        verify.want_cosigner(tx, image.project_id)
+        arguments[COSIGNED] = True
     return begin(tx, now, "fetch-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -64,6 +73,7 @@ def _fetch(context: Context) -> Done | Wait:
     image_id = ImageId(UUID(context.argument("image_id")))
     with context.store.reading() as tx:
         image, kept = tx.images.get(image_id), tx.fetch_logins.find(image_id=image_id)
+        signers = verify.trusted(tx, image.project_id) if context.operation.arguments.get(COSIGNED) else None
     spool = Path(context.argument("spool"))
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     told = context.operation.arguments.get("size_bytes")
@@ -75,6 +85,9 @@ def _fetch(context: Context) -> Done | Wait:
             max_bytes=context.drivers.disks.capacity().total_bytes,
             on_progress=partial(_tell, context, image),
             login=Login(username=kept.username, password=kept.password) if kept else None,
+            artifact=ArtifactWish(
+                architecture=image.architecture, keys=None if signers is None else verify.cosign_keys(signers)
+            ),
         )
     except _CancelledError:
         return Wait(seconds=0, reason="it is cancelled")
@@ -91,7 +104,13 @@ def _arrived(image: Image, path: Path, fetched: Fetched) -> Done:
     size_bytes, sha256 = fetched.size_bytes, image.sha256 or fetched.sha256
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image.id, upload_format=image_format, size_bytes=size_bytes, sha256=sha256)
+        tx.images.change(
+            image.id,
+            upload_format=image_format,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            signing_key=fetched.signing_key,
+        )
         _forget_login(tx, image.id)
 
     return Done(evidence={"size_bytes": size_bytes, "format": image_format.value}, write=write)

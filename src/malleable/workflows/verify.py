@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
+from malleable.domain.cosign import is_cosign
 from malleable.domain.errors import Conflict, Public, Refused
 from malleable.domain.ids import ImageId, ProjectId
 from malleable.domain.images import Image, ImageFormat
@@ -63,8 +64,23 @@ def want_known(tx: Transaction, project_id: ProjectId | None, signature: str) ->
         )
 
 
+def want_cosigner(tx: Transaction, project_id: ProjectId | None) -> None:
+    """Be sure that anybody is trusted who signs artifacts. Errors: Conflict."""
+    if not cosign_keys(trusted(tx, project_id)):
+        raise Conflict(
+            "Nobody whom the image's owner or the site trusts has a key of cosign.",
+            code="signer-unknown",
+            fix="Add the signer first: `m2 signer add NAME cosign.pub`.",
+        )
+
+
+def cosign_keys(signers: Sequence[Signer]) -> Sequence[str]:
+    """List the keys by which artifacts of registries may be signed."""
+    return [signer.key for signer in signers if is_cosign(signer.key)]
+
+
 def _with_key(signers: Sequence[Signer], number: str) -> Sequence[Signer]:
-    return [signer for signer in signers if key_number(signer.key) == number]
+    return [signer for signer in signers if not is_cosign(signer.key) and key_number(signer.key) == number]
 
 
 class _Read:
@@ -96,7 +112,7 @@ def _verify(context: Context) -> Done:
         signers = trusted(tx, image.project_id)
     beside = _beside(image, folder / FILES)
     signature = context.operation.arguments.get(SIGNATURE)
-    if signature is None and image.upload_format is ImageFormat.RAW:
+    if signature is None and not image.signing_key and image.upload_format is ImageFormat.RAW:
         told = {"image": "is raw and not signed: its seal proves it"}
         return Done(evidence=told, write=_writing(image, {**beside, "signed_by": "", "signing_key": ""}))
     manifest = context.operation.arguments.get(MANIFEST)
@@ -104,6 +120,9 @@ def _verify(context: Context) -> Done:
         content = _Read(file)
         signed = content if manifest is None else BytesIO(str(manifest).encode())
         signer = None if signature is None else _signer(signers, str(signature), signed)
+        if signature is None and image.signing_key:
+            # Its registry told by whom, under the digest of what came.
+            signer = _still(signers, image.signing_key)
         sums = {**beside, "sha256": content.sha256()}
     _want_same("upload", sums["sha256"], image.sha256)
     if signer is not None and manifest is not None:
@@ -171,6 +190,16 @@ def _signer(signers: Sequence[Signer], signature: str, content: Content) -> Sign
             "Check that image and signature belong together, and where they come from.",
         )
     return found[0]
+
+
+def _still(signers: Sequence[Signer], key: str) -> Signer:
+    """Say whose a key is that was trusted when the artifact was read. Errors: Refused when it is nobody's any more."""
+    found = next((signer for signer in signers if signer.key == key), None)
+    if found is None:
+        raise _untrusted(
+            f"Nobody is trusted any more who has key {key_number(key)}.", "Add the signer, and import it again."
+        )
+    return found
 
 
 def _untrusted(message: str, fix: str) -> Refused:

@@ -10,9 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from httpx import Response
 from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
+from tests.contract.fetch.registries import public
 
 from malleable.domain.ids import ImageId
 from malleable.services.all import make_services
@@ -286,12 +289,34 @@ def test_a_site_that_needs_signed_images_holds_for_all(small_site: Site, hand: H
     assert small_site.post("admin", "/v1/images/gold/seal", body).status_code == 202
 
 
+def test_artifacts_are_signed_by_cosign_for_whom_the_project_trusts(small_site: Site, hand: Hand) -> None:
+    """Those who have only keys of minisign sign none."""
+    site, pem = small_site, public(ec.generate_private_key(ec.SECP256R1()))
+    trust(site, hand)
+    site.call("member", "PUT", "/v1/projects/alpha/signing", json={"needs_signed_images": True})
+    plain = {"name": "fetched", "project": "alpha", "url": "oci://registry.example/disk:1"}
+    assert code(site.post("member", "/v1/images/fetch", plain)) == (409, "image-not-signed")
+    wish = {**plain, "cosign": True}
+    assert code(site.post("member", "/v1/images/fetch", wish)) == (409, "signer-unknown")
+    key = {"name": "pipeline", "project": "alpha", "key": pem}
+    added = site.post("member", "/v1/signers", key)
+    assert added.status_code == 201, added.text
+    assert code(site.post("member", "/v1/signers", {**key, "name": "again"})) == (409, "signer-exists")
+    shown = {"name": "again", "project": "alpha", "key": added.json()["key"]}
+    assert code(site.post("member", "/v1/signers", shown)) == (409, "signer-exists")
+    for other in ({"url": "https://mirror.example/disk.img"}, {"signature": hand.sign()}):
+        assert code(site.post("member", "/v1/images/fetch", {**wish, **other})) == (422, "invalid")
+    assert site.post("member", "/v1/images/fetch", wish).status_code == 202
+
+
 def test_a_key_has_one_name_and_only_public_ones_are_taken(small_site: Site, hand: Hand) -> None:
     trust(small_site, hand)
     again = {"name": "again", "project": "alpha", "key": hand.key.splitlines()[1]}
     assert code(small_site.post("member", "/v1/signers", again)) == (409, "signer-exists")
     secret = (hand.folder / "key").read_text()
-    for bad in ("", "hello", secret, hand.sign()):
+    p384, mine = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP256R1())
+    kind = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for bad in ("", "hello", secret, hand.sign(), public(p384), mine.private_bytes(*kind).decode(), "-----BEGIN"):
         assert code(small_site.post("member", "/v1/signers", {**again, "key": bad})) == (422, "signer-key")
     listed = items(small_site.get("reader", "/v1/signers"))
     assert [(signer["name"], signer["project"]) for signer in listed] == [

@@ -99,10 +99,34 @@ class Registry:
         body = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": described}
         return self.manifest(repository, tag, body)
 
+    def sign(self, repository: str, digest: str, key: ec.EllipticCurvePrivateKey, **told: object) -> None:
+        """Put a signature beside an artifact, as ``cosign sign --key`` does; ``told`` instead of what it would tell."""
+        image = {"docker-manifest-digest": told.get("names", digest)}
+        identity = {"docker-reference": f"127.0.0.1:{self.port}/{repository}"}
+        kind = told.get("type", "cosign container image signature")
+        critical = {"identity": identity, "image": image, "type": kind}
+        payload = json.dumps({"critical": critical, "optional": None}, separators=(",", ":")).encode()
+        signature = b64encode(key.sign(payload, ec.ECDSA(hashes.SHA256()))).decode()
+        layer = {
+            **self.blob(repository, payload),
+            "mediaType": told.get("media_type", "application/vnd.dev.cosign.simplesigning.v1+json"),
+            "annotations": {"dev.cosignproject.cosign/signature": told.get("signature", signature)},
+        }
+        config = {**self.blob(repository, EMPTY), "mediaType": "application/vnd.oci.image.config.v1+json"}
+        layers = [told["before"], layer] if "before" in told else [layer]
+        body = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers}
+        self.manifest(repository, f"{digest.replace(':', '-')}.sig", body)
+
     def stored(self, content: bytes) -> Path:
         """Find a blob's file."""
         digest = hashlib.sha256(content).hexdigest()
         return self.folder / f"data/docker/registry/v2/blobs/sha256/{digest[:2]}/{digest}/data"
+
+
+def public(key: ec.EllipticCurvePrivateKey) -> str:
+    """Write a public key as cosign.pub has it."""
+    kind = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, kind).decode()
 
 
 def titled(title: str, **facts: object) -> dict[str, object]:

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from tests.contract.fetch.registries import (
     INDEX,
     MANIFEST,
@@ -18,21 +20,24 @@ from tests.contract.fetch.registries import (
     by_token,
     digest_of,
     path_of,
+    public,
     registry,
     titled,
 )
 from tests.contract.fetch.server import Web, breaking, head, saying, serving
 
 from malleable.domain.errors import MalleableError
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.ports import ArtifactWish, Fetched, Login
 from malleable.domain.secrets import Secret
+from malleable.domain.signatures import parse_key
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.http import HttpFetcher
-from malleable.drivers.fetch.registry import MANIFEST_MAX_BYTES, RegistryFetcher
+from malleable.drivers.fetch.registry import MANIFEST_MAX_BYTES, PAYLOAD_MAX_BYTES, RegistryFetcher
 
 DISK = b"QFI\xfb" + bytes(range(256)) * 1000
 OTHER = b"another disk"
 LOGIN = Login(username=USERNAME, password=Secret(PASSWORD))
+SIGNATURE = "dev.cosignproject.cosign/signature"
 TAR = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"}
 
 
@@ -84,7 +89,7 @@ class Client:
     allow: tuple[str, ...] = ("127.0.0.0/8",)
     told: list[tuple[int, int]] = field(default_factory=list)
 
-    def fetch(self, name: str, login: Login | None = None, size_bytes: int | None = None) -> Fetched:
+    def fetch(self, name: str, login: Login | None = None, size_bytes: int | None = None, **artifact: Any) -> Fetched:
         http = HttpFetcher(Guard(self.allow), ssl_context=self.certificate.trusted(), reserve_bytes=0)
         return RegistryFetcher(http).fetch(
             name,
@@ -93,11 +98,14 @@ class Client:
             max_bytes=1 << 30,
             on_progress=lambda have, of: self.told.append((have, of)),
             login=login,
+            artifact=ArtifactWish(**artifact),
         )
 
-    def refusal(self, name: str, login: Login | None = None, size_bytes: int | None = None) -> MalleableError:
+    def refusal(
+        self, name: str, login: Login | None = None, size_bytes: int | None = None, **artifact: Any
+    ) -> MalleableError:
         with pytest.raises(MalleableError) as caught:
-            self.fetch(name, login, size_bytes)
+            self.fetch(name, login, size_bytes, **artifact)
         assert not self.target.exists()
         return caught.value
 
@@ -158,17 +166,80 @@ def test_a_tar_with_a_name_is_a_file_as_oras_pushes_it(shelf: Shelf, client: Cli
     assert client.target.read_bytes() == DISK
 
 
-def test_an_index_of_one_artifact_is_that_artifact(shelf: Shelf, client: Client) -> None:
-    amd = {**shelf.open.artifact("public/many:1", [(DISK, {})]), "platform": {"os": "linux", "architecture": "amd64"}}
-    arm = {**shelf.open.artifact("public/many:2", [(OTHER, {})]), "platform": {"os": "linux", "architecture": "arm64"}}
-    note = {**arm, "platform": {"os": "unknown", "architecture": "unknown"}}
-    for tag, members in (("one", [amd, note]), ("both", [amd, arm])):
+def platform(described: Mapping[str, object], architecture: str, **facts: str) -> dict[str, object]:
+    return {**described, "platform": {"os": "linux", "architecture": architecture, **facts}}
+
+
+def test_of_an_index_the_artifact_for_the_architecture_is_taken(shelf: Shelf, client: Client) -> None:
+    alone = shelf.open.artifact("public/many:1", [(DISK, {})])
+    amd = platform(alone, "amd64")
+    arm = platform(shelf.open.artifact("public/many:2", [(OTHER, {})]), "arm64", variant="v8")
+    note = platform(alone, "unknown", os="unknown")
+    tags = {"both": [amd, arm, note], "arm": [arm], "twice": [amd, amd, arm], "plain": [alone, note]}
+    for tag, members in tags.items():
         shelf.open.manifest("public/many", tag, {"schemaVersion": 2, "mediaType": INDEX, "manifests": members})
-    e = client.refusal(shelf.open.name("public/many:both"))
-    assert e.code == "layer-unclear"
-    assert "linux/arm64" in e.message
-    client.fetch(shelf.open.name("public/many:one"))
-    assert client.target.read_bytes() == DISK
+    for tag, architecture, content in (
+        ("both", "x86_64", DISK),
+        ("both", "aarch64", OTHER),
+        ("both", "arm64", OTHER),
+        ("plain", "riscv64", DISK),
+    ):
+        client.fetch(shelf.open.name(f"public/many:{tag}"), architecture=architecture)
+        assert client.target.read_bytes() == content
+        for left in client.target.parent.iterdir():
+            left.unlink()
+    for tag, architecture in (("both", "riscv64"), ("arm", "x86_64"), ("twice", "x86_64")):
+        e = client.refusal(shelf.open.name(f"public/many:{tag}"), architecture=architecture)
+        assert (e.code, "linux/arm64/v8" in e.message, architecture in e.message) == ("layer-unclear", True, True)
+        assert e.public is not None
+
+
+@pytest.fixture(scope="module")
+def key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def test_a_signature_of_cosign_says_who_signed_an_artifact_or_its_index(
+    shelf: Shelf, client: Client, key: ec.EllipticCurvePrivateKey
+) -> None:
+    """Another's signature beside it does not matter."""
+    keys = [parse_key(public(ec.generate_private_key(ec.SECP256R1()))), parse_key(public(key))]
+    member = shelf.open.artifact("public/signed:1", [(DISK, {})])
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [platform(member, "amd64")]}
+    digest = str(shelf.open.manifest("public/signed", "index", index)["digest"])
+    for signed, tag in ((str(member["digest"]), "1"), (digest, "index")):
+        e = client.refusal(shelf.open.name(f"public/signed:{tag}"), keys=keys[:1])
+        assert (e.code, e.public is not None) == ("signature", True)
+        stranger = {**shelf.open.blob("public/signed", b"{}"), "annotations": {SIGNATURE: "AAAA"}}
+        shelf.open.sign("public/signed", signed, key, before=stranger)
+        for _ in range(2):  # the second is told what the first found
+            fetched = client.fetch(shelf.open.name(f"public/signed:{tag}"), keys=keys)
+            assert (fetched.signing_key, client.target.read_bytes()) == (keys[1], DISK)
+        for left in client.target.parent.iterdir():
+            left.unlink()
+    e = client.refusal(shelf.open.name("public/signed:index"), keys=keys[:1])
+    assert "none by anybody who is trusted" in e.message
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"names": f"sha256:{'0' * 64}"},
+        {"type": "atomic container signature"},
+        {"media_type": "application/json"},
+        {"signature": "no base64!"},
+        {"signature": "MAYCAQECAQE="},
+    ],
+    ids=["another artifact", "another kind", "another type", "no base64", "wrong"],
+)
+def test_what_is_no_signature_of_the_artifact_is_none(
+    shelf: Shelf, client: Client, key: ec.EllipticCurvePrivateKey, told: dict[str, object]
+) -> None:
+    repository = f"public/forged-{digest_of(repr(told).encode())[7:15]}"
+    digest = str(shelf.open.artifact(f"{repository}:1", [(DISK, {})])["digest"])
+    shelf.open.sign(repository, digest, key, **told)
+    e = client.refusal(shelf.open.name(f"{repository}:1"), keys=[parse_key(public(key))])
+    assert e.code == "signature"
 
 
 @pytest.mark.parametrize("name", ["public/disk:2", "public/nothing:1"])
@@ -202,10 +273,19 @@ def test_tokens_are_got_for_this_repository_alone_with_and_without_a_login(shelf
     assert shelf.tokens.asked == asked
 
 
+def manifest_of(layer: bytes, **facts: object) -> tuple[dict[str, object], bytes]:
+    """Describe an artifact of one layer; return the layer's descriptor and the manifest."""
+    described = {"digest": digest_of(layer), "size": len(layer), "mediaType": "application/x-disk", **facts}
+    return described, json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [described]}).encode()
+
+
+#: Where the signatures of what ``serve`` serves would be.
+SIGNATURES = f"/v2/disk/manifests/{digest_of(manifest_of(DISK)[1]).replace(':', '-')}.sig"
+
+
 def serve(web: Web, layer: bytes = DISK, name: str = "disk", **facts: object) -> str:
     """Serve an artifact of one layer; return its name."""
-    described = {"digest": digest_of(layer), "size": len(layer), "mediaType": "application/x-disk", **facts}
-    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [described]}).encode()
+    described, manifest = manifest_of(layer, **facts)
     web.file(f"/v2/{name}/manifests/latest", manifest)
     web.file(f"/v2/{name}/blobs/{described['digest']}", layer)
     return f"oci://127.0.0.1:{web.port}/{name}"
@@ -265,11 +345,47 @@ def test_a_registry_inside_is_not_asked(web: Web, client: Client) -> None:
         (b'{"manifests": 7}', "layer-unclear"),
         (b'{"manifests": [{"mediaType": "%s", "digest": "latest"}]}' % MANIFEST.encode(), "url-answer"),
         (b" " * (MANIFEST_MAX_BYTES + 1), "malformed"),
+        (b'{"manifests": [], "layers": []}', "malformed"),
+        (b'{"mediaType": "%s", "layers": []}' % INDEX.encode(), "malformed"),
     ],
 )
 def test_a_manifest_that_is_none_is_refused(web: Web, client: Client, answer: bytes, code: str) -> None:
     web.file("/v2/disk/manifests/latest", answer)
     assert client.refusal(f"oci://127.0.0.1:{web.port}/disk").code == code
+
+
+PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
+
+
+@pytest.mark.parametrize(
+    ("signatures", "code"),
+    [
+        (b"not JSON", "malformed"),
+        (b'{"layers": 7}', "signature"),
+        (b'{"layers": [7, {}, {"annotations": 7}, {"annotations": {"%s": 7, "%s": 7}}]}', "signature"),
+        (b'{"layers": [%s]}' % b",".join([b'{"annotations": {}}'] * 100), "signature"),
+        (b" " * (MANIFEST_MAX_BYTES + 1), "malformed"),
+        (b'{"layers": [{"mediaType": "%s", "digest": "sha256:../../x", "annotations": {"%s": "AA"}}]}', "url-answer"),
+        (b'{"layers": [{"mediaType": "%s", "digest": "@", "annotations": {"%s": "AA"}}]}', "malformed"),
+    ],
+    ids=["no JSON", "no list", "no layers", "many", "large", "no digest", "large payload"],
+)
+def test_a_registry_means_harm_by_signatures(web: Web, client: Client, signatures: bytes, code: str) -> None:
+    """It is asked for nothing else, and nothing of it is kept."""
+    name, large = serve(web), b" " * (PAYLOAD_MAX_BYTES + 1)
+    if b"%s" in signatures:
+        signatures %= (PAYLOAD.encode(), SIGNATURE.encode())
+    signatures = signatures.replace(b"@", digest_of(large).encode())
+    web.file(f"/v2/disk/blobs/{digest_of(large)}", large)
+    web.file(SIGNATURES, signatures)
+    assert client.refusal(name, keys=[]).code == code
+
+
+def test_a_signature_that_leads_inside_is_not_followed(web: Web, client: Client) -> None:
+    """Wherever it is asked for: the guard holds for each request."""
+    name = serve(web)
+    web.scripts[SIGNATURES] = saying(head("302 Found", Content_Length=0, Location="https://169.254.169.254/"))
+    assert client.refusal(name, keys=[]).code == "url-refused"
 
 
 def test_a_manifest_is_what_its_digest_says(web: Web, client: Client) -> None:

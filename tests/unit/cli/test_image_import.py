@@ -240,6 +240,7 @@ def test_a_manifest_tells_of_what_is_at_a_url(fetching: Desk, built: Path) -> No
         "url": URL,
         "sha256": sha256(RAW).hexdigest(),
         "size_bytes": len(RAW),
+        "cosign": False,
         "os": "busybox",
         "architecture": "x86_64",
         "firmwares": ["bios"],
@@ -279,6 +280,14 @@ def test_what_cannot_be_signed_is_told_before_anything_is_sent(taking: Desk, bui
     key.write_text("untrusted comment: minisign encrypted secret key\nRW\n")
     ran = taking.m2("image", "import", str(built / "tiny.json"), "--golden", "--signature", str(key))
     assert (ran.code, taking.requests) == (2, [])
+
+
+def test_an_artifact_is_asked_for_by_architecture_and_signature(fetching: Desk, built: Path) -> None:
+    words = ("image", "import", "oci://registry.example/web", "--golden", "--cosign", "--architecture", "aarch64")
+    assert fetching.m2(*words).code == 0
+    sent = fetching.sent("POST /v1/images/fetch")
+    assert (sent["cosign"], sent["architecture"]) == (True, "aarch64")
+    assert fetching.m2("image", "import", str(built / "tiny.json"), "--golden", "--cosign").code == 2
 
 
 def test_of_an_image_with_a_kernel_the_manifest_is_signed(taking: Desk, built: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpcore
 
 from malleable.domain.errors import Busy, Malformed, Public
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.ports import ANY_ARTIFACT, ArtifactWish, Fetched, Login
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.web import BROKEN, LATER, Web, header, refused, wrong_size
 
@@ -98,8 +98,11 @@ class HttpFetcher:
         max_bytes: int,
         on_progress: Callable[[int, int], None],
         login: Login | None = None,
+        artifact: ArtifactWish = ANY_ARTIFACT,
     ) -> Fetched:
         """Do as ``Fetcher.fetch``."""
+        if artifact.keys is not None:
+            raise refused("Only artifacts of registries have signatures of cosign.", fix="Sign it with minisign.")
         if login is not None:
             raise refused("Only registries take a login.", fix="Fetch the file yourself and import it from there.")
         wish = Wish(url=url, size_bytes=size_bytes, max_bytes=max_bytes, on_progress=on_progress)

@@ -9,16 +9,30 @@ import hashlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import httpcore
 
+from malleable.domain.cosign import signing_key
 from malleable.domain.errors import Busy, Malformed, Public, Refused
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.ports import ANY_ARTIFACT, ArtifactWish, Fetched, Login
 from malleable.domain.urls import OCI, OciName, parse_oci
+from malleable.drivers.fetch.artifact import (
+    ELSEWHERE,
+    INDEXES,
+    MANIFESTS,
+    Layer,
+    chosen_layer,
+    chosen_manifest,
+    layers_of,
+    notes_of,
+    parse_document,
+    parse_json,
+    want_digest,
+)
 from malleable.drivers.fetch.http import HttpFetcher, Wish
 from malleable.drivers.fetch.web import BROKEN, LATER, Web, header, refused
 
@@ -27,37 +41,22 @@ MANIFEST_MAX_BYTES = 4 << 20
 TOKEN_MAX_BYTES = 64 << 10
 #: How a registry says where its tokens are had: a URL and two names.
 CHALLENGE_MAX_CHARS = 4096
-#: So many candidates are named.
-NAMED_MAX = 10
-_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-_MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
-_TITLE, _UNPACK = "org.opencontainers.image.title", "io.deis.oras.content.unpack"
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 #: Begins at words alone: at each letter of a long one it would read on to its end.
 _PARAMETER = re.compile(r'(?<!\w)(\w+)="([^"\\]*)"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+", re.ASCII)
-#: What a disk's file is called, and what stands in media types for one.
-_DISKS = frozenset({"raw", "img", "qcow2", "vmdk", "vhd", "vhdx", "zst"})
+#: Of one artifact; the first that somebody trusted made is enough.
+SIGNATURES_MAX = 16
+PAYLOAD_MAX_BYTES = 64 << 10
+_PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
+_SIGNATURE = "dev.cosignproject.cosign/signature"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Layer:
-    """A file of an artifact."""
+class _Choice:
+    """What of an artifact is taken, and with which key it was signed ("": nobody asked)."""
 
-    digest: str
-    size_bytes: int
-    media_type: str
-    title: str
-
-    @property
-    def is_disk(self) -> bool:
-        """Say whether its name or type is a disk's."""
-        ending = PurePosixPath(self.title).suffix.lower().removeprefix(".")
-        return bool(_DISKS & {ending, *re.split(r"[^a-z0-9]+", self.media_type.lower())})
-
-    def __str__(self) -> str:
-        named = f"{self.title[:100]!a} " if self.title else ""
-        return f"{named}({self.media_type[:100]!a}, {self.size_bytes} bytes, {self.digest})"
+    layer: Layer
+    signing_key: str = ""
 
 
 class RegistryFetcher:
@@ -75,20 +74,28 @@ class RegistryFetcher:
         max_bytes: int,
         on_progress: Callable[[int, int], None],
         login: Login | None = None,
+        artifact: ArtifactWish = ANY_ARTIFACT,
     ) -> Fetched:
         """Do as ``Fetcher.fetch``. Whatever a tag names later, the file that was begun with is gone on with."""
         if not url.lower().startswith(OCI):
             return self._http.fetch(
-                url, target, size_bytes=size_bytes, max_bytes=max_bytes, on_progress=on_progress, login=login
+                url,
+                target,
+                size_bytes=size_bytes,
+                max_bytes=max_bytes,
+                on_progress=on_progress,
+                login=login,
+                artifact=artifact,
             )
         name, note = parse_oci(url), target.with_name(f".{target.name}.layer")
         registry = _Registry(self._http.web, name, login)
-        layer = _noted(note)
-        if layer is None or not target.exists():
+        choice = _noted(note)
+        if choice is None or not target.exists():
             registry.enter()
-        if layer is None:
-            layer = _chosen(registry.layers(), name)
-            note.write_text(json.dumps(asdict(layer)))
+        if choice is None:
+            choice = registry.choose(artifact)
+            note.write_text(json.dumps(asdict(choice)))
+        layer = choice.layer
         if size_bytes not in (None, layer.size_bytes):
             raise refused(
                 f"The file has {layer.size_bytes} bytes, {size_bytes} were announced.",
@@ -102,14 +109,19 @@ class RegistryFetcher:
             on_progress=on_progress,
         )
         fetched = self._http.file(wish, target, registry.secret)
-        return Fetched(size_bytes=fetched.size_bytes, sha256=layer.digest.removeprefix("sha256:"))
+        return Fetched(
+            size_bytes=fetched.size_bytes,
+            sha256=layer.digest.removeprefix("sha256:"),
+            signing_key=choice.signing_key,
+        )
 
 
-def _noted(note: Path) -> _Layer | None:
-    """Read which layer an earlier call chose."""
+def _noted(note: Path) -> _Choice | None:
+    """Read what an earlier call chose."""
     try:
-        return _Layer(**json.loads(note.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        told = json.loads(note.read_text())
+        return _Choice(layer=Layer(**told["layer"]), signing_key=told["signing_key"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -133,14 +145,14 @@ class _Registry:
             return
         if len(challenge) > CHALLENGE_MAX_CHARS:
             why = f"{self._name.host} asks for a login in more than {CHALLENGE_MAX_CHARS} characters."
-            raise refused(why, code="url-answer", fix=_ELSEWHERE)
+            raise refused(why, code="url-answer", fix=ELSEWHERE)
         kind, _, parameters = challenge.partition(" ")
         if kind.lower() == "basic":
             self.secret = {"Authorization": self._basic()}
         elif kind.lower() == "bearer":
             self.secret = {"Authorization": f"Bearer {self._token(dict(_PARAMETER.findall(parameters)))}"}
         else:
-            raise refused(f"{self._name.host} asks for a login of an unknown kind.", code="url-answer", fix=_ELSEWHERE)
+            raise refused(f"{self._name.host} asks for a login of an unknown kind.", code="url-answer", fix=ELSEWHERE)
 
     def _basic(self) -> str:
         if self._login is None:
@@ -152,38 +164,80 @@ class _Registry:
         """Have the registry's token server let us read this one repository."""
         realm = asked.get("realm", "")
         if not realm.lower().startswith("https://") or "?" in realm:
-            raise refused(f"{self._name.host} names no token server with https.", fix=_ELSEWHERE)
+            raise refused(f"{self._name.host} names no token server with https.", fix=ELSEWHERE)
         query = {"scope": f"repository:{self._name.repository}:pull"}
         if "service" in asked:
             query["service"] = asked["service"]
         secret = {"Authorization": self._basic()} if self._login else {}
         with self._web.followed(f"{realm}?{urlencode(query)}", {"Accept": "application/json"}, secret) as response:
             _want_ok(response.status, urlsplit(realm).hostname or "")
-            told = _json(_body(response, TOKEN_MAX_BYTES))
+            told = parse_json(_body(response, TOKEN_MAX_BYTES))
         token = told.get("token") or told.get("access_token")
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise Malformed("The token server gives no token.", public=BROKEN)
         return token
 
-    def layers(self) -> Sequence[_Layer]:
-        """Read what the artifact consists of."""
-        manifest = self._manifest(self._name.reference)
+    def choose(self, wish: ArtifactWish) -> _Choice:
+        """Read what the artifact is and who signed it, if that matters; choose the disk. Errors: as ``fetch``."""
+        top, manifest = self._document(self._name.reference)
+        digests = [top]
         if "manifests" in manifest:
-            manifest = self._manifest(_only_manifest(manifest, self._name))
-        described = manifest.get("layers")
-        if not isinstance(described, list):
-            raise refused("What the registry has is no artifact with files.", code="url-answer", fix=_ELSEWHERE)
-        return [_layer(one) for one in described if not _is_unpacked(one)]
+            digest, manifest = self._document(chosen_manifest(manifest, self._name, wish.architecture))
+            digests.append(digest)
+        signed = "" if wish.keys is None else self._signing_key(digests, wish.keys)
+        return _Choice(layer=chosen_layer(layers_of(manifest), self._name), signing_key=signed)
 
-    def _manifest(self, reference: str) -> Mapping[str, object]:
-        headers = {"Accept": ", ".join((*_MANIFESTS, *_INDEXES))}
-        with self._web.followed(self.url(f"manifests/{reference}"), headers, self.secret) as response:
-            _want_ok(response.status, self._name.host)
-            body = _body(response, MANIFEST_MAX_BYTES)
-        found = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    def _signing_key(self, digests: Sequence[str], keys: Sequence[str]) -> str:
+        """Say who signed the artifact, or the index that names it by its digest. Errors: Refused when nobody did."""
+        count = 0
+        for digest in digests:
+            for payload, signature in self._signatures(digest):
+                count += 1
+                if key := signing_key(keys, payload, signature, digest):
+                    return key
+        has = (
+            f"has {count} signature(s) of cosign, none by anybody who is trusted"
+            if count
+            else "has no signature of cosign"
+        )
+        raise refused(
+            f"The artifact {digests[-1]} {has}.",
+            code="signature",
+            fix="Have it signed (`cosign sign --key`), or trust who signed it: `m2 signer add NAME cosign.pub`.",
+        )
+
+    def _signatures(self, digest: str) -> Iterator[tuple[bytes, str]]:
+        """Read the payloads, with their signatures, that are kept beside an artifact under a tag made of its digest."""
+        found = self._read(f"manifests/{digest.replace(':', '-')}.sig", MANIFEST_MAX_BYTES, is_needed=False)
+        layers = parse_document(found).get("layers") if found is not None else None
+        for one in layers[:SIGNATURES_MAX] if isinstance(layers, list) else ():
+            signature = notes_of(one).get(_SIGNATURE) if isinstance(one, dict) else None
+            if isinstance(signature, str) and one.get("mediaType") == _PAYLOAD:
+                wanted = want_digest(one.get("digest"))
+                payload = self._read(f"blobs/{wanted}", PAYLOAD_MAX_BYTES)
+                if payload is not None and _digest_of(payload) == wanted:
+                    yield payload, signature
+
+    def _document(self, reference: str) -> tuple[str, Mapping[str, object]]:
+        """Read a manifest or an index, and its digest."""
+        body = self._read(f"manifests/{reference}", MANIFEST_MAX_BYTES) or b""
+        found = _digest_of(body)
         if ":" in reference and found != reference:
             raise Malformed(f"The registry sends the manifest {found} for {reference}.", public=BROKEN)
-        return _json(body)
+        return found, parse_document(body)
+
+    def _read(self, path: str, max_bytes: int, *, is_needed: bool = True) -> bytes | None:
+        """Read something small of the repository; None when it is not there and need not be."""
+        headers = {"Accept": ", ".join((*MANIFESTS, *INDEXES))} if path.startswith("manifests/") else {}
+        with self._web.followed(self.url(path), headers, self.secret) as response:
+            if response.status == 404 and not is_needed:
+                return None
+            _want_ok(response.status, self._name.host)
+            return _body(response, max_bytes)
+
+
+def _digest_of(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def _want_ok(status: int, host: str) -> None:
@@ -205,93 +259,6 @@ def _body(response: httpcore.Response, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise Malformed(f"The registry sends more than {max_bytes} bytes.", public=BROKEN)
     return bytes(body)
-
-
-def _json(body: bytes) -> Mapping[str, object]:
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError) as e:
-        raise Malformed("What the registry sends is not JSON.", public=BROKEN) from e
-    if not isinstance(told, dict):
-        raise Malformed("What the registry sends is no JSON object.", public=BROKEN)
-    return told
-
-
-def _only_manifest(index: Mapping[str, object], name: OciName) -> str:
-    """Choose the one artifact of an index; what only attests to another is none. Errors: Refused."""
-    described = index["manifests"] if isinstance(index["manifests"], list) else []
-    found = [one for one in described if isinstance(one, dict) and one.get("mediaType") in _MANIFESTS]
-    found = [one for one in found if _platform(one) != "unknown/unknown"]
-    if len(found) != 1:
-        several = "; ".join(f"{_platform(one)}: {str(one.get('digest'))[:71]!a}" for one in found[:NAMED_MAX])
-        raise refused(
-            f"There are {len(found)} artifacts under this name: {several or 'none'}.",
-            code="layer-unclear",
-            fix=f"Name one by its digest: oci://{name.host}/{name.repository}@sha256:DIGEST.",
-        )
-    return _want_digest(found[0].get("digest"))
-
-
-def _platform(described: Mapping[str, object]) -> str:
-    platform = described.get("platform")
-    facts = platform if isinstance(platform, dict) else {}
-    return f"{str(facts.get('os', '?'))[:40]}/{str(facts.get('architecture', '?'))[:40]}".encode(
-        "ascii", "replace"
-    ).decode()
-
-
-def _is_unpacked(described: object) -> bool:
-    """Say whether a layer is a piece of a container's file tree: a tar without a name of its own, or to be unpacked."""
-    if not isinstance(described, dict):
-        return False
-    notes = _notes(described)
-    is_tar = ".tar" in str(described.get("mediaType", "")) and not notes.get(_TITLE)
-    return is_tar or notes.get(_UNPACK) == "true" or str(described.get("mediaType")).endswith(".empty.v1+json")
-
-
-def _notes(described: Mapping[str, object]) -> Mapping[str, object]:
-    notes = described.get("annotations")
-    return notes if isinstance(notes, dict) else {}
-
-
-def _layer(described: object) -> _Layer:
-    if not isinstance(described, dict):
-        raise Malformed("The manifest has a layer that is none.", public=BROKEN)
-    size_bytes = described.get("size")
-    if not isinstance(size_bytes, int) or isinstance(size_bytes, bool):
-        raise Malformed("The manifest does not say how large a layer is.", public=BROKEN)
-    return _Layer(
-        digest=_want_digest(described.get("digest")),
-        size_bytes=size_bytes,
-        media_type=str(described.get("mediaType", "")),
-        title=str(_notes(described).get(_TITLE, "")),
-    )
-
-
-def _want_digest(raw: object) -> str:
-    if not isinstance(raw, str) or not _DIGEST.fullmatch(raw):
-        raise refused("The artifact is not described by SHA-256 digests.", code="url-answer", fix=_ELSEWHERE)
-    return raw
-
-
-def _chosen(layers: Sequence[_Layer], name: OciName) -> _Layer:
-    """Choose the layer that is named; else the only one, or the only one that is called a disk. Errors: Refused."""
-    if name.layer:
-        found = [layer for layer in layers if name.layer in (layer.title, layer.media_type, layer.digest)]
-    else:
-        found = [*layers] if len(layers) == 1 else [layer for layer in layers if layer.is_disk]
-    if len(found) == 1:
-        return found[0]
-    listed = "; ".join(map(str, layers[:NAMED_MAX])) or "none; a container's layers are no disks"
-    what = f"{len(found)} files that are called {name.layer!a}" if name.layer else f"{len(layers)} files"
-    raise refused(
-        f"The artifact has {what}; which is the disk is not clear. Its files: {listed}.",
-        code="layer-unclear",
-        fix="Name one by its title, media type or digest: oci://HOST/REPOSITORY:TAG#TITLE.",
-    )
-
-
-_ELSEWHERE = "Fetch the file yourself and import it from there."
 
 
 def _no_login(host: str) -> Refused:
