@@ -24,6 +24,8 @@ def disk_offer_view(placed: PlacedOffer) -> DiskOfferView:
         disk=disk.name,
         image=placed.image,
         size_bytes=disk.size_bytes,
+        snapshots=offered.snapshots,
+        snapshot_bytes=offered.snapshot_bytes,
         owner_id=disk.project_id,
         owner=placed.owner,
         receiver_id=offered.project_id,
@@ -43,9 +45,11 @@ def disk_offer_list(request: Request, after: After = None, limit: Limit = 100, p
 
 @routes.post("/disks/{disk}/offer", status_code=201, response_model=DiskOfferView)
 def disk_give(request: Request, disk: str, body: DiskOfferRequest, project: RefQuery = None) -> Response:
-    """Offer a disk that runs nowhere and has no snapshots to another project; ``project`` says whose ``disk``."""
+    """Offer a disk that runs nowhere to another project; ``project`` says whose ``disk``."""
     call = call_of(request)
-    placed = call.services.disk_offers.disk_give(call.caller, disk, receiver=body.receiver, project=project)
+    placed = call.services.disk_offers.disk_give(
+        call.caller, disk, receiver=body.receiver, with_snapshots=body.with_snapshots, project=project
+    )
     return created(disk_offer_view(placed), call)
 
 

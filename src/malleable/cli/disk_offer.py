@@ -19,10 +19,13 @@ def disk_give(
     disk: DiskArgument,
     *,
     to: Annotated[str, typer.Option(metavar="PROJECT", help="Its id, if you do not belong to it.")],
+    with_snapshots: Annotated[
+        bool, typer.Option("--with-snapshots", help="And its snapshots, with all that was deleted since.")
+    ] = False,
 ) -> None:
-    """Offer a disk that runs nowhere and has no snapshots to another project; once it accepts, the disk is theirs."""
-    offer = session.m2.disk_give(disk, to, project=session.project)
-    done(session, offer, f"Disk {offer.disk} is offered to project {offer.receiver}; they accept it.")
+    """Offer a disk that runs nowhere to another project; once it accepts, the disk is theirs."""
+    offer = session.m2.disk_give(disk, to, with_snapshots=with_snapshots, project=session.project)
+    done(session, offer, f"Disk {offer.disk}{_beside(offer)} is offered to project {offer.receiver}; they accept it.")
 
 
 def disk_accept(
@@ -54,11 +57,18 @@ def disk_offers(session: Session) -> None:
         Column(title="offered to", cell=lambda offer: offer.receiver),
         Column(title="image", cell=lambda offer: offer.image or "blank", is_minor=True),
         Column(title="size", cell=lambda offer: size(offer.size_bytes), is_number=True),
+        Column(title="snapshots", cell=lambda offer: str(offer.snapshots), is_number=True, is_minor=True),
         Column(title="age", cell=lambda offer: age(offer.created_at, now), is_number=True, is_minor=True),
         Column(title="id", cell=lambda offer: str(offer.id), is_minor=True),
     ]
     nothing = "Nothing is offered; `m2 disk give DISK --to PROJECT` offers a disk."
     show_list(session, session.m2.disk_offer_list(project=session.project), columns, nothing=nothing)
+
+
+def _beside(offer: "DiskOfferView") -> str:
+    if not offer.snapshots:
+        return ""
+    return f" with {offer.snapshots} snapshot{'s' * (offer.snapshots > 1)} ({size(offer.snapshot_bytes)})"
 
 
 def _find(session: Session, ref: str) -> "DiskOfferView":

@@ -83,9 +83,11 @@ class StorageCalls(Connection):
         """List the disks that one's projects offer, and those offered to them."""
         return self.items("/v1/disk-offers", DiskOfferView, {"project": project})
 
-    def disk_give(self, disk: str, receiver: str, *, project: str | None = None) -> DiskOfferView:
-        """Offer a disk to another project. Errors: Conflict while it runs, has snapshots or is offered."""
-        request = DiskOfferRequest(receiver=receiver)
+    def disk_give(
+        self, disk: str, receiver: str, *, with_snapshots: bool = False, project: str | None = None
+    ) -> DiskOfferView:
+        """Offer a disk to another project. Errors: Conflict while it runs, is offered, or has snapshots that stay."""
+        request = DiskOfferRequest(receiver=receiver, with_snapshots=with_snapshots)
         return self.post(v1("disks", disk, "offer"), DiskOfferView, request, {"project": project})
 
     def disk_accept(self, offer: UUID, name: str | None = None, *, unsigned: bool = False) -> DiskView:

@@ -44,6 +44,8 @@ class DiskOffer:
     id: DiskOfferId
     disk_id: DiskId
     project_id: ProjectId  #: who may have it
+    snapshots: int = 0  #: so many go with it, unless they are deleted before; 0: it is given only while it has none
+    snapshot_bytes: int = 0  #: how large these may become
     created_at: datetime
 
 

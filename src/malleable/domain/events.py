@@ -33,6 +33,7 @@ PUBLIC_FACTS = frozenset(
         "session",
         "sha256",
         "snapshot_id",
+        "snapshots",
         "state",
         "token",
         "token_id",

@@ -55,7 +55,9 @@ class DiskOffers:
                 require(caller, "disk_get", project_id=side.id)
             return listed(_placed(tx, handing.of_both_sides(tx.disk_offers, caller, page, side)), page, {})
 
-    def disk_give(self, caller: Caller, ref: str, *, receiver: str, project: str | None = None) -> PlacedOffer:
+    def disk_give(
+        self, caller: Caller, ref: str, *, receiver: str, with_snapshots: bool = False, project: str | None = None
+    ) -> PlacedOffer:
         """Offer a disk that runs nowhere to another project. Errors: NotFound, Forbidden, Conflict, Invalid."""
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_give", ref, project)
@@ -63,7 +65,7 @@ class DiskOffers:
             offered = DiskOffer(
                 id=DiskOfferId(new_id()), disk_id=disk.id, project_id=to.id, created_at=self._parts.now()
             )
-            giving.offer(tx, disk=disk, offered=offered, receiver=to)
+            offered = giving.offer(tx, disk=disk, offered=offered, receiver=to, with_snapshots=with_snapshots)
             handing.want_pace(tx, caller, offered.created_at)
             self._tell(tx, "disk.offered", offered, disk=disk, giver_id=disk.project_id, caller=caller)
             return _placed(tx, [offered])[0]
@@ -114,7 +116,9 @@ class DiskOffers:
     def _tell(
         self, tx: Transaction, kind: str, offered: DiskOffer, *, disk: Disk, giver_id: ProjectId, caller: Caller
     ) -> None:
-        data = {"disk_id": str(disk.id), "name": disk.name, "grantee": str(offered.project_id)}
+        data: dict[str, object] = {"disk_id": str(disk.id), "name": disk.name, "grantee": str(offered.project_id)}
+        if offered.snapshots:
+            data["snapshots"] = offered.snapshots
         sides = (giver_id, offered.project_id)
         handing.tell(tx, self._parts.now(), kind, data=data, sides=sides, caller=caller)
 

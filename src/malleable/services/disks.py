@@ -218,20 +218,29 @@ def placed_disks(tx: Transaction, disks: Sequence[Disk]) -> tuple[PlacedDisk, ..
     nodes = names_of(tx.nodes, (t.node_id for t in targets.values()))
     projects = names_of(tx.projects, (d.project_id for d in disks))
     images = names_of(tx.images, (d.image_id for d in disks))
-    snapshots = names_of(tx.snapshots, (d.snapshot_id for d in disks))
+    origins = _origins(tx, disks)
     return tuple(
         PlacedDisk(
             disk=disk,
             project=projects[disk.project_id],
             image=images[disk.image_id] if disk.image_id else None,
-            snapshot=snapshots.get(disk.snapshot_id) if disk.snapshot_id else None,
+            snapshot=origin.name if origin else None,
             node_id=target.node_id if target else None,
             node=nodes[target.node_id] if target else None,
             use=target.use if target else None,
         )
         for disk in disks
         for target in [targets.get(disk.id)]
+        for origin in [origins.get(disk.id)]
     )
+
+
+def _origins(tx: Transaction, disks: Sequence[Disk]) -> Mapping[UUID, Snapshot]:
+    """Read for each disk the snapshot it was cloned from, unless that is gone or another project's by now."""
+    wanted = {disk.snapshot_id for disk in disks if disk.snapshot_id}
+    found: dict[UUID | None, Snapshot] = {one.id: one for one in tx.snapshots.list(id=wanted)} if wanted else {}
+    pairs = ((disk, found.get(disk.snapshot_id)) for disk in disks)
+    return {disk.id: origin for disk, origin in pairs if origin and origin.project_id == disk.project_id}
 
 
 def _target_names(tx: Transaction, targets: Sequence[Target]) -> Mapping[UUID, str]:

@@ -77,9 +77,10 @@ class DiskView(Answer):
 
 
 class DiskOfferRequest(Request):
-    """Whom a disk is to be given to."""
+    """Whom a disk is to be given to; with its snapshots, or only if it has none."""
 
     receiver: Ref
+    with_snapshots: bool = False
 
 
 class DiskAcceptRequest(Request):
@@ -90,13 +91,15 @@ class DiskAcceptRequest(Request):
 
 
 class DiskOfferView(Answer):
-    """A disk that a project would give to another."""
+    """A disk that a project would give to another, and how many snapshots go with it at most."""
 
     id: Open[UUID]
     disk_id: Open[UUID]
     disk: Open[str]
     image: Open[str | None]
     size_bytes: Open[int]
+    snapshots: Open[int] = 0
+    snapshot_bytes: Open[int] = 0
     owner_id: Open[UUID]
     owner: Open[str]
     receiver_id: Open[UUID]

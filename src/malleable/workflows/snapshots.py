@@ -32,7 +32,8 @@ def request_snapshot(
 
 def request_delete(tx: Transaction, now: datetime, *, snapshot: Snapshot, actor_id: UserId | None) -> Operation:
     """Begin to delete a snapshot that nobody is using at this moment. Errors: Conflict."""
-    if not tx.snapshots.change(snapshot.id, expect={"state": SnapshotState.READY}, state=SnapshotState.DELETING):
+    expect = {"state": SnapshotState.READY, "project_id": snapshot.project_id}
+    if not tx.snapshots.change(snapshot.id, expect=expect, state=SnapshotState.DELETING):
         raise Conflict(f"Snapshot {snapshot.name} is {snapshot.state}.", code="snapshot-state")
     wanted = {"snapshot_id": str(snapshot.id)}
     storage.want_unused(tx, f"snapshot {snapshot.name}", wanted, project_id=snapshot.project_id)

@@ -62,7 +62,7 @@ def want_origin(tx: Transaction, disk: Disk) -> dict[str, object]:
 
 def want_ready(tx: Transaction, snapshot: Snapshot) -> None:
     """Lock a snapshot: who deletes it at this moment is seen, or sees what is begun on it. Errors: Conflict."""
-    if not tx.snapshots.change(snapshot.id, expect={"state": SnapshotState.READY}):
+    if not tx.snapshots.change(snapshot.id, expect={"state": SnapshotState.READY, "project_id": snapshot.project_id}):
         raise Conflict(f"Snapshot {snapshot.name} is {snapshot.state}.", code="snapshot-state")
 
 
@@ -111,12 +111,13 @@ def want_unused(tx: Transaction, what: str, arguments: Mapping[str, object], *, 
 def _active_on(tx: Transaction, arguments: Mapping[str, object], **equal: object) -> Operation | None:
     """Find an active operation with these arguments; one may have several of a kind, "disk_ids" for "disk_id"."""
     for operation in tx.operations.list(None, state=list(ACTIVE_STATES), **equal):
-        if all(_has(operation, name, value) for name, value in arguments.items()):
+        if all(is_about(operation, name, value) for name, value in arguments.items()):
             return operation
     return None
 
 
-def _has(operation: Operation, name: str, value: object) -> bool:
+def is_about(operation: Operation, name: str, value: object) -> bool:
+    """Tell whether an operation has this argument, alone or among several of a kind."""
     several = operation.arguments.get(f"{name}s")
     return operation.arguments.get(name) == value or (isinstance(several, list) and value in several)
 

@@ -13,8 +13,8 @@ from malleable.domain.ids import DiskId
 from malleable.services.all import make_services
 
 
-def offer(site: Site, disk: str = "gift", caller: str = "member", to: str = "beta") -> Any:
-    return site.post(caller, f"/v1/disks/{disk}/offer", {"receiver": str(site.ids[to])})
+def offer(site: Site, disk: str = "gift", caller: str = "member", to: str = "beta", **how: Any) -> Any:
+    return site.post(caller, f"/v1/disks/{disk}/offer", {"receiver": str(site.ids[to]), **how})
 
 
 def accept(site: Site, offered: Any, name: str | None = None, caller: str = "other") -> Any:
@@ -140,6 +140,110 @@ def test_what_happened_since_the_offer_is_looked_at_and_not_told(small_site: Sit
         assert (refused.status_code, refused.json()["code"]) == (409, "disk-in-use")
         assert "free" not in refused.text
         list(Room(site).work())
+
+
+def snapshots_of(site: Site, caller: str, project: str) -> dict[str, Any]:
+    return {one["name"]: one for one in items(site.get(caller, f"/v1/snapshots?project={project}"))}
+
+
+def kept(site: Site, *names: str, disk: str = "gift", caller: str = "member") -> None:
+    """Snapshot a disk by some names."""
+    for name in names:
+        assert site.post(caller, "/v1/snapshots", {"name": name, "disk": disk}).status_code == 202
+        list(Room(site).work())
+
+
+def test_snapshots_go_with_their_disk_and_what_was_made_of_them_stays(small_site: Site) -> None:
+    site = small_site
+    made(site, name="web", image="tiny")
+    kept(site, "first", "second", disk="web")
+    made(site, name="clone", snapshot="first")
+    assert site.post("member", "/v1/snapshots/first/promote", {"name": "mine"}).status_code == 202
+    list(Room(site).work())
+    made(site, name="theirs", caller="other")
+    kept(site, "first", disk="theirs", caller="other")
+    before = {caller: in_use(site, caller) for caller in ("member", "other")}
+    disk = site.get("member", "/v1/disks/web").json()
+    refused = offer(site, "web")
+    assert (refused.json()["code"], refused.json()["details"]) == (
+        "disk-has-snapshots",
+        {"snapshots": ["first", "second"]},
+    )
+    offered = offer(site, "web", with_snapshots=True)
+    assert (offered.json()["snapshots"], offered.json()["snapshot_bytes"]) == (2, 2 * disk["size_bytes"])
+    assert accept(site, offered, "new").status_code == 200
+    mine, theirs = snapshots_of(site, "member", "alpha"), snapshots_of(site, "other", "beta")
+    assert {"first", "second"}.isdisjoint(mine)
+    assert theirs.keys() >= {"first", "new-first", "second"}
+    assert theirs["second"]["disk"] == "new"
+    clone = site.get("member", "/v1/disks/clone").json()
+    assert (clone["image"], clone["snapshot"]) == ("tiny", None)
+    with site.store.reading() as tx:
+        promoted = tx.images.find(name="mine")
+    assert promoted is not None
+    assert str(promoted.parent_id) == clone["image_id"]
+    for caller, sign in (("member", -1), ("other", 1)):
+        now = in_use(site, caller)
+        changed = {name: now[name] - before[caller][name] for name in ("disks", "snapshots", "disk_bytes")}
+        assert changed == {"disks": sign, "snapshots": 2 * sign, "disk_bytes": 3 * sign * disk["size_bytes"]}
+    assert site.post("other", "/v1/disks/new/roll-back", {"snapshot": "new-first"}).status_code == 202
+    assert site.post("member", "/v1/disks", {"name": "no", "snapshot": "second"}).status_code == 404
+    list(Room(site).work())
+    assert site.get("other", "/v1/disks/new").json()["state"] == "ready"
+
+
+def in_use(site: Site, caller: str) -> dict[str, int]:
+    project = {"member": "alpha", "other": "beta"}[caller]
+    found: dict[str, int] = site.get("admin", f"/v1/projects/{project}/quota").json()["in_use"]
+    return found
+
+
+def test_only_snapshots_that_were_offered_are_taken_and_none_that_is_in_use(small_site: Site) -> None:
+    site = small_site
+    made(site)
+    kept(site, "old", "older")
+    offered = offer(site, with_snapshots=True)
+    site.call("member", "DELETE", "/v1/snapshots/older")
+    list(Room(site).work())
+    kept(site, "late")  # as many as were offered, but not the same
+    refused = accept(site, offered)
+    assert (refused.status_code, refused.json()["code"]) == (409, "disk-in-use")
+    assert "late" not in refused.text
+    site.call("member", "DELETE", "/v1/snapshots/late")
+    list(Room(site).work())
+    assert site.post("member", "/v1/disks", {"name": "clone", "snapshot": "old"}).status_code == 202
+    assert accept(site, offered).json()["code"] == "disk-in-use"
+    list(Room(site).work())
+    has = in_use(site, "other")
+    site.call("admin", "PUT", "/v1/projects/beta/quota", {"snapshots": has["snapshots"]})
+    assert accept(site, offered).json()["code"] == "quota-exceeded"
+    assert in_use(site, "other") == has
+    assert "old" in snapshots_of(site, "member", "alpha")
+    site.call("admin", "PUT", "/v1/projects/beta/quota", {"snapshots": has["snapshots"] + 1})
+    assert accept(site, offered).status_code == 200
+    assert snapshots_of(site, "other", "beta")["old"]["disk"] == "gift"
+
+
+def test_snapshots_that_cannot_go_along_keep_the_disk_from_being_offered(
+    small_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = small_site
+    made(site)
+    kept(site, "one", "two")
+    monkeypatch.setattr("malleable.workflows.giving.GIVEN_MAX", 1)
+    assert offer(site, with_snapshots=True).json()["code"] == "too-many-snapshots"
+    site.call("member", "DELETE", "/v1/snapshots/two")
+    assert offer(site, with_snapshots=True).json()["code"] == "too-many-snapshots"
+    monkeypatch.undo()
+    refused = offer(site, with_snapshots=True)
+    assert (refused.status_code, refused.json()["code"]) == (409, "snapshot-state")
+    list(Room(site).work())
+    made(site, name="theirs", caller="other")
+    kept(site, "one", disk="theirs", caller="other")
+    offered = offer(site, with_snapshots=True)
+    longest = "x" * 63
+    assert "shorter name" in accept(site, offered, longest).json()["fix"]
+    assert accept(site, offered, longest[:59]).status_code == 200
 
 
 @pytest.mark.parametrize("by", ["project", "site"])

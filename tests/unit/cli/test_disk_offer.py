@@ -46,7 +46,11 @@ def test_a_disk_is_offered_listed_and_taken_by_another_name(desk: Desk) -> None:
         f"POST /v1/disk-offers/{id_of(81)}/accept": taken("theirs"),
     }
     assert "offered to project bob" in desk.m2("-p", "alice", "disk", "give", "web", "--to", "bob").out
-    assert desk.sent("POST /v1/disks/web/offer") == {"receiver": "bob"}
+    assert desk.sent("POST /v1/disks/web/offer") == {"receiver": "bob", "with_snapshots": False}
+    desk.answers["POST /v1/disks/web/offer"] = offer(81) | {"snapshots": 2, "snapshot_bytes": 2 << 30}
+    beside = desk.m2("-p", "alice", "disk", "give", "web", "--to", "bob", "--with-snapshots")
+    assert "Disk web with 2 snapshots (2 GiB) is offered" in beside.out
+    assert desk.sent("POST /v1/disks/web/offer")["with_snapshots"] is True
     listed = desk.m2("disk", "offers").out
     assert "alice" in listed
     assert "web" in listed

@@ -108,6 +108,8 @@ disk_offers = Table(
     identity(),
     Column("disk_id", ID, ForeignKey("disks.id", ondelete="CASCADE"), nullable=False),
     Column("project_id", ID, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("snapshots", Integer, nullable=False),
+    Column("snapshot_bytes", BigInteger, nullable=False),
     created(),
     UniqueConstraint("disk_id"),
 )
