@@ -1,14 +1,18 @@
 """The workflows that are swept, each with its beginning and what must hold at its end."""
 
+from datetime import timedelta
+
 from tests.sweep.network_verbs import NETWORK_VERBS
 from tests.sweep.scrub_verbs import SCRUB_VERBS
 from tests.sweep.verb import Verb
 from tests.sweep.world import SWITCH, World
 
+from malleable.domain.access import ConsoleWriter
 from malleable.domain.disks import DiskState
-from malleable.domain.ids import NodeId, OperationId
+from malleable.domain.ids import ConsoleWriterId, NodeId, OperationId, TokenId, UserId, new_id
 from malleable.domain.networks import Channel
 from malleable.domain.nodes import BootDevice, BootState, NodeState, PowerState
+from malleable.domain.store import Page
 from malleable.domain.switches import PortConfig
 from malleable.sim.bmcs import Override
 from malleable.workflows import attach, move, networks, power, release, repair, storage
@@ -55,6 +59,33 @@ def _release(world: World) -> tuple[NodeId, OperationId]:
     with world.store.transaction() as tx:
         operation = release.request(tx, world.clock.now(), node=tx.nodes.get(node_id), actor_id=None)
     return node_id, operation.id
+
+
+def _retire_typed_at(world: World) -> tuple[NodeId, OperationId]:
+    """Somebody types at the console of a node that is in quarantine since; the server died over it."""
+    node_id, now = world.free_node(), world.clock.now()
+    writer = ConsoleWriter(
+        id=ConsoleWriterId(new_id()),
+        node_id=node_id,
+        user_id=UserId(new_id()),
+        token_id=TokenId(new_id()),
+        token="ann",
+        seen_at=now,
+        busy_until=now + timedelta(seconds=3),
+        written_bytes=7,
+        created_at=now,
+    )
+    with world.store.transaction() as tx:
+        tx.nodes.change(node_id, state=NodeState.QUARANTINED, project_id=world.project_id)
+        tx.console_writers.add(writer)
+        return node_id, release.request_retire(tx, now, node=tx.nodes.get(node_id), actor_id=None).id
+
+
+def _retired_and_cut(world: World, node_id: NodeId) -> None:
+    _retired(world, node_id)
+    with world.store.reading() as tx:
+        assert tx.console_writers.count() == 0
+        assert len(tx.events.list(Page(limit=9), kind="node.console-cut")) == 1
 
 
 def _released(world: World, node_id: NodeId) -> None:
@@ -347,6 +378,7 @@ VERBS = (
         last_step="power-on",
     ),
     Verb(name="isolate", begin=_isolate, check=_isolated, steps=3),
+    Verb(name="retire-typed-at", begin=_retire_typed_at, check=_retired_and_cut, steps=4, has_devices=False),
     Verb(name="retire", begin=_retire, check=_retired, steps=3),
     Verb(name="remove-network", begin=_remove_network, check=_network_removed, steps=1, has_devices=False),
     *NETWORK_VERBS,

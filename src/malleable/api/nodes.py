@@ -21,7 +21,9 @@ from malleable.wire.nodes import (
     BmcView,
     BootDeviceRequest,
     BootDeviceView,
+    ConsoleRequest,
     ConsoleView,
+    ConsoleWritten,
     CredentialsRequest,
     MaintenanceRequest,
     NicView,
@@ -232,3 +234,20 @@ async def node_console(
     return ok(
         ConsoleView(text=await edge_of(request).on_device(lambda: nodes.node_console(call.caller, node, lines))), call
     )
+
+
+@routes.post("/{node}/console", response_model=ConsoleWritten)
+async def console_write(request: Request, node: str, body: ConsoleRequest) -> Response:
+    """Type at the serial console; one token at a time does."""
+    call = call_of(request)
+    inputs = call.services.console_inputs
+    count = await edge_of(request).on_device(lambda: inputs.console_write(call.caller, node, body.text))
+    return ok(ConsoleWritten(bytes=count), call)
+
+
+@routes.delete("/{node}/console", status_code=204)
+def console_leave(request: Request, node: str) -> Response:
+    """Let somebody else type at the serial console."""
+    call = call_of(request)
+    call.services.console_inputs.console_leave(call.caller, node)
+    return nothing()

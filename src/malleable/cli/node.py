@@ -9,6 +9,7 @@ import typer
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, ago, printable, size
 from malleable.cli.node_access import node_access
+from malleable.cli.node_attach import attach, terminal_keys
 from malleable.cli.node_care import add_care
 from malleable.cli.node_console import follow
 from malleable.cli.node_timeline import node_timeline
@@ -146,20 +147,27 @@ def _cable(nic: "NicView") -> str:
 def node_console(
     session: Session,
     node: NodeArgument,
+    *,
     lines: Annotated[
         int, typer.Option("--lines", "-n", metavar="N", min=1, max=10000, help="How many of the last lines.")
     ] = 50,
     raw: Annotated[bool, typer.Option("--raw", help="With control characters: they drive your terminal.")] = False,
     is_live: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    is_attached: Annotated[bool, typer.Option("--attach", "-a", help="Type there too, until Ctrl-].")] = False,
 ) -> None:
-    """Show the last lines of a node's serial console, or follow it until the node is given back."""
+    """Show the last lines of a node's serial console, follow it until the node is given back, or type at it."""
+    if session.is_json and (is_live or is_attached):
+        usage("A live console is text.", "Leave out --json, or --follow and --attach.")
     console = session.m2.node_console(node, lines)
-    if session.is_json and is_live:
-        usage("A live console is text.", "Leave out --json or --follow.")
     if session.is_json:
         session.write_json(console.model_dump(mode="json"))
         return
     shown = (lambda text: text) if raw else printable
+    if is_attached:
+        with terminal_keys() as keys:
+            # The terminal is raw: a new line alone would not go back to its beginning.
+            attach(session, node, console.text, lambda text: shown(text).replace("\n", "\r\n"), keys)
+        return
     if is_live:
         follow(session, node, console.text, shown)
         return

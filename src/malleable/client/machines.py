@@ -8,7 +8,9 @@ from malleable.domain.nodes import BootDevice, NodeState
 from malleable.wire.nodes import (
     BootDeviceRequest,
     BootDeviceView,
+    ConsoleRequest,
     ConsoleView,
+    ConsoleWritten,
     CredentialsRequest,
     MaintenanceRequest,
     NicView,
@@ -83,6 +85,14 @@ class MachineCalls(Connection):
     def node_console(self, node: str, lines: int) -> ConsoleView:
         """Read the last lines of the serial console."""
         return self.get(v1("nodes", node, "console"), ConsoleView, {"lines": lines})
+
+    def console_write(self, node: str, text: str) -> int:
+        """Type at the serial console; never repeated. Return how many bytes it was."""
+        return self.post_once(v1("nodes", node, "console"), ConsoleWritten, ConsoleRequest(text=text)).bytes
+
+    def console_leave(self, node: str) -> None:
+        """Let somebody else type."""
+        self.delete(v1("nodes", node, "console"))
 
     def scrub_get(self, node: str) -> ScrubPolicyView:
         """Read what is scrubbed of a node before somebody else gets it."""

@@ -46,6 +46,11 @@ _BY_CODE: Mapping[str, Public] = {
     "checksum": Public("The upload is not what was announced: its SHA-256 is another.", "Upload the file again."),
     "disk-shrinks": Public("A disk cannot become smaller.", "Make one of at least its size."),
     "image-corrupt": Public("The image is damaged.", "Delete it and import it again; its disks are not affected."),
+    "no-boot-disk": Public("This node cannot be started from a disk of its own.", "Start it from the network."),
+    "no-console-input": Public(
+        "Nobody can type at this node's console from here; it can be read.",
+        "Log in to the system itself over its network.",
+    ),
     "pool-full": Public("The disk storage is full.", "Delete disks or images of yours, or ask the provider for room."),
     "read-back": Public("{device} does not keep what it is told."),
 }

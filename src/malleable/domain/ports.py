@@ -121,6 +121,13 @@ class Power(Protocol):
     def console_tail(self, bmc: Bmc, lines: int) -> str:
         """Return the serial console's last lines since power-on; "" when the BMC does not keep them."""
 
+    def console_write(self, bmc: Bmc, data: bytes, *, within_s: float) -> None:
+        """Type at the serial console once; nothing is sent any more after ``within_s``.
+
+        What is typed at a machine that is off is lost. Errors: Refused with code "no-console-input" when the BMC has
+        no way to type there that is known.
+        """
+
     # Scrubs, of a machine that is off. Errors of all: Refused with code "cannot-scrub" when the BMC has no such thing.
 
     def accounts(self, bmc: Bmc) -> Sequence[BmcAccount]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
-from malleable.domain.access import Pace
+from malleable.domain.access import ConsoleWriter, Pace
 from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, DiskOffer, Snapshot, Target
 from malleable.domain.events import Event, Link
@@ -246,6 +246,7 @@ class Transaction(Protocol):
     tokens: TokenRows
     nodes: Rows[Node]
     nics: Rows[Nic]
+    console_writers: Rows[ConsoleWriter]
     switches: Rows[Switch]
     switch_ports: Rows[SwitchPort]
     gateways: Rows[Gateway]

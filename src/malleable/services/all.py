@@ -6,6 +6,7 @@ from malleable.services.access import Accesses
 from malleable.services.attachments import Attachments
 from malleable.services.authentication import Authentication
 from malleable.services.boot_devices import BootDevices
+from malleable.services.console_input import ConsoleInputs
 from malleable.services.credentials import Credentials
 from malleable.services.disk_offers import DiskOffers
 from malleable.services.disks import Disks
@@ -59,6 +60,7 @@ class Services:
     drivers: DriverService
     nodes: Nodes
     boot_devices: BootDevices
+    console_inputs: ConsoleInputs
     nics: Nics
     provisions: Provisions
     networks: Networks
@@ -101,6 +103,7 @@ def make_services(parts: Parts) -> Services:
         drivers=DriverService(parts),
         nodes=Nodes(parts, paces),
         boot_devices=BootDevices(parts, paces),
+        console_inputs=ConsoleInputs(parts, paces),
         nics=Nics(parts),
         provisions=Provisions(parts),
         networks=Networks(parts),

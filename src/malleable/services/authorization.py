@@ -117,6 +117,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "node_release": _changes(_O, _M),
         "node_stop": _changes(_O, _M),
         "node_power": _changes(_O, _M, verb=Verb.POWER),
+        "node_console_input": _changes(_O, _M, verb=Verb.CONSOLE_INPUT),
         "node_boot_device": _changes(_O, _M, verb=Verb.BOOT_DEVICE),
         "node_readmit": _changes(_O),
         "node_retire": _changes(_O),

@@ -16,7 +16,12 @@ from malleable.services.caller import Caller
 from malleable.services.parts import Parts
 
 SWEEP_EVERY = timedelta(minutes=10)
-_DONE = {Verb.POWER: "switched", Verb.CONSOLE: "asked for its console", Verb.BOOT_DEVICE: "given a boot device"}
+_DONE = {
+    Verb.POWER: "switched",
+    Verb.CONSOLE: "asked for its console",
+    Verb.CONSOLE_INPUT: "typed at",
+    Verb.BOOT_DEVICE: "given a boot device",
+}
 
 
 class Paces:

@@ -190,6 +190,14 @@ class SimBmcs:
         with self._lock:
             self._states[name].console.extend(text.splitlines())
 
+    def type_console(self, name: str, data: bytes) -> None:
+        """Type at a serial console: a machine that is on echoes it, and knows no command."""
+        with self._lock:
+            state = self._states[name]
+            if state.power is PowerState.ON:
+                last = state.console.pop() if state.console else ""
+                state.console.extend((last + data.decode(errors="replace").replace("\r", "\n")).split("\n"))
+
     def view(self, name: str) -> MachineView:
         """Look at a machine directly, not through its BMC."""
         with self._lock:

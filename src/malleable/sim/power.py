@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from malleable.domain.errors import Refused
+from malleable.domain.errors import Busy, Refused
 from malleable.domain.nodes import PowerState
 from malleable.domain.ports import Bmc, BmcAccount, Inspection, LocalDrive
 from malleable.domain.scrubs import Scrub
@@ -90,6 +90,12 @@ class SimPower:
     def console_tail(self, bmc: Bmc, lines: int) -> str:
         with self._call("console_tail", bmc) as machine:
             return "\n".join(self.bmcs.console(machine.name)[-lines:] if lines > 0 else [])
+
+    def console_write(self, bmc: Bmc, data: bytes, *, within_s: float) -> None:
+        if within_s <= 0:
+            raise Busy(f"BMC {bmc.address} had no time for what was typed.")
+        with self._call("console_write", bmc) as machine:
+            self.bmcs.type_console(machine.name, data)
 
     def accounts(self, bmc: Bmc) -> Sequence[BmcAccount]:
         with self._scrub("accounts", bmc, Scrub.ACCOUNTS):

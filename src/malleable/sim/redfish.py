@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from malleable.domain.errors import Busy, Malformed, Refused, Unreachable
 from malleable.domain.ports import Bmc
 from malleable.domain.secrets import Secret
+from malleable.sim import websocket
 from malleable.sim.bmcs import SimBmcs
 from malleable.sim.faults import Faults
 from malleable.sim.redfish_scrub import Accepted
@@ -38,6 +39,7 @@ class Reply:
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    type_in: Callable[[bytes], None] | None = None  #: instead: a WebSocket, and what takes what is typed there
 
 
 def reply(body: object, status: int = 200) -> Reply:
@@ -123,6 +125,8 @@ class SimRedfish:
             return self._session(method, path, asked)
         bmc = self._whoever(headers)
         query = {key: int(values[0]) for key, values in parse_qs(url.query).items()}
+        if headers.get("Upgrade", "").lower() == "websocket":
+            return Reply(type_in=self._tree.console(bmc, path))
         found = self._tree.answer(Request(bmc=bmc, method=method, path=path, body=asked, query=query))
         if isinstance(found, Accepted):
             return Reply(status=202, headers={"Location": found.task})
@@ -171,7 +175,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         answer = self.face.answer(self.command, self.path, dict(self.headers), self.rfile.read(size_bytes))
-        if answer is None:
+        if answer is not None and answer.type_in is not None:
+            with suppress(Unreachable):  # the reply is lost
+                websocket.serve(self.connection, self.path, dict(self.headers), answer.type_in)
+        if answer is None or answer.type_in is not None:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return

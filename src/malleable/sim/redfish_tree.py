@@ -1,6 +1,6 @@
 """The resources of SimRedfish: what a simulated BMC says at which path. Source: DSP0268 (2023.1) schemas."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,7 +32,7 @@ class Quirk(StrEnum):
     NO_ONCE = "no-once"  #: the boot override stands until it is changed
     NO_DISABLED = "no-disabled"  #: the boot override can only be changed to another device
     NO_MEDIA = "no-media"  #: no virtual media
-    NO_CONSOLE = "no-console"  #: no log of the serial console
+    NO_CONSOLE = "no-console"  #: no log of the serial console, and no way to type there
     PAGED = "paged"  #: tells of its accounts on a page each
     BUSY_BIOS = "busy-bios"  #: has no time to tell of the firmware's settings
     BROKEN_STORAGE = "broken-storage"  #: a list of storage controllers that is none; sushy-tools 2.2 fails there, too
@@ -106,6 +106,19 @@ class RedfishTree:
                 raise _nothing(request) from e
         return self._system(request, machine, parts) if kind == "Systems" else self._manager(request, machine, parts)
 
+    def console(self, bmc: Bmc, path: str) -> Callable[[bytes], None]:
+        """Open a machine's serial console to be typed at. Errors: the four of drivers."""
+        names = {f"{ROOT}/Systems/{machine.name}/SerialConsole": machine.name for machine in self.bmcs.machines(bmc)}
+        if path not in names or Quirk.NO_CONSOLE in self.quirks:
+            raise Refused(f"There is no console at {path}.", code="no-such-system")
+        self.faults.before("console_write", self.address)
+
+        def type_in(data: bytes) -> None:
+            self.bmcs.type_console(names[path], data)
+            self.faults.after("console_write", self.address)
+
+        return type_in
+
     def _paged(self, request: Request, whole: Body | None) -> Body | None:
         members = whole.get("Members") if whole is not None else None
         if whole is None or Quirk.PAGED not in self.quirks or not isinstance(members, list):
@@ -175,6 +188,7 @@ class RedfishTree:
             "EthernetInterfaces": _link(f"{path}/EthernetInterfaces"),
             "LogServices": _link(f"{path}/LogServices"),
             **self._scrubs.links(machine, path),
+            **self._serial(path),
             "Links": {"ManagedBy": [_link(f"{ROOT}/Managers/{machine.name}")]},
             "Actions": {
                 "#ComputerSystem.Reset": {
@@ -183,6 +197,10 @@ class RedfishTree:
                 }
             },
         }
+
+    def _serial(self, path: str) -> Body:
+        socket = {"ConsoleURI": f"{path}/SerialConsole", "Interactive": True, "ServiceEnabled": True}
+        return {} if Quirk.NO_CONSOLE in self.quirks else {"SerialConsole": {"WebSocket": socket}}
 
     def _boot(self, machine: SimMachine) -> Body:
         view = self.bmcs.view(machine.name)

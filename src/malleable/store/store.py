@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Table, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from malleable.domain.access import ConsoleWriter
 from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, DiskOffer, Snapshot, Target
 from malleable.domain.events import Event
@@ -79,6 +80,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "tokens": partial(BearerTable, Record(Token, schema.tokens)),
     "nodes": _plain(Node, schema.nodes),
     "nics": _plain(Nic, schema.nics),
+    "console_writers": _plain(ConsoleWriter, schema.console_writers),
     "switches": _plain(Switch, schema.switches),
     "switch_ports": _plain(SwitchPort, schema.switch_ports),
     "gateways": _plain(Gateway, schema.gateways),
@@ -117,6 +119,7 @@ class SqlTransaction:
     tokens: TokenRows
     nodes: Rows[Node]
     nics: Rows[Nic]
+    console_writers: Rows[ConsoleWriter]
     switches: Rows[Switch]
     switch_ports: Rows[SwitchPort]
     gateways: Rows[Gateway]

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
+from malleable.domain.access import INPUT_MAX_CHARS
 from malleable.domain.boots import parse_ssh_key
 from malleable.domain.errors import Invalid
 from malleable.domain.hooks import FIRST_BOOT_MAX_CHARS
@@ -155,6 +156,18 @@ class ConsoleView(Answer):
     """The serial console's last lines since power-on."""
 
     text: Open[str]
+
+
+class ConsoleRequest(Request):
+    """What to type at a serial console, control characters included; "" only keeps others from it."""
+
+    text: Annotated[str, StringConstraints(max_length=INPUT_MAX_CHARS)] = Field(repr=False)
+
+
+class ConsoleWritten(Answer):
+    """How many bytes were typed."""
+
+    bytes: Open[int]
 
 
 class BootOptions(Request):

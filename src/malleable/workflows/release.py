@@ -12,7 +12,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.scrubs import SITE_DEFAULT, SiteScrubs
 from malleable.domain.store import Transaction
 from malleable.workflows import booting, powering, presenting, scrubbing, switching
-from malleable.workflows.access import revoke_access
+from malleable.workflows.access import CUT_CONSOLE, console_arguments, revoke_access
 from malleable.workflows.quarantine import left_over, places, quarantine
 from malleable.workflows.requests import begin, move_node, record
 from malleable.workflows.scrubbing import scrub_arguments
@@ -27,6 +27,8 @@ def request(
         raise Conflict(f"Node {node.name} is being released already.", code="releasing")
     if node.state not in (NodeState.ALLOCATED, NodeState.QUARANTINED):
         raise Conflict(f"Node {node.name} is {node.state}; there is nothing to release.", code="node-not-allocated")
+    # First: who types at its console locks the node for that, and is seen, or finds it closed.
+    move_node(tx, now, node, NodeState.RELEASING, boot_device=BootDevice.NETWORK)
     operation = begin(
         tx,
         now,
@@ -34,9 +36,8 @@ def request(
         node_id=node.id,
         project_id=node.project_id,
         actor_id=actor_id,
-        arguments={**places(tx, node), **scrub_arguments(node, scrubs)},
+        arguments={**places(tx, node), **scrub_arguments(node, scrubs), **console_arguments(tx, node)},
     )
-    move_node(tx, now, node, NodeState.RELEASING, boot_device=BootDevice.NETWORK)
     revoke_access(tx, now, node, operation=operation)
     record(tx, now, "node.releasing", node=tx.nodes.get(node.id), actor_id=actor_id)
     return operation
@@ -111,9 +112,8 @@ def request_retire(tx: Transaction, now: datetime, *, node: Node, actor_id: User
     """
     if node.state is not NodeState.QUARANTINED:
         raise Conflict(f"Node {node.name} is {node.state}, not quarantined.", code="not-quarantined")
-    return begin(
-        tx, now, "retire", node_id=node.id, project_id=node.project_id, actor_id=actor_id, arguments=places(tx, node)
-    )
+    arguments = {**places(tx, node), **console_arguments(tx, node)}
+    return begin(tx, now, "retire", node_id=node.id, project_id=node.project_id, actor_id=actor_id, arguments=arguments)
 
 
 def _retired(tx: Transaction, operation: Operation, now: datetime) -> None:
@@ -132,6 +132,7 @@ def _retired(tx: Transaction, operation: Operation, now: datetime) -> None:
 RELEASE = Workflow(
     name="release",
     steps=(
+        CUT_CONSOLE,
         # A BMC that does not obey keeps no port open and no disk presented: the rest goes on, the proof comes last.
         replace(powering.POWER_OFF, do=powering.turn_off_or_doubt),
         switching.SHUT_PORTS,
@@ -156,7 +157,7 @@ STOP = Workflow(
 )
 RETIRE = Workflow(
     name="retire",
-    steps=(switching.SHUT_PORTS, presenting.REVOKE_TARGETS, booting.DISARM_BOOT),
+    steps=(CUT_CONSOLE, switching.SHUT_PORTS, presenting.REVOKE_TARGETS, booting.DISARM_BOOT),
     on_done=_retired,
     # Only forward, like release.
     on_undone=None,

@@ -195,6 +195,14 @@ TABLE = (
         (403, 403, 403, 409, 409, 404, 403, 403),
         body={"device": "disk"},
     ),
+    Row("POST /v1/nodes/{node}/console", "/v1/nodes/held/console", members(200, operator=200), body={"text": "\r"}),
+    Row(
+        "POST /v1/nodes/{node}/console",
+        "/v1/nodes/free/console",
+        (403, 403, 403, 409, 409, 404, 403, 403),
+        body={"text": ""},
+    ),
+    Row("DELETE /v1/nodes/{node}/console", "/v1/nodes/held/console", members(204, operator=204)),
     Row("POST /v1/nodes/{node}/readmit", "/v1/nodes/held/readmit", (403, 403, 404, 409, 409, 404, 403, 403)),
     Row("GET /v1/nodes/{node}/scrubs", "/v1/nodes/held/scrubs", (403, 403, 404, 200, 200, 404, 403, 403)),
     Row(

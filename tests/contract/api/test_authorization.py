@@ -58,6 +58,8 @@ NARROW = {
     "GET /v1/whoami": 200,
     "GET /v1/nodes/{node}/console /v1/nodes/held/console": 200,
     "POST /v1/nodes/{node}/power /v1/nodes/held/power": 202,
+    "POST /v1/nodes/{node}/console /v1/nodes/held/console": 200,
+    "DELETE /v1/nodes/{node}/console /v1/nodes/held/console": 204,
     "PUT /v1/nodes/{node}/boot-device /v1/nodes/held/boot-device": 200,
 }
 

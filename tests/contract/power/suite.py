@@ -131,6 +131,32 @@ def shows_the_console_since_power_on(bench: Bench) -> None:
     assert len(bench.driver.console_tail(bench.bmc, 1000).splitlines()) == 250
 
 
+def types_at_the_console(bench: Bench) -> None:
+    bench.driver.set(bench.bmc, ON)
+    bench.room.run_later()
+    bench.room.bmcs.write_console(NAME, "login:")
+    for typed in (b"ro", b"ot\r", "pä".encode(), b"\x03\r"):
+        bench.driver.console_write(bench.bmc, typed, within_s=20.0)
+    assert bench.driver.console_tail(bench.bmc, 10) == "login:root\npä\x03\n"
+
+
+def types_nothing_once_its_time_is_over(bench: Bench) -> None:
+    bench.driver.set(bench.bmc, ON)
+    bench.room.run_later()
+    with pytest.raises(Busy):
+        bench.driver.console_write(bench.bmc, b"late", within_s=0.0)
+    assert bench.driver.console_tail(bench.bmc, 10) == ""
+
+
+def types_once_when_the_reply_is_lost(bench: Bench) -> None:
+    bench.driver.set(bench.bmc, ON)
+    bench.room.run_later()
+    bench.room.faults.add("console_write", FaultKind.LOST_REPLY)
+    with pytest.raises(Unreachable):
+        bench.driver.console_write(bench.bmc, b"once", within_s=20.0)
+    assert bench.driver.console_tail(bench.bmc, 10) == "once"
+
+
 def refuses_wrong_credentials(bench: Bench) -> None:
     for call in _calls(bench):
         _refuses(lambda call=call: call(bench.wrong_password()), "bmc-credentials")  # type: ignore[misc]
@@ -204,6 +230,7 @@ def _calls_by_name(bench: Bench) -> dict[str, Callable[[Bmc], object]]:
         "boot_from_disk": bench.driver.boot_from_disk,
         "reset_boot": bench.driver.reset_boot,
         "console_tail": lambda bmc: bench.driver.console_tail(bmc, 5),
+        "console_write": lambda bmc: bench.driver.console_write(bmc, b"typed", within_s=20.0),
     }
 
 
@@ -231,6 +258,9 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     finds_out_a_boot_override_that_was_not_kept,
     finds_out_media_that_were_not_ejected,
     shows_the_console_since_power_on,
+    types_at_the_console,
+    types_nothing_once_its_time_is_over,
+    types_once_when_the_reply_is_lost,
     refuses_wrong_credentials,
     follows_a_changed_password,
     is_unreachable_when_nothing_answers,

@@ -21,7 +21,7 @@ from malleable.drivers.power.redfish import RedfishPower
 from malleable.sim.bmcs import Override, SimMachine
 from malleable.sim.faults import FaultKind, Faults
 from malleable.sim.redfish import Reply, SimRedfish
-from malleable.sim.redfish_tree import Quirk
+from malleable.sim.redfish_tree import Quirk, RedfishTree
 
 ON, OFF = PowerState.ON, PowerState.OFF
 NAME = MACHINE.name
@@ -358,6 +358,23 @@ def test_lacking_parts_are_tolerated(redfish: RedfishPower, room: Room, stack: E
     redfish.reset_boot(bmc)
     assert redfish.console_tail(bmc, 5) == ""
     assert room.bmcs.view(NAME).override is Override.NONE
+
+
+def test_a_console_that_cannot_be_typed_at_is_told_and_nobody_elses_is(
+    redfish: RedfishPower, room: Room, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bmc = credentials(wire(stack, room, ADDRESS, Quirk.NO_CONSOLE).url)
+    with pytest.raises(Refused) as caught:
+        redfish.console_write(bmc, b"secret", within_s=20.0)
+    assert caught.value.code == "no-console-input"
+    face = wire(stack, room, ADDRESS)
+    other = wire(stack, room, ADDRESS).url
+    for path, error in ((f"{other}/redfish/v1/Systems/{NAME}/SerialConsole", Malformed), ("/elsewhere", Refused)):
+        socket_ = {"ConsoleURI": path, "Interactive": True, "ServiceEnabled": True}
+        monkeypatch.setattr(RedfishTree, "_serial", lambda *_, it=socket_: {"SerialConsole": {"WebSocket": it}})
+        with pytest.raises(error):
+            redfish.console_write(credentials(face.url), b"secret", within_s=20.0)
+    assert room.bmcs.console(NAME) == []
 
 
 def test_a_broken_part_that_is_about_scrubs_alone_hides_nothing_else(

@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+from malleable.domain.access import ConsoleWriter
 from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState, new_iqn
 from malleable.domain.events import Event
 from malleable.domain.ids import (
     AttachmentId,
     BootId,
+    ConsoleWriterId,
     DiskId,
     EventId,
     FetchLoginId,
@@ -178,6 +180,20 @@ def network(**changes: Any) -> Network:
     return replace(made, **changes)
 
 
+def console_writer(node: Node, user: User, token: Token) -> ConsoleWriter:
+    return ConsoleWriter(
+        id=ConsoleWriterId(new_id()),
+        node_id=node.id,
+        user_id=user.id,
+        token_id=token.id,
+        token=token.name,
+        seen_at=NOW,
+        busy_until=later(30),
+        written_bytes=2**33,
+        created_at=NOW,
+    )
+
+
 def vlan(vid: int, **changes: Any) -> Vlan:
     return replace(Vlan(id=VlanId(new_id()), fabric="main", vid=vid, network_id=None, reusable_at=NOW), **changes)
 
@@ -318,6 +334,7 @@ class Site:
         self.token = token(self.user, project_id=self.project.id)
         self.port = port(self.switch)
         self.nic = nic(self.node, switch_port_id=self.port.id)
+        self.console_writer = console_writer(self.node, self.user, self.token)
         self.vlan = vlan(self.network.vid, network_id=self.network.id)
         self.attachment = attachment(self.nic, self.network)
         self.disk = disk(self.project, self.image)
@@ -342,6 +359,7 @@ TABLES = {
     "switches": "switch",
     "switch_ports": "port",
     "nics": "nic",
+    "console_writers": "console_writer",
     "networks": "network",
     "vlans": "vlan",
     "attachments": "attachment",

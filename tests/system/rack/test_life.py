@@ -12,7 +12,9 @@ import pytest
 import sushy
 from tests.system.rack import machines
 
-from malleable.domain.errors import Conflict, NotFound, Unavailable
+from malleable.domain.errors import Conflict, NotFound, Unavailable, Unreachable
+from malleable.domain.ports import Bmc
+from malleable.drivers.power.redfish import RedfishPower
 from malleable.sim import rack
 from malleable.sim.rack import NodeDescription, RackDescription, RackSpec, commands, namespace, processes, register
 from malleable.sim.rack import spec as spec_module
@@ -71,6 +73,15 @@ def test_a_booting_machine_is_heard_on_the_vlan_of_its_port_only(room: RackDescr
         assert heard() == [("101", nic.mac)]
     finally:
         set_port(room, nic.switch_port, "vlan_mode=trunk", "tag=[]", "trunks=4095", "protected=true")
+    # It waits for an answer to DHCP: Ctrl-C ends that, and what follows is what the machine says of it.
+    bmc = Bmc(address=bios.bmc_url, username=bios.username, password=bios.password)
+    driver = RedfishPower()
+    driver.console_write(bmc, b"\x03", within_s=20.0)
+    machines.wait_for_console(bios, "canceled")
+    machines.reset(bios, "ForceOff")
+    with pytest.raises(Unreachable):
+        driver.console_write(bmc, b"a", within_s=20.0)
+    driver.close()
 
 
 def test_up_again_keeps_the_vlan_of_a_port(spec: RackSpec, room: RackDescription) -> None:

@@ -1,5 +1,6 @@
 """RedfishPower: BMCs that speak Redfish, by sushy."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from malleable.domain.errors import DriverError, Invalid, Refused
 from malleable.domain.nodes import Firmware, PowerState, parse_mac
 from malleable.domain.ports import Bmc, BmcAccount, InspectedNic, Inspection, LocalDrive
 from malleable.domain.secrets import Secret, without_secrets
+from malleable.drivers.power import redfish_console as console
 from malleable.drivers.power import redfish_scrub as scrub
 from malleable.drivers.power.redfish_session import BmcSession, BmcSessions
 
@@ -22,7 +24,6 @@ _RESET: Mapping[PowerState, sushy.ResetType] = {
 #: PowerState values in which nothing is left to ask; a machine in PoweringOff may hang there, so OFF is asked again
 _THERE: Mapping[PowerState, Sequence[str]] = {PowerState.ON: ("On", "PoweringOn"), PowerState.OFF: ("Off",)}
 _FIRMWARE: Mapping[object, Firmware] = {"UEFI": Firmware.UEFI, "Legacy": Firmware.BIOS}
-_CONSOLE_LOG = "HostLogger"  #: OpenBMC's log service for the host's serial console
 
 
 class RedfishPower:
@@ -104,10 +105,16 @@ class RedfishPower:
         """Only OpenBMC's way is known: the log service HostLogger, which it empties when the machine powers on."""
         with self._system(bmc) as (system, session):
             try:
-                entries = _console_entries(session, system, lines)
+                entries = console.read_log(session, system.json, lines)
             except exceptions.ResourceNotFoundError:
                 return ""
         return "\n".join(_text(entry, "Message") for entry in entries)
+
+    def console_write(self, bmc: Bmc, data: bytes, *, within_s: float) -> None:
+        """Only by the WebSocket that Redfish knows; not by IPMI, SSH or a maker's own way."""
+        until_s = time.monotonic() + within_s
+        with self._system(bmc) as (system, session):
+            console.type_at(session, bmc, console.input_path(bmc, system.json), data, until_s=until_s)
 
     def accounts(self, bmc: Bmc) -> Sequence[BmcAccount]:
         with self._system(bmc) as (_, session):
@@ -244,24 +251,6 @@ def _media(system: Any) -> Iterator[Any]:
         yield from collection.get_members()
 
 
-def _console_entries(session: BmcSession, system: Any, lines: int) -> Sequence[Mapping[str, Any]]:
-    services = _path(system.json, "LogServices")
-    if not services or lines <= 0:
-        return []
-    get = session.connector.get
-    members = [str(member["@odata.id"]) for member in get(services).json()["Members"]]
-    host_logger = next((path for path in members if path.rstrip("/").endswith(f"/{_CONSOLE_LOG}")), "")
-    entries = _path(get(host_logger).json(), "Entries") if host_logger else ""
-    if not entries:
-        return []
-    page = get(entries).json()
-    count = page.get("Members@odata.count", 0)
-    if count > len(page["Members"]):  # the BMC sent the first page only
-        page = get(f"{entries}?$skip={max(0, count - lines)}&$top={lines}").json()
-    found: Sequence[Mapping[str, Any]] = page["Members"][-lines:]
-    return found
-
-
 def _nics(system: Any) -> tuple[InspectedNic, ...]:
     """List the NICs that have an Ethernet address; sorted by name, because BMCs answer in any order."""
     try:
@@ -294,10 +283,6 @@ def _memory_mib(body: Mapping[str, Any]) -> int | None:
 def _object(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = body.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _path(body: Mapping[str, Any], key: str) -> str:
-    return _text(_object(body, key), "@odata.id")
 
 
 def _text(body: Mapping[str, Any], key: str) -> str:

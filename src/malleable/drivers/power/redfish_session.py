@@ -56,6 +56,12 @@ class OnceConnector(sushy_connector.Connector):  # type: ignore[misc]
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, FreshAdapter())
         self._origin = urlsplit(url)[:2]
+        self.verify = verify
+
+    def prepared(self, request: requests.Request) -> requests.PreparedRequest:
+        """Give a request the session's credentials; it is not sent."""
+        prepared: requests.PreparedRequest = self._session.prepare_request(request)
+        return prepared
 
     def _op(self, method: str, path: str = "", **kwargs: Any) -> Any:
         if urlsplit(urljoin(self._url, path))[:2] != self._origin:

@@ -32,6 +32,10 @@ class NodeFiles:
         return self.run_dir / f"{self.name}.qmp"
 
     @property
+    def console_socket(self) -> Path:
+        return self.run_dir / f"{self.name}.tty"
+
+    @property
     def tpm_socket(self) -> Path:
         return self.run_dir / f"{self.name}.tpm"
 
@@ -82,7 +86,13 @@ class Layout:
 
     def _sockets(self, spec: RackSpec) -> list[Path]:
         last = self.node(spec.nodes)
-        return [self.ovsdb_socket, last.qmp_socket, last.tpm_socket, self.run_dir / f"{BRIDGE}.snoop"]
+        return [
+            self.ovsdb_socket,
+            last.qmp_socket,
+            last.console_socket,
+            last.tpm_socket,
+            self.run_dir / f"{BRIDGE}.snoop",
+        ]
 
     def node(self, number: int) -> NodeFiles:
         """Lay out node ``number``, counted from 1."""

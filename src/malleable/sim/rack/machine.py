@@ -64,7 +64,8 @@ def command_line(node: NodeSpec, files: NodeFiles, boot: Boot) -> list[str]:
         "-accel", "tcg,thread=multi,tb-size=64",
         "-cpu", "max", "-smp", "1", "-m", str(node.memory_mib),
         "-display", "none", "-nodefaults", "-boot", "strict=on",
-        "-chardev", f"file,id=serial,append=on,path={files.console}", "-serial", "chardev:serial",
+        "-chardev", f"socket,id=serial,path={files.console_socket},server=on,wait=off,"
+        f"logfile={files.console},logappend=on", "-serial", "chardev:serial",
         "-qmp", f"unix:{files.qmp_socket},server=on,wait=off",
         "-device", "virtio-rng-pci",
         *_firmware(files, boot),

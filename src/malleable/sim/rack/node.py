@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from malleable.domain.errors import DriverError, Unavailable
+from malleable.domain.errors import DriverError, Refused, Unavailable
 from malleable.domain.nodes import Firmware
 from malleable.sim.rack import (
     commands,
@@ -72,7 +72,12 @@ class VirtualNode:
             process = processes.recorded(self.files.qemu_pid)
             if process is not None:
                 processes.stop(process, term_s=0)
-            for leftover in (self.files.qemu_pid, self.files.qemu_pid_raw, self.files.qmp_socket):
+            for leftover in (
+                self.files.qemu_pid,
+                self.files.qemu_pid_raw,
+                self.files.qmp_socket,
+                self.files.console_socket,
+            ):
                 leftover.unlink(missing_ok=True)
             tpm.stop(self.files)
 
@@ -128,6 +133,12 @@ class VirtualNode:
         """Return the console's last lines since the last power-on, oldest first."""
         return console.lines_since(self.files.console, self.settings().console_offset_bytes, limit=limit)
 
+    def type_console(self, data: bytes) -> None:
+        """Type at the console. Errors: Refused when the machine is off, or does not take it."""
+        if not self.is_on():
+            raise Refused(f"{self.spec.name} is off: nothing takes what is typed.")
+        console.type_in(self.files.console_socket, data)
+
     def _boot(self) -> machine.Boot:
         chosen = self.settings()
         return machine.Boot(
@@ -140,6 +151,7 @@ class VirtualNode:
     def _prepare_files(self) -> None:
         self.files.state_dir.mkdir(parents=True, exist_ok=True)
         self.files.qmp_socket.unlink(missing_ok=True)
+        self.files.console_socket.unlink(missing_ok=True)
         if self.settings().firmware is Firmware.UEFI and not self.files.nvram.exists():
             shutil.copyfile(preflight.OVMF_VARS, self.files.nvram)
 

@@ -6,7 +6,7 @@ a violation into words. ``info["noun"]`` is what the product calls one row.
 
 from malleable.store.schema.columns import metadata
 from malleable.store.schema.fabric import attachments, gateways, grants, networks, switch_ports, switches, vlans
-from malleable.store.schema.machines import boots, nics, nodes, seeds
+from malleable.store.schema.machines import boots, console_writers, nics, nodes, seeds
 from malleable.store.schema.operations import (
     ACTIVE,
     event_chains,
@@ -42,6 +42,7 @@ __all__ = [
     "ACTIVE",
     "attachments",
     "boots",
+    "console_writers",
     "disk_offers",
     "disks",
     "event_chains",

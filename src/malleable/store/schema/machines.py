@@ -6,7 +6,7 @@ from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootDevice, BootState, Firmware, NodeState, PowerState
 from malleable.domain.seeds import Document
 from malleable.store.schema.columns import created, identity, metadata, pages, to, words
-from malleable.store.types import EnumText, Instant, LinesText, ScrubPolicyText, ScrubsText, Sealed, TupleOf
+from malleable.store.types import EnumText, Id, Instant, LinesText, ScrubPolicyText, ScrubsText, Sealed, TupleOf
 
 nodes = Table(
     "nodes",
@@ -100,4 +100,20 @@ seeds = Table(
     Column("network_config", Sealed, nullable=False),
     UniqueConstraint("node_id"),
     info={"noun": "seed"},
+)
+
+console_writers = Table(
+    "console_writers",
+    metadata,
+    identity(),
+    to("node_id", "nodes", is_indexed=False),
+    Column("user_id", Id, nullable=False),
+    Column("token_id", Id, nullable=False),
+    words("token"),
+    Column("seen_at", Instant, nullable=False),
+    Column("busy_until", Instant),
+    Column("written_bytes", BigInteger, nullable=False),
+    created(),
+    UniqueConstraint("node_id"),
+    info={"noun": "console writer"},
 )

@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from sushy_tools.emulator import main as emulator
@@ -65,7 +66,7 @@ def serve(run_dir: Path, fds: list[int]) -> None:
     end = _obey_signals(flapper)
     described = description.load(layout.description).nodes
     for fd, node_description in zip(fds, described, strict=True):
-        _listen(fd, node_description, passwords, faults)
+        _listen(fd, node_description, passwords, faults, nodes[node_description.name].type_console)
     flapper.start()
     layout.bmc_ready.touch()
     end.wait()
@@ -86,7 +87,9 @@ def _configure(systems: RackSystems, accounts: AccountService, layout: Layout) -
     accounts.install(emulator.app)
 
 
-def _listen(fd: int, node: NodeDescription, passwords: Passwords, faults: FaultFile) -> None:
+def _listen(
+    fd: int, node: NodeDescription, passwords: Passwords, faults: FaultFile, type_console: Callable[[bytes], None]
+) -> None:
     gate = Gate(
         app=emulator.app,
         node=node.name,
@@ -94,6 +97,7 @@ def _listen(fd: int, node: NodeDescription, passwords: Passwords, faults: FaultF
         username=node.username,
         passwords=passwords,
         faults=faults,
+        type_console=type_console,
     )
     with socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM) as listener:
         host, port = listener.getsockname()

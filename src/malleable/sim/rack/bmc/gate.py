@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import hmac
 import json
 import re
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from malleable.domain.errors import Refused
+from malleable.sim import websocket
 from malleable.sim.rack.bmc.accounts import Passwords
 from malleable.sim.rack.bmc.driver import NODE_KEY
 from malleable.sim.rack.faults import FaultFile, FaultKind
@@ -23,6 +26,8 @@ SILENCE_LIMIT_S = 600.0  #: after this a silent BMC gives up on a client that ne
 
 #: paths open to clients without credentials, DSP0266 section 13.3.3; sushy-tools has no sessions and says so
 _PUBLIC = frozenset({"", "redfish", "redfish/v1", "redfish/v1/SessionService/Sessions"})
+CONSOLE = "/redfish/v1/Systems/{}/SerialConsole"  #: where a machine is typed at
+_HANDSHAKE = ("Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version")
 _READS = ("GET", "HEAD", "OPTIONS")
 _OWNED = re.compile(r"/redfish/v1/(?:Systems|Managers)/(?P<uuid>[^/]+)")
 
@@ -37,6 +42,7 @@ class Gate:
     username: str
     passwords: Passwords
     faults: FaultFile
+    type_console: Callable[[bytes], None]  #: types at its machine's serial console
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         faults = self.faults.of(self.node)
@@ -52,10 +58,22 @@ class Gate:
         owned = _OWNED.match(environ["PATH_INFO"])
         if owned is not None and owned["uuid"] != self.uuid:
             return _refuse(start_response, "404 Not Found", "There is no such system here.")
+        if environ["PATH_INFO"] == CONSOLE.format(self.uuid):
+            self._console(environ)
         environ[NODE_KEY] = self.uuid
         if FaultKind.LOST_REPLY in faults and environ["REQUEST_METHOD"] not in _READS:
             self._act_and_hang_up(environ)
         return self.app(environ, start_response)
+
+    def _console(self, environ: "WSGIEnvironment") -> None:
+        """Take what is typed by a WebSocket, and hang up."""
+        headers = {
+            "Host": environ.get("HTTP_HOST", ""),
+            **{name: environ.get(f"HTTP_{name.upper().replace('-', '_')}", "") for name in _HANDSHAKE},
+        }
+        with contextlib.suppress(Refused):  # hanging up without a last word tells that it was not done
+            websocket.serve(environ["werkzeug.socket"], environ["PATH_INFO"], headers, self.type_console)
+        raise ConnectionAbortedError("the console was left")
 
     def _may_enter(self, environ: "WSGIEnvironment") -> bool:
         if environ["PATH_INFO"].strip("/") in _PUBLIC:

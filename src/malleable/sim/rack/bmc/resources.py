@@ -15,6 +15,7 @@ from sushy_tools import error
 from malleable.domain.nodes import Firmware
 from malleable.sim.rack import machine
 from malleable.sim.rack.bmc.driver import RackSystems, boot_firmware, boot_target
+from malleable.sim.rack.bmc.gate import CONSOLE
 from malleable.sim.rack.machine import BootTarget
 from malleable.sim.rack.node import VirtualNode
 from malleable.sim.rack.settings import NodeSettings, OverrideEnabled
@@ -67,6 +68,13 @@ class Resources:
             "Model": machine.MODEL,
             "SerialNumber": node.spec.serial,
             "Boot": boot_object(node.settings()),
+            "SerialConsole": {
+                "WebSocket": {
+                    "ConsoleURI": CONSOLE.format(node.spec.uuid),
+                    "Interactive": True,
+                    "ServiceEnabled": True,
+                }
+            },
             "LogServices": {"@odata.id": f"/redfish/v1/Systems/{node.spec.uuid}/LogServices"},
         }
         response.set_data(json.dumps(system))

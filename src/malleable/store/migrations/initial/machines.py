@@ -2,7 +2,17 @@
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, LargeBinary, Table, Text, UniqueConstraint
 
-from malleable.store.migrations.initial.columns import INSTANT, OBJECT, created, identity, metadata, pages, to, words
+from malleable.store.migrations.initial.columns import (
+    ID,
+    INSTANT,
+    OBJECT,
+    created,
+    identity,
+    metadata,
+    pages,
+    to,
+    words,
+)
 
 nodes = Table(
     "nodes",
@@ -91,5 +101,20 @@ seeds = Table(
     to("node_id", "nodes", is_indexed=False),
     Column("user_data", LargeBinary, nullable=False),
     Column("network_config", LargeBinary, nullable=False),
+    UniqueConstraint("node_id"),
+)
+
+console_writers = Table(
+    "console_writers",
+    metadata,
+    identity(),
+    to("node_id", "nodes", is_indexed=False),
+    Column("user_id", ID, nullable=False),
+    Column("token_id", ID, nullable=False),
+    words("token"),
+    Column("seen_at", INSTANT, nullable=False),
+    Column("busy_until", INSTANT),
+    Column("written_bytes", BigInteger, nullable=False),
+    created(),
     UniqueConstraint("node_id"),
 )
