@@ -63,7 +63,8 @@ def gateway_report(request: Request, body: ReportsRequest) -> Response:
         Served(network_id=NetworkId(n.id), served_generation=n.served_generation, portal_epoch=n.portal_epoch)
         for n in body.networks
     ]
-    beat = None if body.gateway is None else Beat(name=body.gateway.name, troubles=body.gateway.troubles)
+    sign = body.gateway
+    beat = None if sign is None else Beat(name=sign.name, troubles=sign.troubles, holds_writers=sign.holds_writers)
     call.services.gateways.gateway_report(call.caller, served, body.removed, beat)
     return nothing()
 

@@ -39,6 +39,7 @@ class Public:
 
 #: What drivers find wrong that is a tenant's to know, by the code they give it; "{device}" is the step's.
 _BY_CODE: Mapping[str, Public] = {
+    "portal-held": Public("The disks of this network wait for room in the provider's storage."),
     "chain-too-deep": Public(
         "Too many disks were cloned or rolled back one from another.",
         "Flatten the disk that the snapshot is of (`m2 disk flatten DISK`); if it is gone, promote the snapshot.",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from malleable.domain.ids import GatewayId
 
@@ -9,6 +10,11 @@ from malleable.domain.ids import GatewayId
 BEAT_S = 15.0
 #: ... and whoever was not heard of for so long is taken for dead.
 SILENT_AFTER_S = 60.0
+
+
+def held_note(control_socket: Path) -> Path:
+    """Name the file that is there while the target daemon of a control socket is held, for the pool is nearly full."""
+    return Path(f"{control_socket}.held")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +27,7 @@ class Gateway:
     troubles: tuple[
         str, ...
     ] = ()  #: what is wrong by its own word: a portal that hangs, a daemon that does not stay up
+    holds_writers: bool = False  #: it has nodes wait, for the pool on its host is nearly full
     created_at: datetime
 
     def silent_s(self, now: datetime) -> float:

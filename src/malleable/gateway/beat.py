@@ -25,11 +25,14 @@ def beat(client: ControlPlane, clock: Clock, troubles: Callable[[], Sequence[Tro
     """
     name, due_s, known = socket.gethostname(), 0.0, None
     while True:
-        told = tuple(_line(trouble) for trouble in troubles()[:TROUBLES_MAX])
+        found = troubles()
+        told = tuple(_line(trouble) for trouble in found[:TROUBLES_MAX])
         if told != known or clock.monotonic_s() >= due_s:
             known, due_s = told, clock.monotonic_s() + BEAT_S
             try:
-                client.gateway_report(ReportsRequest(gateway=GatewayBeat(name=name, troubles=told)))
+                holds_writers = any(trouble.holds_writers for trouble in found)
+                sign = GatewayBeat(name=name, troubles=told, holds_writers=holds_writers)
+                client.gateway_report(ReportsRequest(gateway=sign))
             except MalleableError as e:
                 log.debug("the control plane was not told that we live: %s", e)
         if stop.wait(LOOK_S):

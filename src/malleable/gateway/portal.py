@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 from malleable.domain.errors import Unavailable
+from malleable.domain.gateways import held_note
 from malleable.gateway import namespace, process
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.layout import TGT_CONTROL_PORT, NetworkLayout
@@ -51,12 +52,16 @@ class Portal:
         if running is None:
             # A killed tgtd leaves its socket. Its lock file stays for ever: it is the proof that nobody runs.
             self._layout.portal_socket.unlink(missing_ok=True)
+            held_note(self._layout.portal_socket).unlink(missing_ok=True)
         return self.daemon.ensure().epoch
 
     def trouble(self) -> Unavailable | None:
-        """Say that the daemon hangs; None when it answers. 3 s then. It is not ended: that is a person's to do."""
+        """Say that the daemon hangs; None when it answers. 3 s then. It is not ended: that is a person's to do.
+
+        One that is held for the pool's sake does not answer either; whoever holds it says so.
+        """
         running = self.daemon.find()
-        if running is None or not is_hung(self._layout.portal_socket):
+        if running is None or held_note(self._layout.portal_socket).exists() or not is_hung(self._layout.portal_socket):
             return None
         return Unavailable(
             f"tgtd (pid {running.pid}) does not answer.",

@@ -20,6 +20,7 @@ class Trouble:
     what: str
     fix: str
     is_fatal: bool = False  #: a gateway cannot begin like this
+    holds_writers: bool = False  #: nodes wait, for the pool is nearly full
 
 
 def missing(settings: GatewaySettings) -> list[Trouble]:

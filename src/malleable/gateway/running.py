@@ -24,7 +24,7 @@ from malleable.gateway.layout import NetworkLayout, known_networks
 from malleable.gateway.memory import Memory
 from malleable.gateway.metadata_routes import MetadataRoutes
 from malleable.gateway.network_service import NetworkService
-from malleable.gateway.pool_guard import PoolGuard
+from malleable.gateway.pool_guard import PoolGuard, portals_in
 from malleable.gateway.preflight import Trouble
 from malleable.gateway.reconciler import Outcomes, Reconciler
 from malleable.gateway.reporter import Reporter
@@ -66,7 +66,7 @@ class Running:
         outcomes = Outcomes(served=self._reporter.served, removed=self._gone)
         self._reconciler = Reconciler(settings, clock, self._service, outcomes)
         self._follower = Follower(client, clock, wait_s=settings.long_poll_s, told=self._told, lost=self._lost)
-        self._pool_guard = PoolGuard(settings.pool)
+        self._pool_guard = PoolGuard(settings.pool, lambda: portals_in(settings.run_dir))
         self._prefetchers = ThreadPoolExecutor(PREFETCHERS, thread_name_prefix="prefetch")
 
     def work(self, stop: threading.Event) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from malleable.domain.ports import Capacity
 from malleable.gateway.outside_rules import Outside
 from malleable.gateway.storage_leg import StorageVlan
 
@@ -12,6 +13,9 @@ GIB = 1 << 30
 
 class LocalPool(Protocol):
     """What a gateway knows of a pool on its own host."""
+
+    def capacity(self) -> Capacity:
+        """Return its size. Errors: as the driver's."""
 
     def tend(self) -> None:
         """Start again what shows the pool's disks to target daemons, if it died. Errors: as the driver's."""

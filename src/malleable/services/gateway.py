@@ -23,6 +23,7 @@ from malleable.services.finding import names_of, shown
 from malleable.services.parts import Parts
 from malleable.services.seeds import read_document
 from malleable.workflows import storage
+from malleable.workflows.requests import record
 
 #: Networks in one answer; the gateway asks again for the rest.
 DESIRED_MAX = 100
@@ -94,6 +95,7 @@ class Beat:
 
     name: str
     troubles: tuple[str, ...] = ()
+    holds_writers: bool = False
 
 
 class Gateways:
@@ -185,10 +187,21 @@ def _heard(tx: Transaction, now: datetime, beat: Beat) -> None:
     """Note that a gateway lives; forget those that have been silent for long, now that another one serves."""
     known = tx.gateways.find(name=beat.name)
     if known is None:
-        fresh = Gateway(id=GatewayId(new_id()), name=beat.name, seen_at=now, troubles=beat.troubles, created_at=now)
-        tx.gateways.add(fresh)
+        tx.gateways.add(
+            Gateway(
+                id=GatewayId(new_id()),
+                name=beat.name,
+                seen_at=now,
+                troubles=beat.troubles,
+                holds_writers=beat.holds_writers,
+                created_at=now,
+            )
+        )
     else:
-        tx.gateways.change(known.id, seen_at=now, troubles=beat.troubles)
+        tx.gateways.change(known.id, seen_at=now, troubles=beat.troubles, holds_writers=beat.holds_writers)
+    if beat.holds_writers != (known is not None and known.holds_writers):
+        kind = "pool.writers-held" if beat.holds_writers else "pool.writers-go-on"
+        record(tx, now, kind, data={"gateway": beat.name})
     for other in tx.gateways.list():
         if other.silent_s(now) > FORGOTTEN_AFTER_S:
             tx.gateways.remove(other.id)

@@ -52,6 +52,9 @@ class Health:
             return f"{len(silent)} of {len(gateways)} gateways not heard of, one for {age_s:.0f} s."
         if networks and not gateways:
             return "No gateway was ever heard of."
+        holding = [gateway.name for gateway in gateways if gateway.holds_writers]
+        if holding:
+            return f"{len(holding)} gateway(s) have nodes wait, for the pool is nearly full."
         troubles = sum(len(gateway.troubles) for gateway in gateways)
         return f"{troubles} thing(s) wrong at {len(gateways)} gateways." if troubles else ""
 

@@ -110,6 +110,7 @@ class GatewayBeat(Request):
 
     name: Line
     troubles: tuple[Line, ...] = Field(default=(), max_length=100)
+    holds_writers: bool = False  #: nodes wait, for the pool on its host is nearly full
 
 
 class ReportsRequest(Request):

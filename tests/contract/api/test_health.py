@@ -55,6 +55,16 @@ def test_what_a_gateway_says_is_wrong_is_told_by_number_to_all_and_in_words_to_o
     assert warnings(site) == {}
 
 
+def test_that_nodes_wait_for_room_is_told_and_kept_as_events(site: Site) -> None:
+    for is_held in (False, True, True, False):
+        body = {"gateway": {"name": "host1", "holds_writers": is_held}}
+        assert site.post("gateway", "/v1/gateway/reports", body).status_code == 204
+        told = {"gateway": "1 gateway(s) have nodes wait, for the pool is nearly full."} if is_held else {}
+        assert warnings(site) == told
+    kinds = [event["kind"] for event in site.get("operator", "/v1/events").json()["items"]]
+    assert [kind for kind in kinds if kind.startswith("pool.")] == ["pool.writers-held", "pool.writers-go-on"]
+
+
 def test_a_pool_is_told_with_its_room_and_missed_when_it_does_not_answer(site: Site) -> None:
     beat(site)
     pool = site.disks

@@ -1,19 +1,29 @@
 """A pool that gets full under a node that writes: what is new is refused, what runs goes on. Decision 0011."""
 
 import os
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.contract.targets.conftest import Bench, Login
-from tests.contract.targets.initiator import IoFailed
-from tests.contract.targets.room import wait_until
+from tests.contract.targets.initiator import Initiator, IoFailed, within
+from tests.contract.targets.room import NODE, TgtRoom, wait_until
 
-from malleable.domain.errors import Refused
+from malleable.domain.errors import Refused, Unreachable
+from malleable.domain.gateways import held_note
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
+from malleable.domain.ports import Export
 from malleable.drivers.storage.folder import ReflinkSettings
 from malleable.drivers.storage.reflink import ReflinkDisks
+from malleable.drivers.target.tgt import TgtTargets
+from malleable.gateway.pool_guard import Held, PoolGuard
+from malleable.gateway.process import identify, send
 
 pytestmark = pytest.mark.room
 MIB = 1 << 20
@@ -102,7 +112,7 @@ def fill(login: Login) -> int:
         return number - 1
 
 
-def test_of_a_pool_that_promised_too_much_a_node_sees_an_error_and_loses_nothing_that_was_flushed(
+def test_where_no_gateway_looks_after_the_pool_a_node_sees_an_error_and_loses_nothing_that_was_flushed(
     pool: ReflinkDisks, tgt: Bench, tmp_path: Path
 ) -> None:
     image_id = golden(pool, tmp_path)
@@ -120,6 +130,136 @@ def test_of_a_pool_that_promised_too_much_a_node_sees_an_error_and_loses_nothing
     greedy.write((flushed + 1) * MIB, block(flushed + 1))
     greedy.flush()
     assert all(greedy.read(number * MIB, MIB) == block(number) for number in range(0, flushed + 2, 5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crowd:
+    """A pool that is nearly full."""
+
+    pool: ReflinkDisks
+    image_id: ImageId
+    spare: DiskId
+
+
+@contextmanager
+def guarded(pool: ReflinkDisks, *rooms: TgtRoom) -> Iterator[PoolGuard]:
+    """Have a gateway's guard look after the pool, and the target daemons that open it."""
+
+    def portals() -> list[Held]:
+        daemons = [(identify(room.pid), held_note(room.socket)) for room in rooms]
+        return [Held(daemon=daemon, note=note) for daemon, note in daemons if daemon]
+
+    guard, stop = PoolGuard(pool, portals), threading.Event()
+    running = threading.Thread(target=guard.run, args=(stop,))
+    running.start()
+    try:
+        yield guard
+    finally:
+        stop.set()
+        running.join()
+        for portal in portals():
+            send(portal.daemon, signal.SIGCONT)
+            portal.note.unlink(missing_ok=True)
+
+
+@dataclass
+class Writer:
+    """A node that writes, one block after another, and never gives up waiting; until it is done or sees an error."""
+
+    login: Initiator
+    blocks: int
+    written: int = 0
+    error: IoFailed | None = None
+
+    def begin(self, namespace: str) -> threading.Thread:
+        thread = threading.Thread(target=lambda: within(namespace, self._write))
+        thread.start()
+        return thread
+
+    def _write(self) -> None:
+        try:
+            while self.written < self.blocks:
+                self.login.write(self.written * MIB, block(self.written))
+                self.login.flush()
+                self.written += 1
+        except IoFailed as e:
+            self.error = e
+
+
+def patient(export: Export, room: TgtRoom) -> Initiator:
+    """Log in as an operating system does."""
+    login = Initiator(name="iqn.2026-11.org.malleable:node:patient", iqn=export.iqn, lun=1, is_patient=True)
+    login.login(room.namespace, NODE, (export.chap_username, export.chap_password))
+    return login
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[Crowd]:
+    """A pool with little more than its reserve free, and a disk in it that can be deleted to make room.
+
+    The reserve is as large as it is that a guard which gets no processor for a while is not too late.
+    """
+    settings = ReflinkSettings(pool_dir=tmp_path / "pool", size_bytes=640 * MIB, reserve_bytes=2 * RESERVE)
+    pool = ReflinkDisks(settings)
+    image_id, spare = golden(pool, tmp_path), DiskId(new_id())
+    size_bytes = pool.capacity().free_bytes - 2 * RESERVE - 32 * MIB
+    pool.make_blank(spare, size_bytes=size_bytes)
+    with Path(pool.handle(spare).path).open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, size_bytes)
+    yield Crowd(pool=pool, image_id=image_id, spare=spare)
+    pool.close()
+
+
+def test_a_node_that_fills_the_pool_waits_until_there_is_room_and_others_read_on(
+    crowded: Crowd, tgt: Bench, tgt_room: TgtRoom, other_room: TgtRoom, tmp_path: Path
+) -> None:
+    pool, image_id = crowded.pool, crowded.image_id
+    image = (tmp_path / "source").read_bytes()
+    neighbour = tgt.neighbour()
+    _, reader = node_with(pool, image_id, neighbour, 0)
+    disk_id = DiskId(new_id())
+    pool.clone(image_id, disk_id, size_bytes=1024 * MIB)
+    greedy = tgt.export(pool.handle(disk_id))
+    with guarded(pool, tgt_room, other_room) as guard:
+        # More than there is: without the guard it would see an error.
+        writer = Writer(patient(greedy, tgt_room), blocks=pool.capacity().free_bytes // MIB + 16)
+        writing = writer.begin(tgt_room.namespace)
+        wait_until(lambda: guard.held == 1, "the writer is held")
+        assert 0 < pool.capacity().free_bytes < RESERVE
+        assert [trouble.holds_writers for trouble in guard.troubles()] == [True]
+        stood_at = writer.written
+        assert reader.read(0, len(image)) == image
+        assert refusals(pool, image_id, disk_id, tmp_path / "source") == ["pool-full"] * 4
+        with pytest.raises(Unreachable, match="pool is nearly full"):
+            TgtTargets(lambda _: tgt_room.socket, timeout_s=0.2).sessions(tgt.network_id, greedy.iqn)
+        assert (writer.written, writer.error) == (stood_at, None)
+        pool.delete_disk(crowded.spare)
+        writing.join(timeout=30)
+        assert (writer.written, writer.error) == (writer.blocks, None)
+        wait_until(lambda: guard.held == 0, "nobody is held")
+        assert not guard.troubles()
+    assert all(writer.login.read(n * MIB, MIB) == block(n) for n in range(0, writer.blocks, 9))
+    writer.login.close()
+
+
+def test_room_is_made_by_taking_a_disk_from_the_very_node_that_waits(
+    crowded: Crowd, tgt: Bench, tgt_room: TgtRoom
+) -> None:
+    pool, disk_id = crowded.pool, DiskId(new_id())
+    pool.clone(crowded.image_id, disk_id, size_bytes=1024 * MIB)
+    greedy = tgt.export(pool.handle(disk_id))
+    with guarded(pool, tgt_room) as guard:
+        login = tgt.login(greedy)
+        writer = Writer(cast(Initiator, login), blocks=pool.capacity().free_bytes // MIB + 16)
+        writing = writer.begin(tgt_room.namespace)
+        wait_until(lambda: guard.held == 1, "the writer is held")
+        tgt.targets.revoke(tgt.network_id, greedy.iqn)
+        writing.join(timeout=30)
+        assert writer.error is not None, "it is cut off"
+        assert pool.capacity().free_bytes > 0
+        pool.delete_disk(disk_id)
+        wait_until(lambda: guard.held == 0 and not held_note(tgt_room.socket).exists(), "nobody is held")
+    assert not tgt.targets.list(tgt.network_id)
 
 
 def test_a_pool_gone_read_only_refuses_what_is_new_and_is_well_again_afterwards(

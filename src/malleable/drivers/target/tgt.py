@@ -28,6 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from malleable.domain.errors import Busy, DriverError, Refused, Unreachable
+from malleable.domain.gateways import held_note
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import DiskHandle, Export, Session
 from malleable.drivers.target import tgt_process
@@ -146,9 +147,13 @@ class TgtTargets:
     def revoke(self, network_id: NetworkId, iqn: str) -> None:
         """Do as ``Targets.revoke``.
 
-        The proof of zero sessions is tgtd's own: it removes a target only while no session is on it.
+        The proof of zero sessions is tgtd's own: it removes a target only while no session is on it. A daemon that is
+        held because the pool is nearly full is woken: room is made by taking disks away.
         """
         control = self._control(network_id)
+        pid = tgt_process.owner(control.path) if held_note(control.path).exists() else None
+        if pid is not None:
+            tgt_process.wake(pid)
         with self._lock(network_id):
             try:
                 for target in control.targets(iqn):

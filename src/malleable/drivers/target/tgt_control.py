@@ -15,6 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from malleable.domain.errors import Busy, Malformed, Refused, Unreachable
+from malleable.domain.gateways import held_note
 from malleable.domain.ports import Session
 
 REQUEST = struct.Struct("=ii64sIiQQIIIIII")
@@ -125,6 +126,12 @@ class TgtControl:
                 # With an error tgtd 1.0.85 leaves ``size`` at the header's and sends no text.
                 text = _receive(wire, size - RESPONSE.size) if size > RESPONSE.size else b""
             except (OSError, EOFError) as e:
+                if held_note(self.path).exists():
+                    raise Unreachable(
+                        f"tgtd at {self.path} is held: the pool is nearly full.",
+                        code="portal-held",
+                        fix="Delete disks, snapshots or images, or enlarge the pool.",
+                    ) from e
                 raise Unreachable(f"tgtd at {self.path} did not answer.", fix="Read tgtd's log.") from e
         if size < RESPONSE.size:
             raise Malformed(f"tgtd at {self.path} answered with a length of {size}.")

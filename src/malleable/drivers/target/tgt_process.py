@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 from collections.abc import Collection
@@ -34,8 +35,17 @@ def owner(control_socket: Path) -> int | None:
     return None if kind == fcntl.F_UNLCK else int(pid)
 
 
-def shut_connections(pid: int, addresses: Collection[str]) -> None:
-    """Shut every TCP connection that the process has with one of ``addresses``; those it may not touch stay.
+def wake(pid: int) -> None:
+    """Let a daemon go on that is held (SIGSTOP) because the pool is nearly full; whoever holds it stops it again soon.
+
+    Its nodes are cut off first: it must not go on with what they want written.
+    """
+    shut_connections(pid, None)
+    os.kill(pid, signal.SIGCONT)
+
+
+def shut_connections(pid: int, addresses: Collection[str] | None) -> None:
+    """Shut every TCP connection that the process has with one of ``addresses``, or all; those it may not touch stay.
 
     tgtd closes a killed connection only when its socket becomes ready, and that of a peer that reads no more
     (a node that lost its power amid a read) never does until TCP gives up, after minutes. Shut, it is ready.
@@ -50,7 +60,7 @@ def shut_connections(pid: int, addresses: Collection[str]) -> None:
             os.close(pidfd)
 
 
-def _shut(pidfd: int, fd: int, addresses: Collection[str]) -> None:
+def _shut(pidfd: int, fd: int, addresses: Collection[str] | None) -> None:
     mine = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_GETFD, pidfd, fd, 0)
     if mine < 0:
         raise OSError(ctypes.get_errno(), "pidfd_getfd")
@@ -61,5 +71,5 @@ def _shut(pidfd: int, fd: int, addresses: Collection[str]) -> None:
         raise
     with wire:
         peer = wire.getpeername()
-        if wire.family == socket.AF_INET and peer[0] in addresses:
+        if wire.family == socket.AF_INET and (addresses is None or peer[0] in addresses):
             wire.shutdown(socket.SHUT_RDWR)

@@ -47,6 +47,7 @@ gateways = Table(
     words("name"),
     Column("seen_at", Instant, nullable=False),
     Column("troubles", TupleOf(), nullable=False),
+    Column("holds_writers", Boolean, nullable=False),
     created(),
     UniqueConstraint("name"),
     info={"noun": "gateway"},

@@ -63,6 +63,7 @@ gateways = Table(
     words("name"),
     Column("seen_at", INSTANT, nullable=False),
     Column("troubles", OBJECT, nullable=False),
+    Column("holds_writers", Boolean, nullable=False),
     created(),
     UniqueConstraint("name"),
 )
