@@ -76,6 +76,7 @@ def image_view(shown: Shown[Image]) -> ImageView:
         initrd_sha256=image.initrd_sha256,
         cmdline=image.cmdline,
         default_user=image.default_user,
+        wants_seed_disk=image.wants_seed_disk,
         signed_by=image.signed_by,
         signing_key=key_number(image.signing_key) if image.signing_key else "",
         created_at=image.created_at,
@@ -112,6 +113,7 @@ def image_create(request: Request, body: ImageRequest) -> Response:
         initrd_sha256=body.initrd_sha256 or "",
         cmdline=body.cmdline,
         default_user=body.default_user,
+        wants_seed_disk=body.wants_seed_disk,
     )
     return created(image_view(call.services.images.image_create(call.caller, wish)), call)
 
@@ -134,6 +136,7 @@ def image_fetch(request: Request, body: FetchRequest) -> Response:
         firmwares=body.firmwares,
         up_proof=body.up_proof,
         default_user=body.default_user,
+        wants_seed_disk=body.wants_seed_disk,
     )
     return begun(call, call.services.images.image_fetch(call.caller, wish))
 
@@ -164,8 +167,11 @@ def image_rename(request: Request, image: str, body: ImageNameRequest, project: 
 def image_describe(request: Request, image: str, body: DescribeRequest, project: RefQuery = None) -> Response:
     """Correct what is told of an image: what is left out stays as it is."""
     call = call_of(request)
-    changes = {name: getattr(body, name) for name in body.model_fields_set}
-    return ok(image_view(call.services.images.image_describe(call.caller, image, changes, project=project)), call)
+    changes = {name: getattr(body, name) for name in body.model_fields_set - {"in_use"}}
+    described = call.services.images.image_describe(
+        call.caller, image, changes, is_for_users=body.in_use, project=project
+    )
+    return ok(image_view(described), call)
 
 
 @routes.get("/{image}/tree", response_model=ImageTreeView)

@@ -83,6 +83,7 @@ def _facts(session: Session, image: "ImageView") -> dict[str, str]:
         "initrd": f"{image.initrd} {image.initrd_sha256}".strip(),
         "cmdline": image.cmdline,
         "user": image.default_user,
+        "seed": "on a disk, too" if image.wants_seed_disk else "",
         "signed by": f"{image.signed_by} (key {image.signing_key})" if image.signed_by else "",
         "age": age(image.created_at, session.now()),
         "id": str(image.id),

@@ -22,6 +22,13 @@ def image_describe(
     boot_way: Annotated[list[BootWay] | None, typer.Option(help="How, best first; may be repeated.")] = None,
     cmdline: Annotated[str | None, typer.Option(metavar="TEXT", help="Of its kernel, for boot way kernel.")] = None,
     up_proof: Annotated[UpProof | None, typer.Option(help="What shows that it runs.")] = None,
+    seed: Annotated[
+        bool | None,
+        typer.Option("--seed/--no-seed", help="Its system gets its seed on a small disk, too, whoever provisions it."),
+    ] = None,
+    in_use: Annotated[
+        bool, typer.Option("--in-use", help="Also how a golden image boots that projects use; admins only.")
+    ] = False,
 ) -> None:
     """Correct what is told of an image; what is not named stays. Machines hear of it when they next boot it."""
     from malleable.wire.images import DescribeRequest
@@ -34,10 +41,11 @@ def image_describe(
         "boot_ways": boot_way or None,
         "cmdline": cmdline,
         "up_proof": up_proof,
+        "wants_seed_disk": seed,
     }
     changes = {name: value for name, value in told.items() if value is not None}
     if not changes:
         usage("Nothing of the image is named.", "Give for example --os 'Debian 12' --user debian.")
-    request = DescribeRequest.model_validate(changes)
+    request = DescribeRequest.model_validate({**changes, **({"in_use": True} if in_use else {})})
     found = session.m2.image_describe(image, request, project=session.project)
     done(session, found, f"Image {found.name} is described anew: `m2 image show {found.name}`.")

@@ -33,6 +33,7 @@ _PLAIN = (
     "initrd_sha256",
     "cmdline",
     "default_user",
+    "wants_seed_disk",
 )
 
 

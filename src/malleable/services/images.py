@@ -35,7 +35,7 @@ FILE_MAX_BYTES = 1024**3
 #: Uploads leave this much free: the database may lie on the same filesystem, and needs room for everybody's sake.
 SPOOL_RESERVE_BYTES = 1024**3
 #: Of an image: how its disks boot, and what shows that they have.
-BOOTING = ("cmdline", "boot_ways", "firmwares", "up_proof")
+BOOTING = ("cmdline", "boot_ways", "firmwares", "up_proof", "wants_seed_disk")
 #: In an upload's folder: what came of its content, until all is there.
 UPLOADED = ".uploaded"
 
@@ -60,6 +60,7 @@ class ImageWish:
     initrd_sha256: str = ""
     cmdline: str
     default_user: str
+    wants_seed_disk: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,7 @@ class FetchWish:
     firmwares: Sequence[Firmware]
     up_proof: UpProof
     default_user: str
+    wants_seed_disk: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,11 +274,18 @@ class Images:
             return _shown(tx, tx.images.get(image.id))
 
     def image_describe(
-        self, caller: Caller, ref: str, changes: Mapping[str, object], *, project: str | None = None
+        self,
+        caller: Caller,
+        ref: str,
+        changes: Mapping[str, object],
+        *,
+        is_for_users: bool = False,
+        project: str | None = None,
     ) -> Shown[Image]:
         """Correct what is told of an image, by the names of its fields; whatever boots it is told at its next start.
 
-        How it boots is settled once it is another project's, too, and its command line once it is signed.
+        How it boots is settled once it is another project's, too, and its command line once it is signed; a golden
+        image's changes for all who use it if that is said (``is_for_users``).
         Errors: NotFound, Forbidden, Conflict; Invalid for no change, or a boot way it has no files for.
         """
         with self._parts.store.transaction() as tx:
@@ -285,7 +294,8 @@ class Images:
                 raise Invalid("Nothing of the image is named.", fix="Name at least one thing, e.g. os.")
             changed = replace(image, **changes)  # type: ignore[arg-type]
             _want_bootable(changed)
-            if any(getattr(changed, name) != getattr(image, name) for name in BOOTING):
+            is_said = is_for_users and image.project_id is None
+            if any(getattr(changed, name) != getattr(image, name) for name in BOOTING) and not is_said:
                 storage.want_own(tx, image)
             if image.signing_key and changed.cmdline != image.cmdline:
                 raise _is_signed(image)
@@ -467,6 +477,7 @@ def _image(wish: ImageWish, project_id: ProjectId | None, now: datetime) -> Imag
         initrd_sha256=wish.initrd_sha256 if wish.initrd else "",
         cmdline=wish.cmdline,
         default_user=wish.default_user,
+        wants_seed_disk=wish.wants_seed_disk,
         created_at=now,
     )
 
@@ -484,5 +495,6 @@ def _fetched_image(wish: FetchWish, project_id: ProjectId | None, now: datetime)
         firmwares=tuple(wish.firmwares),
         up_proof=wish.up_proof,
         default_user=wish.default_user,
+        wants_seed_disk=wish.wants_seed_disk,
         created_at=now,
     )

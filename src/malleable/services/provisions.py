@@ -272,7 +272,8 @@ def _wish(
         actor_id=caller.user_id,
         is_by_site=caller.is_admin,
     )
-    return replace(wish, ssh_keys=with_project_keys(tx, project_id, boot.ssh_keys), given=boot.given)
+    given = replace(boot.given, has_disk=boot.given.has_disk or image.wants_seed_disk)
+    return replace(wish, ssh_keys=with_project_keys(tx, project_id, boot.ssh_keys), given=given)
 
 
 def _nic(tx: Transaction, node: Node, ref: str | None) -> Nic:

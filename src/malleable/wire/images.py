@@ -37,6 +37,7 @@ class ImageRequest(Request):
     initrd_sha256: Sha256 | None = None
     cmdline: Cmdline = ""
     default_user: Line = ""
+    wants_seed_disk: bool = False  #: its system looks for a NoCloud seed on disks alone
 
 
 class FetchRequest(Request):
@@ -56,6 +57,7 @@ class FetchRequest(Request):
     firmwares: tuple[Firmware, ...] = Field(default=(Firmware.BIOS, Firmware.UEFI), min_length=1, max_length=2)
     up_proof: UpProof = UpProof.ISCSI_LOGIN
     default_user: Line = ""
+    wants_seed_disk: bool = False
 
 
 class ImageView(Answer):
@@ -80,6 +82,7 @@ class ImageView(Answer):
     initrd_sha256: Open[str] = ""
     cmdline: Open[str]
     default_user: Open[str]
+    wants_seed_disk: Open[bool] = False
     signed_by: Open[str] = ""  #: whose signature was proven when it was sealed; "": nobody's
     signing_key: Open[str] = ""  #: the number of that signer's key
     created_at: Open[datetime]
@@ -136,6 +139,8 @@ class DescribeRequest(Request):
     up_proof: UpProof = UpProof.ISCSI_LOGIN
     cmdline: Cmdline = ""
     default_user: Line = ""
+    wants_seed_disk: bool = False
+    in_use: bool = False  #: how a golden image boots, also for those who use it
 
 
 class ImageCopyRequest(Request):

@@ -203,10 +203,8 @@ def want_childless(tx: Transaction, image: Image) -> None:
 
 
 def want_own(tx: Transaction, image: Image) -> None:
-    """Lock an image and be sure that no other project has to do with it. Golden ones are nobody's. Errors: Conflict."""
+    """Lock an image and be sure that no other project, or for a golden one any, has to do with it. Errors: Conflict."""
     tx.images.change(image.id, expect={"state": image.state})
-    if image.project_id is None:
-        return
     mine = {"image_id": image.id, "project_id": image.project_id}
     rows: Rows[ImageGrant] | Rows[Disk] | Rows[Snapshot]
     foreign = 0
@@ -217,10 +215,13 @@ def want_own(tx: Transaction, image: Image) -> None:
     begun = tx.operations.list(None, state=list(ACTIVE_STATES))
     holders |= {one.project_id for one in begun if one.arguments.get("image_id") == str(image.id)}
     if foreign or holders - {image.project_id}:
+        is_golden = image.project_id is None
+        shared = "" if is_golden else "shared with other projects, or "
+        fix = f"Copy it and change the copy: `m2 image copy {image.name} --name NEW"
         raise Conflict(
-            f"Image {image.name} is shared with other projects, or their disks, snapshots or nodes boot as it.",
+            f"Image {image.name} is {shared}what projects' disks, snapshots or nodes boot as.",
             code="image-in-use",
-            fix=f"Copy it and change the copy: `m2 image copy {image.name} --name NEW --to PROJECT`.",
+            fix=f"{fix} --golden`. Or change it for all of them: --in-use." if is_golden else f"{fix} --to PROJECT`.",
         )
 
 

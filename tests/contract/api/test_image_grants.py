@@ -106,7 +106,13 @@ def test_how_an_image_boots_is_settled_once_others_have_to_do_with_it(small_site
     if held not in ("offered", "accepted"):
         assert site.call("member", "DELETE", f"/v1/image-grants/{grant}").status_code == 204
     before = site.get("member", IMAGE).json()
-    for changes in ({"cmdline": 'systemd.run="x"'}, {"up_proof": "phone-home"}, {"firmwares": ["uefi"]}):
+    for changes in (
+        {"cmdline": 'systemd.run="x"'},
+        {"cmdline": 'systemd.run="x"', "in_use": True},
+        {"up_proof": "phone-home"},
+        {"firmwares": ["uefi"]},
+        {"wants_seed_disk": True},
+    ):
         refused = site.call("member", "PUT", url, json=changes)
         assert (refused.status_code, refused.json()["code"]) == (409, "image-in-use"), changes
         assert "m2 image copy" in refused.json()["fix"]

@@ -5,6 +5,7 @@ from datetime import timedelta
 from shutil import disk_usage
 
 import pytest
+from httpx import Response
 from tests.contract.api.site import GOLDEN, START, Site
 
 from malleable.domain.errors import Conflict
@@ -134,3 +135,21 @@ def test_what_is_told_of_an_image_is_corrected_field_by_field(small_site: Site) 
     wanted = small_site.call("member", "PUT", "/v1/images/plain/description", json={"boot_ways": ["kernel"]})
     assert wanted.status_code == 422
     assert "initrd" in wanted.json()["detail"]
+
+
+def test_how_a_golden_image_boots_changes_for_its_users_only_if_that_is_said(small_site: Site) -> None:
+    site = small_site
+    with site.store.transaction() as tx:
+        site.image(tx, "fresh", "fresh", None)
+
+    def describe(name: str, **changes: object) -> Response:
+        return site.call("admin", "PUT", f"/v1/images/{name}/description", json=changes)
+
+    assert describe("fresh", cmdline="quiet").json()["cmdline"] == "quiet"
+    assert site.post("member", "/v1/disks", {"name": "mine", "project": "alpha", "image": "tiny"}).status_code == 202
+    refused = describe("tiny", cmdline="init=/bin/sh")
+    assert (refused.status_code, refused.json()["code"]) == (409, "image-in-use")
+    assert "--golden" in refused.json()["fix"]
+    assert describe("tiny", cmdline="", os="Tiny 2").status_code == 200
+    assert describe("tiny", in_use=True).status_code == 422
+    assert describe("tiny", cmdline="init=/bin/sh", in_use=True).json()["cmdline"] == "init=/bin/sh"

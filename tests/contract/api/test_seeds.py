@@ -86,6 +86,16 @@ def test_a_seeds_disk_is_presented_beside_the_nodes_and_again_after_a_restart(sm
     assert seeds == {export.iqn: export.seed, other.iqn: b""}
 
 
+def test_an_image_that_wants_its_seed_on_a_disk_has_it_whoever_provisions(small_site: Site) -> None:
+    site, url = small_site, "/v1/images/tiny/description"
+    assert site.call("admin", "PUT", url, json={"wants_seed_disk": True, "in_use": True}).json()["wants_seed_disk"]
+    assert site.post("member", "/v1/provisions", WISH).status_code == 202
+    list(Room(site).work())
+    assert _boot(site).has_seed_disk
+    (export,) = site.targets.exported(_network_id(site))
+    assert b"instance-id: i-" in export.seed
+
+
 def _network_id(site: Site) -> NetworkId:
     return _boot(site).network_id
 

@@ -100,6 +100,7 @@ def test_an_image_is_described_uploaded_and_sealed(taking: Desk, built: Path, na
         "initrd_sha256": sha256(b"initrd").hexdigest(),
         "cmdline": "root=LABEL=rootfs ro",
         "default_user": "demo",
+        "wants_seed_disk": False,
     }
     uploads = {r.url.path.rsplit("/", 1)[1]: r.content for r in taking.requests if r.method == "PUT"}
     assert uploads == {"content": RAW, "tiny.vmlinuz": b"kernel", "tiny.initrd": b"initrd"}
@@ -246,6 +247,7 @@ def test_a_manifest_tells_of_what_is_at_a_url(fetching: Desk, built: Path) -> No
         "firmwares": ["bios"],
         "up_proof": "iscsi-login",
         "default_user": "demo",
+        "wants_seed_disk": False,
     }
 
 

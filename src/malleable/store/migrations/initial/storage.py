@@ -47,6 +47,7 @@ images = Table(
     words("initrd_sha256"),
     words("cmdline"),
     words("default_user"),
+    Column("wants_seed_disk", Boolean, nullable=False),
     words("signed_by"),
     words("signing_key"),
     Column("parent_id", ID),
