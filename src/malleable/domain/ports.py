@@ -18,6 +18,7 @@ from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import PortConfig, Switch
+from malleable.domain.urls import ANY_ARTIFACT, ArtifactWish
 
 
 class Clock(Protocol):
@@ -376,17 +377,6 @@ class Fetched:
     size_bytes: int
     sha256: str = ""  #: what it is said to be, not proven yet; "": nobody says
     signing_key: str = ""  #: with which of the keys somebody signed that it is this; "": none were given
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArtifactWish:
-    """Which of a registry's artifacts is taken where several have one name, and who must have signed it."""
-
-    architecture: str = "x86_64"
-    keys: Sequence[str] | None = None  #: of cosign, one of which must have signed it; None: nobody need have
-
-
-ANY_ARTIFACT = ArtifactWish()
 
 
 class Fetcher(Protocol):

@@ -1,6 +1,7 @@
 """Addresses of files on the web that people name: which ones can be fetched at all, and how they are shown."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -24,6 +25,17 @@ class OciName:
     repository: str
     reference: str  #: a tag, or "sha256:" and 64 digits
     layer: str = ""  #: the one that is meant, by its title, media type or digest; "": the only one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactWish:
+    """Which of a registry's artifacts is taken where several have one name, and who must have signed it."""
+
+    architecture: str = "x86_64"
+    keys: Sequence[str] | None = None  #: of cosign, one of which must have signed it; None: nobody need have
+
+
+ANY_ARTIFACT = ArtifactWish()
 
 
 def parse_source(raw: str) -> str:

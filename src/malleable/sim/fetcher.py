@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from malleable.domain.errors import Refused
-from malleable.domain.ports import ANY_ARTIFACT, ArtifactWish, Fetched, Login
+from malleable.domain.ports import Fetched, Login
+from malleable.domain.urls import ANY_ARTIFACT, ArtifactWish
 from malleable.sim.faults import Faults
 
 

@@ -10,9 +10,10 @@ from malleable.domain.errors import Public, Refused
 from malleable.domain.ids import FetchLoginId, ImageId, UserId, new_id
 from malleable.domain.images import FetchLogin, Image, format_of
 from malleable.domain.operations import Operation, Retry, Wait
-from malleable.domain.ports import ArtifactWish, Fetched, Login
+from malleable.domain.ports import Fetched, Login
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Transaction
+from malleable.domain.urls import ArtifactWish
 from malleable.workflows import storage, verify
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import begin

@@ -27,9 +27,10 @@ from tests.contract.fetch.registries import (
 from tests.contract.fetch.server import Web, breaking, head, saying, serving
 
 from malleable.domain.errors import MalleableError
-from malleable.domain.ports import ArtifactWish, Fetched, Login
+from malleable.domain.ports import Fetched, Login
 from malleable.domain.secrets import Secret
 from malleable.domain.signatures import parse_key
+from malleable.domain.urls import ArtifactWish
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.http import HttpFetcher
 from malleable.drivers.fetch.registry import MANIFEST_MAX_BYTES, PAYLOAD_MAX_BYTES, RegistryFetcher

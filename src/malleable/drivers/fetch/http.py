@@ -18,7 +18,8 @@ from pathlib import Path
 import httpcore
 
 from malleable.domain.errors import Busy, Malformed, Public
-from malleable.domain.ports import ANY_ARTIFACT, ArtifactWish, Fetched, Login
+from malleable.domain.ports import Fetched, Login
+from malleable.domain.urls import ANY_ARTIFACT, ArtifactWish
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.web import BROKEN, LATER, Web, header, refused, wrong_size
 

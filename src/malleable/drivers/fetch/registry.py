@@ -18,8 +18,8 @@ import httpcore
 
 from malleable.domain.cosign import signing_key
 from malleable.domain.errors import Busy, Malformed, Public, Refused
-from malleable.domain.ports import ANY_ARTIFACT, ArtifactWish, Fetched, Login
-from malleable.domain.urls import OCI, OciName, parse_oci
+from malleable.domain.ports import Fetched, Login
+from malleable.domain.urls import ANY_ARTIFACT, OCI, ArtifactWish, OciName, parse_oci
 from malleable.drivers.fetch.artifact import (
     ELSEWHERE,
     INDEXES,
