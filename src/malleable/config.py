@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 ETC = Path("/etc/malleable/m2d.toml")
@@ -47,6 +47,19 @@ class PoolSettings(_Part):
     ceph_max_chain: int = Field(default=8, ge=1, le=64)  #: through so many others a disk is read at most; 16 for Linux
     ceph_vlan: int = Field(default=0, ge=0, le=4094)  #: where portals reach Ceph, on the gateway's uplink; 0: nowhere
     ceph_cidr: str = "198.18.0.0/20"  #: their addresses there, one for each VLAN id; /20 or larger
+
+
+class TargetSettings(_Part):
+    """The daemons that present disks to the nodes of a network."""
+
+    daemons: int = Field(default=1, ge=1, le=16)  #: of each network; disks are spread over them
+    drained: frozenset[int] = frozenset()  #: numbers, from 0, of those whose disks another one serves
+
+    @model_validator(mode="after")
+    def _check_drained(self) -> Self:
+        if not self.drained < set(range(self.daemons)):
+            raise ValueError(f"drained: some of the numbers 0 to {self.daemons - 1}, and not all")
+        return self
 
 
 class UplinkSettings(_Part):
@@ -151,6 +164,7 @@ class Settings(BaseSettings):
     listen: ListenSettings = ListenSettings()
     pool: PoolSettings = PoolSettings()
     uplink: UplinkSettings = UplinkSettings()
+    targets: TargetSettings = TargetSettings()
     worker: WorkerSettings = WorkerSettings()
     quota: QuotaSettings = QuotaSettings()
     fetch: FetchSettings = FetchSettings()

@@ -110,6 +110,7 @@ class World:
         )
         self.can_scrub: tuple[Scrub, ...] = ()  #: what the BMCs of machines that are racked from now on know how to do
         self.is_gateway_up = True
+        self.portal_epoch = "first"
         self.workflows = dict(WORKFLOWS)
         self.deaf: set[str] = set()  #: machines that get no answer from the gateway the first time they ask
         self._signs: list[tuple[object, str]] = []
@@ -329,7 +330,7 @@ class World:
             else:
                 self.room.serve(network.vid, network.id, dict(self._intents(tx, network)))
             self.targets.start(network.id) if not network.portal_epoch else None
-        tx.networks.change(network.id, served_generation=network.generation, portal_epoch="first")
+        tx.networks.change(network.id, served_generation=network.generation, portal_epoch=self.portal_epoch)
 
     def _intents(self, tx: Transaction, network: Network) -> Iterator[tuple[str, Intent]]:
         for boot in tx.boots.list(network_id=network.id):

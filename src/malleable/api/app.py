@@ -134,6 +134,12 @@ def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
         "gateway_troubles": Gauge(
             "malleable_gateway_troubles", "What is wrong by a gateway's own word.", ["gateway"], registry=registry
         ),
+        "targets": Gauge(
+            "malleable_targets",
+            "Disks presented to nodes, by the daemon of their network.",
+            ["daemon"],
+            registry=registry,
+        ),
         "free_vlans": Gauge("malleable_vlans", "VLANs of all fabrics.", ["state"], registry=registry),
     }
 

@@ -67,6 +67,7 @@ def target_view(shown: Shown[Target]) -> TargetView:
         use=target.use,
         state=target.state,
         iqn=target.iqn,
+        daemon=target.daemon,
         initiator_address=target.initiator_address,
         created_at=target.created_at,
     )

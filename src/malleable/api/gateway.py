@@ -131,6 +131,7 @@ def _disk(target: Target, disk: Disk) -> DesiredDisk:
         size_bytes=disk.size_bytes,
         iqn=target.iqn,
         lun=target.lun,
+        daemon=target.daemon,
         chap_username=target.chap_username,
         chap_password=target.chap_password.reveal(),
     )
@@ -148,6 +149,7 @@ def _boot(intent: Intent) -> DesiredBoot:
         initiator_iqn=target.initiator_iqn,
         iqn=target.iqn,
         lun=target.lun,
+        daemon=target.daemon,
         chap_username=target.chap_username,
         chap_password=target.chap_password.reveal(),
         serial=target_serial(target),

@@ -35,6 +35,7 @@ def target_list(session: Session, node: NodeOption = None, disk: DiskOption = No
         Column(title="for", cell=lambda target: target.use),
         Column(title="state", cell=lambda target: target.state),
         Column(title="address", cell=lambda target: target.initiator_address),
+        Column(title="daemon", cell=lambda target: str(target.daemon), is_number=True, is_minor=True),
         Column(title="age", cell=lambda target: age(target.created_at, now), is_number=True, is_minor=True),
         Column(title="iqn", cell=lambda target: target.iqn, is_minor=True),
     ]

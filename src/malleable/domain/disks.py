@@ -103,6 +103,7 @@ class Target:
     iqn: str  #: unguessable, new for every target
     initiator_iqn: str  #: what the node calls itself
     lun: int = 1  #: LUN 0 is tgt's controller
+    daemon: int = 0  #: whose port the node is told; it stays, whoever serves it
     chap_username: str
     chap_password: Secret  #: the tenant's root can read it in the iBFT; new for every target
     initiator_address: str  #: the only IPv4 address that may log in

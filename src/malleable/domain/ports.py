@@ -15,6 +15,7 @@ from uuid import UUID
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, SnapshotId
 from malleable.domain.images import ImageFormat
 from malleable.domain.nodes import Firmware, PowerState
+from malleable.domain.portals import Redirect
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import PortConfig, Switch
@@ -418,6 +419,8 @@ class Export:
     chap_username: str
     chap_password: Secret
     initiator_address: str
+    daemon: int = 0  #: which of the network's daemons presents it
+    redirect: Redirect | None = None  #: another daemon that sends the node there; None: the node asks this one
     size_bytes: int = 0
     is_read_only: bool = False  #: every write is refused: other nodes read the same bytes
     #: a volume presented read only at the LUN after the disk's; b"": none. It stays as it is while the target is there
@@ -435,25 +438,25 @@ class Session:
 
 
 class Targets(Protocol):
-    """A kind of target daemon; one daemon per network, inside the network's namespace."""
+    """A kind of target daemon; each network has one or several of its own, inside its namespace."""
 
     def export(self, export: Export) -> None:
         """Present a disk: CHAP, bound to one address, nobody else. Idempotent by IQN.
 
-        Errors: Unreachable with code "portal-down" when the network's daemon does not run (wait for the gateway).
+        Errors: Unreachable with code "portal-down" when the daemon does not run (wait for the gateway).
         """
 
     def revoke(self, network_id: NetworkId, iqn: str) -> None:
-        """Stop new logins, kill every session, prove that none is left, remove the target. Idempotent.
+        """Stop new logins, kill every session, prove that none is left, remove the target from each daemon. Idempotent.
 
-        A daemon that does not run holds no session: then there is nothing to do, and that is proven by its lock.
+        A daemon that does not run holds no session, which is proven by its lock.
         """
 
     def sessions(self, network_id: NetworkId, iqn: str) -> Sequence[Session]:
         """List live logins, oldest first; empty when the target does not exist."""
 
-    def list(self, network_id: NetworkId) -> frozenset[str]:
-        """Name every target (IQN) of a network's daemon."""
+    def list(self, network_id: NetworkId, daemons: Collection[int] | None = None) -> frozenset[str]:
+        """Name every target (IQN) that a network's daemons present or send on; of ``daemons`` alone, if given."""
 
 
 class Uplink(Protocol):

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from malleable.domain.errors import Invalid
 from malleable.domain.ids import NetworkId, parse_id
+from malleable.domain.portals import DAEMONS_MAX, daemon_name
+from malleable.gateway import process
+from malleable.gateway.process import ProcessId
 
 #: iproute2 keeps named namespaces here.
 NAMESPACES = Path("/run/netns")
 #: Where EC2's clients ask; nodes reach it by their default route.
 EC2_ADDRESS = "169.254.169.254/32"
-#: tgtd appends its control port to its socket's name; each daemon has a name of its own, so the port is always 0.
-TGT_CONTROL_PORT = 0
 #: What the host's end of a network's way outside begins with.
 OUTSIDE_PREFIX = "o2-"
 SOCKET_PATH_LIMIT = 107  #: bytes of sun_path without its final zero, unix(7)
@@ -31,8 +32,8 @@ def short_name(network_id: NetworkId) -> str:
 
 
 def portal_socket(run_dir: Path, network_id: NetworkId) -> Path:
-    """Return the control socket of a network's tgtd; its lock is the same name with ``.lock`` behind it."""
-    return NetworkLayout(run_dir=run_dir, network_id=network_id).portal_socket
+    """Return the control socket of a network's first tgtd; its lock is the same name with ``.lock`` behind it."""
+    return NetworkLayout(run_dir=run_dir, network_id=network_id).portal_socket(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class NetworkLayout:
     network_id: NetworkId
 
     def __post_init__(self) -> None:
-        length = len(bytes(self.portal_socket)) + len(".lock")
+        length = len(bytes(self.portal_socket(DAEMONS_MAX))) + len(".lock")
         if length > SOCKET_PATH_LIMIT:
             raise Invalid(
                 f"Socket paths under {self.run_dir} would be {length} bytes long.",
@@ -92,12 +93,19 @@ class NetworkLayout:
 
     @property
     def portal_base(self) -> Path:
-        """What tgtd is told; it appends its control port."""
+        """What every tgtd is told; each appends its number."""
         return self.directory / "tgt"
 
-    @property
-    def portal_socket(self) -> Path:
-        return self.directory / f"tgt.{TGT_CONTROL_PORT}"
+    def portal_socket(self, daemon: int) -> Path:
+        """Name the control socket that a tgtd makes."""
+        return self.portal_base.with_suffix(f".{daemon}")
+
+    def running_portals(self) -> dict[int, ProcessId]:
+        """Find the target daemons that run, by whichever gateway they were started."""
+        written = {path.stem for path in self.directory.glob(f"{daemon_name(0)}*.pid")}
+        numbers = [number for number in range(DAEMONS_MAX) if daemon_name(number) in written]
+        found = {number: process.recorded(self.pid_file(daemon_name(number))) for number in numbers}
+        return {number: running for number, running in found.items() if running is not None}
 
     def pid_file(self, daemon: str) -> Path:
         return self.directory / f"{daemon}.pid"

@@ -10,11 +10,11 @@ from http import HTTPStatus
 
 from malleable.domain import hooks, nocloud
 from malleable.domain.errors import MalleableError, Unavailable
+from malleable.domain.portals import port_of
 from malleable.domain.seeds import Document
 from malleable.gateway.documents import Documents
 from malleable.gateway.http_message import Request, Response, refusal, text
 from malleable.gateway.plan import BootPlan, DiskPlan, NetworkPlan, Reservation
-from malleable.gateway.portal import ISCSI_PORT
 from malleable.gateway.signs import Signs
 from malleable.wire.gateway import BootStage
 
@@ -114,7 +114,7 @@ def _disk_line(network: NetworkPlan, disk: DiskPlan) -> str:
         "name": disk.name,
         "serial": disk.serial,
         "size_bytes": disk.size_bytes,
-        "portal": f"{network.gateway_address}:{ISCSI_PORT}",
+        "portal": f"{network.gateway_address}:{port_of(disk.daemon)}",
         "iqn": disk.iqn,
         "lun": disk.lun,
         "username": disk.chap_username,

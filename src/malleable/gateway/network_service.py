@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from malleable.domain import portals
 from malleable.domain.errors import Refused, Unavailable
 from malleable.domain.networks import GATEWAY_LINK_LOCAL
 from malleable.domain.ports import Uplink
@@ -37,7 +38,7 @@ class NetworkService:
         self._uplink = uplink
         self._server = server
         self._addresses = AddressService(layout, settings.outside)
-        self._portal: Portal | None = None
+        self._portals: dict[int, Portal] = {}
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
         self._laid: tuple[int, str, str] | None = None  #: the VLAN and subnets last made
         self._neighbours: dict[str, str] = {}  #: the reservations last told to the kernel: address -> MAC
@@ -48,8 +49,7 @@ class NetworkService:
     @property
     def daemons(self) -> Mapping[str, Daemon]:
         """The daemons to watch, by name."""
-        portal = {} if self._portal is None else {"tgtd": self._portal.daemon}
-        return {"dnsmasq": self._addresses.daemon, **portal}
+        return {"dnsmasq": self._addresses.daemon, **{p.name: p.daemon for p in self._portals.values()}}
 
     def converge(self, plan: NetworkPlan, *, is_deep: bool) -> str:
         """Serve ``plan``; return the portal's epoch. ``is_deep`` compares the uplink and the addresses as well.
@@ -72,11 +72,11 @@ class NetworkService:
         if is_deep or self._neighbours != neighbours:
             keep_neighbours(self._layout.namespace, self._layout.interface, neighbours)
             self._neighbours = neighbours
-        epoch = self._open_portal(plan) if plan.cidr else self._close_portal(plan)
+        epoch = self._open_portals(plan) if plan.cidr else self._close_portals(plan)
         self._addresses.ensure(plan, self._index)
         if is_due:
             shut = self._lead_outside(way) if way is not None else shut
-            self.trouble = shut or (None if self._portal is None else self._portal.trouble())
+            self.trouble = shut or self._hung()
         return epoch
 
     def _lead_outside(self, way: Way | None) -> Unavailable | None:
@@ -91,20 +91,37 @@ class NetworkService:
             return e
         return None
 
-    def _open_portal(self, plan: NetworkPlan) -> str:
+    def _open_portals(self, plan: NetworkPlan) -> str:
         """Serve disks and HTTP, over IPv4; return the portal's epoch."""
-        self._portal = Portal(self._layout, plan.gateway_address, self._settings.portal_threads)
-        epoch = self._portal.ensure()
+        settings = self._settings
+        # No fewer than nodes were told of, whatever the settings say by now, and none that runs is forgotten.
+        count = max(settings.daemons, 1 + max((*plan.daemons, *self._layout.running_portals()), default=0))
+        address, threads = plan.gateway_address, settings.portal_threads
+        self._portals = {number: Portal(self._layout, address, number, threads) for number in range(count)}
+        for number in range(count, portals.DAEMONS_MAX):
+            # It ended, if it ever ran, and nobody needs it. The driver asks every daemon that has a lock.
+            Path(f"{self._layout.portal_socket(number)}.lock").unlink(missing_ok=True)
+        lives = [portal.ensure() for portal in self._portals.values()]
+        epoch = portals.tell(lives, settings.drained | set(range(settings.daemons, count)))
         if not self._server.has(plan.id):
             self._server.add(plan.id, namespace.listen(self._layout.namespace, HTTP_PORT))
         return epoch
 
-    def _close_portal(self, plan: NetworkPlan) -> str:
+    def _close_portals(self, plan: NetworkPlan) -> str:
         """End what a network has no more that lost its IPv4 subnet."""
         self._server.remove(plan.id)
-        self._portal = None
-        Portal(self._layout, "").daemon.stop()
+        self._portals = {}
+        self._stop_portals()
         return NO_PORTAL
+
+    def _stop_portals(self) -> None:
+        for number in self._layout.running_portals():
+            Portal(self._layout, "", number).daemon.stop()
+
+    def _hung(self) -> Unavailable | None:
+        """Tell of every target daemon that hangs."""
+        found = [trouble for portal in self._portals.values() if (trouble := portal.trouble()) is not None]
+        return Unavailable(" ".join(t.message for t in found), fix=" ".join(t.fix for t in found)) if found else None
 
     def remove(self) -> None:
         """Leave nothing of the network; nothing to do if there is nothing. Errors: as ``converge``."""
@@ -148,8 +165,8 @@ class NetworkService:
 
     def _stop_daemons(self) -> None:
         # tgtd with targets ignores SIGTERM; SIGKILL loses nothing that it acknowledged as flushed.
-        for daemon in (self._addresses.daemon, Portal(self._layout, "").daemon):
-            daemon.stop()
+        self._addresses.daemon.stop()
+        self._stop_portals()
 
 
 def _addresses(plan: NetworkPlan, layout: NetworkLayout) -> list[str]:

@@ -25,6 +25,7 @@ from malleable.domain.networks import (
     parse_vid,
 )
 from malleable.domain.nodes import parse_mac
+from malleable.domain.portals import DAEMONS_MAX
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Document
 from malleable.gateway.outside_rules import Outside, Way
@@ -62,6 +63,7 @@ class DiskPlan:
     size_bytes: int
     iqn: str
     lun: int
+    daemon: int  #: at whose port it is
     chap_username: str
     chap_password: Secret
 
@@ -78,6 +80,7 @@ class BootPlan:
     initiator_iqn: str
     iqn: str
     lun: int
+    daemon: int = 0
     chap_username: str
     chap_password: Secret
     serial: str
@@ -120,6 +123,12 @@ class NetworkPlan:
     boots: tuple[BootPlan, ...] = ()
     #: boots that cannot be served, with the reason: one bad intent must not take the others' down
     refused: Mapping[str, str] = field(default_factory=dict)  #: MAC -> reason
+
+    @property
+    def daemons(self) -> frozenset[int]:
+        """Number the target daemons that nodes are told of."""
+        disks = frozenset(disk.daemon for boot in self.boots for disk in boot.data_disks)
+        return disks | {boot.daemon for boot in self.boots}
 
     def reservation_of(self, address: str) -> Reservation | None:
         """Find who has an address; None if nobody."""
@@ -206,6 +215,7 @@ def _boot(told: DesiredBoot, cidr: str) -> BootPlan:
         initiator_iqn=_match(_IQN, told.initiator_iqn, "initiator_iqn"),
         iqn=_match(_IQN, told.iqn, "iqn"),
         lun=_lun(told.lun),
+        daemon=_daemon(told.daemon),
         chap_username=_match(_WORD, told.chap_username, "chap_username"),
         chap_password=Secret(_match(_WORD, told.chap_password, "chap_password", is_secret=True)),
         serial=_match(_WORD, told.serial, "serial"),
@@ -229,6 +239,7 @@ def _disk(told: DesiredDisk) -> DiskPlan:
         size_bytes=told.size_bytes,
         iqn=_match(_IQN, told.iqn, "data_disks.iqn"),
         lun=_lun(told.lun),
+        daemon=_daemon(told.daemon),
         chap_username=_match(_WORD, told.chap_username, "data_disks.chap_username"),
         chap_password=Secret(_match(_WORD, told.chap_password, "data_disks.chap_password", is_secret=True)),
     )
@@ -254,6 +265,12 @@ def _address(raw: str, cidr: str) -> str:
 def _lun(raw: int) -> int:
     if not 0 <= raw <= _LUN_MAX:
         raise Invalid(f"{raw} is not a LUN.")
+    return raw
+
+
+def _daemon(raw: int) -> int:
+    if not 0 <= raw < DAEMONS_MAX:
+        raise Invalid(f"{raw} is not a target daemon.")
     return raw
 
 

@@ -41,9 +41,11 @@ class Held:
 
 def portals_in(run_dir: Path) -> Sequence[Held]:
     """Find the target daemons that run on this host."""
-    layouts = known_networks(run_dir)
-    found = [(process.recorded(layout.pid_file("tgtd")), layout) for layout in layouts]
-    return [Held(daemon=daemon, note=held_note(layout.portal_socket)) for daemon, layout in found if daemon]
+    return [
+        Held(daemon=daemon, note=held_note(layout.portal_socket(number)))
+        for layout in known_networks(run_dir)
+        for number, daemon in layout.running_portals().items()
+    ]
 
 
 class PoolGuard:

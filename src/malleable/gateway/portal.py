@@ -1,4 +1,4 @@
-"""One network's target portal: a tgtd of its own. What it exports is the control plane's business, not ours."""
+"""One of a network's target daemons: a tgtd at a port of its own. What it exports is the control plane's business."""
 
 import contextlib
 import socket
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from malleable.domain.errors import Unavailable
 from malleable.domain.gateways import held_note
+from malleable.domain.portals import daemon_name, port_of
 from malleable.gateway import namespace, process
 from malleable.gateway.daemon import Daemon
-from malleable.gateway.layout import TGT_CONTROL_PORT, NetworkLayout
+from malleable.gateway.layout import NetworkLayout
 from malleable.gateway.process import ProcessId
 
-ISCSI_PORT = 3260
 #: A tgtd with a thousand targets and busy disks answers in milliseconds.
 ANSWER_S = 3.0
 #: ``tgtadm --op show --mode system`` (struct tgtadm_req of tgt 1.0.85): a question that changes nothing.
@@ -20,22 +20,23 @@ _SHOW_SYSTEM = struct.pack("=ii64sIiQQIIIIII", 0, 2, b"iscsi", 120, 0, 0, 0, 0, 
 
 
 class Portal:
-    """Keeps one network's tgtd running. A running one is not restarted: nodes have their disks through it."""
+    """Keeps one tgtd running. A running one is not restarted: nodes have their disks through it."""
 
-    def __init__(self, layout: NetworkLayout, gateway_address: str, threads: int = 1) -> None:
+    def __init__(self, layout: NetworkLayout, gateway_address: str, number: int = 0, threads: int = 1) -> None:
         """Prepare; nothing is started. ``threads``: of tgtd for each disk."""
-        self._layout = layout
-        self._told = f"portal={gateway_address}:{ISCSI_PORT}"
+        self.name = daemon_name(number)
+        self._socket, self._port = layout.portal_socket(number), port_of(number)
+        self._told = f"portal={gateway_address}:{self._port}"
         self.daemon = Daemon(
-            name="tgtd",
+            name=self.name,
             # One thread per LUN is the fastest for files and the only number that holds a thousand LUNs (measured).
             argv=namespace.inside(
-                layout.namespace, "tgtd", "-f", "-C", str(TGT_CONTROL_PORT), "-t", str(threads),
+                layout.namespace, "tgtd", "-f", "-C", str(number), "-t", str(threads),
                 "--iscsi", self._told,
             ),
             env={"TGT_IPC_SOCKET": str(layout.portal_base)},
-            pid_file=layout.pid_file("tgtd"),
-            log_file=layout.log_file("tgtd"),
+            pid_file=layout.pid_file(self.name),
+            log_file=layout.log_file(self.name),
             is_ready=self._is_ready,
         )  # fmt: skip
 
@@ -51,8 +52,8 @@ class Portal:
             running = None
         if running is None:
             # A killed tgtd leaves its socket. Its lock file stays for ever: it is the proof that nobody runs.
-            self._layout.portal_socket.unlink(missing_ok=True)
-            held_note(self._layout.portal_socket).unlink(missing_ok=True)
+            self._socket.unlink(missing_ok=True)
+            held_note(self._socket).unlink(missing_ok=True)
         return self.daemon.ensure().epoch
 
     def trouble(self) -> Unavailable | None:
@@ -61,15 +62,15 @@ class Portal:
         One that is held for the pool's sake does not answer either; whoever holds it says so.
         """
         running = self.daemon.find()
-        if running is None or held_note(self._layout.portal_socket).exists() or not is_hung(self._layout.portal_socket):
+        if running is None or held_note(self._socket).exists() or not is_hung(self._socket):
             return None
         return Unavailable(
-            f"tgtd (pid {running.pid}) does not answer.",
+            f"{self.name} (pid {running.pid}) does not answer.",
             fix=f"If it does not come back: kill -9 {running.pid}. It is started anew, and its nodes go on.",
         )
 
     def _is_ready(self, daemon: ProcessId, _said: str) -> bool:
-        return _listens(daemon) and _answers(self._layout.portal_socket)
+        return _listens(daemon, self._port) and _answers(self._socket)
 
 
 def is_hung(control_socket: Path, timeout_s: float = ANSWER_S) -> bool:
@@ -87,11 +88,11 @@ def is_hung(control_socket: Path, timeout_s: float = ANSWER_S) -> bool:
     return False
 
 
-def _listens(daemon: ProcessId) -> bool:
+def _listens(daemon: ProcessId, port: int) -> bool:
     with contextlib.suppress(FileNotFoundError):
         for line in Path(f"/proc/{daemon.pid}/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[1].endswith(f":{ISCSI_PORT:04X}") and fields[3] == "0A":
+            if fields[1].endswith(f":{port:04X}") and fields[3] == "0A":
                 return True
     return False
 

@@ -5,6 +5,7 @@ be on their way back. Source: https://ipxe.org/cmd; iPXE 1.0.0+git-20190125 as i
 """
 
 from malleable.domain.images import BootWay
+from malleable.domain.portals import port_of
 from malleable.gateway.plan import BootPlan, NetworkPlan
 
 _RETRY_S = 3
@@ -99,7 +100,8 @@ def _credentials(boot: BootPlan) -> list[str]:
 
 def _target(network: NetworkPlan, boot: BootPlan) -> str:
     # RFC 4173: iscsi:<server>:<protocol>:<port>:<LUN, hexadecimal>:<target>
-    return f"iscsi:{network.gateway_address}:::{boot.lun:x}:{boot.iqn}"
+    port = port_of(boot.daemon) if boot.daemon else ""
+    return f"iscsi:{network.gateway_address}::{port}:{boot.lun:x}:{boot.iqn}"
 
 
 def _ask_again(network: NetworkPlan, mac: str) -> list[str]:

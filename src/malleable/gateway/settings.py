@@ -40,5 +40,7 @@ class GatewaySettings:
     storage: StorageVlan | None = None  #: the portals' way to a pool on the network; None: their pool is on this host
     outside: Outside = field(default_factory=Outside)  #: where networks with NAT lead
     pool: LocalPool | None = None  #: the pool that portals open, if it is on this host
+    daemons: int = 1  #: tgtds of each network
+    drained: frozenset[int] = frozenset()  #: numbers of those whose disks another one serves
     portal_threads: int = 1  #: of tgtd for each disk; more than 1 are for stores that answer late
     cache_bytes: int = 2 * GIB  #: kernels and initrds kept; those in use are never dropped

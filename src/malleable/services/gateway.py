@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from malleable.domain import portals
 from malleable.domain.boots import BOOT_STAGES, Boot
 from malleable.domain.disks import Disk, DiskUse, Target, TargetState
 from malleable.domain.errors import Refused
@@ -213,7 +214,9 @@ def _note(tx: Transaction, now: datetime, network: Network, report: Served) -> N
         changes["served_generation"] = report.served_generation
     if report.portal_epoch and report.portal_epoch != network.portal_epoch:
         changes["portal_epoch"] = report.portal_epoch
-        storage.request_restore(tx, now, network_id=network.id)
+        moves = portals.compare(network.portal_epoch, report.portal_epoch)
+        if moves.lost:
+            storage.request_restore(tx, now, network_id=network.id, moves=moves)
     if changes:
         tx.networks.change(network.id, **changes)
         _wake(tx, now, network.id)

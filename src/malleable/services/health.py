@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from malleable.domain import portals
 from malleable.domain.errors import DriverError, MalleableError
 from malleable.domain.gateways import Gateway
 from malleable.domain.nodes import NodeState
 from malleable.domain.operations import OperationState
+from malleable.domain.store import Transaction
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.gauge import PoolGauge
@@ -23,6 +25,17 @@ class Condition:
 
     failing: Mapping[str, str] = field(default_factory=dict)  #: what an API server needs and does not work, and why
     warnings: Mapping[str, str] = field(default_factory=dict)  #: what is wrong elsewhere, and why
+
+
+def _targets(tx: Transaction) -> Mapping[str, float]:
+    """Count targets by the daemon that they are pinned to: one query more than there are daemons with some."""
+    found, left = dict[str, float](), tx.targets.count()
+    for daemon in range(portals.DAEMONS_MAX):
+        if left <= 0:
+            break
+        found[portals.daemon_name(daemon)] = count = tx.targets.count(daemon=daemon)
+        left -= count
+    return found
 
 
 class Health:
@@ -84,6 +97,7 @@ class Health:
                 "gateway_troubles": {gateway.name: len(gateway.troubles) for gateway in gateways},
                 "nodes": {state: tx.nodes.count(state=state) for state in NodeState},
                 "operations": {state: tx.operations.count(state=state) for state in live},
+                "targets": _targets(tx),
                 "free_vlans": {"free": tx.vlans.count(network_id=None)},
             }
 

@@ -3,7 +3,7 @@
 import ipaddress
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -91,10 +91,11 @@ class SimTargets:
         with self._call("sessions", iqn):
             return tuple(self._running(network_id).sessions.get(iqn, ()))
 
-    def list(self, network_id: NetworkId) -> frozenset[str]:
+    def list(self, network_id: NetworkId, daemons: Collection[int] | None = None) -> frozenset[str]:
         """Do as ``Targets.list``."""
         with self._call("list", str(network_id)):
-            return frozenset(self._running(network_id).exports)
+            exports = self._running(network_id).exports.values()
+            return frozenset(e.iqn for e in exports if daemons is None or not daemons_of(e).isdisjoint(daemons))
 
     def stop(self, network_id: NetworkId) -> None:
         """Kill a network's daemon: its targets and sessions are gone."""
@@ -163,6 +164,11 @@ class SimTargets:
             if session not in daemon.sessions.get(iqn, []):
                 raise SessionLost(f"Session {session.number} is not alive.")
             return daemon.exports[iqn].handle
+
+
+def daemons_of(export: Export) -> set[int]:
+    """Name the daemons that know of an export."""
+    return {export.daemon} | ({export.redirect.daemon} if export.redirect else set())
 
 
 def _refuse_nonsense(export: Export) -> None:

@@ -122,5 +122,6 @@ class TargetView(Answer):
     use: Open[DiskUse] = DiskUse.BOOT
     state: Open[TargetState]
     iqn: Open[str]
+    daemon: Open[int] = 0  #: the number of the network's target daemon that the node logs in to
     initiator_address: Open[str]
     created_at: Open[datetime]

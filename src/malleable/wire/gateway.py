@@ -31,6 +31,7 @@ class DesiredDisk(Answer):
     size_bytes: int
     iqn: str
     lun: int
+    daemon: int = 0  #: the number of the network's daemon whose port the system is told
     chap_username: str
     chap_password: str = Field(repr=False)
 
@@ -47,6 +48,7 @@ class DesiredBoot(Answer):
     initiator_iqn: str
     iqn: str
     lun: int
+    daemon: int = 0
     chap_username: str
     chap_password: str = Field(repr=False)
     serial: str
@@ -98,7 +100,7 @@ class DesiredView(Answer):
 
 
 class ServedNetwork(Request):
-    """A network as the gateway serves it; a new ``portal_epoch`` is a target daemon without targets."""
+    """A network as the gateway serves it; a new ``portal_epoch``: target daemons without targets."""
 
     id: UUID
     served_generation: Annotated[int, Field(ge=0, le=MAX_COUNT)]

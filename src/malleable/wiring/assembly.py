@@ -220,6 +220,8 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         run_dir=settings.run_dir / "gateway",
         state_dir=settings.state_dir / "gateway",
         pool=file_pool(settings) if chosen(settings).driver != "rbd" else None,
+        daemons=settings.targets.daemons,
+        drained=settings.targets.drained,
         portal_threads=portal_threads(settings),
         storage=storage_vlan(settings),
         outside=outside_of(settings),

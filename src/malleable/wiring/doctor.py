@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,14 +10,17 @@ from datetime import datetime
 from pathlib import Path
 
 from malleable.config import Settings
+from malleable.domain import portals
 from malleable.domain.errors import MalleableError
-from malleable.domain.gateways import Gateway
+from malleable.domain.gateways import Gateway, held_note
 from malleable.domain.networks import Network
 from malleable.domain.operations import OperationState
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import Switch
 from malleable.drivers.storage.file_pool import FilePool
 from malleable.gateway import outside, preflight
+from malleable.gateway.layout import known_networks
+from malleable.gateway.portal import is_hung
 from malleable.store import open_store
 from malleable.wiring.assembly import gateway_settings, make_directories, real_drivers
 from malleable.wiring.clock import SystemClock
@@ -26,6 +30,7 @@ from malleable.wiring.pools import chosen, storage_vlan
 from malleable.wiring.teardown import unmount_pool
 
 LOW_DISK_BYTES = 5 << 30
+HUNG_AFTER_S = 1.0
 TGT_RBD = Path("/usr/lib/tgt/backing-store/bs_rbd.so")
 NAMED_MAX = 5
 
@@ -68,6 +73,7 @@ def examine_room(settings: Settings) -> Iterator[Finding]:
             for switch in switches:
                 yield _switch(settings, switch)
             yield _served(networks)
+            yield from _daemons(gateway_settings(settings).run_dir, networks)
             for gateway in gateways:
                 yield from _gateway(gateway, SystemClock().now())
             yield _parked(parked)
@@ -97,6 +103,27 @@ def _served(networks: Sequence[Network]) -> Finding:
         fix = "If they still do in a minute: does a gateway run, and what does its log say?"
         return Finding(what="gateway", is_good=False, said=said, fix=fix)
     return Finding(what="gateway", is_good=True, said=f"serves {len(networks)} of {len(networks)} networks")
+
+
+def _daemons(run_dir: Path, networks: Sequence[Network]) -> Iterator[Finding]:
+    """Ask every target daemon of the networks that this host serves; nothing where it serves none."""
+    names = {network.id: network.name for network in networks}
+    served = [layout for layout in known_networks(run_dir) if layout.network_id in names]
+    epochs = {network.id: network.portal_epoch for network in networks}
+    counts, wrong = Counter[str](), list[str]()
+    for layout in served:
+        running, name = layout.running_portals(), names[layout.network_id]
+        for daemon, place in enumerate(portals.read(epochs[layout.network_id])):
+            what = portals.daemon_name(daemon)
+            is_away, socket = daemon not in running, layout.portal_socket(daemon)
+            if is_away or (not held_note(socket).exists() and is_hung(socket, HUNG_AFTER_S)):
+                wrong.append(f"{what} of network {name} {'does not run' if is_away else 'does not answer'}")
+            else:
+                counts[what if place.home == daemon else f"{what} (drained)"] += 1
+    if served:
+        said = ", ".join(wrong[:NAMED_MAX]) or ", ".join(f"{counts[what]} {what}" for what in sorted(counts))
+        fix = "One that does not run is started within seconds by `m2d gateway`; its log says why it was not."
+        yield Finding(what="target daemons", is_good=not wrong, said=said or "none wanted", fix=fix)
 
 
 def _gateway(gateway: Gateway, now: datetime) -> Iterator[Finding]:

@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+from malleable.domain import portals
 from malleable.domain.disks import Disk, DiskState, DiskUse, Target, TargetState, initiator_iqn, new_iqn
 from malleable.domain.errors import Conflict, Public
 from malleable.domain.ids import AttachmentId, DiskId, ImageId, NetworkId, NodeId, ProjectId, TargetId, new_id
 from malleable.domain.images import Image, ImageState
-from malleable.domain.networks import Attachment, Network
+from malleable.domain.networks import Attachment, Network, gateway_address
 from malleable.domain.operations import Operation, Retry, Wait
+from malleable.domain.portals import Redirect
 from malleable.domain.ports import Disks, Export
 from malleable.domain.secrets import chap_secret
 from malleable.domain.store import Transaction
@@ -129,14 +131,14 @@ def present(context: Context, disk_ids: Sequence[DiskId], use: DiskUse) -> Done 
         return _await_portal(network)
     if any(target.node_id != context.operation.node_id for target in there.values()):
         raise Conflict("The disk is presented to another node.", code="disk-exported", fix="Release that node first.")
-    new = [(disk, _target(context, attachment, use, disk_id=disk.id)) for disk in disks if disk.id not in there]
+    new = [(disk, _target(context, attachment, network, use, disk)) for disk in disks if disk.id not in there]
     if new:
         context.write(lambda tx: _take(tx, new))  # what fences the disks, before any daemon is asked
     there |= {disk.id: target for disk, target in new}
     targets = [there[disk.id] for disk in disks]
     seeds = _seeds(context, targets)
     for target, disk in zip(targets, disks, strict=True):
-        context.drivers.targets.export(export_of(context, target, disk, seeds))
+        context.drivers.targets.export(export_of(context, network, target, disk, seeds))
 
     def write(tx: Transaction) -> None:
         for target in targets:
@@ -157,10 +159,10 @@ def _present_image(context: Context) -> Done | Wait:
     if not network.portal_epoch:
         return _await_portal(network)
     if target is None:
-        target = _target(context, attachment, DiskUse.BOOT, image_id=image.id)
+        target = _target(context, attachment, network, DiskUse.BOOT, image)
         fresh = target
         context.write(lambda tx: _share(tx, image, fresh))
-    context.drivers.targets.export(export_of(context, target, image, _seeds(context, [target])))
+    context.drivers.targets.export(export_of(context, network, target, image, _seeds(context, [target])))
     target_id = target.id
 
     def write(tx: Transaction) -> None:
@@ -207,9 +209,13 @@ def seeds_of(tx: Transaction, targets: Sequence[Target]) -> Mapping[NodeId, byte
     return seed_volumes(tx, {t.node_id: target_serial(t) for t in targets if t.use is DiskUse.BOOT})
 
 
-def export_of(context: Context, target: Target, presented: Disk | Image, seeds: Mapping[NodeId, bytes]) -> Export:
+def export_of(
+    context: Context, network: Network, target: Target, presented: Disk | Image, seeds: Mapping[NodeId, bytes]
+) -> Export:
     """Tell the target daemon everything about a target; a seed goes with what the node boots."""
     disks = context.drivers.disks
+    daemon = portals.home_of(portals.read(network.portal_epoch), target.daemon)
+    sent_on = Redirect(daemon=target.daemon, address=gateway_address(network.cidr), port=portals.port_of(daemon))
     handle = disks.image_handle(presented.id) if isinstance(presented, Image) else disks.handle(presented.id)
     return Export(
         network_id=target.network_id,
@@ -220,6 +226,8 @@ def export_of(context: Context, target: Target, presented: Disk | Image, seeds: 
         chap_username=target.chap_username,
         chap_password=target.chap_password,
         initiator_address=target.initiator_address,
+        daemon=daemon,
+        redirect=None if daemon == target.daemon else sent_on,
         size_bytes=presented.size_bytes,
         is_read_only=isinstance(presented, Image),
         seed=seeds.get(target.node_id, b"") if target.use is DiskUse.BOOT else b"",
@@ -235,26 +243,22 @@ def target_serial(target: Target) -> str:
 
 
 def _target(
-    context: Context,
-    attachment: Attachment,
-    use: DiskUse,
-    *,
-    disk_id: DiskId | None = None,
-    image_id: ImageId | None = None,
+    context: Context, attachment: Attachment, network: Network, use: DiskUse, presented: Disk | Image
 ) -> Target:
     node_id = context.operation.node_id
     if node_id is None:
         raise Conflict("The operation is about no node.", code="no-argument")
-    target_id = TargetId(new_id())
+    target_id, is_image = TargetId(new_id()), isinstance(presented, Image)
     return Target(
         id=target_id,
-        disk_id=disk_id,
-        image_id=image_id,
+        disk_id=None if is_image else DiskId(presented.id),
+        image_id=ImageId(presented.id) if is_image else None,
         node_id=node_id,
-        network_id=attachment.network_id,
+        network_id=network.id,
         use=use,
         state=TargetState.EXPORTING,
         iqn=new_iqn(),
+        daemon=portals.pin(portals.read(network.portal_epoch), target_id if is_image else presented.id),
         initiator_iqn=initiator_iqn(node_id),
         chap_username=f"m2-{target_id.hex[-12:]}",
         chap_password=chap_secret(),
@@ -305,7 +309,7 @@ def _mark_revoking(tx: Transaction, targets: Sequence[Target]) -> None:
 
 
 def network_resource(operation: Operation) -> str:
-    """Name the token of a network's target daemon: restoring and revoking never overlap."""
+    """Name the token of a network's target daemons: so many are at work on them at once, and no more."""
     return f"targets:{operation.arguments.get('network_id', '')}"
 
 

@@ -1,14 +1,16 @@
 """Disks and images outside a node's life: create, delete, import; and targets restored after a daemon's death."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
-from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, TargetState
+from malleable.domain import portals
+from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState
 from malleable.domain.errors import Conflict, Refused
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
 from malleable.domain.images import Image, ImageFormat, ImageGrant, ImageState
+from malleable.domain.networks import Network
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Rows, Transaction
@@ -29,6 +31,10 @@ from malleable.workflows.verify import (
     want_known,
 )
 
+#: The states of targets that daemons are to have.
+_PRESENTED = (TargetState.EXPORTED, TargetState.EXPORTING)
+#: So many targets are restored between two looks at whether they still are to be.
+BATCH = 50
 #: So many of what depends on an image are named.
 NAMED_MAX = 10
 #: What brings images into being.
@@ -225,9 +231,13 @@ def want_own(tx: Transaction, image: Image) -> None:
         )
 
 
-def request_restore(tx: Transaction, now: datetime, *, network_id: NetworkId) -> Operation:
-    """Begin to give a network's target daemon, newly started, all its targets back."""
-    arguments = {"name": tx.networks.get(network_id).name, "network_id": str(network_id)}
+def request_restore(
+    tx: Transaction, now: datetime, *, network_id: NetworkId, moves: portals.Moves | None = None
+) -> Operation:
+    """Begin to give a network's target daemons their targets back: those that began anew, all if nothing is said."""
+    arguments: dict[str, object] = {"name": tx.networks.get(network_id).name, "network_id": str(network_id)}
+    if moves is not None:
+        arguments |= {"daemons": list(moves.lost), "moved": list(moves.moved)}
     return begin(tx, now, "restore-targets", arguments=arguments)
 
 
@@ -302,22 +312,59 @@ def _unseal(context: Context) -> Done:
 
 
 def _restore(context: Context) -> Done:
-    """Replay the network's exports from the database; take away whatever else the daemon has."""
+    """Replay the exports of a network's daemons from the database; take away whatever else they have.
+
+    What another daemon is to serve from now on is taken from the one that served it: its node logs in anew.
+    """
     network_id = NetworkId(UUID(context.argument("network_id")))
     with context.store.reading() as tx:
-        targets = tx.targets.list(network_id=network_id, state=[TargetState.EXPORTED, TargetState.EXPORTING])
+        network = tx.networks.get(network_id)
+        known = tx.targets.list(network_id=network_id, state=_PRESENTED)
+        targets = [target for target in known if _is_of(context, "daemons", target)]
         presented: dict[UUID | None, Disk | Image] = {}
         if targets:
             presented |= {disk.id: disk for disk in tx.disks.list(id=[t.disk_id for t in targets if t.disk_id])}
             presented |= {image.id: image for image in tx.images.list(id=[t.image_id for t in targets if t.image_id])}
         seeds = presenting.seeds_of(tx, targets)
     driver = context.drivers.targets
-    strangers = driver.list(network_id) - {target.iqn for target in targets}
+    strangers = driver.list(network_id, _daemons(context, network)) - {target.iqn for target in known}
     for iqn in strangers:
         driver.revoke(network_id, iqn)
-    for target in targets:
-        driver.export(presenting.export_of(context, target, presented[target.disk_id or target.image_id], seeds))
+    for start in range(0, len(targets), BATCH):
+        batch = targets[start : start + BATCH]
+        for target in batch:
+            if "moved" in context.operation.arguments and _is_of(context, "moved", target):
+                driver.revoke(network_id, target.iqn)
+            what = presented[target.disk_id or target.image_id]
+            driver.export(presenting.export_of(context, network, target, what, seeds))
+        _take_back(context, batch)
     return Done(evidence={"restored": len(targets), "removed": len(strangers)})
+
+
+def _numbers(context: Context, argument: str) -> Sequence[int] | None:
+    """Read which daemons an operation is about; None: all."""
+    told = context.operation.arguments.get(argument)
+    return [int(str(one)) for one in told] if isinstance(told, list) else None
+
+
+def _is_of(context: Context, argument: str, target: Target) -> bool:
+    numbers = _numbers(context, argument)
+    return numbers is None or target.daemon in numbers
+
+
+def _daemons(context: Context, network: Network) -> Sequence[int] | None:
+    """Name the daemons that know of the operation's targets; None: all."""
+    numbers, places = _numbers(context, "daemons"), portals.read(network.portal_epoch)
+    return numbers and sorted({*numbers, *(portals.home_of(places, number) for number in numbers)})
+
+
+def _take_back(context: Context, batch: Sequence[Target]) -> None:
+    """Revoke what somebody revoked while it was restored: its disk may be another node's by now."""
+    with context.store.reading() as tx:
+        still = {target.id for target in tx.targets.list(id=[t.id for t in batch], state=_PRESENTED)}
+    for target in batch:
+        if target.id not in still:
+            context.drivers.targets.revoke(target.network_id, target.iqn)
 
 
 def _ended(kind: str) -> Ending:

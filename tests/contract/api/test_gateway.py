@@ -10,6 +10,7 @@ import pytest
 from tests.contract.api.serving import served
 from tests.contract.api.site import CHAP_PASSWORD, GOLDEN, START, Site
 
+from malleable.domain import portals
 from malleable.domain.boots import Boot
 from malleable.domain.disks import DiskUse, TargetState, new_iqn
 from malleable.domain.ids import AttachmentId, BootId, DiskId, NetworkId, NodeId, TargetId, new_id
@@ -167,6 +168,17 @@ def test_a_report_is_noted_and_wakes_who_waits(site: Site) -> None:
     site.post("gateway", "/v1/gateway/reports", body)
     with site.store.reading() as tx:
         assert tx.operations.count(kind="restore-targets") == 1, "the same epoch again restores nothing"
+
+
+def test_only_what_a_daemon_lost_is_restored(site: Site) -> None:
+    network_id = site.ids["network:alpha"]
+    reports = [portals.tell(["a", "b"]), portals.tell(["a", "c"]), portals.tell(["a", "c"], {0})]
+    for epoch in (*reports, reports[-1], portals.tell(["a", "c"], {0}).split(" ")[0]):
+        body = {"networks": [{"id": str(network_id), "served_generation": 1, "portal_epoch": epoch}]}
+        assert site.post("gateway", "/v1/gateway/reports", body).status_code == 204
+    with site.store.reading() as tx:
+        told = [operation.arguments for operation in tx.operations.list(kind="restore-targets")]
+    assert [(one["daemons"], one["moved"]) for one in told] == [([0, 1], []), ([1], []), ([0], [0])]
 
 
 def test_a_report_never_goes_back_and_never_ahead(site: Site) -> None:

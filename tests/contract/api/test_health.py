@@ -65,6 +65,17 @@ def test_that_nodes_wait_for_room_is_told_and_kept_as_events(site: Site) -> None
     assert [kind for kind in kinds if kind.startswith("pool.")] == ["pool.writers-held", "pool.writers-go-on"]
 
 
+def test_disks_presented_are_counted_by_the_daemon_of_their_network(site: Site) -> None:
+    text = site.get("operator", "/metrics").text
+    before = dict(re.findall(r'malleable_targets{daemon="(\S+)"} (\S+)', text))
+    assert list(before) == ["tgtd"]
+    with site.store.transaction() as tx:
+        tx.targets.change(tx.targets.list()[0].id, daemon=1)
+    text = site.get("operator", "/metrics").text
+    after = dict(re.findall(r'malleable_targets{daemon="(\S+)"} (\S+)', text))
+    assert (after["tgtd-1"], float(after["tgtd"])) == ("1.0", float(before["tgtd"]) - 1)
+
+
 def test_a_pool_is_told_with_its_room_and_missed_when_it_does_not_answer(site: Site) -> None:
     beat(site)
     pool = site.disks

@@ -12,8 +12,10 @@ from tests.contract.targets import room as rooms
 from tests.contract.targets.initiator import Initiator, IoFailed, LoginFailed
 from tests.contract.targets.room import NODE, TgtRoom, missing_for_room
 
+from malleable.domain import portals
 from malleable.domain.disks import new_iqn
 from malleable.domain.ids import NetworkId, new_id
+from malleable.domain.portals import Place
 from malleable.domain.ports import DiskHandle, Export, Session, Targets
 from malleable.domain.secrets import Secret, chap_secret
 from malleable.drivers.target.tgt import TgtTargets
@@ -58,13 +60,16 @@ class Bench:
     stop: Callable[[], None]
     start: Callable[[], None]
     neighbour: Callable[[], "Bench"]  #: another tenant's network on the same driver
-    many: int = 1000  #: exports that a daemon has to hold
+    many: int = 1000  #: exports that a network's daemons have to hold
+    places: tuple[Place, ...] = portals.read("")
 
     def export(self, handle: DiskHandle | None = None, **changes: str | Secret) -> Export:
         """Present a new disk to the node."""
+        iqn = str(changes.get("iqn", new_iqn()))
         export = Export(
             network_id=self.network_id,
-            iqn=str(changes.get("iqn", new_iqn())),
+            iqn=iqn,
+            daemon=portals.pin(self.places, iqn),
             lun=1,
             serial=str(new_id()),
             handle=handle or self.new_disk(),
@@ -181,7 +186,8 @@ class RealNodes:
     def open_as(self, name: str, iqn: str, chap: Chap, address: str = NODE) -> Initiator:
         initiator = Initiator(name=name, iqn=iqn, lun=1)
         self.logins.append(initiator)
-        initiator.login(self.room.namespace, address, chap)
+        daemon = portals.pin(self.room.places, iqn)
+        initiator.login(self.room.namespace, f"{address}:{portals.port_of(daemon)}", chap)
         return initiator
 
     def close(self) -> None:
@@ -199,6 +205,7 @@ def real_bench(
         open=nodes.open,
         stop=nodes.room.stop,
         start=nodes.room.start,
+        places=nodes.room.places,
         neighbour=neighbour or (lambda: real_bench(targets, network_id, nodes)),
     )
 
@@ -229,15 +236,35 @@ def tgt(tgt_room: TgtRoom, nodes: RealNodes, neighbours: RealNodes) -> Iterator[
 
 
 def empty(room: TgtRoom) -> None:
-    """Start a daemon anew that has something, or does not run."""
-    if room.process is None or TgtControl(room.socket).names():
-        room.stop()
-        room.start()
+    """Start daemons anew that have something, or do not run."""
+    for number in room.daemons:
+        if number not in room.processes or TgtControl(room.socket.with_suffix(f".{number}")).names():
+            room.stop_one(number)
+            room.start_one(number)
 
 
-@pytest.fixture(params=["sim", pytest.param("tgt", marks=pytest.mark.room)])
+@pytest.fixture(scope="session")
+def two_daemons() -> Iterator[TgtRoom]:
+    """Two real tgtds in one namespace."""
+    if reason := missing_for_room():
+        pytest.skip(reason)
+    with rooms.tgt_room(daemons=2) as room:
+        yield room
+
+
+@pytest.fixture
+def tgt_two(two_daemons: TgtRoom, neighbours: RealNodes, tmp_path: Path) -> Iterator[Bench]:
+    """A network of two daemons, with half of the disks each."""
+    mine, theirs, nodes = NetworkId(new_id()), NetworkId(new_id()), RealNodes(room=two_daemons, folder=tmp_path)
+    targets = TgtTargets({mine: two_daemons.socket, theirs: neighbours.room.socket}.__getitem__)
+    yield real_bench(targets, mine, nodes, lambda: real_bench(targets, theirs, neighbours))
+    nodes.close()
+    empty(two_daemons)
+
+
+@pytest.fixture(params=["sim", *(pytest.param(name, marks=pytest.mark.room) for name in ("tgt", "tgt_two"))])
 def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param == "sim":
         return sim_bench(SimTargets())
-    found: Bench = request.getfixturevalue("tgt")
+    found: Bench = request.getfixturevalue(request.param)
     return found

@@ -12,11 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from malleable.domain import portals
 from malleable.domain.ids import NetworkId
+from malleable.domain.portals import Place, port_of
 from malleable.drivers.target import tgt_process
 
 #: Both are on the namespace's loopback: who connects to an address there comes from that address.
 NODE, STRANGER = "10.77.0.1", "10.77.0.2"
+#: Who connects to this one comes from NODE.
+GATEWAY = "10.77.0.3"
 PROGRAMS = ("ip", "nsenter", "tgtd", "iscsi-inq")
 DEADLINE_S = 10.0
 
@@ -39,56 +43,70 @@ def wait_until(condition: Callable[[], object], what: str, deadline_s: float = D
 
 
 class TgtRoom:
-    """One namespace and its tgtd."""
+    """One namespace and its tgtd, or several of them."""
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        """Make the namespace and start the daemon, with so many threads for each disk."""
+    def __init__(self, folder: Path, threads: int = 1, daemons: int = 1) -> None:
+        """Make the namespace and start the daemons, with so many threads for each disk."""
         self.folder = folder
         self.threads = threads
+        self.daemons = range(daemons)
         self.namespace = f"mtgt{os.getpid()}-{next(_numbers)}"
         self.socket = folder / "tgtd.0"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self._ip("netns", "add", self.namespace)
-        for address in (NODE, STRANGER):
+        for address in (NODE, STRANGER, GATEWAY):
             self._ip("-n", self.namespace, "address", "add", f"{address}/32", "dev", "lo")
         self._ip("-n", self.namespace, "link", "set", "lo", "up")
+        route = ["local", GATEWAY, "dev", "lo", "src", NODE, "table", "local"]
+        self._ip("-n", self.namespace, "route", "replace", *route)
         self.start()
 
     def _ip(self, *arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Tell of the daemons as a gateway does."""
+        return portals.read(portals.tell([str(number) for number in self.daemons]))
 
     def socket_of(self, network_id: NetworkId) -> Path:
         """Find the daemon, for any network."""
         return self.socket
 
     def start(self) -> None:
-        """Start the daemon and wait for its control socket and its portal."""
+        """Start every daemon that does not run."""
+        for number in self.daemons:
+            if number not in self.processes:
+                self.start_one(number)
+
+    def start_one(self, number: int) -> None:
+        """Start a daemon and wait for its control socket and its portal."""
         command = ["nsenter", f"--net=/run/netns/{self.namespace}"]
-        command += ["tgtd", "-f", "-C", "0", "-t", str(self.threads), "--iscsi", "portal=0.0.0.0:3260"]
-        self.socket.unlink(missing_ok=True)
+        command += ["tgtd", "-f", "-C", str(number), "-t", str(self.threads)]
+        command += ["--iscsi", f"portal=0.0.0.0:{port_of(number)}"]
+        path = self.socket.with_suffix(f".{number}")
+        path.unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             environment = os.environ | {"TGT_IPC_SOCKET": str(self.folder / "tgtd")}
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        wait_until(self._listens, "tgtd starts")
-
-    def _listens(self) -> bool:
-        """Say whether the control socket answers: its file is there a moment before."""
-        with socket.socket(socket.AF_UNIX) as control:
-            return control.connect_ex(str(self.socket)) == 0
+            self.processes[number] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        wait_until(lambda: _listens(path), "tgtd starts")
 
     @property
     def pid(self) -> int:
-        """The daemon's process."""
-        assert self.process is not None
-        return self.process.pid
+        """The first daemon's process."""
+        return self.processes[0].pid
 
     def stop(self) -> None:
-        """Kill the daemon, as a crash would: its socket and lock file stay."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-        assert tgt_process.owner(self.socket) is None
+        """Kill every daemon."""
+        for number in self.daemons:
+            self.stop_one(number)
+
+    def stop_one(self, number: int) -> None:
+        """Kill a daemon, as a crash would: its socket and lock file stay."""
+        if process := self.processes.pop(number, None):
+            process.kill()
+            process.wait()
+        assert tgt_process.owner(self.socket.with_suffix(f".{number}")) is None
 
     def freeze(self) -> None:
         """Stop the daemon without ending it."""
@@ -109,11 +127,17 @@ class TgtRoom:
         self._ip("netns", "delete", self.namespace)
 
 
+def _listens(control_socket: Path) -> bool:
+    """Say whether a control socket answers: its file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as control:
+        return control.connect_ex(str(control_socket)) == 0
+
+
 @contextlib.contextmanager
-def tgt_room(threads: int = 1) -> Iterator[TgtRoom]:
+def tgt_room(threads: int = 1, daemons: int = 1) -> Iterator[TgtRoom]:
     """Run a room of its own; pytest's folders are too long for a socket's name."""
     with (
         tempfile.TemporaryDirectory(prefix="mtgt") as folder,
-        contextlib.closing(TgtRoom(Path(folder), threads)) as room,
+        contextlib.closing(TgtRoom(Path(folder), threads, daemons)) as room,
     ):
         yield room

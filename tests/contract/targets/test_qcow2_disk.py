@@ -57,7 +57,7 @@ def test_a_disk_of_layers_survives_its_storage_daemon(
     # A target daemon that has its files open could only answer with errors.
     wait_until(lambda: not pool.is_open(), "the storage daemon ends")
     pool.tend()
-    wait_until(lambda: tgt_room.process is not None and tgt_room.process.poll() is not None, "tgtd ends")
+    wait_until(lambda: tgt_room.processes[0].poll() is not None, "tgtd ends")
     tgt_room.stop()
     tgt_room.start()
     again = tgt.login(tgt.export(pool.handle(disk_id)))

@@ -12,11 +12,12 @@ import pytest
 from tests.contract.targets import suite
 from tests.contract.targets.conftest import Bench, RealNodes
 from tests.contract.targets.initiator import Initiator, IoFailed, LoginFailed, within
-from tests.contract.targets.room import NODE, TgtRoom, wait_until
+from tests.contract.targets.room import GATEWAY, NODE, TgtRoom, wait_until
 
 from malleable.domain.disks import new_iqn
 from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
+from malleable.domain.portals import pin, port_of
 from malleable.domain.ports import DiskHandle, Export
 from malleable.domain.secrets import chap_secret
 from malleable.drivers.storage.folder import GIB, ReflinkSettings
@@ -194,7 +195,8 @@ class Patient(threading.Thread):
     def _work(self) -> None:
         export = self.export
         with contextlib.closing(Initiator(name="iqn.x:patient", iqn=export.iqn, lun=1, is_patient=True)) as node:
-            node.login(self.room.namespace, NODE, (export.chap_username, export.chap_password))
+            portal = f"{GATEWAY}:{port_of(pin(self.room.places, export.iqn))}"
+            node.login(self.room.namespace, portal, (export.chap_username, export.chap_password))
             try:
                 while not self.is_over.is_set():
                     data = self.rounds.to_bytes(512)

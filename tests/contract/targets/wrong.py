@@ -1,6 +1,6 @@
 """Target drivers that are wrong, each in one thing: the rule that it breaks must find it out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -88,7 +88,7 @@ class Lenient(SimTargets):
         if export is not None:
             self._daemon(network_id).exports[iqn] = replace(export, initiator_address="")
 
-    def list(self, network_id: NetworkId) -> frozenset[str]:
+    def list(self, network_id: NetworkId, daemons: Collection[int] | None = None) -> frozenset[str]:
         return frozenset(iqn for iqn, e in self._daemon(network_id).exports.items() if e.initiator_address)
 
 
@@ -126,7 +126,7 @@ class Backwards(SimTargets):
 class Terse(SimTargets):
     """Lists two targets at most."""
 
-    def list(self, network_id: NetworkId) -> frozenset[str]:
+    def list(self, network_id: NetworkId, daemons: Collection[int] | None = None) -> frozenset[str]:
         return frozenset(sorted(super().list(network_id))[:2])
 
 

@@ -32,6 +32,7 @@ class GatewayBench:
     fabric: Fabric
     site: Site
     process: subprocess.Popen[bytes] | None = None
+    daemons: int = 1  #: target daemons of each network
 
     @property
     def settings(self) -> GatewaySettings:
@@ -43,7 +44,8 @@ class GatewayBench:
         with (self.directory / "gateway.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.system.gateway.serve", self.site.url, str(self.settings.run_dir),
-                 str(self.settings.state_dir), self.fabric.room, str(self.directory)],
+                 str(self.settings.state_dir), self.fabric.room, str(self.directory),
+                 str(self.daemons)],
                 cwd=REPOSITORY, stdout=log, stderr=log,
             )  # fmt: skip
 

@@ -14,7 +14,7 @@ from malleable.gateway.gateway import Gateway
 from malleable.gateway.settings import GatewaySettings
 
 
-def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str) -> None:
+def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str, daemons: str) -> None:
     logging.basicConfig(level=logging.INFO)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -24,6 +24,7 @@ def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str) -> None
         long_poll_s=5.0,
         resync_s=2.0,
         outside=outside_of(room),
+        daemons=int(daemons),
     )
     with Client(url) as client:
         Gateway(client, uplink(room, fabric), settings, SystemClock()).run(stop)

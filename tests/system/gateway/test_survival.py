@@ -12,6 +12,7 @@ from tests.system.gateway.host import eventually, run
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.client import Client
+from malleable.domain import portals
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import DiskHandle, Export
@@ -150,6 +151,29 @@ def test_a_killed_tgtd_comes_back_with_another_epoch_so_that_its_targets_are_res
     bench.site.reports.clear()
     bench.wait_served(told)
     assert targets.list(network_id) == {export.iqn}
+
+
+def test_of_several_daemons_each_lives_and_dies_alone(bench: GatewayBench) -> None:
+    bench.daemons = 2
+    bench.restart()
+    told, layout, node = served_node(bench)
+    epoch = bench.site.served(told)
+    first, second = daemon(layout, "tgtd"), daemon(layout, "tgtd-1")
+    os.kill(second.pid, signal.SIGKILL)
+    eventually(lambda: bench.site.served(told) != epoch, "a new epoch is reported")
+    changed = bench.site.served(told)
+    assert portals.compare(epoch, changed) == portals.Moves(lost=(1,), moved=())
+    assert daemon(layout, "tgtd") == first
+    second = daemon(layout, "tgtd-1")
+    # Fewer are wanted, and what runs is kept: it may have nodes. It is drained.
+    bench.daemons = 1
+    bench.restart()
+    eventually(lambda: bench.site.served(told) != changed, "the drain is reported")
+    assert portals.compare(changed, bench.site.served(told)) == portals.Moves(lost=(1,), moved=(1,))
+    assert (daemon(layout, "tgtd"), daemon(layout, "tgtd-1")) == (first, second)
+    os.kill(second.pid, signal.SIGKILL)
+    eventually(lambda: bench.site.served(told) == first.epoch, "nobody needs it")
+    assert answers(node)
 
 
 def test_a_hung_tgtd_is_told_and_left_to_a_person(bench: GatewayBench) -> None:

@@ -281,7 +281,7 @@ def test_a_sign_is_one_armings(desk: Desk) -> None:
 
 DATA = {
     "name": "data", "serial": "DISK0002", "size_bytes": 1 << 20, "iqn": "iqn.2026-11.org.malleable:0c1d", "lun": 1,
-    "chap_username": "other", "chap_password": "fedcba9876543210",
+    "daemon": 1, "chap_username": "other", "chap_password": "fedcba9876543210",
 }  # fmt: skip
 
 
@@ -293,7 +293,7 @@ def test_disks_for_data_are_told_to_root_alone(tmp_path: Path) -> None:
         "name": "data",
         "serial": "DISK0002",
         "size_bytes": "1048576",
-        "portal": "10.0.0.1:3260",
+        "portal": "10.0.0.1:3261",
         "iqn": DATA["iqn"],
         "lun": "1",
         "username": "other",

@@ -1,6 +1,7 @@
 """Nothing the control plane says can become a line, a word or a command of its own."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,9 @@ def test_cloud_init_is_told_where_its_seed_is_unless_the_image_says_so() -> None
 def test_a_lun_is_written_as_rfc_4173_wants_it() -> None:
     parsed = plan(lun=17)
     assert "iscsi:10.0.0.1:::11:iqn" in scripts.second_stage(parsed, parsed.boots[0])
+    other = replace(parsed.boots[0], daemon=2)
+    assert "iscsi:10.0.0.1::3262:11:iqn" in scripts.second_stage(parsed, other)
+    assert replace(parsed, boots=(*parsed.boots, other)).daemons == {0, 2}
 
 
 def test_secrets_do_not_show_when_a_plan_is_printed() -> None:

@@ -1,18 +1,26 @@
 """What `m2d doctor` finds in the database of a server."""
 
+import json
+import os
+import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from tests.contract.store import values
 
 from malleable.config import Settings
+from malleable.domain import portals
 from malleable.domain.gateways import Gateway
 from malleable.domain.ids import GatewayId, new_id
+from malleable.gateway import process
+from malleable.gateway.layout import NetworkLayout
 from malleable.store import open_store
 from malleable.store.migrate import upgrade
-from malleable.wiring.assembly import make_directories
+from malleable.wiring.assembly import gateway_settings, make_directories
 from malleable.wiring.doctor import Finding, examine_room
 from malleable.wiring.keys import database_key
 
@@ -47,6 +55,39 @@ def test_silent_switches_and_networks_that_nobody_serves_are_found(settings: Set
     assert look["gateway"].said == "1 of 1 networks wait for it: blue"
     assert look["switch tor1"].fix
     assert look["switch tor2"].said == "not looked at: its driver is sim"
+
+
+def test_a_target_daemon_that_does_not_run_is_found_by_its_name(settings: Settings) -> None:
+    with tempfile.TemporaryDirectory() as short:  # pytest's are too long for a socket's name
+        _find_daemons(settings.model_copy(update={"run_dir": Path(short)}))
+
+
+def _find_daemons(settings: Settings) -> None:
+    make_directories(settings)
+    upgrade(settings.database)
+    network = values.network(name="blue", portal_epoch=portals.tell(["a", "b"], {1}))
+    store = open_store(settings.database, database_key(settings.state_dir))
+    with store.transaction() as tx:
+        tx.networks.add(network)
+    store.close()
+    assert "target daemons" not in found(settings), "another host serves it"
+    layout = NetworkLayout(run_dir=gateway_settings(settings).run_dir, network_id=network.id)
+    layout.directory.mkdir(parents=True)
+    running = process.identify(os.getpid())
+    assert running is not None
+    layout.pid_file("tgtd").write_text(json.dumps(asdict(running)))
+    assert found(settings)["target daemons"].said == "tgtd-1 of network blue does not run"
+    layout.pid_file("tgtd-1").write_text(json.dumps(asdict(running)))
+    look = found(settings)["target daemons"]
+    assert (look.is_good, look.said) == (True, "1 tgtd, 1 tgtd-1 (drained)")
+
+
+@pytest.mark.parametrize("drained", ["[2]", "[0, 1]", "[-1]"])
+def test_daemons_that_are_not_there_are_not_drained(drained: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2D_TARGETS__DAEMONS", "2")
+    monkeypatch.setenv("M2D_TARGETS__DRAINED", drained)
+    with pytest.raises(ValidationError, match="some of the numbers 0 to 1, and not all"):
+        Settings()
 
 
 def test_a_gateway_that_is_silent_or_in_trouble_is_found(settings: Settings) -> None:

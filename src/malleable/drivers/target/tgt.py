@@ -1,16 +1,17 @@
-"""Present disks over iSCSI with tgtd, one daemon per network.
+"""Present disks over iSCSI with tgtd, one daemon or several per network.
 
 The driver keeps no process: the gateway runs each daemon inside its network's namespace, as root, with a
 control socket that the worker finds by path (``socket_of``). What it expects to be running:
 
-    TGT_IPC_SOCKET=<dir>/tgtd  nsenter --net=/run/netns/<name>  tgtd -f -C <n> -t 1 --iscsi portal=<address>:3260
+    TGT_IPC_SOCKET=<dir>/tgtd  nsenter --net=/run/netns/<name>  tgtd -f -C <n> -t 1 --iscsi portal=<address>:<3260+n>
 
 ``nsenter`` and not ``ip netns exec``: the latter gives the daemon mounts of its own, so that it would not see a pool
 that is mounted later, and keep one alive that is unmounted (measured where the root mount is private).
 tgtd makes ``<dir>/tgtd.<n>`` (107 characters at most) and ``<dir>/tgtd.<n>.lock``; ``socket_of`` returns the
-former. ``-t 1``: one thread per LUN is the fastest and the only number that holds a thousand LUNs. Who supervises tgtd
-may delete the lock file only once the process is reaped: it is the proof that no session is alive. SIGTERM does
-not end a tgtd that has targets; SIGKILL loses nothing that was acknowledged as flushed.
+former of daemon 0, and the others' are found beside it. ``-t 1``: one thread per LUN is the fastest and the only number
+that holds a thousand LUNs. Who supervises tgtd may delete the lock file only once the process is reaped: it is the
+proof that no session is alive. SIGTERM does not end a tgtd that has targets; SIGKILL loses nothing that was
+acknowledged as flushed.
 
 tgtd keeps no state, and neither does this driver: a target's number (tid) is a digest of all that was asked of it, so
 that "is it there, exactly so" needs no memory, and a target made anew never has the number of an old one. That
@@ -23,13 +24,14 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from malleable.domain.errors import Busy, DriverError, Refused, Unreachable
 from malleable.domain.gateways import held_note
 from malleable.domain.ids import NetworkId
+from malleable.domain.portals import Redirect
 from malleable.domain.ports import DiskHandle, Export, Session
 from malleable.drivers.target import tgt_process
 from malleable.drivers.target.tgt_control import Denial, Denied, Mode, Op, TgtControl, TgtTarget
@@ -75,7 +77,7 @@ class TgtTargets:
         monotonic_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Find each network's control socket by ``socket_of``; wait ``timeout_s`` for one answer.
+        """Find the control socket of each network's daemon 0 by ``socket_of``; wait ``timeout_s`` for one answer.
 
         ``shut_out`` takes a disk in Ceph from whoever had it last, before tgtd opens it.
         """
@@ -87,8 +89,15 @@ class TgtTargets:
         self._guard = threading.Lock()
         self._locks: dict[NetworkId, threading.Lock] = {}
 
-    def _control(self, network_id: NetworkId) -> TgtControl:
-        return TgtControl(self._socket_of(network_id), self._timeout_s)
+    def _control(self, network_id: NetworkId, daemon: int = 0) -> TgtControl:
+        return TgtControl(self._socket_of(network_id).with_suffix(f".{daemon}"), self._timeout_s)
+
+    def _controls(self, network_id: NetworkId) -> Sequence[TgtControl]:
+        """Find every daemon that ever ran for a network, by its lock; the first when none did."""
+        first = self._socket_of(network_id)
+        locks = first.parent.glob(f"{first.stem}.*.lock")
+        found = [TgtControl(lock.with_suffix(""), self._timeout_s) for lock in sorted(locks)]
+        return found or [TgtControl(first, self._timeout_s)]
 
     def _lock(self, network_id: NetworkId) -> threading.Lock:
         """Give the network's lock: a target is made in many requests, and half of one must not be seen."""
@@ -98,17 +107,24 @@ class TgtTargets:
     def export(self, export: Export) -> None:
         """Do as ``Targets.export``. About 0.6 ms; a target of this name that is half made or other is made anew."""
         _refuse_nonsense(export)
-        control = self._control(export.network_id)
-        tids = [_tid(export, attempt) for attempt in range(TID_ATTEMPTS)]
         with self._lock(export.network_id):
-            for tid in tids:
-                if self._make(control, tid, export):
-                    return
-                mine = control.targets(export.iqn)
-                if any(t.tid in tids and _is_complete(t, export) for t in mine):
-                    return
-                for target in mine:
-                    self._remove(control, target)
+            self._present(self._control(export.network_id, export.daemon), export, None)
+            if export.redirect is not None:
+                control = self._control(export.network_id, export.redirect.daemon)
+                self._present(control, export, export.redirect)
+
+    def _present(self, control: TgtControl, export: Export, redirect: Redirect | None) -> None:
+        """Have one daemon present the disk, or send who asks for it on; nothing to do if it does so already."""
+        tids = [_tid(export, redirect, attempt) for attempt in range(TID_ATTEMPTS)]
+        for tid in tids:
+            is_made = self._make(control, tid, export) if redirect is None else _send_on(control, tid, export, redirect)
+            if is_made:
+                return
+            mine = control.targets(export.iqn)
+            if any(t.tid in tids and _is_complete(control, t, export, redirect) for t in mine):
+                return
+            for target in mine:
+                self._remove(control, target)
         raise Busy(f"tgtd has no free number for {export.iqn}.")
 
     def _make(self, control: TgtControl, tid: int, export: Export) -> bool:
@@ -150,18 +166,16 @@ class TgtTargets:
         The proof of zero sessions is tgtd's own: it removes a target only while no session is on it. A daemon that is
         held because the pool is nearly full is woken: room is made by taking disks away.
         """
-        control = self._control(network_id)
-        pid = tgt_process.owner(control.path) if held_note(control.path).exists() else None
-        if pid is not None:
-            tgt_process.wake(pid)
         with self._lock(network_id):
-            try:
-                for target in control.targets(iqn):
-                    self._remove(control, target)
-            except Unreachable as e:
-                if e.code != "portal-down" or tgt_process.owner(control.path) is not None:
-                    raise
-            _seed_file(control, iqn).unlink(missing_ok=True)
+            for control in self._controls(network_id):
+                _wake(control)
+                try:
+                    for target in control.targets(iqn):
+                        self._remove(control, target)
+                except Unreachable as e:
+                    if e.code != "portal-down" or tgt_process.owner(control.path) is not None:
+                        raise
+                _seed_file(control, iqn).unlink(missing_ok=True)
 
     def _remove(self, control: TgtControl, target: TgtTarget) -> None:
         """Close the target to new logins, kill its sessions, remove it, and its account last.
@@ -195,14 +209,34 @@ class TgtTargets:
         The number is tgtd's TSIH: one counter for all targets of a daemon. It restarts with the daemon, and after
         65,535 logins it begins again at the lowest free number; the order stays that of the logins.
         """
-        return [session for target in self._control(network_id).targets(iqn) for session in target.nexuses]
+        found: list[Session] = []
+        away: Unreachable | None = None
+        for control in self._controls(network_id):
+            try:
+                found += [session for target in control.targets(iqn) for session in target.nexuses]
+            except Unreachable as e:
+                away = e
+        if away is not None and not found:  # it may be the one that has them
+            raise away
+        return found
 
-    def list(self, network_id: NetworkId) -> frozenset[str]:
+    def list(self, network_id: NetworkId, daemons: Collection[int] | None = None) -> frozenset[str]:
         """Do as ``Targets.list``."""
-        return self._control(network_id).names()
+        if daemons is None:
+            controls = self._controls(network_id)
+        else:
+            controls = [self._control(network_id, daemon) for daemon in daemons]
+        return frozenset(name for control in controls for name in control.names())
 
 
-def _tid(export: Export, attempt: int) -> int:
+def _wake(control: TgtControl) -> None:
+    """Let a daemon that is held go on, until the next look of who holds it."""
+    pid = tgt_process.owner(control.path) if held_note(control.path).exists() else None
+    if pid is not None:
+        tgt_process.wake(pid)
+
+
+def _tid(export: Export, redirect: Redirect | None, attempt: int) -> int:
     """Number a target by all that was asked of it; the next ``attempt`` is for when the number is another's."""
     asked = (
         export.iqn,
@@ -215,13 +249,41 @@ def _tid(export: Export, attempt: int) -> int:
         export.size_bytes,
         export.is_read_only,
         bool(export.seed),
+        redirect,
         attempt,
     )
     digest = hashlib.sha256(repr(asked).encode()).digest()
     return int.from_bytes(digest[:4], "big") >> (32 - TID_BITS) or 1
 
 
-def _is_complete(target: TgtTarget, export: Export) -> bool:
+def _send_on(control: TgtControl, tid: int, export: Export, redirect: Redirect) -> bool:
+    """Make a target that sends every login on; without an address nobody may log in to it. False: as ``_make``.
+
+    tgtd does so before it asks who it is. Who is sent to its own address it takes for arrived.
+    """
+    try:
+        control.call(Mode.TARGET, Op.NEW, tid=tid, parameters=f"targetname={export.iqn}")
+    except Denied as e:
+        if e.number == Denial.TARGET_EXISTS:
+            return False
+        raise
+    for parameter in _sending_on(redirect):
+        control.call(Mode.TARGET, Op.UPDATE, tid=tid, parameters=parameter)
+    return True
+
+
+def _sending_on(redirect: Redirect) -> Sequence[str]:
+    return (
+        f"RedirectAddress={redirect.address}",
+        f"RedirectPort={redirect.port}",
+        "RedirectReason=Temporary",
+    )
+
+
+def _is_complete(control: TgtControl, target: TgtTarget, export: Export, redirect: Redirect | None) -> bool:
+    if redirect is not None:
+        shown = control.call(Mode.TARGET, Op.SHOW, tid=target.tid)
+        return shown.splitlines() == list(_sending_on(redirect))
     luns = {export.lun, export.lun + 1} if export.seed else {export.lun}
     return target.is_ready and target.addresses == (export.initiator_address,) and luns <= set(target.luns)
 

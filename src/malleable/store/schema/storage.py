@@ -131,6 +131,7 @@ targets = Table(
     words("iqn"),
     words("initiator_iqn"),
     Column("lun", Integer, nullable=False),
+    Column("daemon", Integer, nullable=False),
     words("chap_username"),
     Column("chap_password", Sealed, nullable=False),
     words("initiator_address"),

@@ -142,6 +142,7 @@ targets = Table(
     words("iqn"),
     words("initiator_iqn"),
     Column("lun", Integer, nullable=False),
+    Column("daemon", Integer, nullable=False),
     words("chap_username"),
     Column("chap_password", LargeBinary, nullable=False),
     words("initiator_address"),
