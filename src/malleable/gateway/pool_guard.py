@@ -77,7 +77,7 @@ class PoolGuard:
                 log.warning("the pool is in trouble: %s", e)
             self._trouble = e
             return LOOK_MAX_S
-        return wait_s
+        return min(wait_s, LOOK_MAX_S, self._pool.tend_every_s)
 
     def _weigh(self, capacity: Capacity) -> float:
         free, reserve = capacity.free_bytes, capacity.reserve_bytes
@@ -87,7 +87,7 @@ class PoolGuard:
         elif free >= reserve or not self.held:
             self._let_go(free, some)
         ahead = free - (some if free >= some else every)
-        return min(max(ahead / FASTEST_BYTES_S, LOOK_MIN_S), LOOK_MAX_S)
+        return max(ahead / FASTEST_BYTES_S, LOOK_MIN_S)
 
     def _hold(self, *, is_every: bool) -> None:
         """Stop those that write, or all; those that a worker woke for a moment, too."""

@@ -14,6 +14,8 @@ GIB = 1 << 30
 class LocalPool(Protocol):
     """What a gateway knows of a pool on its own host."""
 
+    tend_every_s: float  #: how often what shows its disks is looked after
+
     def capacity(self) -> Capacity:
         """Return its size. Errors: as the driver's."""
 

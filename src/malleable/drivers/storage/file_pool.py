@@ -18,6 +18,7 @@ class FilePool:
 
     #: An image of more pieces is refused; None where clones do not take longer for them.
     extents_max: int | None = sealing.EXTENTS_MAX
+    tend_every_s = 60.0  #: where there is nothing to tend
 
     def __init__(self, pool: PoolFolder) -> None:
         """Do no I/O."""

@@ -189,6 +189,11 @@ def _sweep(work: Path) -> None:
 
 def _remove(folder: Path) -> None:
     if folder.exists():
-        for path in folder.rglob("*"):
-            blocks.set_immutable(path, on=False)
+        unseal(folder)
         shutil.rmtree(folder)
+
+
+def unseal(folder: Path) -> None:
+    """Let all in a folder be changed and removed again; nothing to do if it is gone."""
+    for path in folder.rglob("*"):
+        blocks.set_immutable(path, on=False)

@@ -35,6 +35,7 @@ class Qcow2Disks(FilePool):
     """``Disks`` on qcow2. Safe from many threads and processes of one host."""
 
     extents_max = None
+    tend_every_s = 0.02  #: a node that reads or writes while its storage daemon is dead sees an error
 
     def __init__(self, settings: Qcow2Settings) -> None:
         """Do no I/O: the first call makes the pool."""
@@ -306,22 +307,24 @@ class Qcow2Disks(FilePool):
         """Do as ``Disks.usage``: the layers that nothing else leads to."""
         with self._changing("measure the pool") as layers:
             links, known = dict(layers.links()), layers.all()
-            top = links.pop(stored_id, None)
-            if top is None:
-                raise refusals.nothing(stored_id)
-            own = reached(known, [top]) - reached(known, links.values())
+        top = links.pop(stored_id, None)
+        if top is None:
+            raise refusals.nothing(stored_id)
+        own = reached(known, [top]) - reached(known, links.values())
+        with mapped("measure the pool"):
             return Usage(own_bytes=layers.taken_bytes(own), pieces=layers.measure(top)[1])
 
     def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
         """Do as ``Disks.taken_bytes``: each layer counts once in a group."""
         with self._changing("measure the pool") as layers:
             links, known = layers.links(), layers.all()
-            taken = {}
-            for owner, ids in groups.items():
-                mine = reached(known, [links[one] for one in ids if one in links])
-                foreign = {top for one, top in links.items() if top.endswith(".raw") and one not in ids}
+        taken = {}
+        for owner, ids in groups.items():
+            mine = reached(known, [links[one] for one in ids if one in links])
+            foreign = {top for one, top in links.items() if top.endswith(".raw") and one not in ids}
+            with mapped("measure the pool"):
                 taken[owner] = layers.taken_bytes(mine - foreign)
-            return taken
+        return taken
 
     def list(self) -> StoredThings:
         """Do as ``Disks.list``."""

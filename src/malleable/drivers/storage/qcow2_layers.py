@@ -153,8 +153,9 @@ class Layers:
             (self.folder / name).unlink(missing_ok=True)
 
     def measure(self, name: str) -> tuple[int, int]:
-        """Sum the bytes of the pool that a layer takes beyond an empty one, and count its pieces."""
-        with (self.folder / name).open("rb") as file:
+        """Sum the bytes that a layer takes beyond an empty one, and count its pieces; none if it is gone."""
+        sizes = list[int]()
+        with suppress(FileNotFoundError), (self.folder / name).open("rb") as file:
             sizes = [length_bytes for _, length_bytes, _ in blocks.extents(file.fileno())]
         return max(sum(sizes) - (0 if name.endswith(".raw") else EMPTY_BYTES), 0), len(sizes)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from malleable.config import Settings, UplinkSettings
 from malleable.domain.errors import Busy, MalleableError, Unavailable
 from malleable.domain.secrets import Secret
+from malleable.drivers.storage.folder import unseal
 from malleable.sim import rack
 from malleable.sim.rack import processes
 from malleable.wiring.assembly import serve_file
@@ -116,6 +117,7 @@ class Hall:
             # Somebody's namespace on this host has a copy of the mount: the loop device goes with that, by itself.
             unmount_pool(settings)
         if not troubles:
+            unseal(self.state_dir / "pool")
             shutil.rmtree(self.state_dir, ignore_errors=True)
             shutil.rmtree(self.run_dir, ignore_errors=True)
         return troubles
