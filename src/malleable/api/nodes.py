@@ -136,9 +136,10 @@ def node_delete(request: Request, node: str, force: bool = False) -> Response:
 
 @routes.put("/{node}/credentials", response_model=NodeView)
 async def credentials_set(request: Request, node: str, body: CredentialsRequest) -> Response:
-    """Keep other credentials for a node's BMC, once it has taken a login with them."""
+    """Keep another way to reach a node's BMC, once it has taken a login and is proven to be of the same machine."""
     call = call_of(request)
-    wish = CredentialsWish(username=body.username, password=Secret(body.password))
+    password = None if body.password is None else Secret(body.password)
+    wish = CredentialsWish(username=body.username, password=password, address=body.address, system=body.system)
     credentials = call.services.credentials
     return _node(call, await edge_of(request).on_device(lambda: credentials.credentials_set(call.caller, node, wish)))
 

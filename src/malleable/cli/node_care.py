@@ -57,13 +57,26 @@ def node_credentials(
         str | None, typer.Option(metavar="USER", help="The BMC's account, if it is another one now.")
     ] = None,
     password_file: PasswordFile = None,
+    bmc: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the BMC answers now; alone: with the account as it is.")
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Which machine, when the BMC there has several.")
+    ] = None,
 ) -> None:
-    """Tell what a node's BMC is logged in to with from now on; asks for the password, and tries it first."""
+    """Tell how a node's BMC is reached from now on: it is tried first, and at another address must be the same machine.
+
+    Asks for the password, unless only the address is another one.
+    """
     from malleable.wire.nodes import CredentialsRequest
 
-    password = read_password(password_file, f"Password of {user or 'the account'} at the BMC of {node}")
-    found = session.m2.credentials_set(node, CredentialsRequest(username=user, password=password))
-    done(session, found, f"The BMC of {found.name} takes these credentials.")
+    password = None
+    if user is not None or password_file is not None or (bmc is None and system is None):
+        password = read_password(password_file, f"Password of {user or 'the account'} at the BMC of {node}")
+    request = CredentialsRequest(username=user, password=password, address=bmc, system=system)
+    found = session.m2.credentials_set(node, request)
+    place = f" It answers at {found.bmc.address}." if bmc is not None and found.bmc is not None else ""
+    done(session, found, f"The BMC of {found.name} takes these credentials.{place}")
 
 
 def node_retire(session: Session, node: NodeArgument, watch: Watch = True) -> None:

@@ -145,6 +145,10 @@ class SimBmcs:
         """Make a BMC answer nothing any more, or again."""
         self._bmcs[address].is_silent = silent
 
+    def move(self, address: str, to: str) -> None:
+        """Give a BMC another address."""
+        self._bmcs[to] = self._bmcs.pop(address)
+
     def change_password(self, address: str, password: Secret) -> None:
         """Give a BMC a new password."""
         self._bmcs[address].password = password

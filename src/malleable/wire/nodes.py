@@ -36,15 +36,18 @@ def parse_bmc_address(raw: str) -> str:
     return plain_address(raw)
 
 
+BmcAddress = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x20\x7f]*$"),
+    checked(parse_bmc_address),
+]
+
+
 class BmcRequest(Request):
     """How to reach a node's BMC."""
 
     driver: Name = "redfish"
-    address: Annotated[
-        str,
-        StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x20\x7f]*$"),
-        checked(parse_bmc_address),
-    ]
+    address: BmcAddress
     username: Line = ""
     password: Line = Field(default="", repr=False)
     system: Line = ""
@@ -68,10 +71,12 @@ class NodeRequest(Request):
 
 
 class CredentialsRequest(Request):
-    """With what a node's BMC is to be logged in to; a username of null stays as it is."""
+    """How a node's BMC is to be reached; what is null stays as it is."""
 
     username: Line | None = None
-    password: Line = Field(repr=False)
+    password: Line | None = Field(default=None, repr=False)
+    address: BmcAddress | None = None  #: of the same machine
+    system: Line | None = None  #: which one, where the BMC at that address has several
 
 
 class BmcView(Answer):

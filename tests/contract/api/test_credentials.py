@@ -1,6 +1,8 @@
 """What a BMC is logged in to with, and what is lost with a node that is forgotten."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 from tests.contract.api.site import BMC_PASSWORD, Site, items
@@ -78,6 +80,76 @@ def test_a_password_that_an_operation_made_meanwhile_is_not_overwritten(
     monkeypatch.setitem(small_site.services.parts.drivers.power, "sim", Rotating(small_site))
     assert refused(small_site, "PUT", PATH, {"password": BMC_PASSWORD}) == (409, "node-changed")
     assert held(small_site).bmc_password == Secret("made by a release")
+
+
+MOVED = "sim://moved"
+UUID_, OTHER = "5D2C3B1E-0000-4000-8000-00000000000A", "5d2c3b1e-0000-4000-8000-00000000000b"
+
+
+class Labelled(SimPower):
+    """BMCs that tell these of each machine."""
+
+    labels: ClassVar[Mapping[str, Any]] = {}
+
+    def inspect(self, bmc: Bmc) -> Inspection:
+        return replace(super().inspect(bmc), **self.labels)
+
+
+@pytest.mark.parametrize(
+    ("known", "told", "outcome"),
+    [
+        ({"system_uuid": UUID_, "serial": "S1"}, {"system_uuid": UUID_.lower(), "serial": "S1"}, ""),
+        ({"system_uuid": "", "serial": "S1"}, {"system_uuid": UUID_, "serial": "S1"}, ""),
+        ({"system_uuid": UUID_, "serial": "S1"}, {"system_uuid": OTHER, "serial": "S1"}, "other-machine"),
+        ({"system_uuid": UUID_, "serial": "S1"}, {"system_uuid": UUID_, "serial": "S2"}, "other-machine"),
+        ({"system_uuid": "", "serial": ""}, {"system_uuid": UUID_, "serial": "S1"}, "machine-not-proven"),
+        ({"system_uuid": UUID_, "serial": ""}, {"system_uuid": "", "serial": "S1"}, "machine-not-proven"),
+        ({"system_uuid": "0" * 32, "serial": "..."}, {"system_uuid": "0" * 32, "serial": "..."}, "machine-not-proven"),
+    ],
+)
+def test_the_address_is_changed_to_that_of_the_same_machine_alone(
+    small_site: Site, monkeypatch: pytest.MonkeyPatch, known: dict[str, str], told: dict[str, str], outcome: str
+) -> None:
+    site = small_site
+    change(site, "held", **known, is_rotated=True, bmc_system="held")
+    before = held(site)
+    site.room.bmcs.move("sim://held", MOVED)
+    labelled = Labelled(site.room.bmcs)
+    monkeypatch.setattr(Labelled, "labels", told)
+    monkeypatch.setitem(site.services.parts.drivers.power, "sim", labelled)
+    answer = site.call("operator", "PUT", PATH, json={"address": MOVED})
+    assert (answer.status_code, answer.json().get("code", "")) == ((409, outcome) if outcome else (200, ""))
+    if outcome:
+        assert held(site) == before
+        return
+    assert held(site) == replace(before, bmc_address=MOVED)
+    (event,) = items(site.get("operator", "/v1/events?kind=node.credentials-changed"))
+    assert event["detail"].items() >= {"bmc_address": MOVED, "bmc_system": "held"}.items()
+    assert MOVED not in site.get("member", "/v1/events?node=held").text
+
+
+@pytest.mark.parametrize(
+    ("wish", "status", "code"),
+    [
+        ({"address": "sim://nowhere"}, 504, "unreachable"),
+        ({"address": "sim://foreign"}, 409, "other-machine"),
+        ({"address": MOVED, "password": "wrong"}, 409, "bmc-credentials"),
+        ({"address": MOVED, "system": "other"}, 409, "no-such-system"),
+        ({"address": "https://root:secret@bmc"}, 422, "invalid"),
+        ({"address": ""}, 422, "invalid"),
+        ({"address": "sim://a b"}, 422, "invalid"),
+    ],
+)
+def test_an_address_that_is_not_proven_changes_nothing(
+    small_site: Site, wish: dict[str, str], status: int, code: str
+) -> None:
+    change(small_site, "held", serial="S1", bmc_system="held")
+    small_site.room.bmcs.move("sim://held", MOVED)
+    before = held(small_site)
+    answer = small_site.call("operator", "PUT", PATH, json=wish)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert "secret" not in answer.text
+    assert held(small_site) == before
 
 
 @pytest.mark.parametrize(
