@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 
 from malleable.domain.errors import Conflict, Unavailable
 from malleable.domain.ports import Clock, Uplink
@@ -45,12 +46,13 @@ class Gateway:
         with self._sole_owner():
             self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._put_loaders()
-            neighbours.widen()
+            neighbours.widen(self._limits)
             self._running = Running(self._client, self._uplink, self._settings, self._clock)
             try:
-                self._running.work(stop)
+                self._running.work(stop, meanwhile=lambda: neighbours.widen(self._limits))
             finally:
                 self._running = None
+                neighbours.put_back(self._limits)
 
     def health(self) -> list[Trouble]:
         """Say what is wrong and how to fix it; empty when all is well."""
@@ -70,10 +72,16 @@ class Gateway:
                 for layout in known_networks(self._settings.run_dir):
                     NetworkService(layout, self._uplink, server, self._settings).remove()
                 outside.forget(self._settings.outside)
+                neighbours.put_back(self._limits)
             finally:
                 server.stop()
             for directory in (self._settings.state_dir, self._settings.run_dir):
                 shutil.rmtree(directory, ignore_errors=True)
+
+    @property
+    def _limits(self) -> Path:
+        """Where is noted what the host's limits were before they were changed for this gateway."""
+        return self._settings.run_dir / "neighbours.json"
 
     @contextmanager
     def _sole_owner(self) -> Iterator[None]:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from malleable.domain.errors import Unavailable
 from malleable.gateway import command
+from malleable.gateway.private_file import replace_file
 
 #: Addresses that the host may know besides; Linux's 1,024 are few for what systems have of their own choice.
 ROOM = 65536
+LIMITS = tuple(Path(f"/proc/sys/net/{family}/neigh/default/gc_thresh3") for family in ("ipv4", "ipv6"))
 
 
 def keep(namespace: str, interface: str, wanted: Mapping[str, str]) -> None:
@@ -33,11 +35,26 @@ def keep(namespace: str, interface: str, wanted: Mapping[str, str]) -> None:
         command.run(["ip", "-n", namespace, "-batch", "-"], text="\n".join(lines) + "\n")
 
 
-def widen() -> None:
-    """Give the host's table room where that is allowed; never less than it has."""
+def widen(memory: Path) -> None:
+    """Give the host's table room where that is allowed, never less than it has; note in a file what it had before.
+
+    Repeat at times: another gateway of the host may have ended and put it back.
+    """
     for limit in _narrow():
         with suppress(OSError):
+            # First, so that it is known whenever the limit is another; what an earlier run found is what was there.
+            replace_file(memory, json.dumps({str(limit): limit.read_text().strip()} | _noted(memory)), mode=0o600)
             limit.write_text(str(ROOM))
+
+
+def put_back(memory: Path) -> None:
+    """Give the host's table the room it had, unless somebody has changed that since; idempotent."""
+    for path, before in _noted(memory).items():
+        with suppress(OSError):
+            limit = Path(path)
+            if limit.read_text().strip() == str(ROOM):
+                limit.write_text(before)
+    memory.unlink(missing_ok=True)
 
 
 def trouble() -> Unavailable | None:
@@ -53,5 +70,13 @@ def trouble() -> Unavailable | None:
 
 
 def _narrow() -> list[Path]:
-    limits = (Path(f"/proc/sys/net/{family}/neigh/default/gc_thresh3") for family in ("ipv4", "ipv6"))
-    return [limit for limit in limits if limit.exists() and int(limit.read_text()) < ROOM]
+    return [limit for limit in LIMITS if limit.exists() and int(limit.read_text()) < ROOM]
+
+
+def _noted(memory: Path) -> dict[str, str]:
+    """Read what was there before, of limits alone; nothing of a file that is not ours to trust."""
+    try:
+        noted = json.loads(memory.read_text())
+        return {str(limit): str(int(noted[str(limit)])) for limit in LIMITS if str(limit) in noted}
+    except (OSError, ValueError, TypeError):
+        return {}

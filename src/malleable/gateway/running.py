@@ -69,8 +69,11 @@ class Running:
         self._pool_guard = PoolGuard(settings.pool, lambda: portals_in(settings.run_dir))
         self._prefetchers = ThreadPoolExecutor(PREFETCHERS, thread_name_prefix="prefetch")
 
-    def work(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set. Errors: Unavailable when a part of it died; whoever set it up may do so anew."""
+    def work(self, stop: threading.Event, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Serve until ``stop`` is set, and do ``meanwhile`` every second.
+
+        Errors: Unavailable when a part of it died; whoever set it up may do so anew.
+        """
         over = threading.Event()  # for this gateway alone: others may live by ``stop``
         reconciling = self._part("reconcile", lambda: self._reconciler.run(over), over)
         parts = (
@@ -87,7 +90,7 @@ class Running:
             part.start()
         try:
             while not (over.is_set() or stop.wait(LOOK_S)):
-                continue
+                meanwhile()
         finally:
             over.set()
             self._reconciler.wake()

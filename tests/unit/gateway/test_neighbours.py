@@ -1,5 +1,7 @@
 """The host's table of neighbours."""
 
+from pathlib import Path
+
 import pytest
 
 from malleable.gateway import neighbours
@@ -12,3 +14,33 @@ def test_a_table_that_one_node_could_fill_is_told_with_what_to_do(monkeypatch: p
     found = neighbours.trouble()
     assert found is not None
     assert f"net.ipv4.neigh.default.gc_thresh3={1 << 31}" in found.fix
+
+
+def test_the_host_gets_its_limits_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small, wide = tmp_path / "v4", tmp_path / "v6"
+    monkeypatch.setattr(neighbours, "LIMITS", (small, wide, tmp_path / "absent"))
+    small.write_text("1024\n")
+    wide.write_text(f"{2 * neighbours.ROOM}\n")
+    mine, other = tmp_path / "mine.json", tmp_path / "other.json"
+    for _ in range(2):  # also one that was killed, and started again
+        neighbours.widen(mine)
+        assert small.read_text() == str(neighbours.ROOM)
+    neighbours.widen(other)
+    neighbours.put_back(mine)
+    assert (small.read_text(), wide.read_text()) == ("1024", f"{2 * neighbours.ROOM}\n")
+    neighbours.widen(other)
+    assert small.read_text() == str(neighbours.ROOM), "another gateway of the host needs it, and takes it back"
+    small.write_text("4096")
+    neighbours.put_back(other)
+    neighbours.put_back(other)
+    assert small.read_text() == "4096", "what somebody has set since stays"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "7", "{", '{"/etc/passwd": "1"}', '{"LIMIT": "x"}', '{"LIMIT": {}}'])
+def test_a_note_that_is_none_is_not_obeyed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    limit, memory = tmp_path / "v4", tmp_path / "memory.json"
+    monkeypatch.setattr(neighbours, "LIMITS", (limit,))
+    limit.write_text(str(neighbours.ROOM))
+    memory.write_text(text.replace("LIMIT", str(limit)))
+    neighbours.put_back(memory)
+    assert limit.read_text() == str(neighbours.ROOM)
