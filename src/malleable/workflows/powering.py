@@ -19,6 +19,8 @@ LOOKS_PER_ASK = 40
 CONTROLLER = "The node's management controller"
 NO_DRIVER = Public("This node cannot be managed at the moment.")
 BMC_RETRY = Retry(attempts=6, first_delay_s=1.0, max_delay_s=20.0)
+WOKE = "it was found on while it was free: look for what switched it on; readmit it, which scrubs it again"
+WOKE_UP = "woke-up"  #: code of what is said of a machine that is on and should not be
 #: So long a machine's isolation may wait for its BMC; one that is well takes a few seconds.
 OFF_PATIENCE_S = 20.0
 OFF_PAUSE_S = 2.0
@@ -57,10 +59,17 @@ def power_of(context: Context, node: Node) -> Power:
     return driver
 
 
-def _bring(context: Context, want: PowerState) -> Done | Wait:
+def _bring(context: Context, want: PowerState, *, was_free: bool = False) -> Done | Wait:
     node = node_of(context)
     driver, bmc = power_of(context, node), bmc_of(node)
     seen = driver.state(bmc)
+    if was_free and seen is PowerState.ON:
+        raise Refused(
+            f"{node.name} was found on before anybody was to switch it on.",
+            fix="Look for what wakes it (an alarm of its clock, wake on LAN, a hand); then readmit it.",
+            code=WOKE_UP,
+            public=Public("The node was found in a state in which it is given to nobody.", "Choose another node."),
+        )
     looks = int(str(context.memory.get("looks", 0)))
     if seen is not want and looks % LOOKS_PER_ASK == 0:
         driver.set(bmc, want)
@@ -92,6 +101,14 @@ def _note_power(node_id: NodeId, seen: PowerState, context: Context) -> Write:
 def turn_off(context: Context) -> Done | Wait:
     """Take the power away and read it back."""
     return _bring(context, PowerState.OFF)
+
+
+def find_off(context: Context) -> Done | Wait:
+    """Prove that a machine that was nobody's is off, as it was left. Errors: Refused with code ``WOKE_UP``.
+
+    It is left as it is then: what runs there may be what somebody left, and undoes what a release has scrubbed.
+    """
+    return _bring(context, PowerState.OFF, was_free=True)
 
 
 def turn_on(context: Context) -> Done | Wait:
@@ -136,7 +153,7 @@ def prove_still_off(context: Context) -> Done:
         raise Refused(
             f"{node.name} was switched on, or has switched itself on, after it was proven off.",
             fix="Look for what wakes it (an alarm of its clock, wake on LAN, a hand); then readmit it.",
-            code="woke-up",
+            code=WOKE_UP,
         )
     return Done(evidence={"power": seen.value}, write=_note_power(node.id, seen, context))
 

@@ -1,7 +1,7 @@
 """Provision: a free node, a disk and a network become a running machine; boot and power do parts of it again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import BootId, OperationId, ProjectId, UserId, new_id
 from malleable.domain.images import BootWay, Image, ImageState
 from malleable.domain.networks import Attachment, AttachmentState, Channel, Network
-from malleable.domain.nodes import BootDevice, BootState, Nic, Node, NodeState
+from malleable.domain.nodes import BootDevice, BootState, Nic, Node, NodeState, PowerState
 from malleable.domain.operations import Operation
 from malleable.domain.secrets import random_secret
 from malleable.domain.seeds import Given, Seed, seed_of
@@ -214,11 +214,15 @@ def undone(goes_on: Callable[[Transaction, Operation, datetime], bool] = lambda 
         _forget_disk(tx, operation)
         node = tx.nodes.get(operation.node_id)
         state, reason, kind = NodeState.FREE, "", "freed"
-        if (operation.error or {}).get("step") == powering.POWER_OFF.name:
+        changes: dict[str, Any] = {}
+        error = operation.error or {}
+        if error.get("step") == powering.POWER_OFF.name:
             # Never begun on, but its BMC does not obey: handed out again, it would fail the next tenant as well.
             state, kind = NodeState.QUARANTINED, "quarantined"
             reason = f"its power could not be proven: {operation.reason}"
-        changes: dict[str, Any] = {"state": state, "state_reason": reason, "state_since": now}
+            if error.get("code") == powering.WOKE_UP:
+                reason, changes = powering.WOKE, {"power": PowerState.ON, "is_unscrubbed": True}
+        changes |= {"state": state, "state_reason": reason, "state_since": now}
         tx.nodes.change(node.id, **changes, project_id=None, boot=BootState.NONE, boot_device=BootDevice.NETWORK)
         revoke_access(tx, now, node, operation=operation)
         if state is not NodeState.FREE or not goes_on(tx, operation, now):
@@ -262,7 +266,7 @@ PROVISION = Workflow(
     steps=(
         booting.AWAIT_PREDECESSOR,
         presenting.CLONE_DISK,
-        powering.POWER_OFF,
+        replace(powering.POWER_OFF, do=powering.find_off),
         switching.CONNECT,
         *_START,
     ),

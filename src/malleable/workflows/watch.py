@@ -15,7 +15,7 @@ from malleable.domain.operations import ACTIVE_STATES
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import Page, Store, Transaction
 from malleable.domain.switches import PortState, Switch, SwitchPort
-from malleable.workflows.powering import bmc_of
+from malleable.workflows.powering import WOKE, bmc_of
 from malleable.workflows.repair import is_proven, ports_of, read_ports
 from malleable.workflows.requests import begin, record
 
@@ -23,7 +23,6 @@ log = structlog.get_logger()
 
 BATCH = 200
 LOOKS_AT_ONCE = 8
-WOKE = "it was found on while it was free: look for what switched it on; readmit it, which scrubs it again"
 
 
 class Watch:
