@@ -53,6 +53,7 @@ def node_readmit(session: Session, node: NodeArgument, watch: Watch = True) -> N
 def node_credentials(
     session: Session,
     node: NodeArgument,
+    *,
     user: Annotated[
         str | None, typer.Option(metavar="USER", help="The BMC's account, if it is another one now.")
     ] = None,
