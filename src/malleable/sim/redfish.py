@@ -178,7 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is not None and answer.type_in is not None:
             with suppress(Unreachable):  # the reply is lost
                 websocket.serve(self.connection, self.path, dict(self.headers), answer.type_in)
-        if answer is None or answer.type_in is not None:
+            self.close_connection = True
+            return
+        if answer is None:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -12,7 +13,17 @@ READ_BYTES = 4096
 
 
 def serve(connection: socket.socket, path: str, headers: Mapping[str, str], type_in: Callable[[bytes], None]) -> None:
-    """Take over a connection whose request for a WebSocket was read; return when it has ended."""
+    """Take over a connection whose request for a WebSocket was read; end it, and return."""
+    try:
+        _converse(connection, path, headers, type_in)
+    finally:
+        with suppress(OSError):  # the other end has gone already
+            connection.shutdown(socket.SHUT_RDWR)  # it waits for just this, RFC 6455 §7.1.1
+
+
+def _converse(
+    connection: socket.socket, path: str, headers: Mapping[str, str], type_in: Callable[[bytes], None]
+) -> None:
     protocol = ServerProtocol()
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     protocol.receive_data(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())

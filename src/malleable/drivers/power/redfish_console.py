@@ -19,6 +19,9 @@ from malleable.drivers.power.redfish_session import BUSY_STATUSES, BmcSession
 _LOG = "HostLogger"  #: OpenBMC's log service for the host's serial console
 OUTPUT_MAX_BYTES = 1024 * 1024  #: what a console may say meanwhile, in one message
 
+#: A BMC answers the end of a conversation at once; some then leave the connection open for ever.
+LAST_WORD_S = 5.0
+
 Body = Mapping[str, Any]
 
 
@@ -90,7 +93,7 @@ def _send(session: BmcSession, url: str, data: bytes, until_s: float, left_s: fl
             proxy=None,
             compression=None,
             open_timeout=left_s,
-            close_timeout=left_s,
+            close_timeout=min(left_s, LAST_WORD_S),
             ping_interval=None,
             max_size=OUTPUT_MAX_BYTES,
             max_queue=None,  # what the console says is not read here, and must not hold the handshake up
