@@ -37,6 +37,10 @@ def export(session: Session, ref: str, target: Path, image_format: ImageFormat) 
     finally:
         part.unlink(missing_ok=True)
     session.say(f"{target}: {image_format}, {size(image.size_bytes)}, proven by SHA-256 {image.sha256}")
+    if image_format is not ImageFormat.RAW:
+        session.say(f"The file itself has SHA-256 {_sha256_of(target)}.")
+    if image.kernel or image.initrd:
+        session.hint("This is the disk alone: the kernel and the initrd that lie beside it stay on the server.")
 
 
 def _write(part: Path, chunks: Iterator[bytes], size_bytes: int) -> str:
@@ -53,6 +57,11 @@ def _write(part: Path, chunks: Iterator[bytes], size_bytes: int) -> str:
         file.truncate(size_bytes)
         os.fsync(file.fileno())
     return digest.hexdigest()
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _metered(session: Session, chunks: Iterator[bytes], what: str, size_bytes: int) -> Iterator[bytes]:

@@ -79,7 +79,6 @@ def read_source(file: Path, manifest: Path | None, name: str | None, sha256: str
             f"{file} has {size_bytes} bytes, its manifest says {told['size_bytes']}.",
             fix="Build or fetch the image again; it is not the one the manifest describes.",
         )
-    beside = (manifest or file).parent
     return Source(
         name=name or str(told.get("name") or file.stem),
         file=file,
@@ -87,7 +86,7 @@ def read_source(file: Path, manifest: Path | None, name: str | None, sha256: str
         size_bytes=size_bytes,
         sha256=sha256 or str(told.get("sha256") or ""),
         facts=facts_of(told),
-        files={part: beside / str(told[part]) for part in ("kernel", "initrd") if told.get(part)},
+        files={part: _beside(manifest or file, str(told[part])) for part in ("kernel", "initrd") if told.get(part)},
         manifest=manifest,
     )
 
@@ -111,7 +110,17 @@ def _format_of(file: Path, told: Mapping[str, object]) -> ImageFormat:
 
 
 def _raw_of(manifest: Path) -> Path:
-    return manifest.parent / str(read_manifest(manifest).get("file") or f"{manifest.stem}.raw")
+    return _beside(manifest, str(read_manifest(manifest).get("file") or f"{manifest.stem}.raw"))
+
+
+def _beside(manifest: Path, name: str) -> Path:
+    """Find a file that a manifest names, which a stranger may have written: beside it alone. Errors: Invalid."""
+    if Path(name).name != name or name == "..":
+        raise Invalid(
+            f"{manifest} names a file that does not lie beside it: {name[:200]!a}.",
+            fix="Put the image's files into one folder, and name them without it.",
+        )
+    return manifest.parent / name
 
 
 def read_manifest(path: Path) -> dict[str, object]:

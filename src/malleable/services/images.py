@@ -166,19 +166,17 @@ class Images:
         self._parts = parts
 
     def image_list(self, caller: Caller, page: Page, *, project: str | None = None) -> Listed[Image]:
-        """List golden images, those of one's projects and those shared with them; admins: all. Errors: NotFound."""
+        """List golden images, a project's or one's own, and those shared with them; admins: all. Errors: NotFound."""
         require(caller, "image_list")
         with self._parts.store.reading() as tx:
             if project is not None:
                 project_id = find_project(tx, caller, project).id
                 require(caller, "image_get", project_id=project_id)
-                found = _with_shared(tx, page, [project_id], tx.images.list(page, project_id=project_id))
+                found = _usable(tx, page, [project_id])
             elif caller.is_admin:
                 found = tx.images.list(page)
             else:
-                mine = list(caller.memberships)
-                own = _with_shared(tx, page, mine, tx.images.list(page, project_id=mine))
-                found = merged(page, own, tx.images.list(page, project_id=None))
+                found = _usable(tx, page, list(caller.memberships))
             found = as_signed_for(tx, caller, found)
             return listed(found, page, names_of(tx.projects, (i.project_id for i in found)))
 
@@ -440,11 +438,11 @@ def _is_signed(image: Image) -> Conflict:
     )
 
 
-def _with_shared(
-    tx: Transaction, page: Page, project_ids: Sequence[ProjectId], own: Sequence[Image]
-) -> Sequence[Image]:
+def _usable(tx: Transaction, page: Page, project_ids: Sequence[ProjectId]) -> Sequence[Image]:
+    """List golden images, projects' own, and those that are shared with them."""
+    found = merged(page, tx.images.list(page, project_id=project_ids), tx.images.list(page, project_id=None))
     ids = shared_with(tx, project_ids)
-    return merged(page, own, tx.images.list(page, id=ids)) if ids else own
+    return merged(page, found, tx.images.list(page, id=ids)) if ids else found
 
 
 def _want_uploadable(tx: Transaction, image: Image) -> None:

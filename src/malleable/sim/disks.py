@@ -126,7 +126,7 @@ class SimDisks:
             return Sealed(size_bytes=len(content), sha256=before)
         found = hashlib.sha256(content).hexdigest()
         if sha256 not in (None, found):
-            raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Copy it again.")
+            raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Import it again.")
         self._want_free(len(content))
         if files:
             self._keep(image_id, files)

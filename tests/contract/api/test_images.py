@@ -6,7 +6,7 @@ from shutil import disk_usage
 
 import pytest
 from httpx import Response
-from tests.contract.api.site import GOLDEN, START, Site
+from tests.contract.api.site import GOLDEN, START, Site, items
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import ProjectId, TokenId, UserId, new_id
@@ -135,6 +135,13 @@ def test_what_is_told_of_an_image_is_corrected_field_by_field(small_site: Site) 
     wanted = small_site.call("member", "PUT", "/v1/images/plain/description", json={"boot_ways": ["kernel"]})
     assert wanted.status_code == 422
     assert "initrd" in wanted.json()["detail"]
+
+
+def test_a_projects_images_are_those_it_can_use(small_site: Site) -> None:
+    listed = [image["name"] for image in items(small_site.get("member", "/v1/images?project=alpha"))]
+    assert "tiny" in listed
+    assert "alpha-image" in listed
+    assert listed == [image["name"] for image in items(small_site.get("admin", "/v1/images?project=alpha"))]
 
 
 def test_how_a_golden_image_boots_changes_for_its_users_only_if_that_is_said(small_site: Site) -> None:

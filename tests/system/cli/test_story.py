@@ -140,6 +140,7 @@ def test_an_image_goes_in_as_qcow2_and_comes_back(room: Hall, tmp_path: Path) ->
     for form in ("raw", "qcow2", "zstd"):
         told = room.do("ann", "image", "export", "own", str(tmp_path / f"back.{form}"), "--format", form)
         assert "proven by SHA-256" in told.out
+        assert sha256((tmp_path / f"back.{form}").read_bytes()).hexdigest() in told.out
     assert (tmp_path / "back.raw").read_bytes() == raw.read_bytes()
     subprocess.run(["qemu-img", "compare", raw, tmp_path / "back.qcow2"], check=True, capture_output=True)
     unpacked = subprocess.run(["zstd", "-qdc", tmp_path / "back.zstd"], check=True, capture_output=True).stdout

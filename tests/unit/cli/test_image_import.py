@@ -292,6 +292,17 @@ def test_an_artifact_is_asked_for_by_architecture_and_signature(fetching: Desk, 
     assert fetching.m2("image", "import", str(built / "tiny.json"), "--golden", "--cosign").code == 2
 
 
+@pytest.mark.parametrize("part", ["file", "kernel", "initrd"])
+@pytest.mark.parametrize("name", ["/etc/hostname", "../secret", ".."])
+def test_a_manifest_names_no_files_elsewhere(taking: Desk, built: Path, part: str, name: str) -> None:
+    """Whoever wrote it would read them from the image."""
+    (built.parent / "secret").write_text("secret")
+    change(built, **{part: name})
+    ran = taking.m2("image", "import", str(built / "tiny.json"), "--golden")
+    assert (ran.code, taking.requests) == (1, [])
+    assert "beside" in ran.err
+
+
 def test_of_an_image_with_a_kernel_the_manifest_is_signed(taking: Desk, built: Path, tmp_path: Path) -> None:
     """Byte for byte as it lies here."""
     manifest, signature = built / "tiny.json", tmp_path / "tiny.json.minisig"

@@ -32,7 +32,7 @@ def seal(pool: RbdPool, image_id: ImageId, source: BinaryIO, *, sha256: str | No
         image = _copy(pool, image_id, "image", source, made)
         if sha256 not in (None, image.sha256):
             raise Refused(
-                f"The source's SHA-256 is {image.sha256}, not {sha256}.", code="checksum", fix="Copy it again."
+                f"The source's SHA-256 is {image.sha256}, not {sha256}.", code="checksum", fix="Import it again."
             )
         beside = {}
         for name, path in files.items():

@@ -122,7 +122,7 @@ def seal(
     image = folder / IMAGE
     found, extents = copy(source, image)
     if sha256 not in (None, found):
-        raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Copy it again.")
+        raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Import it again.")
     if extents_max is not None and extents > extents_max:
         raise Refused(
             f"The image lies in {extents} pieces, clones of it would be slow.",
