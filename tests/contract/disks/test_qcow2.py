@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import random
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tests.contract.disks.suite import refused
 from tests.contract.targets.room import wait_until
 
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
+from malleable.domain.ports import FlattenCall
 from malleable.drivers.storage.qcow2 import Qcow2Disks, Qcow2Settings
 from malleable.drivers.storage.qcow2_daemon import StorageDaemon
 
@@ -124,6 +127,44 @@ def test_a_snapshot_that_was_interrupted_is_taken_by_the_next_try(
     assert bench.content(bench.clone_snapshot(snapshot_id))[:3072] == b"second" * 512
     kill_daemon(qcow2_settings)
     assert bench.read(disk_id, 0, 2560) == b"third" * 512
+
+
+def test_a_disk_is_flattened_beside_who_writes_it(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    content = os.urandom(16 * MIB)
+    image_id = bench.image(content)
+    disk_id = bench.clone(image_id)
+    snapshot_id = bench.snapshot(disk_id)
+    wanted, is_over = bytearray(content), threading.Event()
+    fd = os.open(qcow2.handle(disk_id).path, os.O_RDWR)
+
+    def write() -> None:
+        while not is_over.is_set():
+            at, piece = 512 * random.randrange(len(wanted) // 512), os.urandom(512)
+            os.pwrite(fd, piece, at)
+            wanted[at : at + 512] = piece
+
+    with refused("pool-full"):
+        Qcow2Disks(replace(qcow2_settings, reserve_bytes=1 << 60)).flatten(disk_id, seconds=1.0)
+    node = threading.Thread(target=write)
+    node.start()
+    try:
+        begun = qcow2.flatten(disk_id, seconds=0.0, call=FlattenCall.IN_USE)
+        assert begun.is_done == (begun.left_bytes == 0)
+        ended = qcow2.flatten(disk_id, seconds=60.0, call=FlattenCall.IN_USE)
+        assert ended.is_done
+        assert begun.copied_bytes + ended.copied_bytes >= len(content)
+    finally:
+        is_over.set()
+        node.join()
+        os.close(fd)
+    bench.disks.delete_image(image_id)
+    layers = [path.name for path in (qcow2_settings.pool_dir / "layers").iterdir()]
+    assert all(name.startswith(f"{disk_id}.") for name in layers), "the image's own layer is not needed any more"
+    assert bench.content(disk_id) == wanted
+    assert bench.content(bench.clone_snapshot(snapshot_id)) == content
 
 
 def test_what_a_node_discards_and_what_is_deleted_is_free_again(
