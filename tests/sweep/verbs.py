@@ -158,7 +158,8 @@ def _restored(world: World, node_id: NodeId) -> None:
 
 
 def _attach(world: World) -> tuple[NodeId, OperationId]:
-    node_id, _ = world.running_node()
+    """A bonded node: both of its ports are one."""
+    node_id, _ = world.running_node(bonded_with="p2")
     with world.store.transaction() as tx:
         operation = attach.request(
             tx,
@@ -176,11 +177,12 @@ def _attach(world: World) -> tuple[NodeId, OperationId]:
 
 
 def _carries(world: World, tagged: set[int]) -> None:
-    carried = world.switches.carried(SWITCH, "p1")
+    carried, other = (world.switches.carried(SWITCH, port) for port in ("p1", "p2"))
     assert carried is not None
-    assert (carried.native_vid, set(carried.tagged_vids)) == (101, tagged)
+    assert carried == other
+    assert (carried.native_vid, set(carried.tagged_vids), carried.bond) == (101, tagged, frozenset({"p1", "p2"}))
     with world.store.reading() as tx:
-        assert [port.state for port in tx.switch_ports.list()] == ["settled"]
+        assert [port.state for port in tx.switch_ports.list()] == ["settled"] * 2
         assert tx.attachments.count(network_id=world.second_network_id) == len(tagged)
 
 

@@ -215,11 +215,14 @@ class World:
             operation = enrol.request(tx, now, node=node, actor_id=None)
         return node_id, operation.id
 
-    def free_node(self, name: str = "n1", port: str = "p1") -> NodeId:
-        """Rack and enrol a machine."""
-        node_id, operation_id = self.rack(name, port)
+    def free_node(self, name: str = "n1", port: str = "p1", *, bonded_with: str = "") -> NodeId:
+        """Rack and enrol a machine; its NIC is one with another on a port of its own where that is named."""
+        node_id, operation_id = self.rack(name, port, more_ports=(bonded_with,) if bonded_with else ())
         self.run(operation_id)
         assert self.node(node_id).state is NodeState.FREE
+        with self.store.transaction() as tx:
+            for nic in tx.nics.list(node_id=node_id) if bonded_with else ():
+                tx.nics.change(nic.id, bond="bond0")
         return node_id
 
     def provision(self, node_id: NodeId, disk: Disk | None = None) -> OperationId:
@@ -254,9 +257,9 @@ class World:
             makes_disk=makes_disk,
         )
 
-    def running_node(self, name: str = "n1", port: str = "p1") -> tuple[NodeId, Disk]:
+    def running_node(self, name: str = "n1", port: str = "p1", *, bonded_with: str = "") -> tuple[NodeId, Disk]:
         """Rack, enrol and provision a machine."""
-        node_id = self.free_node(name, port)
+        node_id = self.free_node(name, port, bonded_with=bonded_with)
         ended = self.run(self.provision(node_id))
         assert ended.state == "succeeded", ended
         with self.store.reading() as tx:

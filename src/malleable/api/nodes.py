@@ -19,6 +19,7 @@ from malleable.services.nodes import CONSOLE_LINES_MAX, Cable, NodeWish
 from malleable.services.parts import Shown
 from malleable.wire.nodes import (
     BmcView,
+    BondRequest,
     BootDeviceRequest,
     BootDeviceView,
     ConsoleRequest,
@@ -71,6 +72,7 @@ def nic_view(wired: WiredNic) -> NicView:
         node_id=nic.node_id,
         name=nic.name,
         mac=nic.mac,
+        bond=nic.bond,
         switch_port_id=port.id if port else None,
         switch=wired.switch,
         port=port.name if port else None,
@@ -122,6 +124,7 @@ def node_enrol(request: Request, body: NodeRequest) -> Response:
         system=body.bmc.system,
         is_unscrubbed=body.scrub_first,
         wiring=tuple(Cable(mac=wire.mac, switch=wire.switch, port=wire.port) for wire in body.wiring),
+        bonds={bond.name: bond.nics for bond in body.bonds},
     )
     return begun(call, call.services.nodes.node_enrol(call.caller, wish))
 
@@ -165,6 +168,22 @@ def nic_unwire(request: Request, node: str, nic: str) -> Response:
     """Forget a NIC's cable."""
     call = call_of(request)
     call.services.nics.nic_unwire(call.caller, node, nic)
+    return nothing()
+
+
+@routes.put("/{node}/bonds/{bond}", response_model=Listing[NicView])
+def bond_set(request: Request, node: str, bond: str, body: BondRequest) -> Response:
+    """Have two NICs of a node be one by LACP."""
+    call = call_of(request)
+    nics = call.services.bonds.bond_set(call.caller, node, bond, body.nics)
+    return ok(Listing[NicView](items=tuple(nic_view(nic) for nic in nics)), call)
+
+
+@routes.delete("/{node}/bonds/{bond}", status_code=204)
+def bond_delete(request: Request, node: str, bond: str) -> Response:
+    """Have the NICs of a bond stand alone."""
+    call = call_of(request)
+    call.services.bonds.bond_delete(call.caller, node, bond)
     return nothing()
 
 

@@ -1,5 +1,6 @@
 """Fabrics, switches and switch ports."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Query
@@ -95,6 +96,7 @@ def _config(config: PortConfig) -> PortConfigView:
         native_vid=config.native_vid,
         tagged_vids=tuple(sorted(config.tagged_vids)),
         guard=GuardView(macs=tuple(sorted(guard.macs)), gateways=tuple(sorted(guard.gateways))) if guard else None,
+        bond=tuple(sorted(config.bond)),
     )
 
 
@@ -228,10 +230,7 @@ def driver_list(request: Request) -> Response:
     """List drivers with what each was tested on; in one page."""
     call = call_of(request)
     facts = call.services.drivers.driver_list(call.caller)
-    items = tuple(
-        DriverView(kind=fact.kind, name=fact.name, system=fact.system, tested=fact.tested, needs=fact.needs)
-        for fact in facts
-    )
+    items = tuple(DriverView(**asdict(fact)) for fact in facts)
     return ok(Listing[DriverView](items=items), call)
 
 

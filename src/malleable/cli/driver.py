@@ -24,6 +24,7 @@ def driver_list(session: Session) -> None:
         Column(title="driver", cell=lambda driver: driver.name),
         Column(title="setting", cell=lambda driver: driver.system or "-"),
         Column(title="tested", cell=lambda driver: f"tested: {driver.tested}" if driver.tested else "untested"),
+        Column(title="bonds", cell=lambda driver: "-" if driver.kind != "switch" else "yes" if driver.bonds else "no"),
         Column(title="needs", cell=lambda driver: driver.needs or "-", is_minor=True),
     ]
     show_list(session, session.m2.driver_list(), columns, nothing="No drivers.")

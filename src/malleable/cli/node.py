@@ -20,7 +20,7 @@ from malleable.cli.session import Session, usage
 from malleable.domain.nodes import BootDevice, NodeState
 
 if TYPE_CHECKING:
-    from malleable.wire.nodes import NicView, NodeView, WiringRequest
+    from malleable.wire.nodes import NewBondRequest, NicView, NodeView, WiringRequest
 
 
 class PowerAction(StrEnum):
@@ -141,7 +141,8 @@ _WAYS_BACK = {
 
 
 def _cable(nic: "NicView") -> str:
-    return f"{nic.mac}  cable to {nic.switch} {nic.port}" if nic.switch else nic.mac
+    cable = f"cable to {nic.switch} {nic.port}" if nic.switch else ""
+    return "  ".join(filter(None, (nic.mac, cable, nic.bond and f"one of {nic.bond}")))
 
 
 def node_console(
@@ -213,6 +214,9 @@ def node_enrol(
     wire: Annotated[
         list[str] | None, typer.Option(metavar="MAC=SWITCH/PORT", help="Where a NIC's cable ends; repeat.")
     ] = None,
+    bond: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=MAC,MAC", help="Two of these NICs that are one by LACP; repeat.")
+    ] = None,
     scrub_first: Annotated[
         bool, typer.Option("--scrub-first", help="Somebody had it before: scrub it, by policy, before it is free.")
     ] = False,
@@ -226,6 +230,7 @@ def node_enrol(
         name=name,
         bmc=BmcRequest(driver=driver, address=bmc, username=user, password=password, system=system),
         wiring=tuple(_wiring(raw) for raw in wire or []),
+        bonds=tuple(_bond(raw) for raw in bond or []),
         scrub_first=scrub_first,
     )
     finish(session, session.m2.node_enrol(request), is_watching=watch, what=f"enrol {name}")
@@ -239,6 +244,17 @@ def _wiring(raw: str) -> "WiringRequest":
     if not (equals and slash):
         usage(f"{raw!a} does not say where a cable ends.", "Write MAC=SWITCH/PORT, e.g. 52:54:00:12:34:56=tor1/eth7.")
     return WiringRequest(mac=mac, switch=switch, port=port)
+
+
+def _bond(raw: str) -> "NewBondRequest":
+    from malleable.wire.nodes import NewBondRequest
+
+    name, equals, macs = raw.partition("=")
+    if not (equals and macs):
+        usage(
+            f"{raw!a} does not say which NICs are one.", "Write NAME=MAC,MAC, e.g. bond0=52:54:00:0:0:1,52:54:00:0:0:2."
+        )
+    return NewBondRequest(name=name, nics=tuple(macs.split(",")))
 
 
 def node_delete(

@@ -13,6 +13,7 @@ from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
 
 NicArgument = Annotated[str, typer.Argument(metavar="NIC", help="Its name or MAC address.", show_default=False)]
+BondArgument = Annotated[str, typer.Argument(metavar="BOND", help="Its name, as bond0.", show_default=False)]
 
 
 def add_care(noun: typer.Typer) -> None:
@@ -28,6 +29,8 @@ def add_care(noun: typer.Typer) -> None:
             "retire": node_retire,
             "wire": node_wire,
             "unwire": node_unwire,
+            "bond": node_bond,
+            "unbond": node_unbond,
         },
     )
 
@@ -95,6 +98,23 @@ def node_wire(
     """Record which switch port a NIC's cable ends in."""
     wired = session.m2.nic_wire(node, nic, switch, port)
     done(session, wired, f"{wired.name} of {node} is wired to {switch} {port}.")
+
+
+def node_bond(
+    session: Session,
+    node: NodeArgument,
+    bond: BondArgument,
+    nics: Annotated[list[str], typer.Argument(metavar="NIC NIC", help="By name, id or MAC.", show_default=False)],
+) -> None:
+    """Have two NICs of a node be one by LACP: their ports are attached, changed and shut together."""
+    bonded = session.m2.bond_set(node, bond, nics)
+    done(session, None, f"{' and '.join(nic.name for nic in bonded)} of {node} are {bond}.")
+
+
+def node_unbond(session: Session, node: NodeArgument, bond: BondArgument) -> None:
+    """Have the NICs of a bond stand alone."""
+    session.m2.bond_delete(node, bond)
+    done(session, None, f"{bond} of {node} is no more; its NICs stand alone.")
 
 
 def node_unwire(session: Session, node: NodeArgument, nic: NicArgument) -> None:

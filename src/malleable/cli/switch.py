@@ -166,7 +166,8 @@ def carried(config: "PortConfigView | None") -> str:
     native = "" if config.native_vid is None else str(config.native_vid)
     tagged = "+tagged " + ",".join(map(str, config.tagged_vids)) if config.tagged_vids else ""
     guarded = "guarded" if config.guard else ""
-    return " ".join(word for word in (native, tagged, guarded) if word) or "shut"
+    bonded = "bonded " + "+".join(config.bond) if config.bond else ""
+    return " ".join(word for word in (native, tagged, guarded, bonded) if word) or "shut"
 
 
 def port_list(session: Session, switch: SwitchArgument) -> None:

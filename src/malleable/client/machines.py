@@ -1,11 +1,12 @@
 """Calls about nodes, their NICs and what they boot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
 from malleable.domain.nodes import BootDevice, NodeState
 from malleable.wire.nodes import (
+    BondRequest,
     BootDeviceRequest,
     BootDeviceView,
     ConsoleRequest,
@@ -22,6 +23,7 @@ from malleable.wire.nodes import (
 )
 from malleable.wire.operations import OperationView
 from malleable.wire.scrubs import ScrubPolicyView, ScrubRequest
+from malleable.wire.shapes import Listing
 from malleable.wire.switches import WireRequest
 
 
@@ -113,6 +115,14 @@ class MachineCalls(Connection):
     def nic_unwire(self, node: str, nic: str) -> None:
         """Record that a NIC's cable is pulled."""
         self.delete(v1("nodes", node, "nics", nic, "port"))
+
+    def bond_set(self, node: str, bond: str, nics: Sequence[str]) -> tuple[NicView, ...]:
+        """Have two NICs of a node be one by LACP. Errors: Invalid, Conflict."""
+        return self.put(v1("nodes", node, "bonds", bond), Listing[NicView], BondRequest(nics=tuple(nics))).items
+
+    def bond_delete(self, node: str, bond: str) -> None:
+        """Have the NICs of a bond stand alone."""
+        self.delete(v1("nodes", node, "bonds", bond))
 
     def provision(self, request: ProvisionRequest) -> OperationView:
         """Begin to boot a disk, or a new one from an image, on a node."""

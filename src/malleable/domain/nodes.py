@@ -104,6 +104,17 @@ class Nic:
     name: str  #: unique per node, e.g. "nic0"
     mac: str  #: lower case, colons; unique in the site
     switch_port_id: SwitchPortId | None  #: unique: a port serves one NIC
+    bond: str = ""  #: two NICs of a node with one name are one by LACP, attached as the first of them; "": it is alone
+
+
+_BOND = re.compile(r"[a-z][a-z0-9]{0,11}", re.ASCII)  #: an interface's name in Linux, with room for a VLAN's number
+
+
+def parse_bond(raw: str) -> str:
+    """Accept a bond's name, which its system's interface has, too. Errors: Invalid."""
+    if not _BOND.fullmatch(raw):
+        raise Invalid(f"{raw[:80]!a} is no name of a bond.", fix="Use up to 12 small letters and digits, as bond0.")
+    return raw
 
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", re.ASCII)

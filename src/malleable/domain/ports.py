@@ -180,11 +180,15 @@ class Switches(Protocol):
     def can_guard(self, switch: Switch) -> bool:
         """Say, without asking the switch, whether its ports can keep a Guard."""
 
+    def can_bond(self, switch: Switch) -> bool:
+        """Say, without asking the switch, whether two of its ports can be one by LACP."""
+
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         """Make each named port carry exactly what is wanted; SHUT lets nothing pass. Idempotent.
 
-        Errors: Refused with code "no-such-port", or "no-guard" for a Guard that cannot be kept. After Unreachable any
-        subset may have been applied.
+        Of a bond, all ports are changed though but one is named.
+        Errors: Refused with code "no-such-port", "no-guard" for a Guard that cannot be kept, or "no-bond". After
+        Unreachable any subset may have been applied.
         """
 
     def read(self, switch: Switch, ports: Collection[str]) -> Mapping[str, PortConfig]:
@@ -478,6 +482,7 @@ class DriverFacts:
     system: str = ""  #: the setting that chooses it, e.g. "os=nxos"; "": there is nothing to choose
     tested: str = ""  #: what its contract suite ran on; "": never on a device
     needs: str = ""  #: what has to be installed beside us
+    bonds: bool = False  #: of a switch: two ports can be one by LACP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,6 +102,8 @@ class Link:
     dns_servers: tuple[str, ...] = ()
     domain: str = ""
     is_boot: bool = False  #: the disk comes through it
+    bond: str = ""  #: the name of the bond that it is, of NICs with the MACs ``bonded``; "": a NIC alone
+    bonded: tuple[str, ...] = ()
 
     def has(self, kind: type[IPv4Interface] | type[IPv6Interface]) -> bool:
         """Say whether there is an address of a kind."""
@@ -112,26 +114,41 @@ def network_config(links: Sequence[Link]) -> str:
     """Write a network-config of version 2 for a node's links, the one it boots by among them.
 
     Cards are found by their MAC; "critical": the root disk comes through this one. A value is JSON, which is YAML too.
+    The card of the root disk stays as the firmware has it, though it is of a bond: joining one would cut the disk off.
     Source: https://cloudinit.readthedocs.io/en/22.4.2/reference/network-config-format-v2.html
     """
     macs = [next(link.mac for link in links if link.is_boot)]
     macs += sorted({link.mac for link in links} - set(macs))
     names = {mac: f"nic{number}" if number else _BOOT_NAME for number, mac in enumerate(macs)}
     native = {link.mac: link for link in links if link.vid is None}
+    bonds = {link.mac: link for link in links if link.bond and link.mac != macs[0]}
+    names |= {mac: link.bond for mac, link in bonds.items()}
     tagged = sorted((link for link in links if link.vid is not None), key=lambda link: (names[link.mac], link.vid))
     mtus = {mac: native[mac].mtu if mac in native else max(t.mtu for t in tagged if t.mac == mac) for mac in macs}
-    cards = {names[mac]: _card(mac, native.get(mac), mtus[mac]) for mac in macs}
+    cards = {names[mac]: _card(mac, native.get(mac), mtus[mac]) for mac in macs if mac not in bonds}
+    made = {}
+    for link in bonds.values():
+        members = {f"{link.bond}port{number}": mac for number, mac in enumerate(link.bonded)}
+        cards |= {name: _card(mac, None, mtus[link.mac]) for name, mac in members.items()}
+        made[link.bond] = _bond(link.mac, list(members), native.get(link.mac), mtus[link.mac])
     vlans = {
         # A frame leaves by its card: none of a VLAN can be larger than the card's.
         f"{names[link.mac]}.{link.vid}": {"id": link.vid, "link": names[link.mac]} | _way(link, mtus[link.mac])
         for link in tagged
     }
-    return "version: 2\n" + _section("ethernets", cards) + (_section("vlans", vlans) if vlans else "")
+    sections = (("ethernets", cards), ("bonds", made), ("vlans", vlans))
+    return "version: 2\n" + "".join(_section(name, told) for name, told in sections if told)
 
 
 def _card(mac: str, link: Link | None, mtu: int) -> dict[str, object]:
     match: dict[str, object] = {"match": {"macaddress": mac}}
     return match | (_way(link, mtu) if link is not None else {"dhcp4": False, "mtu": mtu, "optional": True})
+
+
+def _bond(mac: str, members: Sequence[str], link: Link | None, mtu: int) -> dict[str, object]:
+    parameters = {"mode": "802.3ad", "lacp-rate": "fast", "mii-monitor-interval": 100}
+    told: dict[str, object] = {"interfaces": list(members), "macaddress": mac, "parameters": parameters}
+    return told | (_way(link, mtu) if link is not None else {"dhcp4": False, "mtu": mtu, "optional": True})
 
 
 def _way(link: Link, most_mtu: int) -> dict[str, object]:

@@ -47,6 +47,7 @@ class PortConfig:
     tagged_vids: frozenset[int] = frozenset()
     mtu: int | None = None  #: None: whatever the port has, which is enough for 1500
     guard: Guard | None = None  #: None: the machine may send what it likes; a shut port needs none
+    bond: frozenset[str] = frozenset()  #: the ports that are one by LACP, this one too; none: it stands alone
 
     @property
     def is_shut(self) -> bool:

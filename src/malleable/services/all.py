@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from malleable.services.access import Accesses
 from malleable.services.attachments import Attachments
 from malleable.services.authentication import Authentication
+from malleable.services.bonds import Bonds
 from malleable.services.boot_devices import BootDevices
 from malleable.services.console_input import ConsoleInputs
 from malleable.services.credentials import Credentials
@@ -62,6 +63,7 @@ class Services:
     boot_devices: BootDevices
     console_inputs: ConsoleInputs
     nics: Nics
+    bonds: Bonds
     provisions: Provisions
     networks: Networks
     grants: Grants
@@ -105,6 +107,7 @@ def make_services(parts: Parts) -> Services:
         boot_devices=BootDevices(parts, paces),
         console_inputs=ConsoleInputs(parts, paces),
         nics=Nics(parts),
+        bonds=Bonds(parts),
         provisions=Provisions(parts),
         networks=Networks(parts),
         grants=Grants(parts),

@@ -15,7 +15,7 @@ from malleable.services.authorization import may, not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_identified, find_node, listed, merged, names_of
 from malleable.services.networks import authorize, find_network, visible_to
-from malleable.services.nics import find_nic, first_wired
+from malleable.services.nics import carrier
 from malleable.services.parts import Listed, Parts
 from malleable.workflows import attach
 from malleable.workflows.quotas import want_within_quota
@@ -87,7 +87,7 @@ class Attachments:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             found = find_node(tx, caller, "node_get", node)
-            chosen = find_nic(tx, found, nic) if nic is not None else first_wired(tx, found.id)
+            chosen = carrier(tx, found, nic)
             where = find_network(tx, caller, "network_get", network, _project_of(found))
             project_id = attach.holder(found)
             require(caller, "node_attach", project_id=project_id)

@@ -42,31 +42,21 @@ class Nics:
         with self._parts.store.reading() as tx:
             node = find_node(tx, caller, "node_get", node_ref)
             nics = tx.nics.list(page, node_id=node.id)
-            wired = _wired(tx, nics) if caller.is_operator else tuple(_unwired(nic) for nic in nics)
+            wired = wired_nics(tx, nics) if caller.is_operator else tuple(_unwired(nic) for nic in nics)
             return listed(wired, page, {})
 
     def nic_wire(self, caller: Caller, node_ref: str, nic_ref: str, *, switch: str, port: str) -> WiredNic:
         """Note the port that a NIC's cable ends in. Errors: NotFound; Conflict for a held node or a taken port."""
         with self._parts.store.transaction() as tx:
-            node, nic = self._unheld(tx, caller, node_ref, nic_ref)
+            node, nic = _unbonded(tx, caller, node_ref, nic_ref)
             end = find_port(tx, find_named(tx.switches, switch, "switch"), port)
             return self._change(tx, caller, node, nic, end.id)
 
     def nic_unwire(self, caller: Caller, node_ref: str, nic_ref: str) -> WiredNic:
         """Forget the cable of a NIC. Errors: NotFound; Conflict while the node is held."""
         with self._parts.store.transaction() as tx:
-            node, nic = self._unheld(tx, caller, node_ref, nic_ref)
+            node, nic = _unbonded(tx, caller, node_ref, nic_ref)
             return self._change(tx, caller, node, nic, None)
-
-    def _unheld(self, tx: Transaction, caller: Caller, node_ref: str, nic_ref: str) -> tuple[Node, Nic]:
-        node = find_node(tx, caller, "node_wire", node_ref)
-        # A quarantined node's old port is not proven shut: forgetting it would leave it open for ever.
-        if node.state in (NodeState.ALLOCATED, NodeState.RELEASING, NodeState.QUARANTINED):
-            raise Conflict(f"Node {node.name} is {node.state}; its wiring is fixed.", code="node-held")
-        if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
-            # It has read the wiring, or is about to, and frees the node by it.
-            raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
-        return node, find_nic(tx, node, nic_ref)
 
     def _change(self, tx: Transaction, caller: Caller, node: Node, nic: Nic, port_id: SwitchPortId | None) -> WiredNic:
         now = self._parts.now()
@@ -75,7 +65,7 @@ class Nics:
             self._doubt(tx, node)
             data = {"nic": nic.name, "switch_port_id": str(port_id) if port_id else None}
             record(tx, now, "nic.wired" if port_id else "nic.unwired", node=node, actor_id=caller.user_id, data=data)
-        return _wired(tx, [tx.nics.get(nic.id)])[0]
+        return wired_nics(tx, [tx.nics.get(nic.id)])[0]
 
     def _doubt(self, tx: Transaction, node: Node) -> None:
         """A free node whose wiring changed is no longer proven isolated: it is readmitted first."""
@@ -89,11 +79,46 @@ class Nics:
                 raise Conflict(f"Node {node.name} was taken meanwhile.", code="node-held")
 
 
+def unheld(tx: Transaction, caller: Caller, node_ref: str) -> Node:
+    """Find a node whose wiring may change now. Errors: NotFound, Forbidden, Conflict."""
+    node = find_node(tx, caller, "node_wire", node_ref)
+    # A quarantined node's old port is not proven shut: forgetting it would leave it open for ever.
+    if node.state in (NodeState.ALLOCATED, NodeState.RELEASING, NodeState.QUARANTINED):
+        raise Conflict(f"Node {node.name} is {node.state}; its wiring is fixed.", code="node-held")
+    if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
+        # It has read the wiring, or is about to, and frees the node by it.
+        raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
+    return node
+
+
+def _unbonded(tx: Transaction, caller: Caller, node_ref: str, nic_ref: str) -> tuple[Node, Nic]:
+    node = unheld(tx, caller, node_ref)
+    nic = find_nic(tx, node, nic_ref)
+    if nic.bond:
+        raise Conflict(
+            f"NIC {nic.name} of node {node.name} is one with another as {nic.bond}.",
+            code="nic-bonded",
+            fix=f"Undo that first: `m2 node unbond {node.name} {nic.bond}`.",
+        )
+    return node, nic
+
+
+def carrier(tx: Transaction, node: Node, ref: str | None) -> Nic | None:
+    """Find the NIC that attachments of a NIC, or of a bond by its name, are kept at: the first of its bond, or itself.
+
+    ``ref`` None: of the node's first wired NIC. None: the node has no NIC at all. Errors: NotFound.
+    """
+    if ref is None:
+        return first_wired(tx, node.id)  # of a bond all are wired
+    nic = find_nic(tx, node, ref)
+    return tx.nics.list(node_id=node.id, bond=nic.bond)[0] if nic.bond else nic
+
+
 def find_nic(tx: Transaction, node: Node, ref: str) -> Nic:
-    """Find a node's NIC by name, id or MAC address. Errors: NotFound. No authorisation."""
+    """Find a node's NIC by name, id or MAC address, or the first of a bond. Errors: NotFound. No authorisation."""
     id, mac = parse_id(ref), ref.lower().replace("-", ":")
     for nic in tx.nics.list(node_id=node.id):
-        if nic.id == id or nic.mac == mac or (is_name(ref) and nic.name == ref):
+        if nic.id == id or nic.mac == mac or (is_name(ref) and ref in (nic.name, nic.bond)):
             return nic
     raise not_found(f"NIC {shown(ref)} of node {node.name}")
 
@@ -108,7 +133,8 @@ def _unwired(nic: Nic) -> WiredNic:
     return WiredNic(nic=nic, port=None, switch=None)
 
 
-def _wired(tx: Transaction, nics: Sequence[Nic]) -> tuple[WiredNic, ...]:
+def wired_nics(tx: Transaction, nics: Sequence[Nic]) -> tuple[WiredNic, ...]:
+    """Tell where NICs' cables end; two queries however many."""
     ids: list[UUID] = [nic.switch_port_id for nic in nics if nic.switch_port_id is not None]
     ports = {port.id: port for port in tx.switch_ports.list(id=ids)} if ids else {}
     switches = names_of(tx.switches, (port.switch_id for port in ports.values()))

@@ -1,6 +1,6 @@
 """Nodes: who may see which, enrolling, giving back, power, maintenance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import PortState
 from malleable.services.access import live_token, token_facts
 from malleable.services.authorization import require
+from malleable.services.bonds import join
 from malleable.services.caller import Caller
 from malleable.services.finding import (
     find_named,
@@ -26,6 +27,7 @@ from malleable.services.finding import (
     merged,
     names_of,
 )
+from malleable.services.nics import find_nic
 from malleable.services.paces import Paces
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.switches import find_port
@@ -59,6 +61,7 @@ class NodeWish:
     system: str = ""
     is_unscrubbed: bool = False  #: somebody had it before: it is scrubbed before it is free
     wiring: tuple[Cable, ...] = field(default=())
+    bonds: Mapping[str, Sequence[str]] = field(default_factory=dict)  #: name -> NICs by MAC address
 
 
 class Nodes:
@@ -126,6 +129,8 @@ class Nodes:
         with self._parts.store.transaction() as tx:
             tx.nodes.add(node)
             _add_nics(tx, node, wish.wiring)
+            for bond, nics in wish.bonds.items():
+                join(tx, self._parts.drivers, node, bond, [find_nic(tx, node, ref) for ref in nics])
             return enrol.request(tx, now, node=node, actor_id=caller.user_id, scrubs=self._parts.scrubs)
 
     def node_delete(self, caller: Caller, ref: str, *, is_forced: bool = False) -> None:

@@ -135,7 +135,7 @@ def _closed(attachment: Attachment, port: SwitchPort | None, network: Network) -
     if port is None:
         return "The NIC has no switch port."
     if port.state is PortState.UNKNOWN:
-        return "What its switch port carries is not known; it is being shut."
+        return f"What its switch port carries is not known; it is being {'shut' if port.wanted.is_shut else 'proven'}."
     if attachment.state is not AttachmentState.ATTACHED:
         return f"It is {attachment.state}."
     carried = _vids(port.observed) if port.observed else frozenset()

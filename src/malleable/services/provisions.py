@@ -20,7 +20,7 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, names_of, project_for, shown
 from malleable.services.keys import with_project_keys
 from malleable.services.networks import find_network
-from malleable.services.nics import find_nic, first_wired
+from malleable.services.nics import carrier
 from malleable.services.parts import Parts, Shown
 from malleable.services.signers import want_signed
 from malleable.workflows import data_disks, move, provision
@@ -277,9 +277,7 @@ def _wish(
 
 
 def _nic(tx: Transaction, node: Node, ref: str | None) -> Nic:
-    if ref is not None:
-        return find_nic(tx, node, ref)
-    nic = first_wired(tx, node.id)
+    nic = carrier(tx, node, ref)
     if nic is None:
         raise Conflict(f"Node {node.name} has no NIC.", code="no-nic", fix="An operator enrols it again.")
     return nic

@@ -105,6 +105,9 @@ class SimSwitches:
     def can_guard(self, switch: Switch) -> bool:
         return switch.settings.get("guard") != "off"
 
+    def can_bond(self, switch: Switch) -> bool:
+        return switch.settings.get("bond") != "off"
+
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         found = self._find(switch, "apply")
         _require(switch, found, wanted)
@@ -112,6 +115,8 @@ class SimSwitches:
             _require_sane(name, config)
             if config.guard is not None and not self.can_guard(switch):
                 raise Refused(f"Switch {switch.name} cannot guard port {name}.", code="no-guard")
+            if config.bond and not self.can_bond(switch):
+                raise Refused(f"Switch {switch.name} cannot bond port {name}.", code="no-bond")
         with found.lock:
             self._apply(found, wanted)
             half = found.misbehaviour is Misbehaviour.HALF

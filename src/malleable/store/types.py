@@ -153,7 +153,7 @@ class TupleOf(_OverJson):
 
 
 class PortConfigJson(_OverJson):
-    """What a switch port carries, as {"native": vid or null, "tagged": [vids]}, and {"guard": {...}} if it has one."""
+    """What a switch port carries, as {"native": vid or null, "tagged": [vids]}, and "mtu", "guard", "bond" if any."""
 
     cache_ok = True
 
@@ -165,6 +165,8 @@ class PortConfigJson(_OverJson):
             plain["mtu"] = value.mtu
         if value.guard is not None:
             plain["guard"] = {"macs": sorted(value.guard.macs), "gateways": sorted(value.guard.gateways)}
+        if value.bond:
+            plain["bond"] = sorted(value.bond)
         return plain
 
     def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> PortConfig | None:
@@ -173,7 +175,8 @@ class PortConfigJson(_OverJson):
         told = value.get("guard")
         guard = Guard(macs=frozenset(told["macs"]), gateways=frozenset(told["gateways"])) if told else None
         tagged = frozenset(value["tagged"])
-        return PortConfig(native_vid=value["native"], tagged_vids=tagged, mtu=value.get("mtu"), guard=guard)
+        bond = frozenset(value.get("bond", ()))
+        return PortConfig(native_vid=value["native"], tagged_vids=tagged, mtu=value.get("mtu"), guard=guard, bond=bond)
 
 
 class QuotaJson(_OverJson):

@@ -61,12 +61,25 @@ class WiringRequest(Request):
     port: PortName
 
 
+class BondRequest(Request):
+    """Two NICs that are one by LACP."""
+
+    nics: tuple[Ref, ...] = Field(max_length=16)
+
+
+class NewBondRequest(BondRequest):
+    """A bond of a node to enrol; its NICs are named by their MAC addresses."""
+
+    name: Line
+
+
 class NodeRequest(Request):
     """A node to enrol."""
 
     name: Name
     bmc: BmcRequest
     wiring: tuple[WiringRequest, ...] = Field(default=(), max_length=64)
+    bonds: tuple[NewBondRequest, ...] = Field(default=(), max_length=32)
     scrub_first: bool = False  #: somebody had it before: it is scrubbed, by policy, before it is free
 
 
@@ -120,6 +133,7 @@ class NicView(Answer):
     node_id: Open[UUID]
     name: Open[str]
     mac: Open[str]
+    bond: Open[str] = ""  #: the bond that it is of, with another NIC of the node
     switch_port_id: UUID | None = None
     switch: str | None = None
     port: str | None = None

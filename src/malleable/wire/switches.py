@@ -92,6 +92,7 @@ class PortConfigView(Answer):
     native_vid: int | None
     tagged_vids: tuple[int, ...]
     guard: GuardView | None
+    bond: tuple[str, ...] = ()  #: the ports that are one by LACP, this one too
 
 
 class DriverView(Answer):
@@ -102,6 +103,7 @@ class DriverView(Answer):
     system: str
     tested: str
     needs: str
+    bonds: bool = False  #: of a switch: two ports can be one by LACP
 
 
 class PortPlanView(Answer):

@@ -92,7 +92,10 @@ class SimulatedSite:
             disks=self.disks,
             targets=self.targets,
             converter=QemuConverter(),
-            facts=tuple(DriverFacts(kind=kind, name="sim", tested="simulated devices") for kind in ("power", "switch")),
+            facts=tuple(
+                DriverFacts(kind=kind, name="sim", tested="simulated devices", bonds=kind == "switch")
+                for kind in ("power", "switch")
+            ),
         )
 
     def close(self) -> None:

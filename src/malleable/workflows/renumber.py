@@ -43,13 +43,15 @@ def renumber(
     """
     attachments = tx.attachments.list(network_id=before.id)
     nics = {nic.id: nic for nic in tx.nics.list(id=[a.nic_id for a in attachments])} if attachments else {}
-    ports = _ports(tx, nics.values())
+    carriers = _carriers(tx, nics.values())
+    ports = tx.switch_ports.list(id=list(carriers)) if carriers else ()
     obstacles = _obstacles(before, after, attachments)
     obstacles += [(a, "is being attached or detached") for a in attachments if a.state is not AttachmentState.ATTACHED]
     if not obstacles and gateway_addresses(before) != gateway_addresses(after):
         changing = {port.id for port in ports if port.state is not PortState.SETTLED}
         moving = "is at a switch port that changes at this moment"
-        obstacles = [(a, moving) for a in attachments if nics[a.nic_id].switch_port_id in changing]
+        busy = {carriers[port_id].id for port_id in changing}
+        obstacles = [(a, moving) for a in attachments if a.nic_id in busy]
     if obstacles:
         nodes = {node.id: node for node in tx.nodes.list(id={nic.node_id for nic in nics.values()})}
         raise _in_the_way(after, [_tell(nics[a.nic_id], nodes, why, may_know) for a, why in obstacles])
@@ -58,7 +60,7 @@ def renumber(
     _give_addresses(tx, before, after, attachments)
     tx.networks.change(after.id, cidr=after.cidr, cidr6=after.cidr6)
     if gateway_addresses(before) != gateway_addresses(after):
-        _guard(tx, now, ports, nics.values(), actor_id)
+        _guard(tx, now, ports, carriers, actor_id)
 
 
 def _obstacles(before: Network, after: Network, attachments: Sequence[Attachment]) -> list[tuple[Attachment, str]]:
@@ -119,22 +121,27 @@ def _give_addresses(tx: Transaction, before: Network, after: Network, attachment
             tx.attachments.change(attachment.id, **given)
 
 
-def _ports(tx: Transaction, nics: Collection[Nic]) -> Sequence[SwitchPort]:
-    ids = [nic.switch_port_id for nic in nics if nic.switch_port_id is not None]
-    return tx.switch_ports.list(id=ids) if ids else ()
+def _carriers(tx: Transaction, nics: Collection[Nic]) -> Mapping[UUID, Nic]:
+    """Say by port, both of a bond, which NIC's attachments it carries."""
+    bonded = {(nic.node_id, nic.bond): nic for nic in nics if nic.bond}
+    others = tx.nics.list(node_id={node_id for node_id, _ in bonded}) if bonded else ()
+    found = [(nic, nic) for nic in nics]
+    found += [(nic, bonded[nic.node_id, nic.bond]) for nic in others if (nic.node_id, nic.bond) in bonded]
+    return {nic.switch_port_id: carrier for nic, carrier in found if nic.switch_port_id is not None}
 
 
 def _guard(
-    tx: Transaction, now: datetime, ports: Sequence[SwitchPort], nics: Collection[Nic], actor_id: UserId | None
+    tx: Transaction, now: datetime, ports: Sequence[SwitchPort], carriers: Mapping[UUID, Nic], actor_id: UserId | None
 ) -> None:
     """Have ports guard the gateway's addresses as they are now: not known to until it is read back, and at once."""
-    wanted = _gateways(tx, nics) if ports else {}
+    gateways = _gateways(tx, carriers.values()) if ports else {}
     names: dict[SwitchId, list[str]] = {}
     for port in ports:
         guard = port.wanted.guard
-        if guard is None or guard.gateways == wanted[port.id]:
+        present = gateways[carriers[port.id].id]
+        if guard is None or guard.gateways == present:
             continue
-        config = replace(port.wanted, guard=replace(guard, gateways=wanted[port.id]))
+        config = replace(port.wanted, guard=replace(guard, gateways=frozenset(present)))
         generation = port.wanted_generation + 1
         tx.switch_ports.change(port.id, wanted=config, wanted_generation=generation, state=PortState.UNKNOWN)
         names.setdefault(port.switch_id, []).append(port.name)
@@ -144,12 +151,12 @@ def _guard(
         begin(tx, now, "repair-ports", actor_id=actor_id, arguments=arguments)
 
 
-def _gateways(tx: Transaction, nics: Collection[Nic]) -> Mapping[UUID, frozenset[str]]:
-    """Read the gateway's addresses in all networks that each port carries."""
-    attachments = tx.attachments.list(nic_id=[nic.id for nic in nics])
+def _gateways(tx: Transaction, nics: Collection[Nic]) -> Mapping[NicId, set[str]]:
+    """Read the gateway's addresses in all networks that each NIC is on."""
+    attachments = tx.attachments.list(nic_id={nic.id for nic in nics})
     networks = {network.id: network for network in tx.networks.list(id={a.network_id for a in attachments})}
     on: dict[NicId, set[str]] = {nic.id: set() for nic in nics}
     for attachment in attachments:
         network = networks[attachment.network_id]
         on[attachment.nic_id] |= gateway_addresses(network) if network.has_service else set()
-    return {nic.switch_port_id: frozenset(on[nic.id]) for nic in nics if nic.switch_port_id is not None}
+    return on

@@ -198,6 +198,8 @@ def _shape(config: PortConfig | None) -> object:
     shape: dict[str, object] = {"native": config.native_vid, "tagged": sorted(config.tagged_vids)}
     if config.guard is not None:
         shape["guard"] = {"macs": sorted(config.guard.macs), "gateways": sorted(config.guard.gateways)}
+    if config.bond:
+        shape["bond"] = sorted(config.bond)
     return shape
 
 

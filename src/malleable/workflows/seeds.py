@@ -1,12 +1,13 @@
 """Boot intents and their seeds come together and go together; what a seed tells of a node's networks, and its disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_network
 
 from malleable.domain import nocloud
 from malleable.domain.boots import Boot
 from malleable.domain.ids import BootId, NodeId
 from malleable.domain.networks import Attachment, AttachmentState, Channel, Network, gateway_address
+from malleable.domain.nodes import Nic
 from malleable.domain.seeds import Document, Link, Seed, network_config
 from malleable.domain.store import Transaction
 
@@ -38,15 +39,17 @@ def links_of(tx: Transaction, boots: Sequence[Boot]) -> Mapping[BootId, list[Lin
         nic = nics[attachment.nic_id]
         boot = by_node[nic.node_id]
         if attachment.state is not AttachmentState.DETACHING or attachment.id == boot.attachment_id:
-            links[boot.id].append(_link(attachment, networks[attachment.network_id], nic.mac, boot))
+            links[boot.id].append(_link(attachment, networks[attachment.network_id], nic, boot, nics.values()))
     return links
 
 
-def _link(attachment: Attachment, network: Network, mac: str, boot: Boot) -> Link:
+def _link(attachment: Attachment, network: Network, nic: Nic, boot: Boot, nics: Iterable[Nic]) -> Link:
     plans = [(network.cidr, attachment.address), (network.cidr6, attachment.address6)]
     served = tuple(gateway_address(cidr) for cidr, _ in plans if cidr) if network.has_service else ()
     return Link(
-        mac=mac,
+        mac=nic.mac,
+        bond=nic.bond,
+        bonded=tuple(n.mac for n in nics if n.bond and (n.node_id, n.bond) == (nic.node_id, nic.bond)),
         vid=network.vid if attachment.channel is Channel.TAGGED else None,
         addresses=tuple(f"{address}/{ip_network(cidr).prefixlen}" for cidr, address in plans if address),
         has_dhcp=network.has_service,

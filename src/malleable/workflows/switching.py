@@ -4,7 +4,7 @@ The intent is durable before the switch is asked, and a port counts as settled o
 intent. Whatever the switch answered, a port that is not settled keeps its node from being freed.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -25,10 +25,12 @@ SWITCH = "The network switch"
 SWITCH_RETRY = Retry(attempts=6, first_delay_s=0.5, max_delay_s=20.0)
 
 
-def _wanted(context: Context, tx: Transaction, nic: Nic, switch: Switch) -> PortConfig:
+def _wanted(
+    context: Context, tx: Transaction, nic: Nic, switch: Switch, bond: frozenset[str] = frozenset()
+) -> PortConfig:
     """Say what a NIC's port shall carry: the networks of its attachments that are not on their way out.
 
-    Where the switch can, with what the NIC's machine may not pretend there.
+    Where the switch can, with what the NIC's machine may not pretend there. ``bond``: the ports that carry it as one.
     """
     live = [AttachmentState.ATTACHING, AttachmentState.ATTACHED]
     attachments = tx.attachments.list(nic_id=nic.id, state=live)
@@ -47,6 +49,7 @@ def _wanted(context: Context, tx: Transaction, nic: Nic, switch: Switch) -> Port
         tagged_vids=frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED),
         mtu=None if mtu <= MTU_USUAL else mtu,
         guard=guard,
+        bond=bond,
     )
 
 
@@ -94,7 +97,7 @@ def settle(context: Context, ports: Iterable[SwitchPort]) -> Mapping[UUID, PortC
     return proven
 
 
-def _settle_switch(context: Context, switch: Switch, ports: list[SwitchPort]) -> dict[UUID, PortConfig]:
+def _settle_switch(context: Context, switch: Switch, ports: Sequence[SwitchPort]) -> dict[UUID, PortConfig]:
     driver, names = switches_of(context, switch), [port.name for port in ports]
     # Observe first after a lost reply: repeating an applied change would flap a tenant's link for nothing.
     seen = _observe(driver, switch, names) if context.is_repeat else {}
@@ -129,7 +132,8 @@ def _tell(config: PortConfig | None) -> str:
     tagged = f" tagged {sorted(config.tagged_vids)}" if config.tagged_vids else ""
     guarded = "" if config.guard is None else f", guarded as {' '.join(sorted(config.guard.macs))}"
     mtu = f", MTU {config.mtu}" if config.mtu is not None else ""
-    return f"VLAN {config.native_vid}{tagged}{mtu}{guarded}"
+    bonded = f", bonded as {' '.join(sorted(config.bond))}" if config.bond else ""
+    return f"VLAN {config.native_vid}{tagged}{mtu}{guarded}{bonded}"
 
 
 def settled(ports: Iterable[SwitchPort], proven: Mapping[UUID, PortConfig], now: datetime) -> Write:
@@ -160,15 +164,15 @@ def connect(context: Context) -> Done:
     """Make the NIC's port carry the attachment's network as well."""
     attachment_id = AttachmentId(UUID(context.argument("attachment_id")))
 
-    attachment, port, proven = _reach(context, lambda tx: tx.attachments.get(attachment_id))
-    commit = settled([port], proven, context.now())
+    attachment, ports, proven = _reach(context, lambda tx: tx.attachments.get(attachment_id))
+    commit = settled(ports, proven, context.now())
 
     def write(tx: Transaction) -> None:
         commit(tx)
         tx.attachments.change(attachment.id, state=AttachmentState.ATTACHED)
         tx.networks.touch(attachment.network_id)
 
-    return Done(evidence={"port": port.name, "carries": _tell(proven[port.id])}, write=write)
+    return Done(evidence=_told(ports, proven), write=write)
 
 
 def disconnect(context: Context) -> Done:
@@ -183,32 +187,49 @@ def disconnect(context: Context) -> Done:
         tx.attachments.change(gone.id, state=AttachmentState.DETACHING)
         return gone
 
-    _, port, proven = _reach(context, intend)
-    commit = settled([port], proven, context.now())
+    _, ports, proven = _reach(context, intend)
+    commit = settled(ports, proven, context.now())
 
     def write(tx: Transaction) -> None:
         commit(tx)
         drop_attachment(tx, gone)
 
-    return Done(evidence={"port": port.name, "carries": _tell(proven[port.id])}, write=write)
+    return Done(evidence=_told(ports, proven), write=write)
 
 
 def _reach(
     context: Context, intend: Callable[[Transaction], Attachment]
-) -> tuple[Attachment, SwitchPort, Mapping[UUID, PortConfig]]:
-    """Commit the intent of what ``intend`` says for the port of an attachment's NIC, and reach it."""
+) -> tuple[Attachment, Sequence[SwitchPort], Mapping[UUID, PortConfig]]:
+    """Commit the intent of what ``intend`` says for the ports of an attachment's NIC, and reach it.
 
-    def write(tx: Transaction) -> tuple[Attachment, SwitchPort, Switch]:
+    One port, or both of a bond, which are asked and read back together.
+    """
+
+    def write(tx: Transaction) -> tuple[Attachment, Sequence[SwitchPort], Switch]:
         attachment = intend(tx)
         nic = tx.nics.get(attachment.nic_id)
         if nic.switch_port_id is None:
             raise Conflict(f"NIC {nic.name} has no switch port any more.", code="nic-not-wired")
-        port = tx.switch_ports.get(nic.switch_port_id)
-        switch = tx.switches.get(port.switch_id)
-        return attachment, _want(tx, port, _wanted(context, tx, nic, switch)), switch
+        ports = _ports_of(tx, nic)
+        switch = tx.switches.get(ports[0].switch_id)
+        bond = frozenset(port.name for port in ports) if nic.bond else frozenset[str]()
+        config = _wanted(context, tx, nic, switch, bond)
+        return attachment, [_want(tx, port, config) for port in ports], switch
 
-    attachment, port, switch = context.write(write)
-    return attachment, port, _settle_switch(context, switch, [port])
+    attachment, ports, switch = context.write(write)
+    return attachment, ports, _settle_switch(context, switch, ports)
+
+
+def _ports_of(tx: Transaction, nic: Nic) -> Sequence[SwitchPort]:
+    """Read the ports of a wired NIC and of the one that it is bonded with."""
+    if not nic.bond:
+        return [tx.switch_ports.get(one) for one in (nic.switch_port_id,) if one is not None]
+    both = tx.nics.list(node_id=nic.node_id, bond=nic.bond)
+    return tx.switch_ports.list(id=[one.switch_port_id for one in both])
+
+
+def _told(ports: Sequence[SwitchPort], proven: Mapping[UUID, PortConfig]) -> dict[str, object]:
+    return {"port": " and ".join(port.name for port in ports), "carries": _tell(proven[ports[0].id])}
 
 
 def shut_all(context: Context) -> Done:

@@ -72,6 +72,9 @@ class OnBoth:
     def can_guard(self, switch: Switch) -> bool:
         return self._real.can_guard(self._of(switch))
 
+    def can_bond(self, switch: Switch) -> bool:
+        return self._real.can_bond(self._of(switch))
+
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         self._sim.apply(switch, wanted)
         self._real.apply(self._of(switch), wanted)

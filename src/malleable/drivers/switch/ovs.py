@@ -1,8 +1,6 @@
 """OvsSwitches: Open vSwitch bridges, configured through their database.
 
-SHUT is a trunk of the reserved VLAN 4095 alone, on a protected port: untagged frames and every VLAN a network can
-have are dropped both ways, and frames tagged 4095 reach no other shut port because both are protected. An access port
-on 4095 alone would join all shut ports in one network; a port without any tag carries every VLAN.
+VLANs are columns of table Port: see ``ovs_vlans``. Bonds are two interfaces in one port: see ``ovs_bond``.
 Guards are rules of OpenFlow, kept where the database is reached by its socket: see ``ovs_guard``.
 Source: ovs-vswitchd.conf.db(5), and packets sent through Open vSwitch 3.1 by tests/contract/switches.
 """
@@ -15,6 +13,7 @@ from typing import Any
 from malleable.domain.errors import Malformed, Refused
 from malleable.domain.switches import SHUT, PortConfig, Switch
 from malleable.drivers.ovsdb import DATABASE, Operation, Ovsdb, Row, forget_flows, members, select, to_set
+from malleable.drivers.switch import ovs_bond
 from malleable.drivers.switch.ovs_guard import (
     CLAIM,
     Rule,
@@ -25,13 +24,15 @@ from malleable.drivers.switch.ovs_guard import (
     rules_of,
     write_rules,
 )
+from malleable.drivers.switch.ovs_vlans import row_of, told_by
 
-DEAD_VID = 4095  #: reserved by IEEE 802.1Q; never a network's
-VIDS = range(1, 4095)
 #: interface types that a node's cable can end at
 OUTSIDE_TYPES = ("", "system", "tap", "afxdp", "dpdk", "dpdkvhostuser", "dpdkvhostuserclient")
 
-_PORT_COLUMNS = ("_uuid", "name", "interfaces", "tag", "trunks", "vlan_mode", "protected", "external_ids")
+_PORT_COLUMNS = (
+    *("_uuid", "name", "interfaces", "tag", "trunks", "vlan_mode", "protected", "external_ids"),
+    *ovs_bond.COLUMNS,
+)
 _INTERFACE_COLUMNS = ("_uuid", "name", "ofport", "error", "mtu", "mtu_request")
 
 
@@ -67,14 +68,22 @@ class OvsSwitches:
         with self._open(switch) as ovsdb:
             bridge = _bridge(ovsdb, switch)
             ports, interfaces = ovsdb.transact(
-                {"op": "select", "table": "Port", "where": [], "columns": ["_uuid", "name"]},
-                {"op": "select", "table": "Interface", "where": [], "columns": ["name", "type"]},
+                {"op": "select", "table": "Port", "where": [], "columns": list(_PORT_COLUMNS)},
+                {"op": "select", "table": "Interface", "where": [], "columns": ["_uuid", "name", "type"]},
             )
         on_bridge = set(members(bridge["ports"]))
-        outside = {row["name"] for row in interfaces["rows"] if row["type"] in OUTSIDE_TYPES}
-        return sorted(
-            row["name"] for row in ports["rows"] if members(row["_uuid"])[0] in on_bridge and row["name"] in outside
-        )
+        outside = {members(row["_uuid"])[0]: row["name"] for row in interfaces["rows"] if row["type"] in OUTSIDE_TYPES}
+        found = []
+        for row in ports["rows"]:
+            names = [outside[uuid] for uuid in members(row["interfaces"]) if uuid in outside]
+            is_ours = names == [row["name"]] or (len(names) > 1 and not ovs_bond.bond_fault(row, names))
+            if members(row["_uuid"])[0] in on_bridge and is_ours:
+                found += names
+        return sorted(found)
+
+    def can_bond(self, switch: Switch) -> bool:
+        """Say that two ports can be one, unless the setting bond=off."""
+        return switch.settings.get("bond") != "off"
 
     def can_guard(self, switch: Switch) -> bool:
         """Say that ports are guarded: where ovs-vswitchd can be asked, unless the setting guard=off."""
@@ -86,11 +95,20 @@ class OvsSwitches:
         A guard is there before its VLANs, and goes after them.
         Errors: also Refused with code "bad-vlan" for VLAN ids outside 1-4094, or tagged and native at once.
         """
-        rows = {name: row_of(name, config) for name, config in wanted.items()}
+        wanted = ovs_bond.whole(wanted)
         if not self.can_guard(switch) and any(config.guard for config in wanted.values()):
             raise Refused(f"Switch {switch.name} cannot guard its ports.", code="no-guard")
+        if not self.can_bond(switch) and any(config.bond for config in wanted.values()):
+            raise Refused(f"Switch {switch.name} cannot bond its ports.", code="no-bond")
         with self._open(switch) as ovsdb:
             found = _find(ovsdb, switch, wanted)
+            left = ovs_bond.reshape(
+                ovsdb, _bridge(ovsdb, switch), found.values(), _names(ovsdb, found.values()), wanted
+            )
+            if left is not None:
+                wanted |= dict.fromkeys(left - set(wanted), SHUT)
+                found = _find(ovsdb, switch, wanted)
+            rows = {name: row_of(name, config) for name, config in wanted.items()}
             rules = self._rules(ovsdb, switch)
             ofports = {name: _ofport(rows) for name, rows in _interfaces(ovsdb, wanted).items()}
             stale = {
@@ -100,7 +118,7 @@ class OvsSwitches:
                 and rules_of(config.guard, ofport) != rules.by_port.get(ofport, frozenset())
             }
             self._write(switch, {ofport: new for ofport, new in stale.items() if new})
-            ovsdb.change(*(op for name, row in rows.items() for op in _update(found[name], row, wanted[name])))
+            ovsdb.change(*(op for name, row in rows.items() for op in _update(name, found[name], row, wanted[name])))
             self._write(switch, {ofport: new for ofport, new in stale.items() if not new})
         if not forget_flows(switch.address, timeout_s=self._timeout_s):
             self._delay(self._settle_s)
@@ -112,13 +130,18 @@ class OvsSwitches:
             ovsdb.change()
             found = _find(ovsdb, switch, names)
             interfaces = _interfaces(ovsdb, names)
+            within = _names(ovsdb, found.values())
             rules = self._rules(ovsdb, switch)
         seen: dict[str, PortConfig] = {}
         wrong: dict[str, str] = {}
         for name in names:
-            told = interface_fault(found[name], interfaces[name]) or told_by(found[name])
+            bonded = ovs_bond.names_within(found[name], within)
+            is_plain = len(bonded) == 1
+            fault = interface_fault(found[name], interfaces[name]) if is_plain else absence(interfaces[name])
+            fault = fault or ovs_bond.bond_fault(found[name], bonded)
+            told = fault or told_by(found[name])
             if isinstance(told, PortConfig):
-                told = replace(told, mtu=mtu_of(interfaces[name]))
+                told = replace(told, mtu=mtu_of(interfaces[name]), bond=ovs_bond.bond_told(bonded, told))
                 told = _guarded(told, found[name], _ofport(interfaces[name]), rules)
             if isinstance(told, str):
                 wrong[name] = told
@@ -167,7 +190,7 @@ class OvsSwitches:
 
 
 def _bridge(ovsdb: Ovsdb, switch: Switch) -> Row:
-    (result,) = ovsdb.transact(select("Bridge", "name", switch.settings["bridge"], ["ports", "controller"]))
+    (result,) = ovsdb.transact(select("Bridge", "name", switch.settings["bridge"], ["_uuid", "ports", "controller"]))
     if not result["rows"]:
         raise Refused(f"Switch {switch.name} has no bridge {switch.settings['bridge']}.", code="no-such-bridge")
     bridge: Row = result["rows"][0]
@@ -175,41 +198,37 @@ def _bridge(ovsdb: Ovsdb, switch: Switch) -> Row:
 
 
 def _find(ovsdb: Ovsdb, switch: Switch, names: Iterable[str]) -> Mapping[str, Row]:
-    """Read the named ports' rows. Errors: Refused with code "no-such-port"."""
+    """Read the rows of the named ports, of a bonded one that of its bond. Errors: Refused with code "no-such-port"."""
     names = list(names)
     on_bridge = set(members(_bridge(ovsdb, switch)["ports"]))
     results = ovsdb.transact(*(select("Port", "name", name, _PORT_COLUMNS) for name in names))
     rows = [row for result in results for row in result["rows"] if members(row["_uuid"])[0] in on_bridge]
     found = {row["name"]: row for row in rows}
+    for name, interfaces in _interfaces(ovsdb, set(names) - set(found)).items():
+        for interface in interfaces:
+            within = {"op": "select", "table": "Port", "columns": list(_PORT_COLUMNS)}
+            (bond,) = ovsdb.transact({**within, "where": [["interfaces", "includes", interface["_uuid"]]]})
+            for row in bond["rows"]:
+                if members(row["_uuid"])[0] in on_bridge:
+                    found[name] = row
     missing = sorted(set(names) - set(found))
     if missing:
         raise Refused(f"Switch {switch.name} has no port {', '.join(missing)}.", code="no-such-port")
     return found
 
 
-def row_of(name: str, config: PortConfig) -> Row:
-    """Write a configuration as columns of table Port. Errors: Refused."""
-    native, tagged = config.native_vid, sorted(config.tagged_vids)
-    if any(vid not in VIDS for vid in _vids(config)) or native in tagged:
-        raise Refused(
-            f"Port {name} cannot carry {config}.", fix="Use VLANs 1 to 4094, each once on a port.", code="bad-vlan"
-        )
-    if config.is_shut:
-        mode, tagged = "trunk", [DEAD_VID]
-    elif native is None:
-        mode = "trunk"
-    else:
-        mode = "native-untagged" if tagged else "access"
-    return {
-        "vlan_mode": mode,
-        "tag": to_set([] if native is None else [native]),
-        "trunks": to_set(tagged),
-        "cvlans": to_set([]),
-        "protected": config.is_shut,
+def _names(ovsdb: Ovsdb, ports: Collection[Row]) -> Mapping[str, str]:
+    """Name the interfaces of ports by their rows; that of a plain port is called as the port."""
+    plain = {
+        members(port["interfaces"])[0]: str(port["name"]) for port in ports if len(members(port["interfaces"])) == 1
     }
+    bonded = {uuid for port in ports for uuid in members(port["interfaces"])} - set(plain)
+    asked = [select("Interface", "_uuid", ["uuid", uuid], ["_uuid", "name"]) for uuid in sorted(bonded)]
+    rows = [row for result in (ovsdb.transact(*asked) if asked else ()) for row in result["rows"]]
+    return plain | {members(row["_uuid"])[0]: str(row["name"]) for row in rows}
 
 
-def _update(port: Row, row: Row, config: PortConfig) -> tuple[Operation, ...]:
+def _update(name: str, port: Row, row: Row, config: PortConfig) -> tuple[Operation, ...]:
     """Change a port's VLANs and the claim of its guard, and nothing else that is written there."""
     at = {"table": "Port", "where": [["_uuid", "==", port["_uuid"]]]}
     mutations: list[object] = [["external_ids", "delete", to_set([CLAIM])]]
@@ -218,7 +237,7 @@ def _update(port: Row, row: Row, config: PortConfig) -> tuple[Operation, ...]:
     device = {
         "op": "update",
         "table": "Interface",
-        "where": [["name", "==", port["name"]]],
+        "where": [["name", "==", name]],
         "row": {"mtu_request": to_set([] if config.mtu is None else [config.mtu])},
     }
     return {"op": "update", **at, "row": row}, {"op": "mutate", **at, "mutations": mutations}, device
@@ -244,34 +263,6 @@ def _ofport(interfaces: Sequence[Row]) -> int:
     return max(0, int(numbers[0])) if numbers else 0
 
 
-def told_by(port: Row) -> PortConfig | str:
-    """Read what columns of table Port mean in the data path; words when no PortConfig can tell it."""
-    tag, trunks = members(port["tag"]), frozenset(members(port["trunks"]))
-    # Without a mode a tag makes an access port, and anything else a trunk.
-    mode = (members(port["vlan_mode"]) or ("access" if tag else "trunk",))[0]
-    is_protected = port["protected"] is True
-    if mode == "trunk" and trunks == {DEAD_VID} and is_protected:
-        return SHUT
-    if is_protected:
-        return "is protected, so cut off from other protected ports"
-    if mode == "access" and tag and not trunks:
-        config = PortConfig(native_vid=tag[0])
-    elif mode == "trunk" and trunks:
-        config = PortConfig(tagged_vids=trunks)
-    elif mode == "native-untagged" and tag and trunks:
-        config = PortConfig(native_vid=tag[0], tagged_vids=trunks - {tag[0]})
-    elif mode in ("trunk", "native-untagged", "native-tagged") and not trunks:
-        return "carries every VLAN"
-    else:
-        return f"is in VLAN mode {mode} with tag {list(tag)} and trunks {sorted(trunks)}"
-    odd = sorted(vid for vid in _vids(config) if vid not in VIDS)
-    return f"carries the reserved VLANs {odd}" if odd else config
-
-
-def _vids(config: PortConfig) -> frozenset[int]:
-    return config.tagged_vids | frozenset(() if config.native_vid is None else (config.native_vid,))
-
-
 def mtu_of(interfaces: Sequence[Row]) -> int | None:
     """Return what a port's device has where it was asked for something; else it has what it came with."""
     asked, has = members(interfaces[0]["mtu_request"]), members(interfaces[0]["mtu"])
@@ -283,6 +274,11 @@ def interface_fault(port: Row, interfaces: Sequence[Mapping[str, Any]]) -> str:
     own = set(members(port["interfaces"]))
     if len(interfaces) != 1 or own != {members(interfaces[0]["_uuid"])[0]}:
         return "is not one plain interface"
+    return absence(interfaces)
+
+
+def absence(interfaces: Sequence[Mapping[str, Any]]) -> str:
+    """Say why an interface is not in the data path; "" when it is."""
     error, ofport = members(interfaces[0]["error"]), members(interfaces[0]["ofport"])
     if error:
         return f"is not in the data path: {error[0]}"

@@ -57,6 +57,7 @@ nics = Table(
     words("name"),
     words("mac"),
     to("switch_port_id", "switch_ports", is_indexed=False, nullable=True),
+    words("bond"),
     UniqueConstraint("node_id", "name"),
     UniqueConstraint("mac"),
     UniqueConstraint("switch_port_id"),

@@ -71,8 +71,13 @@ class AnsibleSwitches:
     def can_guard(self, switch: Switch) -> bool:  # noqa: ARG002 - the port's signature
         return False
 
+    def can_bond(self, switch: Switch) -> bool:  # noqa: ARG002 - the port's signature
+        return False
+
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         """Change all ports in one run, after one that makes sure of them; the difference goes to the log."""
+        if any(config.bond for config in wanted.values()):
+            raise Refused(f"Switch {switch.name} cannot bond its ports by Ansible.", code="no-bond")
         dialect = _dialect(switch)
         change = dialect.change(switch, wanted)
         before = _require(switch, self._told(switch), wanted)

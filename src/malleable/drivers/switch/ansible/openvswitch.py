@@ -10,7 +10,8 @@ from malleable.domain.errors import Malformed, Refused
 from malleable.domain.switches import PortConfig, Switch
 from malleable.drivers.ovsdb import members
 from malleable.drivers.switch.ansible.dialects import Dialect, Told, require_sane
-from malleable.drivers.switch.ovs import OUTSIDE_TYPES, interface_fault, mtu_of, row_of, told_by
+from malleable.drivers.switch.ovs import OUTSIDE_TYPES, interface_fault, mtu_of
+from malleable.drivers.switch.ovs_vlans import row_of, told_by
 
 _WAIT_S = 4
 
