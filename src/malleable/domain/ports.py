@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 from uuid import UUID
 
+from malleable.domain.drivers import DriverFacts
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, SnapshotId
 from malleable.domain.images import ImageFormat
 from malleable.domain.nodes import Firmware, PowerState
@@ -471,18 +472,6 @@ class Uplink(Protocol):
 
     def unplug(self, interface: str) -> None:
         """Remove the interface from the fabric; nothing to do if it is gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriverFacts:
-    """What is honest to say of one driver, or of one system that it speaks to."""
-
-    kind: str  #: "power" or "switch"
-    name: str  #: the key in Drivers
-    system: str = ""  #: the setting that chooses it, e.g. "os=nxos"; "": there is nothing to choose
-    tested: str = ""  #: what its contract suite ran on; "": never on a device
-    needs: str = ""  #: what has to be installed beside us
-    bonds: bool = False  #: of a switch: two ports can be one by LACP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

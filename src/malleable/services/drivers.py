@@ -1,6 +1,6 @@
 """Drivers: which kinds of devices this server speaks to."""
 
-from malleable.domain.ports import DriverFacts
+from malleable.domain.drivers import DriverFacts
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
 from malleable.services.parts import Parts

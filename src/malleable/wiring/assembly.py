@@ -12,8 +12,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from malleable.config import GIB, QuotaSettings, ScrubSettings, Settings
+from malleable.domain.drivers import DriverFacts
 from malleable.domain.errors import Invalid, Unavailable
-from malleable.domain.ports import Clock, DriverFacts, Drivers, Fetcher, Power
+from malleable.domain.ports import Clock, Drivers, Fetcher, Power
 from malleable.domain.projects import Quota
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.store import Store

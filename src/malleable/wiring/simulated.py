@@ -9,12 +9,13 @@ from uuid import UUID
 import structlog
 
 from malleable.client import Client
+from malleable.domain.drivers import DriverFacts
 from malleable.domain.errors import MalleableError
 from malleable.domain.gateways import BEAT_S
 from malleable.domain.ids import NetworkId
 from malleable.domain.networks import NetworkState
 from malleable.domain.nodes import Firmware
-from malleable.domain.ports import DriverFacts, Drivers
+from malleable.domain.ports import Drivers
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret, random_secret
 from malleable.drivers.convert.qemu import QemuConverter

@@ -18,8 +18,8 @@ from typing import Any
 import structlog
 
 from malleable.cores import anywhere
+from malleable.domain.drivers import DriverFacts
 from malleable.domain.errors import Malformed, Refused, Unreachable
-from malleable.domain.ports import DriverFacts
 from malleable.domain.switches import PortConfig, Switch
 from malleable.drivers.switch.ansible import dialects
 from malleable.drivers.switch.ansible.dialects import Dialect, Told
