@@ -89,7 +89,10 @@ def quota_get(request: Request, project: str) -> Response:
 
 @routes.get("/{project}/usage", response_model=Listing[UsageRecordView])
 def usage_list(request: Request, project: str, after: After = None, limit: Limit = 100) -> Response:
-    """List what a project had of the disk storage, once an hour, oldest first."""
+    """List what a project had of the disk storage, once an hour, oldest first; for a plot ask again ``after`` the last.
+
+    Records of the last 90 days are kept, if the site did not decide otherwise.
+    """
     call = call_of(request)
     page = call.services.quotas.usage_list(call.caller, project, page_of(after, limit))
     items = tuple(UsageRecordView(**_told(record)) for record in page.items)

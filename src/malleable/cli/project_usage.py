@@ -1,8 +1,9 @@
 """m2 project usage: what a project had of the disk storage, hour by hour."""
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
-from malleable.cli.formats import age, size
+from malleable.cli.formats import size
 from malleable.cli.options import ProjectArgument, Since, since
 from malleable.cli.output import Column, show_list
 from malleable.cli.session import Session
@@ -12,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def project_usage(session: Session, project: ProjectArgument, *, back: Since = "7d") -> None:
-    """Show what a project had of the disk storage, hour by hour: `--json` is for plots.
+    """Show what a project had of the disk storage, a record for each hour: `--json` is for plots.
 
-    "taken" is what the storage kept for it alone, without what is shared with images of others.
+    "taken" is what the storage kept for it alone, without what is shared with images of others; sizes are what its
+    disks (with their snapshots) and images may become. A record is made at some time of its hour, and once.
     """
-    now = session.now()
     columns: list[Column[UsageRecordView]] = [
-        Column(title="ago", cell=lambda record: age(record.at, now), is_number=True),
+        Column(title="hour (UTC)", cell=lambda record: f"{record.at.astimezone(UTC):%Y-%m-%d %H:00}"),
         Column(title="taken", cell=_taken, is_number=True),
         Column(title="disk size", cell=lambda record: size(record.disk_bytes), is_number=True),
         Column(title="image size", cell=lambda record: size(record.image_bytes), is_number=True),

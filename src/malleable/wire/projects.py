@@ -94,8 +94,9 @@ class HoldingsView(Answer):
 
 
 class UsageRecordView(Answer):
-    """What a project had of the disk storage at one moment.
+    """What a project had of the disk storage at one moment of the hour that begins ``at``.
 
+    ``disk_bytes`` and ``image_bytes`` are as large as its disks, snapshots and images may become.
     ``taken_bytes`` is what the pool kept for it alone: what its things share among them once, and nothing that they
     share with images of others; null when that was not measured.
     """

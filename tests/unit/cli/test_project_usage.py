@@ -22,6 +22,7 @@ def test_usage_is_a_table_and_json(desk: Desk) -> None:
     desk.answers["GET /v1/projects/alice/usage"] = {"items": [record(2, None), record(1, 1 << 20)], "next": None}
     shown = desk.m2("project", "usage", "alice", "--since", "30d").out
     assert "?" in shown
+    assert ":00 " in shown, "an hour, for the record is of some time in it"
     assert "1 MiB" in shown
     told = json.loads(desk.m2("--json", "project", "usage", "alice").out)
     assert [one["taken_bytes"] for one in told] == [None, 1 << 20]
