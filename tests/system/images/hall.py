@@ -24,7 +24,7 @@ from urllib.parse import parse_qs
 from malleable.domain.nocloud import volume
 
 GATEWAY = "10.0.0.1"
-MAC = "52:54:00:00:00:01"
+MAC = "52:54:00:00:00:0{}"
 TARGET = "iqn.2026-01.test:disk"
 INITIATOR = "iqn.2026-01.test:node"
 SERIAL = "TESTDISK01"
@@ -85,7 +85,9 @@ class Answers:
 def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = answers.body(self.path)
+            # Secrets are told to programs of root alone: these can bind such a port.
+            is_hidden = self.path == "/metadata/disks" and self.client_address[1] >= 1024
+            body = None if is_hidden else answers.body(self.path)
             if self.path.startswith("/metadata/"):
                 answers.tokens.append(self.headers.get("X-Malleable-Token"))
             self._reply(404 if body is None else 200, body or b"")
@@ -112,15 +114,18 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def namespace() -> Iterator[str]:
-    """Make a network namespace whose only card is the tap ``tap0`` with the gateway's address."""
+    """Make a network namespace with the gateway's address, and taps for two machines."""
     name = f"img-{secrets.token_hex(3)}"
     run("ip", "netns", "add", name)
     try:
         run("ip", "-n", name, "link", "set", "lo", "up")
-        run("ip", "-n", name, "tuntap", "add", "tap0", "mode", "tap")
-        run("ip", "-n", name, "addr", "add", f"{GATEWAY}/24", "dev", "tap0")
-        run("ip", "-n", name, "addr", "add", "fd00:a::1/64", "dev", "tap0", "nodad")
-        run("ip", "-n", name, "link", "set", "tap0", "up")
+        run("ip", "-n", name, "link", "add", "net0", "type", "bridge", "forward_delay", "0")
+        run("ip", "-n", name, "addr", "add", f"{GATEWAY}/24", "dev", "net0")
+        run("ip", "-n", name, "addr", "add", "fd00:a::1/64", "dev", "net0", "nodad")
+        run("ip", "-n", name, "link", "set", "net0", "up")
+        for tap in ("tap0", "tap1"):
+            run("ip", "-n", name, "tuntap", "add", tap, "mode", "tap")
+            run("ip", "-n", name, "link", "set", tap, "master", "net0", "up")
         yield name
     finally:
         run("ip", "netns", "del", name)
@@ -207,8 +212,23 @@ class Portal:
             ("--op", "bind", "--mode", "account", *tid, "--user", "node"),
             ("--op", "bind", "--mode", "target", *tid, "-I", "ALL"),
         ):
-            done = self.admin(*arguments)
-            assert done.returncode == 0, done.stderr
+            self.change(*arguments)
+
+    def change(self, *arguments: str) -> None:
+        """Have tgtd do something. Errors: AssertionError."""
+        done = self.admin(*arguments)
+        assert done.returncode == 0, done.stderr
+
+    def add(self, tid: int, iqn: str, disk: Path) -> None:
+        """Present one more disk, by the same secret."""
+        target = ("--tid", str(tid))
+        for arguments in (
+            ("--op", "new", "--mode", "target", *target, "-T", iqn),
+            ("--op", "new", "--mode", "logicalunit", *target, "--lun", "1", "-b", str(disk)),
+            ("--op", "bind", "--mode", "account", *target, "--user", "node"),
+            ("--op", "bind", "--mode", "target", *target, "-I", "ALL"),
+        ):
+            self.change(*arguments)
 
     def _seed(self) -> Path:
         file = self.control.with_suffix(".seed")
@@ -222,9 +242,9 @@ class Portal:
             self.child.wait(timeout=10)
             Path(f"{self.control}.0").unlink(missing_ok=True)
 
-    def sessions(self) -> int:
+    def sessions(self, tid: int = 1) -> int:
         """Return how many initiator sessions the target has now."""
-        return self.admin("--op", "show", "--mode", "conn", "--tid", "1").stdout.count("Session:")
+        return self.admin("--op", "show", "--mode", "conn", "--tid", str(tid)).stdout.count("Session:")
 
 
 def drain(wire: socket.socket) -> None:
@@ -314,7 +334,8 @@ class Hall:
 
     def boot_script(self, way: str, cmdline: str) -> str:
         """Return the iPXE script of a boot way, ``san`` or ``kernel``."""
-        login = f"set initiator-iqn {INITIATOR}\nset username node\nset password {self.portal.secret}\nset keep-san 1\n"
+        name = f"set initiator-iqn {INITIATOR}-${{mac:hexhyp}}\n"
+        login = f"{name}set username node\nset password {self.portal.secret}\nset keep-san 1\n"
         disk = f"iscsi:{GATEWAY}:::1:{TARGET}"
         if way == "san":
             return f"#!ipxe\n{login}sanboot {disk}\n"
@@ -322,8 +343,8 @@ class Hall:
         return f"#!ipxe\n{login}sanhook {disk}\n{kernel}initrd http://{GATEWAY}/initrd\nboot\n"
 
     @contextmanager
-    def machine(self, firmware: str, memory_mib: int = 512) -> Iterator[Machine]:
-        """Power a machine on, with ``bios`` or ``uefi`` firmware; power it off after the block."""
+    def machine(self, firmware: str, memory_mib: int = 512, number: int = 0) -> Iterator[Machine]:
+        """Power machine 0 or 1 on, with ``bios`` or ``uefi`` firmware; power it off after the block."""
         boot = secrets.token_hex(2)
         console, keyboard, monitor = (self.place / f"{part}-{boot}" for part in ("console", "keyboard", "qmp"))
         command = [
@@ -334,8 +355,8 @@ class Hall:
             *("-serial", "chardev:s"),
             *("-qmp", f"unix:{monitor},server=on,wait=off"),
             # vnet_hdr=off: otherwise TCP waits for checksums that nobody fills in.
-            *("-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no,vnet_hdr=off"),
-            *("-device", f"virtio-net-pci,netdev=n,mac={MAC},bootindex=1"),
+            *("-netdev", f"tap,id=n,ifname=tap{number},script=no,downscript=no,vnet_hdr=off"),
+            *("-device", f"virtio-net-pci,netdev=n,mac={MAC.format(number)},bootindex=1"),
             *self.firmware(firmware),
         ]
         with process(*command, log=self.place / "qemu.log") as child:
@@ -356,10 +377,10 @@ class Hall:
 def _dnsmasq(netns: str, place: Path) -> tuple[str, ...]:
     return (
         *("ip", "netns", "exec", netns, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0"),
-        *("--interface=tap0", "--bind-interfaces", "--except-interface=lo", "--pid-file=", "--no-ping"),
+        *("--interface=net0", "--bind-interfaces", "--except-interface=lo", "--pid-file=", "--no-ping"),
         *("--user=root", f"--dhcp-leasefile={place / 'leases'}", "--dhcp-range=10.0.0.50,10.0.0.99,1h"),
         # An advertisement and option 175.176 end iPXE's waits for IPv6 and ProxyDHCP: 16 s less.
-        *("--enable-ra", "--dhcp-range=fd00:a::,ra-only", "--ra-param=tap0,0,0", "--dhcp-option=encap:175,176,1b"),
+        *("--enable-ra", "--dhcp-range=fd00:a::,ra-only", "--ra-param=net0,0,0", "--dhcp-option=encap:175,176,1b"),
         *("--dhcp-match=set:ipxe,175", f"--dhcp-boot=tag:ipxe,http://{GATEWAY}/boot.ipxe"),
     )
 

@@ -1,11 +1,16 @@
 """Every golden image boots by every firmware and boot way that its manifest promises."""
 
+import os
+from pathlib import Path
+
 import pytest
 from tests.system.images.conftest import Golden
 from tests.system.images.hall import GATEWAY, SERIAL, TOKEN, Hall, Machine, wait_until
 
+from malleable.domain.disks import new_iqn
 from malleable.domain.hooks import finish, first_boot
 from malleable.domain.secrets import Secret
+from malleable.drivers.storage.sealing import sha256_of
 
 pytestmark = [pytest.mark.room, pytest.mark.slow]
 
@@ -129,3 +134,65 @@ def test_tiny_runs_its_first_boot_script_once_per_instance_and_reports_its_end(t
             assert machine.text().count("MALLEABLE-RUN begin") == (1 if boot == 1 else 0)
     assert len(tiny_hall.answers.phoned) == 2
     assert tiny_hall.answers.finished == [("/metadata/finish?status=3", "once", "setting up node-under-test")]
+
+
+STATELESS = """#!/bin/sh
+echo "root is on $(awk '$2 == "/" { print $3 }' /proc/mounts)"
+cat /root/note 2>/dev/null || echo "no note yet"
+echo "note of $(hostname)" >/root/note
+echo "failed units: $(systemctl --failed --plain --no-legend | tr '\\n' ' ')."
+"""
+
+
+def test_debian_runs_on_two_machines_from_one_disk_that_nobody_writes(debian_hall: Hall, debian: Golden) -> None:
+    hall, before = debian_hall, sha256_of(debian_hall.portal.disk)
+    hall.portal.change("--op", "update", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "--params", "readonly=1")
+    hall.answers.user_data = STATELESS
+    cmdline = f"{debian.cmdline} malleable.overlay=ram overlayroot=tmpfs"
+    hall.answers.files["/boot.ipxe"] = hall.boot_script("kernel", cmdline)
+    with hall.machine("bios", 1024) as one, hall.machine("uefi", 1024, number=1) as other:
+        for machine in (one, other):
+            machine.wait_for("MALLEABLE-READY hostname=node-under-test", 2 * DEBIAN_S)
+            machine.wait_for("node-under-test login:", DEBIAN_S)
+            assert "root is on overlay" in machine.text()
+            assert "no note yet" in machine.text()
+            assert "failed units: ." in machine.text(), machine.tail()
+            assert "MALLEABLE-RUN exit=0" in machine.text()
+        one.press_power_button()
+        wait_until(one.ended, DEBIAN_S, one.tail)
+    assert sha256_of(hall.portal.disk) == before
+
+
+ITS_DISKS = """#!/bin/sh
+for link in /dev/disk/malleable/*; do echo "at hand: $link has $(blockdev --getsize64 $link)"; done
+echo "records left: $(ls /etc/iscsi/nodes 2>/dev/null | wc -l)"
+"""
+
+
+def test_debian_logs_in_to_its_disks_for_data_and_out_of_them(debian_hall: Hall, debian: Golden, place: Path) -> None:
+    hall, names = debian_hall, ("data", "scratch")
+    prepare(hall, debian, "kernel")
+    hall.answers.user_data = ITS_DISKS
+    lines = []
+    for number, name in enumerate(names):
+        disk, iqn = place / name, new_iqn()
+        disk.write_bytes(b"")
+        os.truncate(disk, (number + 1) << 24)
+        hall.portal.add(number + 2, iqn, disk)
+        facts = f"name={name} serial=s{number} size_bytes=1 portal={GATEWAY}:3260 iqn={iqn} lun=1"
+        lines.append(f"{facts} username=node password={hall.portal.secret}\n")
+    hall.answers.files["/metadata/disks"] = lines[0] + lines[1].replace("name=scratch", "name=../root")
+    with hall.machine("bios", memory_mib=1024) as machine:
+        machine.wait_for("disk data is /dev/sd", DEBIAN_S)
+        machine.wait_for("records left: 0", DEBIAN_S)
+        assert f"at hand: /dev/disk/malleable/data has {1 << 24}" in machine.text()
+        assert hall.portal.sessions(3) == 0, "told with a name that is none"
+        # As it is detached: the session is cut, then nothing is told of the disk any more.
+        hall.portal.change("--op", "delete", "--mode", "target", "--force", "--tid", "2")
+        hall.answers.files["/metadata/disks"] = lines[1]
+        machine.wait_for("disk data is gone", DEBIAN_S)
+        machine.wait_for("disk scratch is /dev/sd", DEBIAN_S)
+        wait_until(lambda: hall.portal.sessions(3) == 1, DEBIAN_S, machine.tail)
+        hall.answers.files.pop("/metadata/disks")
+        machine.wait_for("MALLEABLE-READY", DEBIAN_S)
+        assert hall.portal.sessions(3) == 1, "no answer takes nothing away"
