@@ -133,3 +133,15 @@ def _read(text: str) -> dict[str, dict[str, Any]]:
         else:
             section = told.setdefault(name.rstrip(":"), {})
     return told
+
+
+def test_a_node_is_enrolled_with_its_bond_or_not_at_all(small_site: Site) -> None:
+    assert small_site.post("operator", "/v1/switches/tor1/ports", {"names": ["p6"]}).status_code == 201
+    wiring = [{"mac": mac, "switch": "tor1", "port": port} for mac, port in ((ONE, "p5"), (OTHER, "p6"))]
+    body: dict[str, Any] = {"name": "new", "bmc": {"driver": "sim", "address": "sim://new"}, "wiring": wiring}
+    alone = small_site.post("operator", "/v1/nodes", {**body, "bonds": [{"name": "bond0", "nics": [ONE]}]})
+    assert (alone.status_code, alone.json()["code"]) == (422, "bond-of-two")
+    assert small_site.get("operator", "/v1/nodes/new").status_code == 404
+    begun = small_site.post("operator", "/v1/nodes", {**body, "bonds": [{"name": "bond0", "nics": [ONE, OTHER]}]})
+    assert begun.status_code == 202, begun.json()
+    assert [nic["bond"] for nic in items(small_site.get("operator", "/v1/nodes/new/nics"))] == ["bond0", "bond0"]
