@@ -74,7 +74,8 @@ def lab(bench: GatewayBench, image: Json, way: str, *, has_ipv6: bool = False) -
     images, disk = REPOSITORY / "build" / "images", bench.directory / "disk"
     shutil.copyfile(images / image["file"], disk)
     names: dict[str, Any] = {"kernel": image["kernel"], "initrd": image["initrd"]}
-    intent = boot(MAC, ADDRESS, way=way, iqn=new_iqn(), cmdline=image["cmdline"], files=names)
+    sums = {f"{part}_sha256": image[f"{part}_sha256"] for part in names}
+    intent = boot(MAC, ADDRESS, way=way, iqn=new_iqn(), cmdline=image["cmdline"], files={**names, **sums})
     for name in names.values():
         bench.site.files[str(intent["image_id"]), name] = images / name
     six = {"cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"} if has_ipv6 else {}
