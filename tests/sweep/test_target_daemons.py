@@ -52,7 +52,8 @@ def test_what_a_drained_daemon_had_is_served_by_another_until_it_may_again(
     assert only_target(world) == told, "the node was told, and asks the same one for ever"
     assert world.run(drain(world)).state == "succeeded"
     (export,) = world.targets.exported(world.network_id)
-    assert (export.daemon, export.redirect) == (pinned, None)
+    back = Redirect(daemon=1 - pinned, address="10.0.0.1", port=portals.port_of(pinned))
+    assert (export.daemon, export.redirect) == (pinned, back), "a node started meanwhile asks where it was sent"
 
 
 class Revoking(SimTargets):

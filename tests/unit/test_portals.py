@@ -38,8 +38,8 @@ def test_a_drained_daemon_gets_nothing_new_and_its_disks_are_anothers() -> None:
         ("", tell(LIVES), Moves(lost=(0, 1, 2), moved=())),
         (tell(LIVES), tell(LIVES), Moves(lost=(), moved=())),
         (tell(LIVES), tell([LIVES[0], "boot:9:90", LIVES[2]]), Moves(lost=(1,), moved=())),
-        (tell(LIVES), tell(LIVES, {1}), Moves(lost=(1,), moved=(1,))),
-        (tell(LIVES, {1}), tell(LIVES), Moves(lost=(1,), moved=(1,))),
+        (tell(LIVES), tell(LIVES, {1}), Moves(lost=(1,), moved=(1,), former=(1,))),
+        (tell(LIVES, {1}), tell(LIVES), Moves(lost=(1,), moved=(1,), former=(2,))),
         # The one that serves the drained one's disks died: both have lost something.
         (tell(LIVES, {1}), tell([*LIVES[:2], "boot:9:90"], {1}), Moves(lost=(1, 2), moved=())),
         (tell(LIVES[:2]), tell(LIVES), Moves(lost=(2,), moved=())),

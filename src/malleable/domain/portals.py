@@ -38,6 +38,7 @@ class Moves:
 
     lost: tuple[int, ...]  #: lost their targets
     moved: tuple[int, ...]  #: of these, those that another daemon serves from now on
+    former: tuple[int, ...] = ()  #: who served each of these before
 
 
 def port_of(daemon: int) -> int:
@@ -78,7 +79,7 @@ def compare(before: str, now: str) -> Moves:
     old, new = read(before), read(now)
     lost = tuple(number for number, place in enumerate(new) if number >= len(old) or old[number] != place)
     moved = tuple(number for number in lost if home_of(old, number) != new[number].home)
-    return Moves(lost=lost, moved=moved)
+    return Moves(lost=lost, moved=moved, former=tuple(home_of(old, number) for number in moved))
 
 
 def _home(count: int, number: int, drained: Collection[int]) -> int:

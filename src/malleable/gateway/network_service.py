@@ -102,7 +102,7 @@ class NetworkService:
             # It ended, if it ever ran, and nobody needs it. The driver asks every daemon that has a lock.
             Path(f"{self._layout.portal_socket(number)}.lock").unlink(missing_ok=True)
         lives = [portal.ensure() for portal in self._portals.values()]
-        epoch = portals.tell(lives, settings.drained | set(range(settings.daemons, count)))
+        epoch = portals.tell(lives, settings.drained)
         if not self._server.has(plan.id):
             self._server.add(plan.id, namespace.listen(self._layout.namespace, HTTP_PORT))
         return epoch

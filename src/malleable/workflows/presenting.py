@@ -215,7 +215,6 @@ def export_of(
     """Tell the target daemon everything about a target; a seed goes with what the node boots."""
     disks = context.drivers.disks
     daemon = portals.home_of(portals.read(network.portal_epoch), target.daemon)
-    sent_on = Redirect(daemon=target.daemon, address=gateway_address(network.cidr), port=portals.port_of(daemon))
     handle = disks.image_handle(presented.id) if isinstance(presented, Image) else disks.handle(presented.id)
     return Export(
         network_id=target.network_id,
@@ -227,11 +226,16 @@ def export_of(
         chap_password=target.chap_password,
         initiator_address=target.initiator_address,
         daemon=daemon,
-        redirect=None if daemon == target.daemon else sent_on,
+        redirect=None if daemon == target.daemon else sent_on(network, target.daemon, daemon),
         size_bytes=presented.size_bytes,
         is_read_only=isinstance(presented, Image),
         seed=seeds.get(target.node_id, b"") if target.use is DiskUse.BOOT else b"",
     )
+
+
+def sent_on(network: Network, daemon: int, to: int) -> Redirect:
+    """Have one of a network's daemons send logins on to another."""
+    return Redirect(daemon=daemon, address=gateway_address(network.cidr), port=portals.port_of(to))
 
 
 def target_serial(target: Target) -> str:

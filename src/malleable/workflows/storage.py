@@ -1,6 +1,7 @@
 """Disks and images outside a node's life: create, delete, import; and targets restored after a daemon's death."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
@@ -237,7 +238,7 @@ def request_restore(
     """Begin to give a network's target daemons their targets back: those that began anew, all if nothing is said."""
     arguments: dict[str, object] = {"name": tx.networks.get(network_id).name, "network_id": str(network_id)}
     if moves is not None:
-        arguments |= {"daemons": list(moves.lost), "moved": list(moves.moved)}
+        arguments |= {"daemons": list(moves.lost), "moved": list(moves.moved), "former": list(moves.former)}
     return begin(tx, now, "restore-targets", arguments=arguments)
 
 
@@ -327,16 +328,21 @@ def _restore(context: Context) -> Done:
             presented |= {image.id: image for image in tx.images.list(id=[t.image_id for t in targets if t.image_id])}
         seeds = presenting.seeds_of(tx, targets)
     driver = context.drivers.targets
+    moved = dict(zip(_numbers(context, "moved") or (), _numbers(context, "former") or (), strict=True))
     strangers = driver.list(network_id, _daemons(context, network)) - {target.iqn for target in known}
     for iqn in strangers:
         driver.revoke(network_id, iqn)
     for start in range(0, len(targets), BATCH):
         batch = targets[start : start + BATCH]
         for target in batch:
-            if "moved" in context.operation.arguments and _is_of(context, "moved", target):
+            if target.daemon in moved:
                 driver.revoke(network_id, target.iqn)
             what = presented[target.disk_id or target.image_id]
-            driver.export(presenting.export_of(context, network, target, what, seeds))
+            export = presenting.export_of(context, network, target, what, seeds)
+            if export.daemon == target.daemon and target.daemon in moved:
+                # A node that was started meanwhile knows nobody else: firmware tells its system where it was sent.
+                export = replace(export, redirect=presenting.sent_on(network, moved[target.daemon], target.daemon))
+            driver.export(export)
         _take_back(context, batch)
     return Done(evidence={"restored": len(targets), "removed": len(strangers)})
 
