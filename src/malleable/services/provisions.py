@@ -17,7 +17,7 @@ from malleable.domain.store import Page, Transaction
 from malleable.services import image_finding
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_node, find_owned, names_of, project_for, shown
+from malleable.services.finding import find_node, find_owned, project_for, shown
 from malleable.services.keys import with_project_keys
 from malleable.services.networks import find_network
 from malleable.services.nics import carrier
@@ -141,7 +141,7 @@ class Provisions:
                 tx.disks.add(runs)
             operation = provision.request(tx, now, full, wakes=False)
             _want_within_quota(tx, full)
-            names = {node.id: node.name, **names_of(tx.projects, [project_id])}
+            names = {node.id: node.name, project_id: tx.projects.get(project_id).name}
             begun = self._parts.enter(tx, operation)
         return Shown(value=self._parts.walk(operation, begun), names=names)
 

@@ -16,10 +16,12 @@ from malleable.store.schema import grants, networks, site
 # a gateway that has seen generation n has seen every smaller one.
 _NEXT = update(site).values(network_generation=site.c.network_generation + 1).returning(site.c.network_generation)
 _REACHED = select(site.c.network_generation)
-_TOUCH = (
-    update(networks)
-    .where(networks.c.id == bindparam("network_id", type_=networks.c.id.type))
-    .values(generation=bindparam("next_generation"))
+_this = networks.c.id == bindparam("network_id", type_=networks.c.id.type)
+_TOUCH = update(networks).where(_this).values(generation=bindparam("next_generation"))
+_next = _NEXT.cte("next")
+#: Both at once, where the database can: everybody who touches a network waits for the counter.
+_TOUCH_NEXT = (
+    update(networks).where(_this).values(generation=_next.c.network_generation).returning(networks.c.generation)
 )
 
 
@@ -30,11 +32,17 @@ class NetworkTable(TableRows[Network]):
 
     def touch(self, id: NetworkId) -> int:
         """Give the network the next generation of the whole site, wake the gateways, return it. Errors: NotFound."""
-        self._session.channels.add(GATEWAY)
-        generation = int(self._session.write(_NEXT).scalar_one())
-        if self._session.write(_TOUCH, {"network_id": id, "next_generation": generation}).rowcount != 1:
+        session = self._session
+        session.channels.add(GATEWAY)
+        if session.has_row_locks:
+            generation = session.write(_TOUCH_NEXT, {"network_id": id}).scalar_one_or_none()
+            is_there = generation is not None
+        else:
+            generation = session.write(_NEXT).scalar_one()
+            is_there = session.write(_TOUCH, {"network_id": id, "next_generation": generation}).rowcount == 1
+        if not is_there:
             raise NotFound(f"There is no network {id}.")
-        return generation
+        return int(generation)
 
     def generation(self) -> int:
         """Read the generation that the site has reached."""

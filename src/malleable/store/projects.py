@@ -1,7 +1,8 @@
 """Projects, and what they have."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import BigInteger, ScalarSelect, Select, Table, bindparam, cast, func, select
 
@@ -10,7 +11,9 @@ from malleable.domain.ids import ProjectId
 from malleable.domain.nodes import NodeState
 from malleable.domain.projects import HOLDINGS, Holdings, Project
 from malleable.store import schema as s
+from malleable.store.records import Record
 from malleable.store.rows import TableRows
+from malleable.store.session import Session
 
 _BY_ID = (("id", "equal"),)
 
@@ -50,9 +53,41 @@ _COUNTS = {
 
 
 class ProjectTable(TableRows[Project]):
-    """``domain.store.ProjectRows``."""
+    """``domain.store.ProjectRows``.
 
-    __slots__ = ()
+    A transaction asks for the same project again and again (whose is it, what may it have, what is it called), so what
+    it has read by id or name it knows, until it changes something.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self, record: Record[Project], session: Session) -> None:
+        super().__init__(record, session)
+        self._known: dict[UUID, Project] = {}
+
+    def get(self, id: UUID) -> Project:
+        """Read by id. Errors: NotFound."""
+        known = self._known.get(id)
+        return known or self._keep(super().get(id))
+
+    def find(self, **equal: object) -> Project | None:
+        """Read the only match; None when there is none."""
+        found = super().find(**equal)
+        return None if found is None else self._keep(found)
+
+    def change(self, id: UUID, *, expect: Mapping[str, object] = {}, **changes: object) -> bool:
+        """Set fields where the id matches and ``expect`` still holds; say whether it did. Errors: Conflict."""
+        self._known.clear()
+        return super().change(id, expect=expect, **changes)
+
+    def remove(self, id: UUID, *, expect: Mapping[str, object] = {}) -> bool:
+        """Delete where the id matches and ``expect`` still holds; say so. Errors: Conflict."""
+        self._known.clear()
+        return super().remove(id, expect=expect)
+
+    def _keep(self, project: Project) -> Project:
+        self._known[project.id] = project
+        return project
 
     def lock(self, id: ProjectId) -> Project:
         """Read a project and keep everybody else who locks it waiting until this transaction ends. Errors: NotFound.
@@ -64,7 +99,7 @@ class ProjectTable(TableRows[Project]):
         row = self._session.write(statement, {"is_id": id}).first()
         if row is None:
             raise NotFound(f"There is no {record.noun} {id}.")
-        return record.value(row, self._session.seal)
+        return self._keep(record.value(row, self._session.seal))
 
     def holdings(self, id: ProjectId, names: Collection[str] = HOLDINGS) -> Holdings:
         """Count what a project has of the fields of ``Holdings`` named, in one query; the others are 0."""

@@ -108,7 +108,10 @@ class Boundary:
         before, following = self.operation, plan.following(self._workflow, self.operation, place)
         result = {"result": {**before.result, **done.result}} if done.result else {}
         # One statement for both: this is what most of the engine's time goes into.
-        is_cancelled = self._write(**result, **self._entering(following))
+        if following is not None:
+            is_cancelled = self._write(**result, **self._entering(following))
+        else:
+            is_cancelled = not self._ends(result)
         self._tx.operations.add_step(before.line(finished_at=self._now, evidence=dict(done.evidence)))
         if done.write is not None:
             self._written(done.write)
@@ -116,15 +119,27 @@ class Boundary:
             return self._turn_back(CANCELLED, plan.unwinding(self._workflow, before))
         return self._enter(following, is_written=True)
 
+    def _ends(self, result: Mapping[str, object]) -> bool:
+        """Write that the operation is at its end, unless it can turn back and a cancel is asked for."""
+        changes, operation = {**result, **self._ending()}, self.operation
+        if not self._can_turn_back:
+            self._write(**changes)
+            return True
+        expect = {"fence": operation.fence, "is_cancel_requested": False}
+        if self._tx.operations.change(operation.id, expect=expect, **changes):
+            self.operation = replace(operation, **changes)
+            return True
+        return not self._write(**result, **self._entering(None))
+
     def wait(self, wait: Wait) -> None:
         """Give the lease back until the wait is over, or until the step's deadline. Errors: Unwritten."""
         # A wait is not a failed try: the count of tries starts again at the next look.
         until, memory = self._until(wait.seconds), dict(wait.memory)
+        if isinstance(wait, Ask):
+            # Before the row tells that it waits: one statement less, and without the fence nothing of it holds.
+            memory |= self._written(wait.write)
         kept: dict[str, Any] = {"step_evidence": memory} if memory else {}
         self._let_go(until, wait.reason, wait.public, attempt=0, resource=wait.resource, **kept)
-        if isinstance(wait, Ask):
-            memory |= self._written(wait.write)
-            self._write(step_evidence=memory)
 
     def retry(self, place: Place, error: Exception) -> None:
         """Give the lease back until the step's next try."""
@@ -148,7 +163,8 @@ class Boundary:
             self.operation = park(self._tx, self.operation, reason, public, self._now)
         else:
             self._tx.operations.add_step(replace(line, finished_at=self._now))
-            self._close(OperationState.FAILED, reason, public)
+            self._write(**self._closed(OperationState.FAILED, reason, public))
+            self._let_others()
             self._workflow.on_stuck(self._tx, self.operation, self._now)
         return None
 
@@ -196,6 +212,8 @@ class Boundary:
     def _enter(self, place: Place | None, *, is_written: bool = False) -> Begun | None:
         """Begin a step, or end the operation when there is none."""
         if place is None:
+            if self.operation.finished_at is None:
+                self._write(**self._ending())
             self._end()
             return None
         if not is_written:
@@ -228,22 +246,29 @@ class Boundary:
 
     # -- the ends -----------------------------------------------------------------------------------------------------
 
-    def _end(self) -> None:
-        workflow, problem = self._workflow, self.operation.error or {}
+    def _ending(self) -> dict[str, Any]:
+        """Say what the operation's row tells once there is nothing more to do or to undo."""
         if self.operation.direction is Direction.DO:
-            self._close(OperationState.SUCCEEDED, "", "")
-            workflow.on_done(self._tx, self.operation, self._now)
-            return
+            return self._closed(OperationState.SUCCEEDED, "", "")
+        problem = self.operation.error or {}
         is_cancelled = problem.get("code") == CANCELLED["code"]
         state = OperationState.CANCELLED if is_cancelled else OperationState.FAILED
-        self._close(state, str(problem.get("message", "")), public_message(problem))
-        if workflow.on_undone is not None:
-            workflow.on_undone(self._tx, self.operation, self._now)
+        return self._closed(state, str(problem.get("message", "")), public_message(problem))
 
-    def _close(self, state: OperationState, reason: str, public_reason: str) -> None:
-        ended: dict[str, Any] = {"finished_at": self._now, "worker": "", "lease_expires_at": None, "resource": ""}
-        ended["step_began_at"] = None
-        self._write(state=state, reason=reason, public_reason=public_reason, **ended)
+    def _closed(self, state: OperationState, reason: str, public_reason: str) -> dict[str, Any]:
+        ended: dict[str, Any] = {"state": state, "reason": reason, "public_reason": public_reason}
+        ended |= {"finished_at": self._now, "worker": "", "lease_expires_at": None, "resource": ""}
+        return {**ended, "step_began_at": None}
+
+    def _end(self) -> None:
+        """Do what belongs to the end that is written."""
+        self._let_others()
+        if self.operation.direction is Direction.DO:
+            self._workflow.on_done(self._tx, self.operation, self._now)
+        elif self._workflow.on_undone is not None:
+            self._workflow.on_undone(self._tx, self.operation, self._now)
+
+    def _let_others(self) -> None:
         self._release()
         # Who waits for this operation as its predecessor waits for this resource.
         if self._tx.operations.wake_all(now=self._now, resource=f"operation:{self.operation.id}"):

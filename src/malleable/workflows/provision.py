@@ -267,7 +267,7 @@ PROVISION = Workflow(
         booting.AWAIT_PREDECESSOR,
         presenting.CLONE_DISK,
         replace(powering.POWER_OFF, do=powering.find_off),
-        switching.CONNECT,
+        switching.CONNECT_TO_BOOT,
         *_START,
     ),
     on_done=_done,

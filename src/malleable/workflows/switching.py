@@ -7,6 +7,7 @@ intent. Whatever the switch answered, a port that is not settled keeps its node 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -160,8 +161,11 @@ def ports_of_node(tx: Transaction, node_id: NodeId) -> tuple[SwitchPort, ...]:
     return tx.switch_ports.list(id=ids) if ids else ()
 
 
-def connect(context: Context) -> Done:
-    """Make the NIC's port carry the attachment's network as well."""
+def connect(context: Context, *, tells_gateway: bool = True) -> Done:
+    """Make the NIC's port carry the attachment's network as well.
+
+    The gateway is told, unless a later step does that before the machine is switched on.
+    """
     attachment_id = AttachmentId(UUID(context.argument("attachment_id")))
 
     attachment, ports, proven = _reach(context, lambda tx: tx.attachments.get(attachment_id))
@@ -170,7 +174,8 @@ def connect(context: Context) -> Done:
     def write(tx: Transaction) -> None:
         commit(tx)
         tx.attachments.change(attachment.id, state=AttachmentState.ATTACHED)
-        tx.networks.touch(attachment.network_id)
+        if tells_gateway:
+            tx.networks.touch(attachment.network_id)
 
     return Done(evidence=_told(ports, proven), write=write)
 
@@ -290,6 +295,8 @@ CONNECT = Step(
     deadline_s=180.0,
     device=SWITCH,
 )
+#: Before ``arm-boot``, which tells the gateway of the network anyway.
+CONNECT_TO_BOOT = replace(CONNECT, do=partial(connect, tells_gateway=False))
 DISCONNECT = Step(
     name="disconnect-port",
     do=disconnect,
