@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from malleable.api.audience import Audience, audience_of, written
 from malleable.api.fanout import Fanout
+from malleable.api.gathering import Gathering
 from malleable.api.plain import written_plainly
 from malleable.domain.errors import TooMany, Unauthenticated
 from malleable.domain.ids import UserId
@@ -39,6 +40,7 @@ class Edge:
 
     def __init__(self, services: Services, events: Fanout, gateway: Fanout) -> None:
         self.services, self.events, self.gateway = services, events, gateway
+        self.begins, self.ends = Gathering(services.idempotency.begin), Gathering(services.idempotency.end)
         self._streams: Counter[UserId] = Counter()
         self._limiters: dict[str, CapacityLimiter] = {}
 

@@ -15,9 +15,10 @@ from starlette.responses import Response
 
 from malleable.api import problem
 from malleable.api.calls import Call, bearer, edge_of
-from malleable.domain.errors import Invalid, StoreBusy
+from malleable.domain.errors import Conflict, Invalid, StoreBusy
 from malleable.domain.store import StoredReply
 from malleable.services.caller import Caller
+from malleable.services.idempotency import Answered, Asked
 from malleable.wire.shapes import Problem
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -101,18 +102,20 @@ async def _once(request: Request, key: str, handler: Handler) -> Response:
     if not _KEY.fullmatch(key):
         raise Invalid("The Idempotency-Key is not usable.", fix="Use 1 to 200 printable characters, e.g. a UUID.")
     call: Call = request.scope["malleable.call"]
-    keys = call.services.idempotency
+    edge, user_id = edge_of(request), call.caller.user_id
     digest = _digest(request, call.caller, await request.body())
-    kept = await run_in_threadpool(keys.begin, call.caller, key, digest)
+    kept = await edge.begins.ask(Asked(user_id=user_id, key=key, request_sha256=digest))
+    if isinstance(kept, Conflict):
+        raise kept
     if kept is not None:
         return _repeat(kept)
     try:
         response = await _patiently(lambda: handler(request))
     except BaseException:
-        await run_in_threadpool(keys.forget, call.caller, key)
+        await edge.ends.ask(Answered(user_id=user_id, key=key, status=None))
         raise
     body = bytes(response.body).decode()
-    await run_in_threadpool(keys.finish, call.caller, key, response.status_code, body)
+    await edge.ends.ask(Answered(user_id=user_id, key=key, status=response.status_code, body=body))
     return response
 
 

@@ -1,59 +1,73 @@
 """Idempotency keys: the same POST sent twice is done once."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock
+from typing import TypeVar
 
 from malleable.domain.errors import Conflict
+from malleable.domain.ids import UserId
 from malleable.domain.store import StoredReply
-from malleable.services.caller import Caller
 from malleable.services.parts import Parts
+
+Known = TypeVar("Known", "Asked", "Answered")
 
 #: Answers are kept for a day, as clients that retry longer than that have other troubles.
 KEPT = timedelta(hours=24)
 SWEEP_EVERY = timedelta(minutes=10)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request that is to be done once."""
+
+    user_id: UserId
+    key: str
+    request_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What became of it; ``status`` None: it changed nothing, and its key is given back."""
+
+    user_id: UserId
+    key: str
+    status: int | None
+    body: str = ""
+
+
 class Idempotency:
-    """Answers kept by (user, key)."""
+    """Answers kept by (user, key). Of many requests at once: a transaction each would be most of what they cost."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._lock = Lock()
         self._swept_at: datetime | None = None
 
-    def begin(self, caller: Caller, key: str, request_sha256: str) -> StoredReply | None:
-        """Reserve a key; None when it is new, else the answer to repeat.
+    def begin(self, asked: Sequence[Asked]) -> list[StoredReply | Conflict | None]:
+        """Reserve keys; for each None when it is new, else the answer to repeat.
 
-        Errors: Conflict when the key came with another request, or while the first one is still being answered.
+        Conflict when the key came with another request, or while the first one is still being answered.
         """
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             if self._sweeps(now):
                 tx.idempotency.forget(before=now - KEPT)
-            kept = tx.idempotency.begin(caller.user_id, key, request_sha256, now)
-        if kept is not None and kept.request_sha256 != request_sha256:
-            raise Conflict(
-                "This Idempotency-Key was used for another request.",
-                code="idempotency-key-reused",
-                fix="Use a new key for a new request.",
-            )
-        if kept is not None and kept.status is None:
-            raise Conflict(
-                "The first request with this Idempotency-Key is still being answered.",
-                code="idempotency-key-busy",
-                fix="Repeat it in a few seconds.",
-            )
-        return kept
+            kept = {
+                at: tx.idempotency.begin(one.user_id, one.key, one.request_sha256, now) for at, one in _in_order(asked)
+            }
+        return [_told(one, kept[at]) for at, one in enumerate(asked)]
 
-    def finish(self, caller: Caller, key: str, status: int, body: str) -> None:
-        """Keep the answer."""
+    def end(self, answered: Sequence[Answered]) -> list[None]:
+        """Keep the answers, or give the keys back."""
         with self._parts.store.transaction() as tx:
-            tx.idempotency.finish(caller.user_id, key, status, body)
-
-    def forget(self, caller: Caller, key: str) -> None:
-        """Give a key back whose request changed nothing."""
-        with self._parts.store.transaction() as tx:
-            tx.idempotency.forget(user_id=caller.user_id, key=key)
+            for _, one in _in_order(answered):
+                if one.status is None:
+                    tx.idempotency.forget(user_id=one.user_id, key=one.key)
+                else:
+                    tx.idempotency.finish(one.user_id, one.key, one.status, one.body)
+        return [None] * len(answered)
 
     def _sweeps(self, now: datetime) -> bool:
         """Say whether it is time to drop old answers; once per ten minutes and process."""
@@ -62,3 +76,24 @@ class Idempotency:
             if is_due:
                 self._swept_at = now
             return is_due
+
+
+def _in_order(some: Sequence[Known]) -> list[tuple[int, Known]]:
+    """Number them, and sort them by key: so two processes do not wait for each other in a circle."""
+    return sorted(enumerate(some), key=lambda numbered: (numbered[1].user_id, numbered[1].key))
+
+
+def _told(asked: Asked, kept: StoredReply | None) -> StoredReply | Conflict | None:
+    if kept is not None and kept.request_sha256 != asked.request_sha256:
+        return Conflict(
+            "This Idempotency-Key was used for another request.",
+            code="idempotency-key-reused",
+            fix="Use a new key for a new request.",
+        )
+    if kept is not None and kept.status is None:
+        return Conflict(
+            "The first request with this Idempotency-Key is still being answered.",
+            code="idempotency-key-busy",
+            fix="Repeat it in a few seconds.",
+        )
+    return kept

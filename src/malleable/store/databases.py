@@ -246,6 +246,8 @@ def _keep_log(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
+#: Of one server process. More only wait for each other's rows: its Python runs on one core.
+POSTGRES_CONNECTIONS = 16
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 #: A process that hangs or dies half-way through a transaction must not hold up the site. Statements are planned once,
 #: not six times per connection: no plan of ours depends on values, and planning was a third of a new connection's work.
@@ -261,8 +263,10 @@ def postgres_engine(url: URL) -> Engine:
 
     engine = create_engine(
         url,
-        pool_size=10,
-        max_overflow=10,
+        # None beyond the pool: a connection for a moment costs a process and 100 statements to prepare, and whoever
+        # finds none waits here as well as it would for another's row.
+        pool_size=POSTGRES_CONNECTIONS,
+        max_overflow=0,
         pool_use_lifo=True,
         connect_args={"options": _SERVER_OPTIONS, "connect_timeout": 10, "application_name": "malleable"},
         **_ENGINE_OPTIONS,

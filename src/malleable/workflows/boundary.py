@@ -135,11 +135,11 @@ class Boundary:
         """Give the lease back until the wait is over, or until the step's deadline. Errors: Unwritten."""
         # A wait is not a failed try: the count of tries starts again at the next look.
         until, memory = self._until(wait.seconds), dict(wait.memory)
-        if isinstance(wait, Ask):
-            # Before the row tells that it waits: one statement less, and without the fence nothing of it holds.
-            memory |= self._written(wait.write)
         kept: dict[str, Any] = {"step_evidence": memory} if memory else {}
         self._let_go(until, wait.reason, wait.public, attempt=0, resource=wait.resource, **kept)
+        if isinstance(wait, Ask):
+            memory |= self._written(wait.write)
+            self._write(step_evidence=memory)
 
     def retry(self, place: Place, error: Exception) -> None:
         """Give the lease back until the step's next try."""

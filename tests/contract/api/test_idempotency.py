@@ -1,14 +1,19 @@
 """Idempotency-Key: the same POST twice is done once."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from tests.contract.api.site import Site
 
 from malleable.domain.errors import Conflict
-from malleable.services.idempotency import KEPT
+from malleable.services.idempotency import KEPT, Asked
 
 KEY = {"Idempotency-Key": "one"}
+
+
+def asked(site: Site, key: str) -> Asked:
+    caller = site.services.authentication.caller_of(site.tokens["admin"])
+    return Asked(user_id=caller.user_id, key=key, request_sha256="sha")
 
 
 def test_a_repeated_post_is_done_once_and_answered_alike(site: Site) -> None:
@@ -48,20 +53,28 @@ def test_a_key_is_free_again_after_a_refusal(site: Site) -> None:
 
 
 def test_a_key_is_busy_while_the_first_request_is_answered(site: Site) -> None:
-    caller = site.services.authentication.caller_of(site.tokens["admin"])
-    assert site.services.idempotency.begin(caller, "k", "sha") is None
-    with pytest.raises(Conflict) as caught:
-        site.services.idempotency.begin(caller, "k", "sha")
-    assert caught.value.code == "idempotency-key-busy"
+    one = asked(site, "k")
+    assert site.services.idempotency.begin([one]) == [None]
+    (busy,) = site.services.idempotency.begin([one])
+    assert isinstance(busy, Conflict)
+    assert busy.code == "idempotency-key-busy"
+
+
+def test_of_the_same_request_twice_at_once_one_is_done(site: Site) -> None:
+    kept = site.services.idempotency.begin([asked(site, "a"), asked(site, "b"), asked(site, "a")])
+    first, other, busy = kept
+    assert first is None
+    assert other is None
+    assert isinstance(busy, Conflict)
+    assert busy.code == "idempotency-key-busy"
 
 
 def test_kept_answers_are_dropped_after_a_day(site: Site) -> None:
-    caller = site.services.authentication.caller_of(site.tokens["admin"])
     keys = site.services.idempotency
-    keys.begin(caller, "old", "sha")
+    keys.begin([asked(site, "old")])
     site.clock.advance(KEPT.total_seconds() + 1)
-    assert keys.begin(caller, "new", "sha") is None
-    assert keys.begin(caller, "old", "other sha") is None
+    assert keys.begin([asked(site, "new")]) == [None]
+    assert keys.begin([replace(asked(site, "old"), request_sha256="other sha")]) == [None]
 
 
 def test_a_new_tokens_secret_is_sealed_in_the_kept_answer(small_site: Site, tmp_path: Path) -> None:
