@@ -16,7 +16,7 @@ from malleable.domain.nodes import BootState
 from malleable.domain.operations import OperationState, Wait
 from malleable.domain.secrets import Secret, random_secret, without_secrets
 from malleable.domain.store import Transaction
-from malleable.workflows.powering import BMC_RETRY, bmc_of, boot_from_network, node_of, power_of, turn_off, turn_on
+from malleable.workflows.powering import BMC_RETRY, bmc_of, node_of, power_of, start, turn_off
 from malleable.workflows.requests import record
 from malleable.workflows.seeds import forget_boot
 from malleable.workflows.steps import Ask, Context, Done, Step
@@ -220,9 +220,7 @@ def _restart(context: Context, phase: str) -> Wait:
     if phase == _GOES_OFF:
         came, following = turn_off(context), _GOES_ON
     else:
-        if "looks" not in context.memory:
-            boot_from_network(context)  # the override of the first start may be used up
-        came, following = turn_on(context), _RESTARTED
+        came, following = start(context), _RESTARTED
     if isinstance(came, Done):
         return _then(following)
     return replace(came, memory={**came.memory, "restart": phase})

@@ -59,7 +59,9 @@ def power_of(context: Context, node: Node) -> Power:
     return driver
 
 
-def _bring(context: Context, want: PowerState, *, was_free: bool = False) -> Done | Wait:
+def _bring(
+    context: Context, want: PowerState, *, was_free: bool = False, boots_from_network: bool = False
+) -> Done | Wait:
     node = node_of(context)
     driver, bmc = power_of(context, node), bmc_of(node)
     seen = driver.state(bmc)
@@ -72,6 +74,8 @@ def _bring(context: Context, want: PowerState, *, was_free: bool = False) -> Don
         )
     looks = int(str(context.memory.get("looks", 0)))
     if seen is not want and looks % LOOKS_PER_ASK == 0:
+        if boots_from_network:
+            driver.boot_from_network(bmc)
         driver.set(bmc, want)
         seen = driver.state(bmc)
     if seen is not want:
@@ -114,6 +118,12 @@ def find_off(context: Context) -> Done | Wait:
 def turn_on(context: Context) -> Done | Wait:
     """Give power and read it back."""
     return _bring(context, PowerState.ON)
+
+
+def start(context: Context) -> Done | Wait:
+    """Make the firmware ask the network, give power and read it back."""
+    came = _bring(context, PowerState.ON, boots_from_network=True)
+    return replace(came, evidence={**came.evidence, "boot": "network"}) if isinstance(came, Done) else came
 
 
 def turn_off_or_doubt(context: Context) -> Done | Wait:
@@ -229,3 +239,4 @@ POWER_ON = Step(
     retry=BMC_RETRY,
     device=CONTROLLER,
 )
+START = replace(POWER_ON, do=start, undo=prove_off_and_reset)

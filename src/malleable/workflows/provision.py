@@ -256,8 +256,7 @@ _START = (
     presenting.EXPORT_TARGET,
     presenting.EXPORT_DATA,
     booting.ARM_BOOT,
-    powering.BOOT_FROM_NETWORK,
-    powering.POWER_ON,
+    powering.START,
     booting.AWAIT_UP,
     finishing.AWAIT_FINISHED,
 )

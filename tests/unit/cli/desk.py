@@ -109,6 +109,7 @@ def node(number: int = 1, **more: object) -> dict[str, object]:
         "project_id": None,
         "project": None,
         "boot": "none",
+        "boot_device": "network",
         "power": "off",
         "power_seen_at": ago(12),
         "firmware": "uefi",
