@@ -53,5 +53,6 @@ def test_a_password_is_read_from_a_file_and_never_from_the_command_line(desk: De
     desk.answers["PUT /v1/nodes/node-01/credentials"] = node()
     ran = desk.m2("node", "credentials", "node-01", "--password-file", str(tmp_path / "password"))
     assert (ran.code, ran.out.strip()) == (0, "The BMC of node-01 takes these credentials.")
-    assert json.loads(desk.requests[-1].content) == {"username": None, "password": "s3cret"}
+    sent = {"username": None, "password": "s3cret", "address": None, "system": None}
+    assert json.loads(desk.requests[-1].content) == sent
     assert "s3cret" not in ran.out + ran.err
