@@ -247,7 +247,7 @@ def _keep_log(connection: sqlite3.Connection) -> None:
 
 
 #: Of one server process. More only wait for each other's rows: its Python runs on one core.
-POSTGRES_CONNECTIONS = 16
+POSTGRES_CONNECTIONS = 10
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 #: A process that hangs or dies half-way through a transaction must not hold up the site. Statements are planned once,
 #: not six times per connection: no plan of ours depends on values, and planning was a third of a new connection's work.
