@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from tests.sweep.world import SWITCH, World
 
+from malleable.domain.errors import StoreBusy
 from malleable.domain.ids import NicId, NodeId, new_id
 from malleable.domain.networks import Channel
 from malleable.domain.nodes import Nic
 from malleable.domain.store import Page
-from malleable.domain.switches import Guard, PortState
-from malleable.workflows import attach
+from malleable.domain.switches import SHUT, Guard, PortState
+from malleable.workflows import attach, switching
 from malleable.workflows.renumber import renumber
 
 BONDED = "52:54:00:00:00:77"
@@ -83,3 +85,14 @@ def test_a_family_that_comes_later_is_guarded_at_once(new_world: Callable[[], Wo
     with world.store.reading() as tx:
         assert tx.switch_ports.get(port.id).state is PortState.SETTLED
         assert [event.kind for event in tx.events.list(Page()) if event.kind.startswith("port.")] == ["port.proven"]
+
+
+def test_an_intent_that_another_wrote_meanwhile_is_not_lost(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        (port,) = [port for port in switching.ports_of_node(tx, node_id) if port.name == "p1"]
+        stale = replace(port, wanted_generation=port.wanted_generation - 1)
+        with pytest.raises(StoreBusy):
+            switching.want_port(tx, stale, SHUT)
+        assert tx.switch_ports.get(port.id) == port

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.errors import Conflict, Invalid, StoreBusy
 from malleable.domain.ids import NicId, NodeId, ProjectId, SwitchId, UserId
 from malleable.domain.networks import (
     Attachment,
@@ -143,7 +143,11 @@ def _guard(
             continue
         config = replace(port.wanted, guard=replace(guard, gateways=frozenset(present)))
         generation = port.wanted_generation + 1
-        tx.switch_ports.change(port.id, wanted=config, wanted_generation=generation, state=PortState.UNKNOWN)
+        # A release or an attach that came between has its own intent for this port, which must not be lost.
+        as_read = {"wanted_generation": port.wanted_generation, "state": PortState.SETTLED}
+        told: dict[str, Any] = {"wanted": config, "wanted_generation": generation, "state": PortState.UNKNOWN}
+        if not tx.switch_ports.change(port.id, expect=as_read, **told):
+            raise StoreBusy("A switch port of the network changed just now.", fix="Ask again.")
         names.setdefault(port.switch_id, []).append(port.name)
     switches = {switch.id: switch.name for switch in tx.switches.list(id=list(names))} if names else {}
     for switch_id, changed in names.items():

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Malformed, Public
+from malleable.domain.errors import Conflict, Malformed, Public, StoreBusy
 from malleable.domain.ids import AttachmentId, NodeId
 from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel, gateway_addresses
 from malleable.domain.nodes import Nic
@@ -56,16 +56,18 @@ def _wanted(
 
 def want(tx: Transaction, ports: Mapping[UUID, PortConfig]) -> list[SwitchPort]:
     """Write the intent: every port of the mapping now changes; return them as they are then."""
-    return [_want(tx, port, ports[port.id]) for port in tx.switch_ports.list(id=list(ports))] if ports else []
+    return [want_port(tx, port, ports[port.id]) for port in tx.switch_ports.list(id=list(ports))] if ports else []
 
 
-def _want(tx: Transaction, port: SwitchPort, config: PortConfig) -> SwitchPort:
+def want_port(tx: Transaction, port: SwitchPort, config: PortConfig) -> SwitchPort:
+    """Write the intent of one port; return it as it is then. Errors: StoreBusy when it changed since it was read."""
     changes: dict[str, Any] = {
         "wanted": config,
         "wanted_generation": port.wanted_generation + 1,
         "state": PortState.CHANGING,
     }
-    tx.switch_ports.change(port.id, **changes)
+    if not tx.switch_ports.change(port.id, expect={"wanted_generation": port.wanted_generation}, **changes):
+        raise StoreBusy(f"Port {port.name} changed just now.", fix="Try again.")
     return replace(port, **changes)
 
 
@@ -219,7 +221,7 @@ def _reach(
         switch = tx.switches.get(ports[0].switch_id)
         bond = frozenset(port.name for port in ports) if nic.bond else frozenset[str]()
         config = _wanted(context, tx, nic, switch, bond)
-        return attachment, [_want(tx, port, config) for port in ports], switch
+        return attachment, [want_port(tx, port, config) for port in ports], switch
 
     attachment, ports, switch = context.write(write)
     return attachment, ports, _settle_switch(context, switch, ports)
