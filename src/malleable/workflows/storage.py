@@ -8,7 +8,7 @@ from uuid import UUID
 
 from malleable.domain import portals
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState
-from malleable.domain.errors import Conflict, Refused
+from malleable.domain.errors import Busy, Conflict, Refused
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
 from malleable.domain.images import Image, ImageFormat, ImageGrant, ImageState
 from malleable.domain.networks import Network
@@ -334,16 +334,20 @@ def _restore(context: Context) -> Done:
         driver.revoke(network_id, iqn)
     for start in range(0, len(targets), BATCH):
         batch = targets[start : start + BATCH]
-        for target in batch:
-            if target.daemon in moved:
-                driver.revoke(network_id, target.iqn)
-            what = presented[target.disk_id or target.image_id]
-            export = presenting.export_of(context, network, target, what, seeds)
-            if export.daemon == target.daemon and target.daemon in moved:
-                # A node that was started meanwhile knows nobody else: firmware tells its system where it was sent.
-                export = replace(export, redirect=presenting.sent_on(network, moved[target.daemon], target.daemon))
-            driver.export(export)
-        _take_back(context, batch)
+        try:
+            for target in batch:
+                what = presented[target.disk_id or target.image_id]
+                export = presenting.export_of(context, network, target, what, seeds)
+                former = moved.get(target.daemon, export.daemon)
+                if former != export.daemon:  # as it was asked for; drained and taken back meanwhile it may be at home
+                    driver.revoke(network_id, target.iqn)
+                    if export.daemon == target.daemon:
+                        # Who was started meanwhile knows nobody else: firmware tells its system where it was sent.
+                        export = replace(export, redirect=presenting.sent_on(network, former, target.daemon))
+                driver.export(export)
+        finally:
+            _take_back(context, batch)
+        _want_same_daemons(context, network)
     return Done(evidence={"restored": len(targets), "removed": len(strangers)})
 
 
@@ -362,6 +366,13 @@ def _daemons(context: Context, network: Network) -> Sequence[int] | None:
     """Name the daemons that know of the operation's targets; None: all."""
     numbers, places = _numbers(context, "daemons"), portals.read(network.portal_epoch)
     return numbers and sorted({*numbers, *(portals.home_of(places, number) for number in numbers)})
+
+
+def _want_same_daemons(context: Context, network: Network) -> None:
+    """Be sure that the daemons are those that the restore began with. Errors: Busy: begin anew."""
+    with context.store.glance() as tx:
+        if tx.networks.get(network.id).portal_epoch != network.portal_epoch:
+            raise Busy("The target daemons of the network changed meanwhile.", fix="Try again.")
 
 
 def _take_back(context: Context, batch: Sequence[Target]) -> None:
