@@ -199,12 +199,15 @@ def test_what_a_crash_left_is_swept_and_a_damaged_disk_can_be_deleted(
     layers = qcow2_settings.pool_dir / "layers"
     rubbish = layers / f"{new_id()}.0123456789ab.qcow2"
     rubbish.write_bytes((layers / (qcow2_settings.pool_dir / "disks" / str(kept)).readlink().name).read_bytes())
+    blank = layers / f"{new_id()}.0123456789ac.qcow2"
+    blank.touch()  # as a power cut leaves what was not synced
     image = (qcow2_settings.pool_dir / "disks" / str(broken)).resolve()
     image.unlink()
     with refused("pool-broken"):
         qcow2.handle(broken)
     qcow2.delete_disk(broken)
     assert not rubbish.exists()
+    assert not blank.exists()
     assert bench.content(kept) == CONTENT
     assert qcow2.list().disks == {kept}
 

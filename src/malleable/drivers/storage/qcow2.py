@@ -176,6 +176,10 @@ class Qcow2Disks(FilePool):
         if len(chain) > self._max_chain:
             raise refusals.too_deep(len(chain), self._max_chain)
 
+    def _want_room_above(self, chain: Collection[Layer]) -> None:
+        if len(chain) > DISK_CHAINS * self._max_chain:
+            raise refusals.too_deep(len(chain), DISK_CHAINS * self._max_chain)
+
     def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
         """Do as ``Disks.snapshot``: a new layer takes all later writes; some 50 ms, whatever was written.
 
@@ -188,8 +192,7 @@ class Qcow2Disks(FilePool):
         with self._changing("snapshot the disk") as layers, self._daemon.if_running() as monitor:
             disk = self._disk(disk_id)
             chain = self._chain(disk, refusals.no_disk(disk_id))
-            if len(chain) > DISK_CHAINS * self._max_chain:
-                raise refusals.too_deep(len(chain), DISK_CHAINS * self._max_chain)
+            self._want_room_above(chain)
             self._catch_up(monitor, disk_id, chain)
             top = layers.make(disk_id, chain[0], chain[0].size_bytes)
             layers.sync(top)
@@ -210,7 +213,7 @@ class Qcow2Disks(FilePool):
         with self._changing("roll the disk back") as layers:
             before = self._chain(disk, refusals.no_disk(disk_id))
             chain = self._chain(self._snapshot(snapshot_id), refusals.no_snapshot(snapshot_id))
-            self._want_shallow(chain)
+            self._want_room_above(chain)  # whatever could be snapshotted can be rolled back to
             self._hide(disk_id, before)
             top = layers.make(disk_id, chain[0], chain[0].size_bytes)
             layers.sync(top)
@@ -303,10 +306,16 @@ class Qcow2Disks(FilePool):
 
     # -- accounting ---------------------------------------------------------------------------------------------------
 
+    def _seen(self) -> tuple[dict[UUID, str], Mapping[str, Layer]]:
+        """Read all links and layers, without the lock: who asks how much there is must hold up nobody."""
+        self._pool.root()
+        with mapped("measure the pool"):
+            return dict(self._layers.links()), self._layers.all()
+
     def usage(self, stored_id: ImageId | DiskId | SnapshotId) -> Usage:
         """Do as ``Disks.usage``: the layers that nothing else leads to."""
-        with self._changing("measure the pool") as layers:
-            links, known = dict(layers.links()), layers.all()
+        links, known = self._seen()
+        layers = self._layers
         top = links.pop(stored_id, None)
         if top is None:
             raise refusals.nothing(stored_id)
@@ -316,9 +325,8 @@ class Qcow2Disks(FilePool):
 
     def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
         """Do as ``Disks.taken_bytes``: each layer counts once in a group."""
-        with self._changing("measure the pool") as layers:
-            links, known = layers.links(), layers.all()
-        taken = {}
+        links, known = self._seen()
+        layers, taken = self._layers, dict[ProjectId, int]()
         for owner, ids in groups.items():
             mine = reached(known, [links[one] for one in ids if one in links])
             foreign = {top for one, top in links.items() if top.endswith(".raw") and one not in ids}
