@@ -72,8 +72,10 @@ class NetworkService:
         if is_deep or self._neighbours != neighbours:
             keep_neighbours(self._layout.namespace, self._layout.interface, neighbours)
             self._neighbours = neighbours
-        epoch = self._open_portals(plan) if plan.cidr else self._close_portals(plan)
-        self._addresses.ensure(plan, self._index)
+        try:
+            epoch = self._open_portals(plan) if plan.cidr else self._close_portals(plan)
+        finally:  # nodes have addresses whatever a daemon for disks does
+            self._addresses.ensure(plan, self._index)
         if is_due:
             shut = self._lead_outside(way) if way is not None else shut
             self.trouble = shut or self._hung()

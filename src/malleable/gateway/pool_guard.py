@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from malleable.domain.errors import MalleableError
+from malleable.domain.errors import MalleableError, Unavailable
 from malleable.domain.gateways import held_note
 from malleable.domain.ports import Capacity
 from malleable.gateway import process
@@ -67,15 +67,17 @@ class PoolGuard:
     def look(self) -> float:
         """Look once, and hold or let go; return in how many seconds to look again."""
         if self._pool is None:
+            if not self._written:
+                self._let_go(0, 0)  # what another one held, when the pool was here
             return LOOK_MAX_S
         try:
             self._pool.tend()
             wait_s = self._weigh(self._pool.capacity())
             self._trouble = None
-        except MalleableError as e:
+        except (MalleableError, OSError) as e:
             if self._trouble is None:
                 log.warning("the pool is in trouble: %s", e)
-            self._trouble = e
+            self._trouble = e if isinstance(e, MalleableError) else Unavailable(f"{e}.", fix="Read the gateway's log.")
             return LOOK_MAX_S
         return min(wait_s, LOOK_MAX_S, self._pool.tend_every_s)
 
@@ -98,7 +100,8 @@ class PoolGuard:
             if is_every or portal.note.exists() or written[portal.daemon] > before:
                 if not portal.note.exists():
                     log.warning("a target daemon is held, for the pool is nearly full: pid %d", portal.daemon.pid)
-                    portal.note.touch()
+                    with suppress(FileNotFoundError):  # the network is gone at this moment
+                        portal.note.touch()
                 process.send(portal.daemon, signal.SIGSTOP)
         self._written = written
         self.held = sum(portal.note.exists() for portal in portals)
