@@ -48,6 +48,8 @@ def attach(session: Session, node: str, text: str, shown: Callable[[str], str], 
                     quiet_s = 0.0
                 latest = m2.node_console(node, LINES).text
             except (Unavailable, Busy, Unreachable) as e:
+                if escape:
+                    break  # also from a console that does not answer
                 silent_looks += 1
                 if silent_looks > SILENT_LOOKS_MAX:
                     raise

@@ -66,6 +66,8 @@ NODE_PACES: Mapping[Verb, Pace] = MappingProxyType(
 CALLS_AT_ONCE = 2
 #: Of everybody together, per node: tokens that are made, however short their time.
 ISSUE_PACE = Pace(at_once=LIVE_MAX, every_s=30.0)
+#: Of everybody together, per node: its console changes hands, as each time stays in its events.
+TAKE_PACE = Pace(at_once=32, every_s=30.0)
 #: Of one user: what is offered to other projects, as each offer stays in their events.
 OFFER_PACE = Pace(at_once=100, every_s=30.0)
 #: Of one user, or of one token for a node alone; whoever runs the site has none.

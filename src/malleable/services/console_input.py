@@ -1,10 +1,10 @@
 """Console input: what the holder of a node types at its serial console, one writer at a time."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 
-from malleable.domain.access import INPUT_MAX_S, INPUT_WITHIN_S, WRITER_IDLE_S, ConsoleWriter, Verb
-from malleable.domain.errors import Conflict
+from malleable.domain.access import INPUT_MAX_S, INPUT_WITHIN_S, TAKE_PACE, WRITER_IDLE_S, ConsoleWriter, Verb
+from malleable.domain.errors import Conflict, StoreBusy, Unavailable
 from malleable.domain.ids import ConsoleWriterId, new_id
 from malleable.domain.nodes import Node, NodeState
 from malleable.domain.operations import ACTIVE_STATES
@@ -47,7 +47,8 @@ class ConsoleInputs:
                 if data:
                     driver.console_write(bmc_of(node), data, within_s=INPUT_WITHIN_S)
             finally:
-                with self._parts.store.transaction() as tx:
+                # What was typed was typed: if this cannot be written, its time runs out by itself.
+                with suppress(StoreBusy, Unavailable), self._parts.store.transaction() as tx:
                     tx.console_writers.change(writer.id, expect={"busy_until": writer.busy_until}, busy_until=None)
         return len(data)
 
@@ -55,6 +56,7 @@ class ConsoleInputs:
         """Let somebody else type; nothing more if one does not type with this token. Errors: NotFound, Forbidden."""
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_console_input", ref)
+            tx.nodes.change(node.id)  # locks it: an input may be beginning
             writer = tx.console_writers.find(node_id=node.id, token_id=caller.token_id)
             # An input under way is one that a release has to wait for.
             if writer is not None and not _is_busy(writer, self._parts.now()):
@@ -93,6 +95,9 @@ class ConsoleInputs:
                 code="console-taken",
                 fix=f"Wait until they have left, or have shown no sign for {WRITER_IDLE_S:.0f} s. Reading goes on.",
             )
+        wait_s = tx.meters.take(f"console taken of node {node.id}", TAKE_PACE, now)
+        if wait_s:
+            raise too_many(f"The console of node {node.name} changes hands too often.", wait_s)
         if writer is not None:
             self._end(tx, node, writer)
         opened = ConsoleWriter(

@@ -11,7 +11,7 @@ import pytest
 from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
 
-from malleable.domain.access import INPUT_MAX_CHARS, NODE_PACES, WRITER_IDLE_S, Verb
+from malleable.domain.access import INPUT_MAX_CHARS, NODE_PACES, TAKE_PACE, WRITER_IDLE_S, Verb
 from malleable.domain.errors import Refused
 from malleable.domain.ids import NodeId, OperationId, ProjectId
 from malleable.domain.nodes import BootState, NodeState, PowerState
@@ -166,3 +166,10 @@ def test_typing_keeps_a_pace_and_a_bmc_that_cannot_is_told_clearly(on: Site) -> 
         "Nobody can type at this node's console from here; it can be read.",
         "Log in to the system itself over its network.",
     )
+
+
+def test_a_console_changes_hands_at_a_pace_for_each_time_stays_in_the_events(on: Site) -> None:
+    for _ in range(TAKE_PACE.at_once):
+        assert _type(on, "narrow", "") == (200, "")
+        assert on.call("narrow", "DELETE", CONSOLE).status_code == 204
+    assert _type(on, "narrow", "") == (429, "too-many-calls")
