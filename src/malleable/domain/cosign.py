@@ -4,7 +4,6 @@ Source: cosign's SIGNATURE_SPEC.md ("simple signing"); signatures by key alone, 
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Sequence
@@ -57,7 +56,7 @@ def signing_key(keys: Sequence[str], payload: bytes, signature: str, digest: str
         return ""
     try:
         raw = base64.b64decode(signature, validate=True)
-    except binascii.Error:
+    except ValueError:  # also for letters that no Base64 has
         return ""
     return next((key for key in keys if is_cosign(key) and _is_signed(key, raw, payload)), "")
 
