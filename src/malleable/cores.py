@@ -19,23 +19,23 @@ def stay() -> None:
     if len(_GIVEN) > 1:
         # Not always the same one: another server on this host has a core of its own, most likely.
         _go({sorted(_GIVEN)[os.getpid() % len(_GIVEN)]})
-        _let_wakers_go_on(True)
+        _be_patient(True)
 
 
 @contextmanager
 def anywhere() -> Iterator[None]:
     """Let this thread, and what it starts meanwhile, run on every core: to start a program, to hash, to convert."""
     stays = os.sched_getaffinity(0) if _GIVEN else set[int]()
-    goes_on = bool(_GIVEN) and os.sched_getscheduler(0) == os.SCHED_BATCH
+    was_patient = bool(_GIVEN) and _is_patient()
     _go(_GIVEN)
-    if goes_on:
-        _let_wakers_go_on(False)
+    if was_patient:
+        _be_patient(False)
     try:
         yield
     finally:
         _go(stays)
-        if goes_on:
-            _let_wakers_go_on(True)
+        if was_patient:
+            _be_patient(True)
 
 
 def _go(cores: set[int] | frozenset[int]) -> None:
@@ -44,8 +44,15 @@ def _go(cores: set[int] | frozenset[int]) -> None:
             os.sched_setaffinity(0, cores)
 
 
-def _let_wakers_go_on(goes_on: bool) -> None:
+def _is_patient() -> bool:
+    with suppress(OSError):  # forbidden here
+        return os.sched_getscheduler(0) == os.SCHED_BATCH
+    return False
+
+
+def _be_patient(is_patient: bool) -> None:
     """Decide whether this thread, when it is woken, waits until whoever woke it waits in turn."""
     usual, patient = os.SCHED_OTHER, os.SCHED_BATCH
-    if os.sched_getscheduler(0) in (usual, patient):  # else whoever started us has chosen
-        os.sched_setscheduler(0, patient if goes_on else usual, os.sched_param(0))
+    with suppress(OSError):  # forbidden here
+        if os.sched_getscheduler(0) in (usual, patient):  # else whoever started us has chosen
+            os.sched_setscheduler(0, patient if is_patient else usual, os.sched_param(0))

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi.routing import APIRoute, APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +21,7 @@ from malleable.services.caller import Caller
 from malleable.services.idempotency import Answered, Asked
 from malleable.wire.shapes import Problem
 
+T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 #: StoreBusy means "nothing was done": PostgreSQL chose us to give way. Tries, and the first pause between them.
@@ -85,7 +86,7 @@ async def _authenticate(request: Request) -> None:
     request.scope["malleable.call"] = Call(caller=caller, services=services)
 
 
-async def _patiently(attempt: Callable[[], Awaitable[Response]]) -> Response:
+async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:
     """Try again after StoreBusy, which says that nothing was done. A busy device has its own pace."""
     pause_s = FIRST_PAUSE_S
     for _ in range(TRIES - 1):
@@ -104,7 +105,8 @@ async def _once(request: Request, key: str, handler: Handler) -> Response:
     call: Call = request.scope["malleable.call"]
     edge, user_id = edge_of(request), call.caller.user_id
     digest = _digest(request, call.caller, await request.body())
-    kept = await edge.begins.ask(Asked(user_id=user_id, key=key, request_sha256=digest))
+    asked = Asked(user_id=user_id, key=key, request_sha256=digest)
+    kept = await _patiently(lambda: edge.begins.ask(asked))
     if isinstance(kept, Conflict):
         raise kept
     if kept is not None:
@@ -112,10 +114,11 @@ async def _once(request: Request, key: str, handler: Handler) -> Response:
     try:
         response = await _patiently(lambda: handler(request))
     except BaseException:
-        await edge.ends.ask(Answered(user_id=user_id, key=key, status=None))
+        await _patiently(lambda: edge.ends.ask(Answered(user_id=user_id, key=key, status=None)))
         raise
     body = bytes(response.body).decode()
-    await edge.ends.ask(Answered(user_id=user_id, key=key, status=response.status_code, body=body))
+    answered = Answered(user_id=user_id, key=key, status=response.status_code, body=body)
+    await _patiently(lambda: edge.ends.ask(answered))
     return response
 
 
