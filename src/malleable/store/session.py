@@ -104,7 +104,7 @@ def meaning_of(e: Exception) -> MalleableError | None:
         return None
     if isinstance(e, PoolTimeout):
         return StoreBusy(
-            "All database connections are in use.", fix="Try again; raise the pool's size if this repeats."
+            "All database connections are in use.", fix="Try again; run more server processes if this repeats."
         )
     original = e.orig if isinstance(e, StatementError) else e
     if isinstance(e, DataError) or isinstance(original, OverflowError | UnicodeError):
