@@ -295,6 +295,14 @@ def _repair(world: World) -> tuple[NodeId, OperationId]:
         return node_id, tx.operations.list(kind="repair-ports")[0].id
 
 
+def _repaired(world: World, _: NodeId) -> None:
+    carried = world.switches.carried(SWITCH, "p1")
+    assert carried is not None
+    assert (carried.native_vid, carried.tagged_vids) == (101, frozenset())
+    with world.store.reading() as tx:
+        assert {port.state for port in tx.switch_ports.list()} == {"settled"}
+
+
 def _rebuild(world: World) -> tuple[NodeId, OperationId]:
     """A power cut: the switch is as out of the box, every port open to every VLAN."""
     node_id, _ = world.running_node()
@@ -385,7 +393,7 @@ VERBS = (
     Verb(name="remove-network", begin=_remove_network, check=_network_removed, steps=1, has_devices=False),
     *NETWORK_VERBS,
     *SCRUB_VERBS,
-    Verb(name="repair-ports", begin=_repair, check=lambda world, _: _carries(world, set()), steps=1),
+    Verb(name="repair-ports", begin=_repair, check=_repaired, steps=1),
     Verb(name="release", begin=_release, check=_released, steps=5),
     Verb(name="stop", begin=_stop, check=_stopped, steps=3),
     Verb(name="delete-disk", begin=_delete_disk, check=_disk_deleted, steps=1),

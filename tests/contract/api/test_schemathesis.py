@@ -29,6 +29,7 @@ def _aim(site: Site, case: Any) -> None:
     known = {
         "node": "held",
         "nic": "nic0",
+        "bond": "bond0",
         "project": "alpha",
         "user": "reader",
         "switch": "tor1",

@@ -191,7 +191,7 @@ def test_roles_stay_in_their_place(store: SqlStore, site: Site) -> None:
 USED_BY = {
     "projects": {"membership": 1, "token": 1, "disk": 1, "snapshot": 1},
     "users": {"membership": 1, "token": 1},
-    "nodes": {"NIC": 1, "target": 1, "boot intent": 1, "seed": 1},
+    "nodes": {"NIC": 1, "target": 1, "boot intent": 1, "seed": 1, "console writer": 1},
     "switches": {"switch port": 1},
     "switch_ports": {"NIC": 1},
     "nics": {"attachment": 1},
