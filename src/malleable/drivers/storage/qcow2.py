@@ -213,7 +213,7 @@ class Qcow2Disks(FilePool):
         with self._changing("roll the disk back") as layers:
             before = self._chain(disk, refusals.no_disk(disk_id))
             chain = self._chain(self._snapshot(snapshot_id), refusals.no_snapshot(snapshot_id))
-            self._want_room_above(chain)  # whatever could be snapshotted can be rolled back to
+            self._want_shallow(chain)
             self._hide(disk_id, before)
             top = layers.make(disk_id, chain[0], chain[0].size_bytes)
             layers.sync(top)
