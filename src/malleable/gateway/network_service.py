@@ -96,18 +96,24 @@ class NetworkService:
     def _open_portals(self, plan: NetworkPlan) -> str:
         """Serve disks and HTTP, over IPv4; return the portal's epoch."""
         settings = self._settings
-        # No fewer than nodes were told of, whatever the settings say by now, and none that runs is forgotten.
-        count = max(settings.daemons, 1 + max((*plan.daemons, *self._layout.running_portals()), default=0))
-        address, threads = plan.gateway_address, settings.portal_threads
-        self._portals = {number: Portal(self._layout, address, number, threads) for number in range(count)}
+        # As many as the settings say and as nodes were told of. Of others none that runs is forgotten, none is started.
+        wanted = max(settings.daemons, 1 + max(plan.daemons, default=0))
+        others = {
+            n: life for n in self._layout.running_portals() if n >= wanted and (life := self._portal(plan, n).adopt())
+        }
+        count = 1 + max(others, default=wanted - 1)
+        self._portals = {number: self._portal(plan, number) for number in range(count)}
         for number in range(count, portals.DAEMONS_MAX):
             # It ended, if it ever ran, and nobody needs it. The driver asks every daemon that has a lock.
             Path(f"{self._layout.portal_socket(number)}.lock").unlink(missing_ok=True)
-        lives = [portal.ensure() for portal in self._portals.values()]
+        lives = [others.get(number) or portal.ensure() for number, portal in self._portals.items()]
         epoch = portals.tell(lives, settings.drained)
         if not self._server.has(plan.id):
             self._server.add(plan.id, namespace.listen(self._layout.namespace, HTTP_PORT))
         return epoch
+
+    def _portal(self, plan: NetworkPlan, number: int) -> Portal:
+        return Portal(self._layout, plan.gateway_address, number, self._settings.portal_threads)
 
     def _close_portals(self, plan: NetworkPlan) -> str:
         """End what a network has no more that lost its IPv4 subnet."""

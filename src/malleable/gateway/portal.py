@@ -40,20 +40,26 @@ class Portal:
             is_ready=self._is_ready,
         )  # fmt: skip
 
+    def adopt(self) -> str | None:
+        """Return the name of the running tgtd's life; None if none runs. Errors: as ``ensure``."""
+        running = self.daemon.find()
+        if running is not None and self._told not in process.arguments(running):
+            # Of a network that was given another subnet, which happens while nobody has a disk there.
+            self.daemon.stop()
+            return None
+        return running.epoch if running is not None else None
+
     def ensure(self) -> str:
         """Adopt or start tgtd; return the name of its life, which changes when its targets are lost.
 
         Errors: Unavailable with tgtd's words.
         """
-        running = self.daemon.find()
-        if running is not None and self._told not in process.arguments(running):
-            # Of a network that was given another subnet, which happens while nobody has a disk there.
-            self.daemon.stop()
-            running = None
-        if running is None:
-            # A killed tgtd leaves its socket. Its lock file stays for ever: it is the proof that nobody runs.
-            self._socket.unlink(missing_ok=True)
-            held_note(self._socket).unlink(missing_ok=True)
+        life = self.adopt()
+        if life is not None:
+            return life
+        # A killed tgtd leaves its socket. Its lock file stays for ever: it is the proof that nobody runs.
+        self._socket.unlink(missing_ok=True)
+        held_note(self._socket).unlink(missing_ok=True)
         return self.daemon.ensure().epoch
 
     def trouble(self) -> Unavailable | None:
