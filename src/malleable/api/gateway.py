@@ -73,9 +73,7 @@ def gateway_report(request: Request, body: ReportsRequest) -> Response:
 def gateway_sign(request: Request, body: SignsRequest) -> Response:
     """Note signs of life of booting nodes."""
     call = call_of(request)
-    signs = [
-        Sign(boot_id=BootId(s.boot_id), stage=f"{s.stage}_at", exit_status=s.exit_status, log=s.log) for s in body.signs
-    ]
+    signs = [Sign(boot_id=BootId(s.boot_id), stage=s.stage, exit_status=s.exit_status, log=s.log) for s in body.signs]
     call.services.gateways.gateway_sign(call.caller, signs)
     return nothing()
 

@@ -61,7 +61,11 @@ class Boot:
     finished_at: datetime | None = None  #: it reported that end
     exit_status: int | None = None  #: as reported; 0 is success
     finish_log: str = ""  #: the last lines of what the script wrote
+    refusal: str = ""  #: why the gateway will never serve it
+    hindrance: str = ""  #: why the gateway could not give its kernel or initrd once; it goes on trying
 
 
 #: The signs of life of a boot, in the order they come.
 BOOT_STAGES = ("script_fetched_at", "kernel_fetched_at", "metadata_fetched_at", "phoned_home_at", "finished_at")
+#: What the gateway tells of one that it does not serve, each with the field that says why.
+BOOT_REASONS = {"refused": "refusal", "hindered": "hindrance"}

@@ -22,6 +22,7 @@ from malleable.wire.gateway import BootStage
 
 #: An answer, and what to do once it is sent whole.
 Answered = tuple[Response, Callable[[], None] | None]
+_NO_INTENT = "there is no boot intent. Provision the node with `m2 provision`."
 _NOT_FOUND: Answered = (refusal(HTTPStatus.NOT_FOUND), None)
 
 
@@ -57,7 +58,8 @@ class BootRoutes:
             return refusal(HTTPStatus.FORBIDDEN)
         boot = network.boot_of(asker)
         if boot is None:
-            reason = network.refused.get(mac) or "there is no boot intent. Provision the node with `m2 provision`."
+            refused = network.refused.get(mac)
+            reason = refused.reason if refused is not None else _NO_INTENT
             return text(scripts.nothing_to_run(network, mac, asker.address, reason))
         ticket = self._tickets.issue(network.id, mac, asker.address)
         return text(scripts.first_stage(network, mac, ticket))
@@ -79,7 +81,8 @@ class BootRoutes:
             return _NOT_FOUND
         try:
             path = self._files.path(boot.image_id, name, boot.files[name])
-        except MalleableError:
+        except MalleableError as e:
+            self._signs.lacks(boot, e)
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE), None
         when_sent = self._kernel_fetched(boot) if name == boot.kernel else None
         return Response(file=path, content_type="application/octet-stream"), when_sent

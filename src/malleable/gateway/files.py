@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import UUID
 
-from malleable.domain.errors import Unavailable
+from malleable.domain.errors import MalleableError, Refused, Unavailable
 
 #: An image or a boot, and the name of something it has.
 FileKey = tuple[UUID, str]
@@ -29,7 +29,7 @@ class FileCache:
         self._limit_bytes = limit_bytes
         self._guard = threading.Lock()
         self._locks: dict[FileKey, threading.Lock] = {}
-        self.trouble: Unavailable | None = None  #: why the last copy could not be kept, or be served
+        self.trouble: MalleableError | None = None  #: why the last copy could not be kept, or be served
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for piece in directory.glob(f"*/{_PARTIAL}*"):
             piece.unlink()
@@ -37,7 +37,7 @@ class FileCache:
     def path(self, owner: UUID, name: str, sha256: str = "") -> Path:
         """Return where the file is, whole; fetch it if need be, and prove that it is what it must be, if that is known.
 
-        Errors: those of the control plane; Unavailable when the disk does not take it, or it is another file.
+        Errors: those of the control plane; Unavailable when the disk does not take it; Refused when it is another file.
         """
         copy = self._directory / str(owner) / name
         with self._lock((owner, name)), self._writing():
@@ -89,7 +89,7 @@ class FileCache:
                 out.flush()
                 os.fsync(out.fileno())
             if sha256 not in ("", digest.hexdigest()):
-                self.trouble = Unavailable(
+                self.trouble = Refused(
                     f"File {name} of image {owner} is not what was sealed: its SHA-256 is {digest.hexdigest()}.",
                     fix="It was changed or damaged in the pool: import the image again.",
                 )

@@ -103,6 +103,15 @@ class BootPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedBoot:
+    """A boot that cannot be served as it was told."""
+
+    id: BootId
+    token: Secret
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkPlan:
     """One network as it is to be served."""
 
@@ -121,8 +130,8 @@ class NetworkPlan:
     has_outside_dns: bool = True
     reservations: tuple[Reservation, ...] = ()
     boots: tuple[BootPlan, ...] = ()
-    #: boots that cannot be served, with the reason: one bad intent must not take the others' down
-    refused: Mapping[str, str] = field(default_factory=dict)  #: MAC -> reason
+    #: boots that cannot be served, by MAC: one bad intent must not take the others' down
+    refused: Mapping[str, RefusedBoot] = field(default_factory=dict)
 
     @property
     def daemons(self) -> frozenset[int]:
@@ -186,12 +195,12 @@ def _addressing(told: DesiredNetwork, cidr: str, cidr6: str) -> Addressing:
 
 def _with_boots(network: NetworkPlan, told: tuple[DesiredBoot, ...]) -> NetworkPlan:
     boots: list[BootPlan] = []
-    refused: dict[str, str] = {}
+    refused: dict[str, RefusedBoot] = {}
     for one in told:
         try:
             boots.append(_boot(one, network.cidr))
         except Invalid as e:
-            refused[one.mac.lower()] = e.message
+            refused[one.mac.lower()] = RefusedBoot(id=BootId(one.id), token=Secret(one.token), reason=e.message)
     return replace(network, boots=tuple(boots), refused=refused)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -24,6 +24,7 @@ from malleable.gateway.layout import NetworkLayout, known_networks
 from malleable.gateway.memory import Memory
 from malleable.gateway.metadata_routes import MetadataRoutes
 from malleable.gateway.network_service import NetworkService
+from malleable.gateway.plan import BootPlan
 from malleable.gateway.pool_guard import PoolGuard, portals_in
 from malleable.gateway.preflight import Trouble
 from malleable.gateway.reconciler import Outcomes, Reconciler
@@ -120,12 +121,14 @@ class Running:
     def troubles(self) -> list[Trouble]:
         """Say what is wrong and how to fix it."""
         with self._guard:
-            refused = [(plan, mac, why) for plan in self._desired.plans.values() for mac, why in plan.refused.items()]
+            refused = [(plan, mac, one) for plan in self._desired.plans.values() for mac, one in plan.refused.items()]
             problems: dict[NetworkId, MalleableError] = {**self._desired.unreadable}
             unlinked, is_outrun = self._unlinked, self._desired.is_outrun
         problems.update(self._reconciler.problems())
         found = [Trouble(what=f"Network {key}: {e.message}", fix=e.fix) for key, e in problems.items()]
-        found += [Trouble(what=f"Network {plan.id}, NIC {mac}: {why}", fix=_REPROVISION) for plan, mac, why in refused]
+        found += [
+            Trouble(what=f"Network {plan.id}, NIC {mac}: {one.reason}", fix=_REPROVISION) for plan, mac, one in refused
+        ]
         if unlinked is not None:
             found.append(Trouble(what=f"The control plane is not followed: {unlinked.message}", fix=unlinked.fix))
         if self._files.trouble is not None:
@@ -183,17 +186,25 @@ class Running:
         with self._guard:
             active = self._desired.active()
         boots = [boot for plan in active.values() for boot in plan.boots]
+        refused = [one for plan in active.values() for one in plan.refused.values()]
         self._routes.serve(active)
-        self._signs.keep_only({(boot.id, boot.token) for boot in boots})
+        self._signs.keep_only({(boot.id, boot.token) for boot in boots} | {(one.id, one.token) for one in refused})
+        for one in refused:
+            self._signs.refuse(one)
+        self._prefetchers.submit(self._prefetch, boots)
+        self._prefetchers.submit(self._documents.keep_only, boots)
+
+    def _prefetch(self, boots: Sequence[BootPlan]) -> None:
         wanted: dict[FileKey, str] = {
             (boot.image_id, name): sha256 for boot in boots for name, sha256 in boot.files.items()
         }
-        self._prefetchers.submit(self._prefetch, wanted)
-        self._prefetchers.submit(self._documents.keep_only, boots)
-
-    def _prefetch(self, wanted: Mapping[FileKey, str]) -> None:
         for (image_id, name), sha256 in sorted(wanted.items()):
-            with suppress(MalleableError):  # fetched when the node asks, then
+            try:
                 self._files.path(image_id, name, sha256)
+            except MalleableError as e:  # tried again when the node asks
+                for boot in boots:
+                    if boot.image_id == image_id and name in boot.files:
+                        self._signs.lacks(boot, e)
+                self._reporter.look()
         with suppress(MalleableError):  # told as its trouble
             self._files.shrink(wanted)

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from malleable.domain.errors import MalleableError, NotFound, Refused
 from malleable.domain.ids import BootId
 from malleable.domain.secrets import Secret
 from malleable.gateway.kept_signs import KeptSign, KeptSigns
-from malleable.gateway.plan import BootPlan
+from malleable.gateway.plan import BootPlan, RefusedBoot
 from malleable.wire.gateway import BootSign, BootStage
 
 BATCH_SIGNS = 1000
@@ -17,6 +18,7 @@ BATCH_BYTES = 512 * 1024
 #: What a node says once and relies on: kept on disk before it is answered.
 _KEPT = (BootStage.PHONED_HOME, BootStage.FINISHED)
 _SIGN_BYTES = 200  #: of JSON without the log, at most
+_REASON_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class Signs:
         self._waiting = [_sign(one) for one in kept.read()]
         self._seen = set(self._waiting)
 
-    def see(self, boot: BootPlan, stage: BootStage, *, exit_status: int = 0, log: str = "") -> bool:
+    def see(self, boot: BootPlan | RefusedBoot, stage: BootStage, *, exit_status: int = 0, log: str = "") -> bool:
         """Take a sign in; false if it was seen before. Errors: Unavailable if it cannot be kept; it is not taken."""
         sign = Sign(boot_id=boot.id, token=boot.token, stage=stage, exit_status=exit_status, log=log)
         with self._guard:
@@ -64,6 +66,19 @@ class Signs:
             self._seen.add(sign)
             self._waiting.append(sign)
             return True
+
+    def refuse(self, refused: RefusedBoot) -> None:
+        """Take in that a boot is not served as it was told."""
+        self._wont(refused, BootStage.REFUSED, refused.reason)
+
+    def lacks(self, boot: BootPlan, why: MalleableError) -> None:
+        """Take in why a boot's files cannot be given, now or ever."""
+        is_final = isinstance(why, NotFound | Refused)
+        self._wont(boot, BootStage.REFUSED if is_final else BootStage.HINDERED, str(why))
+
+    def _wont(self, boot: BootPlan | RefusedBoot, stage: BootStage, reason: str) -> None:
+        text = " ".join(reason.split())[:_REASON_CHARS]
+        self.see(boot, stage, log="".join(c if c.isascii() and c.isprintable() else "?" for c in text))
 
     def has_any(self) -> bool:
         """Say whether any wait."""

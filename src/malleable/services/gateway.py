@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from malleable.domain import portals
-from malleable.domain.boots import BOOT_STAGES, Boot
+from malleable.domain.boots import BOOT_REASONS, Boot
 from malleable.domain.disks import Disk, DiskUse, Target, TargetState
 from malleable.domain.errors import Refused
 from malleable.domain.gateways import Gateway
@@ -82,10 +82,10 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """A sign of life of a boot; ``stage`` is a field of Boot."""
+    """A sign of life of a boot, or why it is not served."""
 
     boot_id: BootId
-    stage: str
+    stage: str  #: one of BOOT_STAGES without its "_at", or of BOOT_REASONS
     exit_status: int = 0  #: of the last stage
     log: str = ""
 
@@ -150,12 +150,11 @@ class Gateways:
             stages: dict[BootId, dict[str, Any]] = {}
             for sign in signs:
                 boot = boots.get(sign.boot_id)
-                if boot is None or sign.stage not in BOOT_STAGES or boot.armed_at is None:
+                if boot is None or boot.armed_at is None:
                     continue
-                if getattr(boot, sign.stage) is None:
-                    told = {"exit_status": sign.exit_status, "finish_log": sign.log}
-                    of_stage = told if sign.stage == "finished_at" else {}
-                    stages.setdefault(boot.id, {}).update({sign.stage: now, **of_stage})
+                told = _told(now, sign)
+                if not getattr(boot, next(iter(told))):
+                    stages.setdefault(boot.id, {}).update(told)
             # In one order, so that two batches do not wait for each other in a circle.
             for boot_id in sorted(stages):
                 tx.boots.change(boot_id, expect={"armed_at": boots[boot_id].armed_at}, **stages[boot_id])
@@ -182,6 +181,14 @@ class Gateways:
         require(caller, "gateway_document")
         with self._parts.store.reading() as tx:
             return read_document(tx, BootId(boot_id), document)
+
+
+def _told(now: datetime, sign: Sign) -> dict[str, Any]:
+    """Say what a sign changes of its boot, first what it is known by."""
+    if sign.stage in BOOT_REASONS:
+        return {BOOT_REASONS[sign.stage]: sign.log}
+    of_end = {"exit_status": sign.exit_status, "finish_log": sign.log} if sign.stage == "finished" else {}
+    return {f"{sign.stage}_at": now, **of_end}
 
 
 def _heard(tx: Transaction, now: datetime, beat: Beat) -> None:

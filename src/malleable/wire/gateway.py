@@ -125,13 +125,15 @@ class ReportsRequest(Request):
 
 
 class BootStage(StrEnum):
-    """A sign of life of a booting node."""
+    """A sign of life of a booting node, or that the gateway does not serve it."""
 
     SCRIPT_FETCHED = "script_fetched"
     KERNEL_FETCHED = "kernel_fetched"
     METADATA_FETCHED = "metadata_fetched"
     PHONED_HOME = "phoned_home"
     FINISHED = "finished"
+    REFUSED = "refused"  #: it will never be served as it is
+    HINDERED = "hindered"  #: its kernel or initrd is not to be had now
 
 
 class BootSign(Request):
@@ -139,7 +141,8 @@ class BootSign(Request):
 
     boot_id: UUID
     stage: BootStage
-    exit_status: Annotated[int, Field(ge=0, le=255)] = 0  #: of "finished", and what its script wrote last
+    exit_status: Annotated[int, Field(ge=0, le=255)] = 0  #: of "finished"
+    #: What its script wrote last, of "finished"; why, of "refused" and "hindered".
     log: Annotated[str, StringConstraints(max_length=LOG_MAX_CHARS, pattern=r"^[\t\n\x20-\x7e]*$")] = ""
 
 

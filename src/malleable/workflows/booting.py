@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from malleable.domain.boots import BOOT_STAGES, Boot
+from malleable.domain.boots import BOOT_REASONS, BOOT_STAGES, Boot
 from malleable.domain.disks import DiskUse, Target
 from malleable.domain.errors import Conflict, Public, Refused, Unreachable
 from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId, OperationId, new_id
@@ -37,6 +37,8 @@ GATEWAY_FIX = (
 _PORTAL_AWAY = Public(
     "The server of the network's disks does not answer.", "Wait for the provider to see to it, then try again."
 )
+_REPROVISION = "Correct what was given for this node, or import its image again; then provision it again."
+_HINDERED = Public("The gateway cannot give the node its kernel yet; it goes on trying.")
 _SEE_CONSOLE = Public(
     "",
     "Read the console's last lines (`m2 operation show`): does the image boot on such a node, and does its system do"
@@ -108,19 +110,23 @@ def ask_gateway(context: Context, network_id: NetworkId, what: str, write: Calla
     )
 
 
-def gateway_wait(what: str, waited: timedelta) -> str:
-    """Say that the gateway is waited for; doubt it only once it should have answered."""
-    is_late = waited.total_seconds() > GATEWAY_PATIENCE_S
-    return f"the gateway {what}" + (", but has not done so yet (is `m2d gateway` running?)" if is_late else "")
+def gateway_wait(tx: Transaction, network_id: NetworkId, what: str, waited: timedelta) -> str:
+    """Say that the gateway is waited for; once it should have answered doubt it, in its own words if it has any."""
+    if waited.total_seconds() <= GATEWAY_PATIENCE_S:
+        return f"the gateway {what}"
+    troubles = [trouble for gateway in tx.gateways.list() for trouble in gateway.troubles]
+    said = next((trouble for trouble in troubles if str(network_id) in trouble), "is `m2d gateway` running?")
+    return f"the gateway {what}, but has not done so yet ({said})"
 
 
 def served(context: Context, generation: int, what: str) -> Done | Wait:
     """Wait until the gateway serves what ``ask_gateway`` asked for, its network at this generation."""
     network_id, node_id = _network_id(context), _node_id(context)
+    asked_at = datetime.fromisoformat(str(context.memory.get("asked_at", context.now().isoformat())))
     with context.store.glance() as tx:
         if _is_served(tx, network_id, generation):
             return Done(evidence={"generation": generation})
-    asked_at = datetime.fromisoformat(str(context.memory.get("asked_at", context.now().isoformat())))
+        reason = gateway_wait(tx, network_id, what, context.now() - asked_at)
 
     def look_again(tx: Transaction) -> dict[str, object]:
         # With its row locked a report is seen now, or it finds us waiting.
@@ -131,7 +137,7 @@ def served(context: Context, generation: int, what: str) -> Done | Wait:
 
     return Ask(
         seconds=GATEWAY_LOOK_S,
-        reason=gateway_wait(what, context.now() - asked_at),
+        reason=reason,
         public=Public(f"The gateway {what}."),
         fix=GATEWAY_FIX,
         memory={"generation": generation, "asked_at": asked_at.isoformat()},
@@ -155,7 +161,8 @@ def _write_intent(context: Context, tx: Transaction) -> int:
     target = tx.targets.find(node_id=node_id, use=DiskUse.BOOT)
     if boot is None or target is None:
         raise Conflict("The node's boot intent or its target is gone.", code="no-boot-intent")
-    stages: dict[str, Any] = {**dict.fromkeys(BOOT_STAGES), "exit_status": None, "finish_log": ""}
+    blank = {"exit_status": None, "finish_log": "", **dict.fromkeys(BOOT_REASONS.values(), "")}
+    stages: dict[str, Any] = {**dict.fromkeys(BOOT_STAGES), **blank}
     # A new id for every arming: a sign of life of the one before that is still under way finds no boot to count for.
     fresh = replace(boot, id=BootId(new_id()), token=random_secret(), **stages)
     tx.boots.remove(boot.id)
@@ -193,6 +200,9 @@ def await_up(context: Context, *, patience_s: float) -> Done | Wait:
         target = tx.targets.find(id=boot.target_id) if boot and proof is not UpProof.PHONE_HOME else None
     if boot is None:
         raise Conflict("The node's boot intent is gone.", code="no-boot-intent")
+    if boot.refusal:
+        told = Public(f"The gateway does not boot the node so: {boot.refusal}", _REPROVISION)
+        raise Refused(told.message, code="boot-refused", fix=told.fix, public=told)
     came = _phoned_home(context, boot) if proof is UpProof.PHONE_HOME else _logged_in(context, boot, target)
     if isinstance(came, Done):
         return replace(came, evidence={**came.evidence, "started_again": True}) if phase else came
@@ -267,10 +277,11 @@ def _logged_in(context: Context, boot: Boot, target: Target | None) -> Done | Wa
 
 def _not_yet(boot: Boot, seconds: float, goal: str) -> Wait:
     reason = _progress(boot, goal)
+    is_hindered = boot.hindrance and boot.kernel_fetched_at is None
     return Wait(
         seconds=seconds,
-        reason=reason,
-        public=replace(_SEE_CONSOLE, message=f"{reason[0].upper()}{reason[1:]}."),
+        reason=f"the gateway cannot give the node its kernel yet: {boot.hindrance}" if is_hindered else reason,
+        public=_HINDERED if is_hindered else replace(_SEE_CONSOLE, message=f"{reason[0].upper()}{reason[1:]}."),
         fix="Read the console's last lines (`m2 operation show`): without an answer to DHCP look at the cable, the"
         " port's VLAN and `m2d gateway`; after it, at the image. Then try again.",
         resource=f"boot:{boot.node_id}",

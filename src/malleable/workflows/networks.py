@@ -39,15 +39,16 @@ def _await_gone(context: Context) -> Done | Wait:
     network_id = NetworkId(UUID(context.argument("network_id")))
     with context.store.reading() as tx:
         network = tx.networks.find(id=network_id)
+        waited = context.now() - context.operation.created_at
+        reason = gateway_wait(tx, network_id, "takes the network down", waited)
     if network is None:
         return Done(evidence={"network": "gone"})
     # Also when none was ever reported as served: a gateway may be building it, or its report be under way. One that has
     # nothing of it says so as soon as it hears of the removal.
     if network.has_service and network.served_generation < network.generation:
-        waited = context.now() - context.operation.created_at
         return Wait(
             seconds=2.0,
-            reason=gateway_wait("takes the network down", waited),
+            reason=reason,
             public=Public("The gateway takes the network down."),
             fix="Start `m2d gateway`, or read its log. Then resume the operation.",
             resource=f"network:{network_id}",

@@ -221,6 +221,16 @@ def test_the_first_sign_of_each_kind_counts(site: Site) -> None:
         assert boot.phoned_home_at is None
 
 
+def test_the_first_reason_of_a_boot_that_is_not_served_counts(site: Site) -> None:
+    boot_id = _arm(site)
+    for stage, why in (("hindered", "No room."), ("refused", "No kernel."), ("refused", "Another word.")):
+        body = {"signs": [{"boot_id": str(boot_id), "stage": stage, "log": why}]}
+        assert site.post("gateway", "/v1/gateway/signs", body).status_code == 204
+    with site.store.reading() as tx:
+        boot = tx.boots.get(boot_id)
+    assert (boot.hindrance, boot.refusal, boot.finish_log) == ("No room.", "No kernel.", "")
+
+
 def test_files_beside_an_image_are_served_and_nothing_else(site: Site) -> None:
     path = f"/v1/gateway/images/{site.ids['image']}/files"
     assert site.get("gateway", f"{path}/vmlinuz").content == GOLDEN

@@ -11,7 +11,7 @@ from tests.unit.gateway.clock import HandClock
 from tests.unit.gateway.rehearsal import RehearsedControlPlane
 from tests.unit.gateway.told import boot, host, network
 
-from malleable.domain.errors import Invalid, MalleableError, Unavailable
+from malleable.domain.errors import Invalid, MalleableError, Refused, Unavailable
 from malleable.domain.hooks import LOG_MAX_CHARS
 from malleable.domain.ids import NetworkId
 from malleable.domain.secrets import Secret
@@ -356,7 +356,7 @@ class TestFileCache:
         control_plane = RehearsedControlPlane()
         cache = FileCache(tmp_path / "files", control_plane.gateway_file, 100)
         control_plane.files[str(plan.image_id), "vmlinuz"] = b"another"
-        with pytest.raises(Unavailable, match="not what was sealed"):
+        with pytest.raises(Refused, match="not what was sealed"):
             cache.path(plan.image_id, "vmlinuz", plan.files["vmlinuz"])
         assert cache.trouble is not None
         assert list((tmp_path / "files").rglob("*")) == []

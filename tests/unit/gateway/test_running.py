@@ -2,18 +2,19 @@
 
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from tests.system.gateway.host import eventually
 from tests.unit.gateway.clock import HandClock
 from tests.unit.gateway.rehearsal import RehearsedControlPlane
-from tests.unit.gateway.told import network
+from tests.unit.gateway.told import boot, host, network
 
 from malleable.domain.errors import Unavailable
 from malleable.drivers.uplink.ovs import OvsUplink
 from malleable.gateway.running import Running
 from malleable.gateway.settings import GatewaySettings
-from malleable.wire.gateway import DesiredView
+from malleable.wire.gateway import BootStage, DesiredView
 
 
 class PatientControlPlane(RehearsedControlPlane):
@@ -46,6 +47,35 @@ def test_a_disk_that_takes_nothing_is_told_and_what_was_missed_is_made_up_for(tm
         stop.set()
         thread.join()
     assert (state_dir / "desired.json").exists()
+
+
+def test_what_is_not_booted_is_told_of_its_boot() -> None:
+    control_plane, stop = PatientControlPlane(), threading.Event()
+    files = {"kernel": "vmlinuz", "initrd": "", "kernel_sha256": "0" * 64}
+    told = {
+        "not what was sealed": boot(
+            "52:54:00:aa:00:01", "10.0.0.10", way="kernel", files={**files, "initrd": "initrd"}
+        ),
+        "There is no such object": boot("52:54:00:aa:00:02", "10.0.0.11", way="kernel"),
+        "files.initrd": boot("52:54:00:aa:00:03", "10.0.0.12", way="kernel", files=files),
+    }
+    for name in ("vmlinuz", "initrd"):
+        control_plane.files[str(told["not what was sealed"]["image_id"]), name] = b"another"
+    hosts = [host(one["mac"], one["address"]) for one in told.values()]
+    wanted = network(vid=1, hosts=hosts, boots=list(told.values()))
+    control_plane.views = [DesiredView(generation=1, networks=(wanted,))]
+    with TemporaryDirectory() as directory:  # of a path that leaves room for sockets' names
+        thread = threading.Thread(target=running(control_plane, Path(directory)).work, args=(stop,))
+        thread.start()
+        try:
+            eventually(lambda: sum(len(one.signs) for one in control_plane.signs) == len(told), "all are told")
+        finally:
+            stop.set()
+            thread.join()
+    signs = {sign.boot_id: sign for one in control_plane.signs for sign in one.signs}
+    assert {sign.stage for sign in signs.values()} == {BootStage.REFUSED}
+    for reason, one in told.items():
+        assert reason in signs[one["id"]].log
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -88,6 +88,8 @@ boots = Table(
     Column("finished_at", Instant),
     Column("exit_status", Integer),
     words("finish_log"),
+    words("refusal"),
+    words("hindrance"),
     UniqueConstraint("node_id"),
     info={"noun": "boot intent"},
 )

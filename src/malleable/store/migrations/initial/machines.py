@@ -92,6 +92,8 @@ boots = Table(
     Column("finished_at", INSTANT),
     Column("exit_status", Integer),
     words("finish_log"),
+    words("refusal"),
+    words("hindrance"),
     UniqueConstraint("node_id"),
 )
 
