@@ -9,7 +9,7 @@ from malleable.domain import portals
 from malleable.domain.errors import Refused, Unavailable
 from malleable.domain.networks import GATEWAY_LINK_LOCAL
 from malleable.domain.ports import Uplink
-from malleable.gateway import namespace, outside, storage_leg
+from malleable.gateway import namespace, outside, sources, storage_leg
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.dnsmasq import AddressService
 from malleable.gateway.http_server import HttpServer
@@ -42,6 +42,7 @@ class NetworkService:
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
         self._laid: tuple[int, str, str] | None = None  #: the VLAN and subnets last made
         self._neighbours: dict[str, str] = {}  #: the reservations last told to the kernel: address -> MAC
+        self._sources: frozenset[sources.Pair] | None = None  #: who was last let speak, by which address
         self._way: Way | None = None  #: the way outside as it was last opened
         self._inode = 0  #: the namespace's identity: a new one of the same name holds nothing of ours
         self._index = 0
@@ -68,6 +69,10 @@ class NetworkService:
             shut = self._lead_outside(None)
         if is_deep or self._laid != (plan.vid, plan.cidr, plan.cidr6):
             self._lay(plan)
+        pairs = sources.pairs_of(plan.reservations)
+        if is_deep or self._sources != pairs:
+            sources.keep(self._layout.namespace, self._layout.interface, pairs, None if is_deep else self._sources)
+            self._sources = pairs
         neighbours = {address: r.mac for r in plan.reservations for address in r.addresses}
         if is_deep or self._neighbours != neighbours:
             keep_neighbours(self._layout.namespace, self._layout.interface, neighbours)
@@ -148,6 +153,8 @@ class NetworkService:
         namespace.ensure(layout.namespace)
         outside.settle(layout)
         inode = (NAMESPACES / layout.namespace).stat().st_ino
+        if self._inode != inode:
+            self._sources = None
         if self._inode not in (0, inode):
             self._server.remove(plan.id)
             self._stop_daemons()

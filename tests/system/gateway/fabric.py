@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 from types import TracebackType
 
 from tests.system.gateway.host import eventually, inside, run
@@ -67,6 +68,12 @@ class Probe:
         """Say whether an address answers a ping."""
         out = inside(self.namespace, "ping", "-c", "1", "-W", "1", address, check=False)
         return " 1 received" in out
+
+    def answered(self, *wishes: tuple[str, str]) -> list[tuple[str, str]]:
+        """Send a ping from each address to each other one, all at once; return those that were answered."""
+        ping = ["nsenter", f"--net=/run/netns/{self.namespace}", "--", "ping", "-c", "1", "-W", "1", "-I"]
+        sent = [Popen([*ping, *wish], stdout=DEVNULL, stderr=DEVNULL) for wish in wishes]
+        return [wish for wish, one in zip(wishes, sent, strict=True) if one.wait(10) == 0]
 
     def set_address(self, address: str) -> None:
         """Have just this address, without asking anybody."""

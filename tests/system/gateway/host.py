@@ -22,6 +22,13 @@ def inside(namespace: str, *argv: str, check: bool = True, timeout_s: float = 30
     return run("nsenter", f"--net=/run/netns/{namespace}", "--", *argv, check=check, timeout_s=timeout_s)
 
 
+def echoes(namespace: str) -> int:
+    """Count the pings that came to a namespace, by IPv4 and IPv6."""
+    names, values = (line.split() for line in inside(namespace, "grep", "^Icmp:", "/proc/net/snmp").splitlines())
+    six = inside(namespace, "grep", "^Icmp6InEchos ", "/proc/net/snmp6")
+    return int(dict(zip(names, values, strict=True))["InEchos"]) + int(six.split()[1])
+
+
 def eventually(look: Callable[[], T | None], what: Callable[[], str] | str, *, deadline_s: float = 15.0) -> T:
     """Look again and again until there is something to see; fail after the deadline, saying what was awaited."""
     end, pause = time.monotonic() + deadline_s, threading.Event()

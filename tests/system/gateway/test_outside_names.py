@@ -1,12 +1,11 @@
 """Names from outside, and IPv6 there."""
 
-from subprocess import DEVNULL, Popen
 from typing import Any
 
 import pytest
 from tests.system.gateway.bench import GatewayBench
 from tests.system.gateway.fabric import Probe
-from tests.system.gateway.host import eventually, inside, run
+from tests.system.gateway.host import echoes, eventually, inside, run
 from tests.system.gateway.world import ALLOWED, BMC, DENIED6, HOST6, INTERNET, INTERNET6, world
 from tests.unit.gateway.told import host, network
 
@@ -24,19 +23,6 @@ def _ask(node: Probe, name: str, kind: str = "a") -> str:
     out = inside(node.namespace, "busybox", "nslookup", f"-type={kind}", name, "10.0.0.1", check=False)
     found = [line.split()[-1] for line in out.splitlines() if line.startswith("Address") and "53" not in line]
     return found[-1] if found else ""
-
-
-def _echoes(far: str) -> int:
-    """Count the pings that came to a namespace by IPv6."""
-    lines = inside(far, "cat", "/proc/net/snmp6").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Icmp6InEchos "))
-
-
-def _answering(node: Probe, *wishes: tuple[str, str]) -> list[tuple[str, str]]:
-    """Send a ping from each address to each other one, all at once; return those that were answered."""
-    run = ["nsenter", f"--net=/run/netns/{node.namespace}", "--", "ping", "-c", "1", "-W", "1", "-I"]
-    pings = [Popen([*run, *wish], stdout=DEVNULL, stderr=DEVNULL) for wish in wishes]
-    return [wish for wish, ping in zip(wishes, pings, strict=True) if ping.wait(10) == 0]
 
 
 def test_names_and_ipv6_lead_outside_and_no_further_than_the_rules(bench: GatewayBench) -> None:
@@ -69,12 +55,12 @@ def test_names_and_ipv6_lead_outside_and_no_further_than_the_rules(bench: Gatewa
         far, false = f"{bench.fabric.room}w", ("2001:db8::3", "fd00:b::7", BMC)
         for address in false:
             run("ip", "-n", node.namespace, "addr", "add", address, "dev", "eth0", *["nodad"] * (":" in address))
-        before = _echoes(far)
-        assert _answering(node, (OWN6, INTERNET6)) == [(OWN6, INTERNET6)]
+        before = echoes(far)
+        assert node.answered((OWN6, INTERNET6)) == [(OWN6, INTERNET6)]
         posing = [(source, place) for source in false[:2] for place in (INTERNET6, "fd00:a::1")]
         hidden = [(OWN6, str(place)) for place in (HOST6, DENIED6, own[0], *others)]
-        assert _answering(node, *posing, *hidden, (BMC, "10.0.0.1")) == []
-        assert _echoes(far) == before + 1, "what poses as somebody else gets nowhere"
+        assert node.answered(*posing, *hidden, (BMC, "10.0.0.1")) == []
+        assert echoes(far) == before + 1, "what poses as somebody else gets nowhere"
         into = inside(host_side, "ping", "-c", "1", "-W", "0.5", str(own[1]), check=False)
         assert " 1 received" not in into, "a gateway answers nobody from outside"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.system.gateway.bench import GatewayBench
-from tests.system.gateway.host import eventually, inside, run
+from tests.system.gateway.host import echoes, eventually, inside, run
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.gateway import scripts
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.room
 
 MAC_A, MAC_B, STRANGER = "52:54:00:aa:00:01", "52:54:00:bb:00:01", "52:54:00:ff:00:01"
 ADDRESS = "10.0.0.10"
-GATEWAY = "http://10.0.0.1"
+GATEWAY, GATEWAY6 = "http://10.0.0.1", "fd00:a::1"
 
 
 def test_a_reserved_mac_gets_its_address_and_a_stranger_gets_nothing(bench: GatewayBench) -> None:
@@ -22,6 +22,29 @@ def test_a_reserved_mac_gets_its_address_and_a_stranger_gets_nothing(bench: Gate
     lease = node.dhcp("-O", "hostname")
     assert (lease[0], lease[-1]) == (ADDRESS, "alpha")
     assert stranger.dhcp(tries=2) == []
+
+
+def test_a_gateway_hears_nodes_by_their_own_addresses_alone(bench: GatewayBench) -> None:
+    others = [{**host(MAC_B, "10.0.0.11", "beta"), "address6": "fd00:a::11"}]
+    six = {"cidr6": "fd00:a::/64", "gateway_address6": GATEWAY6}
+    told = bench.serve(network(vid=101, hosts=[{**host(MAC_A, ADDRESS), "address6": "fd00:a::10"}, *others], **six))
+    node, stranger = bench.fabric.probe("a", MAC_A, 101), bench.fabric.probe("x", STRANGER, 101)
+    assert node.dhcp()[0] == ADDRESS
+    for address in ("fd00:a::10/64", "fd00:a::99/64", "fd00:a::11/64", "10.0.0.11/24", "10.0.0.98/24"):
+        run("ip", "-n", node.namespace, "addr", "add", address, "dev", "eth0", *["nodad"] * (":" in address))
+    for address in ("fd00:a::98/64", "10.0.0.99/24"):
+        run("ip", "-n", stranger.namespace, "addr", "add", address, "dev", "eth0", *["nodad"] * (":" in address))
+    own = [(ADDRESS, "10.0.0.1"), ("fd00:a::10", GATEWAY6), ("fd00:a::99", GATEWAY6)]
+    posing = [("10.0.0.11", "10.0.0.1"), ("10.0.0.98", "10.0.0.1"), ("fd00:a::11", GATEWAY6)]
+    before = echoes(bench.layout(told).namespace)
+    assert node.answered(*own, *posing) == own, "its own, and what it made itself of what is advertised"
+    assert stranger.answered(("10.0.0.99", "10.0.0.1"), ("fd00:a::98", GATEWAY6)) == []
+    assert echoes(bench.layout(told).namespace) == before + len(own), "nothing else was even heard"
+    assert stranger.get(f"{GATEWAY}:3260", "-m", "0.3")[0] == 0
+    # Who is attached is heard at once, and who is not any more is not.
+    bench.wait_served(bench.site.want(told, hosts=[{**host(STRANGER, "10.0.0.99"), "address6": "fd00:a::98"}, *others]))
+    assert stranger.answered(("10.0.0.99", "10.0.0.1")) == [("10.0.0.99", "10.0.0.1")]
+    assert node.answered(*own) == []
 
 
 def test_two_tenants_with_the_same_addresses_never_meet(bench: GatewayBench) -> None:

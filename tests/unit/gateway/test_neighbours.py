@@ -1,10 +1,11 @@
-"""The host's table of neighbours."""
+"""Who has which address: the host's table of neighbours, and whom the gateway hears."""
 
 from pathlib import Path
 
 import pytest
 
-from malleable.gateway import neighbours
+from malleable.gateway import neighbours, sources
+from malleable.gateway.plan import Reservation
 
 
 def test_a_table_that_one_node_could_fill_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +45,14 @@ def test_a_note_that_is_none_is_not_obeyed(monkeypatch: pytest.MonkeyPatch, tmp_
     memory.write_text(text.replace("LIMIT", str(limit)))
     neighbours.put_back(memory)
     assert limit.read_text() == str(neighbours.ROOM)
+
+
+def test_a_nodes_nics_may_use_its_addresses_and_nobody_elses() -> None:
+    a, b, c = (f"52:54:00:00:00:0{number}" for number in (1, 2, 3))
+    hosts = [
+        Reservation(mac=a, address="10.0.0.10", address6="fd00::10", hostname="alpha"),
+        Reservation(mac=b, address="10.0.0.11", address6="", hostname="alpha"),
+        Reservation(mac=c, address="10.0.0.12", address6="", hostname=""),
+    ]
+    of_alpha = {(mac, address) for mac in (a, b) for address in ("10.0.0.10", "fd00::10", "10.0.0.11")}
+    assert sources.pairs_of(hosts) == of_alpha | {(c, "10.0.0.12")}
