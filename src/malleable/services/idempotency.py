@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from threading import Lock
+from datetime import timedelta
 from typing import TypeVar
 
 from malleable.domain.errors import Conflict
@@ -15,7 +14,6 @@ Known = TypeVar("Known", "Asked", "Answered")
 
 #: Answers are kept for a day, as clients that retry longer than that have other troubles.
 KEPT = timedelta(hours=24)
-SWEEP_EVERY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +40,6 @@ class Idempotency:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._lock = Lock()
-        self._swept_at: datetime | None = None
 
     def begin(self, asked: Sequence[Asked]) -> list[StoredReply | Conflict | None]:
         """Reserve keys; for each None when it is new, else the answer to repeat.
@@ -52,8 +48,6 @@ class Idempotency:
         """
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
-            if self._sweeps(now):
-                tx.idempotency.forget(before=now - KEPT)
             kept = {
                 at: tx.idempotency.begin(one.user_id, one.key, one.request_sha256, now) for at, one in _in_order(asked)
             }
@@ -69,13 +63,10 @@ class Idempotency:
                     tx.idempotency.finish(one.user_id, one.key, one.status, one.body)
         return [None] * len(answered)
 
-    def _sweeps(self, now: datetime) -> bool:
-        """Say whether it is time to drop old answers; once per ten minutes and process."""
-        with self._lock:
-            is_due = self._swept_at is None or now - self._swept_at > SWEEP_EVERY
-            if is_due:
-                self._swept_at = now
-            return is_due
+    def expire(self) -> None:
+        """Drop old answers; by itself, for whoever asks waits for no crowd of them to go."""
+        with self._parts.store.transaction() as tx:
+            tx.idempotency.forget(before=self._parts.now() - KEPT)
 
 
 def _in_order(some: Sequence[Known]) -> list[tuple[int, Known]]:
