@@ -7,11 +7,12 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from malleable.cli.node_console import LINES, fresh
+from malleable.cli.node_console import Screen
 from malleable.cli.session import Session, usage
 from malleable.domain.access import INPUT_MAX_CHARS, WRITER_IDLE_S
-from malleable.domain.errors import Busy, MalleableError, Unavailable, Unreachable
+from malleable.domain.errors import MalleableError, Unavailable
 
 #: Ctrl-]: as telnet and virsh do.
 ESCAPE = "\x1d"
@@ -20,8 +21,6 @@ LOOK_S = 0.35
 #: Without a sign for longer somebody else may type.
 SIGN_S = WRITER_IDLE_S / 3
 READ_BYTES = 512
-#: So often in a row a BMC may be busy or silent before that is the end.
-SILENT_LOOKS_MAX = 60
 
 #: Waits so long for keys: what was typed, "" for nothing, None for the end of the input.
 Keys = Callable[[float], str | None]
@@ -32,40 +31,24 @@ def attach(session: Session, node: str, text: str, shown: Callable[[str], str], 
 
     Errors: of the first sign, e.g. Conflict with code "console-taken". What ends it later is told and no error.
     """
-    out, m2 = session.out.file, session.m2
-    m2.console_write(node, "")
+    session.m2.console_write(node, "")
     session.hint("You type at the console; Ctrl-] leaves it.")
-    out.write(shown(text))
-    out.flush()
-    quiet_s, silent_looks = 0.0, 0
+    screen, quiet_s = Screen(session, node, text, shown), 0.0
     try:
         while (typed := keys(LOOK_S)) is not None:
             typed, escape, _ = typed.partition(ESCAPE)
-            quiet_s = 0.0 if typed else quiet_s + LOOK_S
-            try:
-                if typed or quiet_s >= SIGN_S:
-                    _pass_on(session, node, typed)
-                    quiet_s = 0.0
-                latest = m2.node_console(node, LINES).text
-            except (Unavailable, Busy, Unreachable) as e:
-                if escape:
-                    break  # also from a console that does not answer
-                silent_looks += 1
-                if silent_looks > SILENT_LOOKS_MAX:
-                    raise
-                session.surroundings.pause(float(str(e.details.get("retry_after_s", LOOK_S))))
-                continue
-            silent_looks = 0
-            out.write(shown(fresh(text, latest)))
-            out.flush()
-            text = latest or text
+            quiet_s += LOOK_S
+            if typed or quiet_s >= SIGN_S:
+                quiet_s = 0.0
+                screen.look(partial(_pass_on, session, node, typed))
+            else:
+                screen.look()
             if escape:
                 break
-        out.write("\n")
-        m2.console_leave(node)
+        screen.end()
+        session.m2.console_leave(node)
     except MalleableError as e:
-        out.write("\n")
-        session.hint(f"The console has ended: {e.message}")
+        screen.end(e)
 
 
 def _pass_on(session: Session, node: str, typed: str) -> None:
