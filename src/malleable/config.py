@@ -67,7 +67,16 @@ class UplinkSettings(_Part):
 
     ovsdb: str = ""  #: "unix:/path" or "tcp:host:port"; "": no gateway on this host
     bridge: str = "br0"
+    #: Fabrics that hang on bridges of their own there, and whose VLANs may be others', too; their order gives addresses
+    bridges: dict[str, str] = Field(default_factory=dict, max_length=3)
     netns: str = ""  #: the network namespace that switch lives in; "": this one
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        bridges = [self.bridge, *self.bridges.values()]
+        if "" in (*self.bridges, *bridges) or len(set(bridges)) < len(bridges):
+            raise ValueError("bridges: to each fabric a bridge of its own, none of them the bridge of all others")
+        return self
 
 
 class WorkerSettings(_Part):

@@ -64,7 +64,7 @@ def gateway_report(request: Request, body: ReportsRequest) -> Response:
         for n in body.networks
     ]
     sign = body.gateway
-    beat = None if sign is None else Beat(name=sign.name, troubles=sign.troubles, holds_writers=sign.holds_writers)
+    beat = None if sign is None else Beat(**sign.model_dump())
     call.services.gateways.gateway_report(call.caller, served, body.removed, beat)
     return nothing()
 
@@ -106,6 +106,7 @@ def _network(desired: Desired) -> DesiredNetwork:
         name=network.name,
         generation=network.generation,
         state=network.state,
+        fabric=network.fabric,
         vid=network.vid,
         cidr=network.cidr,
         gateway_address=gateway_address(network.cidr),

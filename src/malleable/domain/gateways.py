@@ -28,6 +28,7 @@ class Gateway:
         str, ...
     ] = ()  #: what is wrong by its own word: a portal that hangs, a daemon that does not stay up
     holds_writers: bool = False  #: it has nodes wait, for the pool on its host is nearly full
+    fabrics: tuple[str, ...] = ()  #: that it reaches by ways of their own: their VLANs are nobody else's
     created_at: datetime
 
     def silent_s(self, now: datetime) -> float:

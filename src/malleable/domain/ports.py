@@ -467,8 +467,11 @@ class Targets(Protocol):
 class Uplink(Protocol):
     """How the gateway reaches a network's VLAN on the fabric."""
 
-    def plug(self, interface: str, vid: int, namespace: str) -> None:
-        """Make ``interface`` on VLAN ``vid`` and move it into the network namespace; idempotent, heals a wrong VLAN."""
+    def plug(self, interface: str, vid: int, namespace: str, fabric: str = "") -> None:
+        """Make ``interface`` on VLAN ``vid`` of a fabric and move it into the network namespace.
+
+        Idempotent; heals a wrong VLAN. ``fabric`` "": where fabrics are that have no way of their own.
+        """
 
     def unplug(self, interface: str) -> None:
         """Remove the interface from the fabric; nothing to do if it is gone."""

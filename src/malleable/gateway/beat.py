@@ -9,6 +9,7 @@ from malleable.domain.errors import MalleableError
 from malleable.domain.gateways import BEAT_S
 from malleable.domain.ports import Clock
 from malleable.gateway.control_plane import ControlPlane
+from malleable.gateway.fabrics import Fabrics
 from malleable.gateway.preflight import Trouble
 from malleable.wire.gateway import GatewayBeat, ReportsRequest
 
@@ -18,7 +19,14 @@ TROUBLES_MAX = 100
 TROUBLE_CHARS = 200
 
 
-def beat(client: ControlPlane, clock: Clock, troubles: Callable[[], Sequence[Trouble]], stop: threading.Event) -> None:
+def beat(
+    client: ControlPlane,
+    clock: Clock,
+    troubles: Callable[[], Sequence[Trouble]],
+    stop: threading.Event,
+    *,
+    fabrics: Fabrics,
+) -> None:
     """Tell it at once, every 15 s, and a second after something has changed, until ``stop``.
 
     What cannot be told is told next time.
@@ -31,7 +39,7 @@ def beat(client: ControlPlane, clock: Clock, troubles: Callable[[], Sequence[Tro
             known, due_s = told, clock.monotonic_s() + BEAT_S
             try:
                 holds_writers = any(trouble.holds_writers for trouble in found)
-                sign = GatewayBeat(name=name, troubles=told, holds_writers=holds_writers)
+                sign = GatewayBeat(name=name, troubles=told, holds_writers=holds_writers, fabrics=fabrics.names)
                 client.gateway_report(ReportsRequest(gateway=sign))
             except MalleableError as e:
                 log.debug("the control plane was not told that we live: %s", e)

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Iterable
 from uuid import UUID
 
-from malleable.domain.errors import Malformed
+from malleable.domain.errors import Malformed, Refused
 from malleable.domain.ids import NetworkId
 from malleable.domain.networks import NetworkState
+from malleable.gateway.fabrics import Fabrics
 from malleable.gateway.memory import Memory
 from malleable.gateway.plan import NetworkPlan, parse_network
 from malleable.wire.gateway import DesiredView
@@ -17,12 +18,13 @@ log = logging.getLogger(__name__)
 class Desired:
     """The present plans. Not locked: its owner sees to that."""
 
-    def __init__(self, memory: Memory, leftovers: Iterable[NetworkId]) -> None:
+    def __init__(self, memory: Memory, leftovers: Iterable[NetworkId], fabrics: Fabrics) -> None:
         """Begin with what was kept; ``leftovers`` are networks of which something is on the host."""
         self._memory = memory
+        self._fabrics = fabrics
         self._leftovers = set(leftovers)
         self.plans: dict[NetworkId, NetworkPlan] = {}
-        self.unreadable: dict[NetworkId, Malformed] = {}
+        self.unreadable: dict[NetworkId, Malformed | Refused] = {}  #: or not to be served
         self.is_outrun = False  #: the control plane is older than what it once told: restored from a backup
         self._parse(memory.networks)
 
@@ -40,7 +42,7 @@ class Desired:
         orphans = {network_id for network_id in unknown if is_believed or self._is_displaced(network_id, view)}
         generation = max(view.generation, self._memory.generation)
         self._memory.learn(view.networks, generation=generation, forget=orphans)
-        self._parse(told)
+        self._parse(network.id for network in view.networks)
         for network_id in orphans:
             log.warning("network %s is not known to the control plane: removed", network_id)
             self.plans.pop(network_id, None)
@@ -58,15 +60,28 @@ class Desired:
 
     def _is_displaced(self, network_id: NetworkId, view: DesiredView) -> bool:
         plan = self.plans.get(network_id)
-        return plan is not None and any(told.vid == plan.vid for told in view.networks)
+        return plan is not None and any(
+            self._fabrics.slot(told.fabric, told.vid) == plan.slot for told in view.networks
+        )
 
     def _parse(self, network_ids: Iterable[UUID]) -> None:
         for raw_id in network_ids:
             network_id = NetworkId(raw_id)
             try:
-                self.plans[network_id] = parse_network(self._memory.networks[raw_id])
+                plan = parse_network(self._memory.networks[raw_id], self._fabrics)
+                self._refuse_twin(plan)
+                self.plans[network_id] = plan
                 self.unreadable.pop(network_id, None)
-            except Malformed as e:
+            except (Malformed, Refused) as e:
                 # What is served goes on: half a plan would be worse.
                 self.unreadable[network_id] = e
                 log.error("%s", e)
+
+    def _refuse_twin(self, plan: NetworkPlan) -> None:
+        """Take no network for one of another fabric that is served: here they would be one. Errors: Refused."""
+        for other in self.plans.values():
+            if other.fabric != plan.fabric and other.slot == plan.slot:
+                raise Refused(
+                    f"VLAN {plan.vid} of fabric {plan.fabric} is here that of network {other.name} of {other.fabric}.",
+                    fix="Give one of the fabrics a bridge of its own, M2D_UPLINK__BRIDGES, and start it again.",
+                )

@@ -40,7 +40,7 @@ class NetworkService:
         self._addresses = AddressService(layout, settings.outside)
         self._portals: dict[int, Portal] = {}
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
-        self._laid: tuple[int, str, str] | None = None  #: the VLAN and subnets last made
+        self._laid: tuple[str, int, str, str] | None = None  #: the VLAN and subnets last made
         self._neighbours: dict[str, str] = {}  #: the reservations last told to the kernel: address -> MAC
         self._sources: frozenset[sources.Pair] | None = None  #: who was last let speak, by which address
         self._way: Way | None = None  #: the way outside as it was last opened
@@ -67,7 +67,7 @@ class NetworkService:
         shut = None
         if is_due and way is None:  # before all that may fail
             shut = self._lead_outside(None)
-        if is_deep or self._laid != (plan.vid, plan.cidr, plan.cidr6):
+        if is_deep or self._laid != (plan.fabric, plan.vid, plan.cidr, plan.cidr6):
             self._lay(plan)
         pairs = sources.pairs_of(plan.reservations)
         if is_deep or self._sources != pairs:
@@ -159,24 +159,24 @@ class NetworkService:
             self._server.remove(plan.id)
             self._stop_daemons()
         self._inode = inode
-        self._plug(plan.vid)
+        self._plug(plan)
         mtu = min(plan.mtu, GATEWAY_MTU_MAX)
         namespace.configure(layout.namespace, layout.interface, _addresses(plan, layout), mtu=mtu)
         self._index = namespace.interface_index(layout.namespace, layout.interface)
         if self._settings.storage is not None and plan.cidr:
-            storage_leg.ensure(self._settings.storage, layout, self._uplink, plan.vid, plan.cidr)
-        self._laid = (plan.vid, plan.cidr, plan.cidr6)
+            storage_leg.ensure(self._settings.storage, layout, self._uplink, plan.slot, plan.cidr)
+        self._laid = (plan.fabric, plan.vid, plan.cidr, plan.cidr6)
 
-    def _plug(self, vid: int) -> None:
+    def _plug(self, plan: NetworkPlan) -> None:
         layout = self._layout
         try:
-            self._uplink.plug(layout.interface, vid, layout.namespace)
+            self._uplink.plug(layout.interface, plan.vid, layout.namespace, plan.fabric)
         except Refused as e:
             if e.code != "interface-taken":
                 raise
             # The namespace is ours alone: what the switch does not know there was left by one that was wiped since.
             namespace.remove_interface(layout.namespace, layout.interface)
-            self._uplink.plug(layout.interface, vid, layout.namespace)
+            self._uplink.plug(layout.interface, plan.vid, layout.namespace, plan.fabric)
 
     def _stop_daemons(self) -> None:
         # tgtd with targets ignores SIGTERM; SIGKILL loses nothing that it acknowledged as flushed.

@@ -12,9 +12,9 @@ from malleable.gateway.layout import OUTSIDE_PREFIX
 
 Subnet = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
-#: The pairs' addresses, two for each VLAN id: link-local ones, which no network of nodes can have, far from the address
-#: of metadata; and of IPv6 unique local ones, which networks are refused.
-PAIRS = IPv4Network("169.254.192.0/19")
+#: The pairs' addresses, two for each VLAN of ``WAYS_MAX`` ways to fabrics: link-local ones, which no network of nodes
+#: can have, apart from the address of metadata; and of IPv6 unique local ones, which networks are refused.
+PAIRS = IPv4Network("169.254.0.0/17")
 PAIRS6 = IPv6Network("fd4e:7a31:9c05:6d32::/112")
 #: The device's name within every namespace; at the host's end it has the network's.
 DEVICE = "outside"
@@ -52,7 +52,7 @@ class Outside:
 class Way:
     """What of one network leads outside."""
 
-    vid: int
+    slot: int  #: the network's VLAN, numbered among those of all fabrics
     cidr: str  #: "": no IPv4
     cidr6: str  #: "": no IPv6
     forwarders: tuple[Address, ...] = ()  #: the gateway asks them for names
@@ -60,12 +60,12 @@ class Way:
     @property
     def pair(self) -> tuple[IPv4Address, IPv4Address]:
         """The addresses of the host's end and of the namespace's."""
-        return PAIRS[2 * self.vid], PAIRS[2 * self.vid + 1]
+        return PAIRS[2 * self.slot], PAIRS[2 * self.slot + 1]
 
     @property
     def pair6(self) -> tuple[IPv6Address, IPv6Address]:
         """The same of IPv6."""
-        return PAIRS6[2 * self.vid], PAIRS6[2 * self.vid + 1]
+        return PAIRS6[2 * self.slot], PAIRS6[2 * self.slot + 1]
 
 
 def hidden(outside: Outside) -> list[Subnet]:

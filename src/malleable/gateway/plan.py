@@ -28,6 +28,7 @@ from malleable.domain.nodes import parse_mac
 from malleable.domain.portals import DAEMONS_MAX
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Document
+from malleable.gateway.fabrics import ONE_WAY, Fabrics
 from malleable.gateway.outside_rules import Outside, Way
 from malleable.wire.gateway import DesiredBoot, DesiredDisk, DesiredHost, DesiredNetwork
 
@@ -119,7 +120,9 @@ class NetworkPlan:
     name: str
     generation: int
     state: NetworkState
+    fabric: str = ""
     vid: int
+    slot: int  #: the VLAN, numbered among those of all fabrics that this host serves
     cidr: str  #: "" without IPv4: nothing boots
     cidr6: str  #: "" without IPv6
     gateway_address: str
@@ -154,10 +157,11 @@ def way_of(plan: NetworkPlan, outside: Outside) -> Way | None:
     cidr6 = plan.cidr6 if outside.has_ipv6 else ""
     if not plan.has_nat or not (plan.cidr or cidr6):
         return None
-    return Way(vid=plan.vid, cidr=plan.cidr, cidr6=cidr6, forwarders=outside.dns if plan.has_outside_dns else ())
+    forwarders = outside.dns if plan.has_outside_dns else ()
+    return Way(slot=plan.slot, cidr=plan.cidr, cidr6=cidr6, forwarders=forwarders)
 
 
-def parse_network(told: DesiredNetwork) -> NetworkPlan:
+def parse_network(told: DesiredNetwork, fabrics: Fabrics = ONE_WAY) -> NetworkPlan:
     """Accept the control plane's word about a network; a boot that cannot be served is refused by itself.
 
     Errors: Malformed, naming the network and the field.
@@ -171,7 +175,9 @@ def parse_network(told: DesiredNetwork) -> NetworkPlan:
             name=_match(_WORD, told.name, "name"),
             generation=told.generation,
             state=told.state,
+            fabric=told.fabric,
             vid=parse_vid(told.vid),
+            slot=fabrics.slot(told.fabric, told.vid),
             cidr=cidr,
             cidr6=cidr6,
             gateway_address=_address(told.gateway_address, cidr) if cidr else "",

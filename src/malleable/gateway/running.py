@@ -55,7 +55,7 @@ class Running:
         self._dead = ""  #: the part that ended though nobody told it to
         self._memory_file = settings.state_dir / "desired.json"
         leftovers = [layout.network_id for layout in known_networks(settings.run_dir)]
-        self._desired = Desired(Memory(self._memory_file), leftovers)
+        self._desired = Desired(Memory(self._memory_file), leftovers, settings.fabrics)
         self._signs = Signs(KeptSigns(settings.state_dir / "signs"))
         self._tickets = Tickets(clock)
         self._files = FileCache(settings.state_dir / "files", client.gateway_file, settings.cache_bytes)
@@ -81,7 +81,7 @@ class Running:
             self._part("follow", lambda: self._follower.run(over), over),
             self._part("report", self._reporter.run, over),
             self._part("pool", lambda: self._pool_guard.run(over), over),
-            self._part("beat", lambda: beat(self._client, self._clock, self.troubles, over), over),
+            self._part("beat", lambda: self._beat(over), over),
         )
         self._server.start()
         for network_id in self._desired.plans:  # from memory: the control plane may be away
@@ -104,6 +104,9 @@ class Running:
                 part.join(_JOIN_S)
         if self._dead:
             raise Unavailable(f"The gateway's thread {self._dead!r} ended by itself.", fix="Read the gateway's log.")
+
+    def _beat(self, over: threading.Event) -> None:
+        beat(self._client, self._clock, self.troubles, over, fabrics=self._settings.fabrics)
 
     def _part(self, name: str, live: Callable[[], None], over: threading.Event) -> threading.Thread:
         """Make a thread without which there is no gateway: all of it ends with this one, to be started again."""

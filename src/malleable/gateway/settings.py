@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from malleable.domain.ports import Capacity
+from malleable.gateway.fabrics import Fabrics
 from malleable.gateway.outside_rules import Outside
 from malleable.gateway.storage_leg import StorageVlan
 
@@ -39,6 +40,7 @@ class GatewaySettings:
     http_workers_per_network: int = 16
     http_workers_always: int = 2  #: that a network has even while others hold all the rest
     http_workers_per_source: int = 6
+    fabrics: Fabrics = field(default_factory=Fabrics)  #: reached by ways of their own
     storage: StorageVlan | None = None  #: the portals' way to a pool on the network; None: their pool is on this host
     outside: Outside = field(default_factory=Outside)  #: where networks with NAT lead
     pool: LocalPool | None = None  #: the pool that portals open, if it is on this host

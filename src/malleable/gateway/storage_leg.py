@@ -12,7 +12,7 @@ from malleable.domain.ports import Uplink
 from malleable.gateway import namespace
 from malleable.gateway.layout import NetworkLayout
 
-#: One address for each VLAN id.
+#: One address for each VLAN of a fabric.
 PREFIX_MAX = 20
 
 
@@ -21,14 +21,14 @@ class StorageVlan:
     """The VLAN on which the pool answers, and the addresses there that are the portals'."""
 
     vid: int
-    subnet: IPv4Network  #: a /20 or larger
+    subnet: IPv4Network  #: a /20 or larger; a /18 for several fabrics
 
-    def address(self, vid: int) -> IPv4Address:
-        """Give the portal of the network on VLAN ``vid`` its address: no two networks share a VLAN."""
-        return self.subnet[vid]
+    def address(self, slot: int) -> IPv4Address:
+        """Give the portal of a network its address, by its VLAN's number among those of all fabrics."""
+        return self.subnet[slot]
 
 
-def ensure(storage: StorageVlan, layout: NetworkLayout, uplink: Uplink, vid: int, cidr: str) -> None:
+def ensure(storage: StorageVlan, layout: NetworkLayout, uplink: Uplink, slot: int, cidr: str) -> None:
     """Give a network's namespace its leg; idempotent.
 
     Errors: Unavailable for a network whose addresses are also the pool's: its nodes could pose as the pool.
@@ -39,5 +39,5 @@ def ensure(storage: StorageVlan, layout: NetworkLayout, uplink: Uplink, vid: int
             fix="Give the network other addresses, or move M2D_POOL__CEPH_CIDR.",
         )
     uplink.plug(layout.storage_interface, storage.vid, layout.namespace)
-    address = f"{storage.address(vid)}/{storage.subnet.prefixlen}"
+    address = f"{storage.address(slot)}/{storage.subnet.prefixlen}"
     namespace.configure(layout.namespace, layout.storage_interface, [address])

@@ -168,21 +168,29 @@ def _check_untaken(tx: Transaction, fabric: str, vids: frozenset[int]) -> None:
 
 
 def refuse_elsewhere(tx: Transaction, fabric: str, vids: Collection[int]) -> None:
-    """Refuse VLANs that the gateway serves, or may come to, on another fabric: it knows networks apart by VLAN alone.
+    """Refuse VLANs that a gateway serves, or may come to, on another fabric that it reaches by the same way.
 
     Errors: Conflict.
     """
     if not vids:
         return
-    taken = {vlan.vid: vlan.fabric for vlan in tx.vlans.list() if vlan.fabric != fabric and vlan.vid in vids}
-    served = tx.networks.list(has_service=True)
-    taken |= {network.vid: network.fabric for network in served if network.fabric != fabric and network.vid in vids}
+    others = {(vlan.vid, vlan.fabric) for vlan in tx.vlans.list()}
+    others |= {(network.vid, network.fabric) for network in tx.networks.list(has_service=True)}
+    same = [(vid, other) for vid, other in sorted(others) if vid in vids and other != fabric]
+    apart = _apart(tx) if same else frozenset()
+    taken = {vid: other for vid, other in same if not {fabric, other} & apart}
     if taken:
         raise Conflict(
-            f"VLAN {_ranges_text(taken)} is fabric {taken[min(taken)]}'s: no two fabrics have one of the same number.",
+            f"VLAN {_ranges_text(taken)} is fabric {taken[min(taken)]}'s, and the gateway has one bridge for both.",
             code="vlan-of-another-fabric",
-            fix="Use other VLANs: the gateway knows the networks that it serves apart by them.",
+            fix="Use other VLANs, or give the gateway a bridge for one of the fabrics (M2D_UPLINK__BRIDGES).",
         )
+
+
+def _apart(tx: Transaction) -> frozenset[str]:
+    """List the fabrics that every gateway reaches by a way of its own."""
+    told = [frozenset(gateway.fabrics) for gateway in tx.gateways.list()]
+    return frozenset.intersection(*told) if told else frozenset()
 
 
 def _count(name: str, vlans: Iterable[Vlan], now: datetime) -> Fabric:

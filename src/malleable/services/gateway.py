@@ -97,6 +97,7 @@ class Beat:
     name: str
     troubles: tuple[str, ...] = ()
     holds_writers: bool = False
+    fabrics: tuple[str, ...] = ()
 
 
 class Gateways:
@@ -202,11 +203,14 @@ def _heard(tx: Transaction, now: datetime, beat: Beat) -> None:
                 seen_at=now,
                 troubles=beat.troubles,
                 holds_writers=beat.holds_writers,
+                fabrics=beat.fabrics,
                 created_at=now,
             )
         )
     else:
-        tx.gateways.change(known.id, seen_at=now, troubles=beat.troubles, holds_writers=beat.holds_writers)
+        tx.gateways.change(
+            known.id, seen_at=now, troubles=beat.troubles, holds_writers=beat.holds_writers, fabrics=beat.fabrics
+        )
     if beat.holds_writers != (known is not None and known.holds_writers):
         kind = "pool.writers-held" if beat.holds_writers else "pool.writers-go-on"
         record(tx, now, kind, data={"gateway": beat.name})

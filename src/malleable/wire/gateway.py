@@ -78,6 +78,7 @@ class DesiredNetwork(Answer):
     name: str
     generation: int
     state: NetworkState
+    fabric: str = ""
     vid: int
     cidr: str
     gateway_address: str  #: "" without IPv4
@@ -113,6 +114,7 @@ class GatewayBeat(Request):
     name: Line
     troubles: tuple[Line, ...] = Field(default=(), max_length=100)
     holds_writers: bool = False  #: nodes wait, for the pool on its host is nearly full
+    fabrics: tuple[Line, ...] = Field(default=(), max_length=16)  #: that it reaches apart from all others
 
 
 class ReportsRequest(Request):

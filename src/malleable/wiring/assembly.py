@@ -18,6 +18,7 @@ from malleable.domain.ports import Clock, Drivers, Fetcher, Power
 from malleable.domain.projects import Quota
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.store import Store
+from malleable.gateway.fabrics import Fabrics
 from malleable.gateway.layout import portal_socket
 from malleable.gateway.settings import GatewaySettings
 from malleable.services.all import Services, make_services
@@ -224,6 +225,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         daemons=settings.targets.daemons,
         drained=settings.targets.drained,
         portal_threads=portal_threads(settings),
+        fabrics=Fabrics(names=tuple(settings.uplink.bridges)),
         storage=storage_vlan(settings),
         outside=outside_of(settings),
     )

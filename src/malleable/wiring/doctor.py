@@ -52,7 +52,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _space(settings)
     for trouble in preflight.missing(gateway_settings(settings)):
         yield Finding(what="gateway", is_good=False, said=trouble.what, fix=trouble.fix)
-    yield _uplink(settings)
+    for bridge in (settings.uplink.bridge, *settings.uplink.bridges.values()):
+        yield _uplink(settings, bridge)
     yield _outside(settings)
     if settings.pool.driver == "rbd" and settings.uplink.ovsdb:
         yield _way_to_ceph(settings)
@@ -210,7 +211,7 @@ def _space(settings: Settings) -> Finding:
     )
 
 
-def _uplink(settings: Settings) -> Finding:
+def _uplink(settings: Settings, bridge: str) -> Finding:
     uplink = settings.uplink
     if not uplink.ovsdb:
         return Finding(
@@ -224,7 +225,7 @@ def _uplink(settings: Settings) -> Finding:
         driver="ovs",
         fabric="",
         address=uplink.ovsdb,
-        settings={"bridge": uplink.bridge},
+        settings={"bridge": bridge},
         password=Secret(""),
         created_at=SystemClock().now(),
     )

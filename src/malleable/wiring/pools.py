@@ -153,9 +153,10 @@ def storage_vlan(settings: Settings) -> StorageVlan | None:
         subnet = IPv4Network(pool.ceph_cidr)
     except ValueError as e:
         raise Invalid(f"{pool.ceph_cidr!a} is not a network: {e}.", fix="Set M2D_POOL__CEPH_CIDR.") from e
-    if subnet.prefixlen > PREFIX_MAX:
+    longest = PREFIX_MAX - len(settings.uplink.bridges).bit_length()
+    if subnet.prefixlen > longest:
         raise Invalid(
             f"{subnet} has too few addresses for a gateway's networks.",
-            fix=f"Set M2D_POOL__CEPH_CIDR to a /{PREFIX_MAX} or larger.",
+            fix=f"Set M2D_POOL__CEPH_CIDR to a /{longest} or larger.",
         )
     return StorageVlan(vid=pool.ceph_vlan, subnet=subnet)

@@ -119,7 +119,8 @@ def uplink(settings: UplinkSettings) -> Uplink:
     """Make the gateway's way to the VLANs."""
     from malleable.drivers.uplink.ovs import OvsUplink
 
-    return OvsUplink(address=settings.ovsdb, bridge=settings.bridge, switch_namespace=settings.netns or None)
+    namespace = settings.netns or None
+    return OvsUplink(settings.ovsdb, settings.bridge, bridges=settings.bridges, switch_namespace=namespace)
 
 
 def _work_beside(assembly: Assembly, _url: str, stop: threading.Event) -> None:

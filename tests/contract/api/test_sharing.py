@@ -265,6 +265,13 @@ def test_no_two_fabrics_have_the_same_vlan(small_site: Site) -> None:
     assert _codes(small_site, *by_hand, {**NEW, "vlan": 502, "serve": True})[0] == 201
     assert _codes(small_site, *change, {"add": ["502"]}) == refused
     assert _codes(small_site, *change, {"remove": ["501"]}) == (200, "")
+    # A way of its own to one of them tells them apart, once every gateway has it.
+    for names in (["roof"], []):
+        beat = {"gateway": {"name": f"gate-{len(names)}", "fabrics": names}}
+        if not names:
+            assert _codes(small_site, *change, {"add": ["99-100"]}) == (200, "")
+        assert _codes(small_site, "gateway", "POST", "/v1/gateway/reports", beat)[0] == 204
+    assert _codes(small_site, *change, {"add": ["101"]}) == refused, "another gateway has it not"
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,23 @@ def networks(uplink_room: OvsRoom) -> Iterator[Networks]:
         run("ip", "netns", "del", name)
 
 
+def test_a_fabric_with_a_bridge_of_its_own_is_apart(networks: Networks) -> None:
+    a, _ = networks.names
+    networks.room.vsctl("add-br", "roof0", "--", "set", "bridge", "roof0", "datapath_type=netdev")
+    uplink = OvsUplink(
+        networks.room.address, BRIDGE, bridges={"roof": "roof0"}, switch_namespace=networks.room.namespace
+    )
+    for _ in range(2):
+        uplink.plug(INTERFACE, 101, a, "roof")
+    assert not networks.hears_node(a, tries=5)
+    uplink.plug(INTERFACE, 101, a, "other")
+    assert networks.hears_node(a)
+    uplink.plug(INTERFACE, 101, a, "roof")
+    assert not networks.hears_node(a, tries=5)
+    networks.uplink.unplug(INTERFACE)
+    assert networks.room.vsctl("list-ports", "roof0") == ""
+
+
 def test_plug_reaches_its_vlan_and_no_other(networks: Networks) -> None:
     a, _ = networks.names
     networks.uplink.plug(INTERFACE, 101, a)

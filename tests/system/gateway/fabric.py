@@ -13,10 +13,13 @@ from types import TracebackType
 from tests.system.gateway.host import eventually, inside, run
 
 from malleable.drivers.uplink.ovs import OvsUplink
+from malleable.gateway.fabrics import Fabrics
 from malleable.gateway.outside_rules import Outside
 from malleable.gateway.process import identify
 
-BRIDGE = "gw0"
+BRIDGE, ROOF_BRIDGE = "gw0", "gw1"
+#: One that the gateway reaches by a bridge of its own.
+FABRICS = Fabrics(names=("roof",))
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 UDHCPC = """#!/bin/sh
 [ "$1" = bound ] || [ "$1" = renew ] || exit 0
@@ -83,7 +86,8 @@ class Probe:
 
 def uplink(room: str, directory: str) -> OvsUplink:
     """Make the gateway's way to the fabric, here or in a process of its own."""
-    return OvsUplink(f"unix:{directory}/db.sock", BRIDGE, switch_namespace=room)
+    bridges = dict.fromkeys(FABRICS.names, ROOF_BRIDGE)
+    return OvsUplink(f"unix:{directory}/db.sock", BRIDGE, bridges=bridges, switch_namespace=room)
 
 
 def outside_of(room: str) -> Outside:
@@ -128,7 +132,8 @@ class Fabric:
         self.start_switch()
         run(
             "ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=10", "add-br", BRIDGE, "--",
-            "set", "bridge", BRIDGE, "datapath_type=netdev",
+            "set", "bridge", BRIDGE, "datapath_type=netdev", "--",
+            "add-br", ROOF_BRIDGE, "--", "set", "bridge", ROOF_BRIDGE, "datapath_type=netdev",
         )  # fmt: skip
 
     def start_switch(self) -> None:
@@ -147,7 +152,7 @@ class Fabric:
             for socket in ("ctl", "sock"):
                 (self.directory / f"{name}.{socket}").unlink(missing_ok=True)
 
-    def probe(self, name: str, mac: str, vid: int) -> Probe:
+    def probe(self, name: str, mac: str, vid: int, bridge: str = BRIDGE) -> Probe:
         """Plug a probe into an access port of a VLAN."""
         namespace, outer = f"{self.room}{name}", f"p{name}"
         self._probes.append(namespace)
@@ -156,14 +161,14 @@ class Fabric:
         inside(namespace, "ethtool", "-K", "eth0", "tx", "off")
         run("ip", "-n", namespace, "link", "set", "eth0", "address", mac)
         run("ip", "-n", namespace, "link", "set", "eth0", "up")
-        self.plug_port(outer, vid)
+        self.plug_port(outer, vid, bridge)
         return Probe(namespace=namespace, mac=mac, directory=self.directory)
 
-    def plug_port(self, device: str, vid: int) -> None:
+    def plug_port(self, device: str, vid: int, bridge: str = BRIDGE) -> None:
         """Make a device of the room an access port of a VLAN."""
         run("ip", "-n", self.room, "link", "set", device, "up")
         database = f"--db=unix:{self.directory}/db.sock"
-        run("ovs-vsctl", database, "--timeout=10", "--may-exist", "add-port", BRIDGE, device, f"tag={vid}")
+        run("ovs-vsctl", database, "--timeout=10", "--may-exist", "add-port", bridge, device, f"tag={vid}")
 
     def widen(self, name: str, mtu: int) -> None:
         """Let a probe and its port pass larger packets, as a node's system and the switch driver do."""

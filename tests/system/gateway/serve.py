@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from tests.system.gateway.clock import SystemClock
-from tests.system.gateway.fabric import outside_of, uplink
+from tests.system.gateway.fabric import FABRICS, outside_of, uplink
 
 from malleable.client import Client
 from malleable.gateway.gateway import Gateway
@@ -24,6 +24,7 @@ def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str, daemons
         long_poll_s=5.0,
         resync_s=2.0,
         outside=outside_of(room),
+        fabrics=FABRICS,
         daemons=int(daemons),
     )
     with Client(url) as client:

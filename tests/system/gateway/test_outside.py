@@ -43,7 +43,7 @@ def test_nodes_reach_the_world_and_nothing_of_the_site(bench: GatewayBench) -> N
             assert (status, body.split()[0], len(body) > 100_000) == (200, HOST, True), "as the host, and whole"
             assert node.get("http://169.254.169.254/latest/meta-data/local-ipv4")[0] == 200, "its own metadata"
         assert a.get(f"http://{ALLOWED}/")[0] == 200
-        own, others = (Way(vid=vid, cidr="", cidr6="").pair for vid in (101, 102))
+        own, others = (Way(slot=vid, cidr="", cidr6="").pair for vid in (101, 102))
         hidden = {
             "the host": HOST, "the host, inside": HOST_INSIDE, "a BMC": BMC, "what is denied": DENIED,
             "its own way's ends": str(own[0]), "another network's": str(others[0]), "its gateway": str(others[1]),
@@ -96,7 +96,7 @@ def test_a_look_at_a_full_network_lets_nothing_more_through(
 
         def look() -> None:
             for vid, told in plans.items():
-                way = Way(vid=vid, cidr=told.cidr, cidr6="")
+                way = Way(slot=vid, cidr=told.cidr, cidr6="")
                 outside.ensure(bench.settings.outside, bench.layout(told), way)
 
         def passes(vid: int) -> bool:

@@ -51,7 +51,7 @@ def test_names_and_ipv6_lead_outside_and_no_further_than_the_rules(bench: Gatewa
             status, body = one.get(f"http://[{INTERNET6}]/")
             assert (status, body.split()[0]) == (200, HOST6), "as the host"
         assert " default" not in _routes(closed)
-        own, others = (Way(vid=vid, cidr="", cidr6="").pair6 for vid in (101, 102))
+        own, others = (Way(slot=vid, cidr="", cidr6="").pair6 for vid in (101, 102))
         far, false = f"{bench.fabric.room}w", ("2001:db8::3", "fd00:b::7", BMC)
         for address in false:
             run("ip", "-n", node.namespace, "addr", "add", address, "dev", "eth0", *["nodad"] * (":" in address))

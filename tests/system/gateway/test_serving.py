@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.system.gateway.bench import GatewayBench
+from tests.system.gateway.fabric import ROOF_BRIDGE
 from tests.system.gateway.host import echoes, eventually, inside, run
 from tests.unit.gateway.told import boot, host, network
 
@@ -11,7 +12,7 @@ from malleable.gateway import scripts
 
 pytestmark = pytest.mark.room
 
-MAC_A, MAC_B, STRANGER = "52:54:00:aa:00:01", "52:54:00:bb:00:01", "52:54:00:ff:00:01"
+MAC_A, MAC_B, MAC_C, STRANGER = "52:54:00:aa:00:01", "52:54:00:bb:00:01", "52:54:00:cc:00:01", "52:54:00:ff:00:01"
 ADDRESS = "10.0.0.10"
 GATEWAY, GATEWAY6 = "http://10.0.0.1", "fd00:a::1"
 
@@ -48,11 +49,14 @@ def test_a_gateway_hears_nodes_by_their_own_addresses_alone(bench: GatewayBench)
 
 
 def test_two_tenants_with_the_same_addresses_never_meet(bench: GatewayBench) -> None:
+    """By two VLANs of a fabric, or by VLANs of the same number of two."""
     intents = {}
-    for name, vid, mac in (("a", 101, MAC_A), ("b", 102, MAC_B)):
+    for name, vid, fabric, mac in (("a", 101, "", MAC_A), ("b", 102, "", MAC_B), ("c", 101, "roof", MAC_C)):
         intents[name] = boot(mac, ADDRESS, hostname=f"node-{name}", token=f"token-{name}", serial=f"DISK-{name}")
-        bench.serve(network(vid=vid, name=name, hosts=[host(mac, ADDRESS)], boots=[intents[name]]))
+        hosts = [host(mac, ADDRESS)]
+        bench.serve(network(vid=vid, fabric=fabric, name=name, hosts=hosts, boots=[intents[name]]))
     probes = {"a": bench.fabric.probe("a", MAC_A, 101), "b": bench.fabric.probe("b", MAC_B, 102)}
+    probes["c"] = bench.fabric.probe("c", MAC_C, 101, ROOF_BRIDGE)
     for name, probe in probes.items():
         assert probe.dhcp()[0] == ADDRESS
         status, told = probe.get(f"{GATEWAY}/metadata/meta-data")
@@ -60,8 +64,10 @@ def test_two_tenants_with_the_same_addresses_never_meet(bench: GatewayBench) -> 
         assert f"local-hostname: node-{name}" in told
         assert f"instance-id: i-DISK-{name}" in told
     # The same addresses, two segments: neither hears the other even when it asks for the other's own address.
-    probes["b"].set_address("10.0.0.20")
-    assert not probes["a"].reaches("10.0.0.20")
+    assert any(told.gateway and told.gateway.fabrics == ("roof",) for told in bench.site.reports)
+    for name in ("b", "c"):
+        probes[name].set_address("10.0.0.20")
+        assert not probes["a"].reaches("10.0.0.20")
     asks = f"{GATEWAY}/metadata/meta-data"
     assert probes["a"].get(asks, "-H", "X-Malleable-Token: token-a")[0] == 200
     assert probes["a"].get(asks, "-H", "X-Malleable-Token: token-b")[0] == 403

@@ -5,6 +5,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.unit.gateway.clock import HandClock
@@ -17,6 +18,7 @@ from malleable.domain.ids import NetworkId
 from malleable.domain.secrets import Secret
 from malleable.gateway.backoff import CALM_S, DELAYS_S, Backoff
 from malleable.gateway.desired import Desired
+from malleable.gateway.fabrics import Fabrics
 from malleable.gateway.files import FileCache
 from malleable.gateway.follower import Follower
 from malleable.gateway.kept_signs import KeptSigns
@@ -43,7 +45,17 @@ class TestDesired:
         return tmp_path / "desired.json"
 
     def desired(self, file: Path, *leftovers: NetworkId) -> Desired:
-        return Desired(Memory(file), leftovers)
+        return Desired(Memory(file), leftovers, Fabrics())
+
+    def test_a_vlan_of_two_fabrics_is_one_unless_they_are_apart(self, file: Path) -> None:
+        first, other = network(vid=7, fabric="hall", name="first"), network(vid=7, fabric="roof", name="other")
+        for fabrics, refused in ((Fabrics(), {other.id}), (Fabrics(names=("roof",)), set[UUID]())):
+            desired = Desired(Memory(file), [], fabrics)
+            desired.told(view(3, first, other), is_whole=True)
+            assert set(desired.unreadable) == refused
+            assert all("M2D_UPLINK__BRIDGES" in trouble.fix for trouble in desired.unreadable.values())
+            assert len({plan.slot for plan in desired.plans.values()}) == len(desired.plans) == 2 - len(refused)
+            file.unlink()
 
     def test_it_is_kept_for_root_alone_and_read_again(self, file: Path) -> None:
         told = network(vid=1, hosts=[host(MAC, ADDRESS)], boots=[boot(MAC, ADDRESS)])
@@ -139,7 +151,7 @@ class TestFollower:
         pages = [network(vid=1), network(vid=2)]
         file, leftover = tmp_path / "desired.json", NetworkId(network(vid=3).id)
         for kept in (True, False):  # with what an earlier gateway knew, and without
-            desired = Desired(Memory(file), [NetworkId(pages[1].id), leftover])
+            desired = Desired(Memory(file), [NetworkId(pages[1].id), leftover], Fabrics())
             control_plane = RehearsedControlPlane()
             control_plane.views = [view(1, pages[0], has_more=True), view(2, pages[1])]
             stop, orphans, lost = threading.Event(), set[NetworkId](), list[MalleableError]()

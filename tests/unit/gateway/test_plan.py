@@ -2,6 +2,7 @@
 
 import subprocess
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from tests.unit.gateway.told import boot, host, network
 from malleable.domain.errors import Malformed
 from malleable.gateway import command, scripts
 from malleable.gateway.dnsmasq import configuration, hosts
+from malleable.gateway.fabrics import WAYS_MAX, Fabrics
 from malleable.gateway.layout import NetworkLayout
 from malleable.gateway.metadata_routes import meta_data
+from malleable.gateway.outside_rules import PAIRS, Way
 from malleable.gateway.plan import NetworkPlan, parse_network
 from malleable.gateway.settings import GatewaySettings
 
@@ -189,3 +192,12 @@ def test_keys_that_yaml_could_misread_are_quoted() -> None:
         '- "true"',
     ]
     assert plan(ssh_keys=["a\nb"]).refused
+
+
+def test_every_vlan_of_every_fabric_has_addresses_of_its_own_for_a_way_outside() -> None:
+    fabrics = Fabrics(names=("a", "b", "c"))
+    assert len(fabrics.names) == WAYS_MAX - 1
+    slots = [fabrics.slot(name, vid) for name in ("", *fabrics.names) for vid in (1, 4094)]
+    ways = [Way(slot=slot, cidr="", cidr6="") for slot in slots]
+    assert len({address for way in ways for address in (*way.pair, *way.pair6)}) == 4 * len(slots)
+    assert IPv4Address("169.254.169.254") not in PAIRS

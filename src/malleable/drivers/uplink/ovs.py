@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,33 @@ _PORT_COLUMNS = ("_uuid", "interfaces", "external_ids")
 
 
 class OvsUplink:
-    """Plugs interfaces into one bridge, whose ovs-vswitchd may run in a network namespace of its own."""
+    """Plugs interfaces into bridges of one Open vSwitch, which may run in a network namespace of its own."""
 
     def __init__(
         self,
         address: str,
         bridge: str,
         *,
+        bridges: Mapping[str, str] = {},
         switch_namespace: str | None = None,
         timeout_s: float = 5.0,
         settle_s: float = 0.5,
         delay: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Use ``bridge`` of the database at ``address`` ("unix:/path", "tcp:host:port").
+        """Use ``bridge`` of the database at ``address`` ("unix:/path", "tcp:host:port"), for some fabrics ``bridges``.
 
         ``settle_s`` is waited by ``delay`` after a change of VLAN where ovs-vswitchd cannot be told to forget flows.
         """
         self._address = address
         self._bridge = bridge
+        self._bridges = bridges
         self._switch_namespace = switch_namespace
         self._timeout_s = timeout_s
         self._settle_s = settle_s
         self._delay = delay
 
-    def plug(self, interface: str, vid: int, namespace: str) -> None:
-        """Make the port, or change its VLAN, and move its device.
+    def plug(self, interface: str, vid: int, namespace: str, fabric: str = "") -> None:
+        """Make the port, or change its VLAN, and move its device. One on another bridge is made anew.
 
         A device lost with its namespace or with a killed ovs-vswitchd is made anew. A new device is down and has no
         addresses; one that was good is left as it is.
@@ -53,7 +55,11 @@ class OvsUplink:
             raise Refused(f"Interface {interface} cannot be on VLAN {vid}.", code="bad-vlan")
         if not self._has_namespace(namespace):
             raise Refused(f"There is no network namespace {namespace}.", code="no-such-namespace")
+        bridge = self._bridges.get(fabric, self._bridge)
         port = self._port(interface)
+        if port is not None and not self._is_on(bridge, port):
+            self._remove(port)
+            port = None
         is_there = self._has_device(interface, namespace)
         is_fresh = namespace != self._switch_namespace and self._has_device(interface, self._switch_namespace)
         if port is None and is_there:
@@ -61,7 +67,7 @@ class OvsUplink:
         if port is not None and not is_there and not is_fresh:
             self._remove(port)
             port = None
-        self._configure(interface, vid, port)
+        self._configure(interface, vid, bridge, port)
         if is_there and not is_fresh:
             return
         if is_there:  # the dead device of an ovs-vswitchd that was killed; the new one has made another
@@ -84,13 +90,13 @@ class OvsUplink:
         port: Row = found["rows"][0]
         if list(_MARK) not in port["external_ids"][1]:
             raise Refused(
-                f"Port {interface} of bridge {self._bridge} was not made by the gateway.",
+                f"Port {interface} of Open vSwitch was not made by the gateway.",
                 fix="Rename that port, or the gateway's interface.",
                 code="not-an-uplink",
             )
         return port
 
-    def _configure(self, interface: str, vid: int, port: Row | None) -> None:
+    def _configure(self, interface: str, vid: int, bridge: str, port: Row | None) -> None:
         row = {
             "vlan_mode": "access",
             "tag": vid,
@@ -104,9 +110,9 @@ class OvsUplink:
                 where = [["_uuid", "==", port["_uuid"]]]
                 ovsdb.change({"op": "update", "table": "Port", "where": where, "row": row})
             else:
-                *_, joined = ovsdb.change(*self._creation(interface, row))
+                *_, joined = ovsdb.change(*self._creation(interface, bridge, row))
                 if joined.get("count") != 1:
-                    raise Refused(f"Open vSwitch has no bridge {self._bridge}.", code="no-such-bridge")
+                    raise Refused(f"Open vSwitch has no bridge {bridge}.", code="no-such-bridge")
             (found,) = ovsdb.transact(select("Interface", "name", interface, ["error", "ofport"]))
         error = members(found["rows"][0]["error"]) if found["rows"] else ("it is not there",)
         if error:
@@ -114,7 +120,7 @@ class OvsUplink:
         if port is not None and not forget_flows(self._address, timeout_s=self._timeout_s):
             self._delay(self._settle_s)
 
-    def _creation(self, interface: str, row: Row) -> Sequence[Operation]:
+    def _creation(self, interface: str, bridge: str, row: Row) -> Sequence[Operation]:
         device = {"name": interface, "type": "internal"}
         return (
             {"op": "insert", "table": "Interface", "uuid-name": "device", "row": device},
@@ -124,20 +130,17 @@ class OvsUplink:
                 "uuid-name": "port",
                 "row": {**row, "name": interface, "interfaces": ["named-uuid", "device"]},
             },
-            self._on_bridge("insert", ["named-uuid", "port"]),
+            _ports("insert", ["named-uuid", "port"], ["name", "==", bridge]),
         )
 
     def _remove(self, port: Row) -> None:
         with self._open() as ovsdb:
-            ovsdb.change(self._on_bridge("delete", port["_uuid"]))
+            ovsdb.change(_ports("delete", port["_uuid"], ["ports", "includes", port["_uuid"]]))
 
-    def _on_bridge(self, mutator: str, port: object) -> Operation:
-        return {
-            "op": "mutate",
-            "table": "Bridge",
-            "where": [["name", "==", self._bridge]],
-            "mutations": [["ports", mutator, port]],
-        }
+    def _is_on(self, bridge: str, port: Row) -> bool:
+        with self._open() as ovsdb:
+            (found,) = ovsdb.transact(select("Bridge", "name", bridge, ["ports"]))
+        return any(port["_uuid"][1] in members(row["ports"]) for row in found["rows"])
 
     def _open(self) -> Ovsdb:
         return Ovsdb(self._address, timeout_s=self._timeout_s)
@@ -166,6 +169,10 @@ class OvsUplink:
         except json.JSONDecodeError as e:
             raise Malformed(f"{' '.join(command)} did not answer in JSON.") from e
         return said
+
+
+def _ports(mutator: str, port: object, where: Sequence[object]) -> Operation:
+    return {"op": "mutate", "table": "Bridge", "where": [where], "mutations": [["ports", mutator, port]]}
 
 
 def _require_names(interface: str, namespace: str = "x") -> None:

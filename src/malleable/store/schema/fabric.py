@@ -48,6 +48,7 @@ gateways = Table(
     Column("seen_at", Instant, nullable=False),
     Column("troubles", TupleOf(), nullable=False),
     Column("holds_writers", Boolean, nullable=False),
+    Column("fabrics", TupleOf(), nullable=False),
     created(),
     UniqueConstraint("name"),
     info={"noun": "gateway"},

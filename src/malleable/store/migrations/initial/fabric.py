@@ -64,6 +64,7 @@ gateways = Table(
     Column("seen_at", INSTANT, nullable=False),
     Column("troubles", OBJECT, nullable=False),
     Column("holds_writers", Boolean, nullable=False),
+    Column("fabrics", OBJECT, nullable=False),
     created(),
     UniqueConstraint("name"),
 )
