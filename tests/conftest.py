@@ -1,8 +1,10 @@
 """Stores for every test that needs one: both databases, each test on its own copy of a migrated one."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from tests.postgres import Postgres, running_postgres
@@ -38,9 +40,17 @@ def migrated_postgres_database(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-def sqlite_url(migrated_sqlite_file: Path, tmp_path: Path) -> str:
+def memory_path() -> Iterator[Path]:
+    """A directory in memory, for databases that need no disk: there an fsync costs nothing."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(prefix="malleable-test-", dir=memory if os.access(memory, os.W_OK) else None) as place:
+        yield Path(place)
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite_file: Path, memory_path: Path) -> str:
     """A migrated, empty SQLite database."""
-    file = tmp_path / "malleable.db"
+    file = memory_path / "malleable.db"
     shutil.copyfile(migrated_sqlite_file, file)
     return f"sqlite:///{file}"
 

@@ -56,13 +56,13 @@ def test_whatever_happens_the_site_keeps_what_the_model_promises(request: Any, d
 
 
 @pytest.fixture
-def make_sqlite(tmp_path: Path, migrated_sqlite_file: Path) -> MakeStore:
+def make_sqlite(memory_path: Path, migrated_sqlite_file: Path) -> MakeStore:
     made = 0
 
     def make() -> tuple[SqlStore, Path]:
         nonlocal made
         made += 1
-        place = tmp_path / str(made)
+        place = memory_path / str(made)
         place.mkdir()
         shutil.copyfile(migrated_sqlite_file, place / "m.db")
         return open_store(f"sqlite:///{place}/m.db", KEY), place

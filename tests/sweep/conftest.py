@@ -22,14 +22,14 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def new_world(tmp_path: Path, empty_database: Path) -> Callable[[], World]:
+def new_world(memory_path: Path, empty_database: Path) -> Callable[[], World]:
     """Make as many independent sites as a test wants."""
     count = 0
 
     def make() -> World:
         nonlocal count
         count += 1
-        place = tmp_path / str(count)
+        place = memory_path / str(count)
         place.mkdir()
         shutil.copy(empty_database, place / "m.db")
         return World(store=open_store(f"sqlite:///{place}/m.db", KEY), spool=place)

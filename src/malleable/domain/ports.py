@@ -489,6 +489,4 @@ class Drivers:
     fetcher: Fetcher | None = None
     facts: tuple[DriverFacts, ...] = ()
     #: how many calls one device takes at once, by kind of resource
-    limits: Mapping[str, int] = field(
-        default_factory=lambda: {"switch": 1, "targets": 4, "pool": 16, "copy": 1, "fetch": 2}
-    )
+    limits: Mapping[str, int] = field(default_factory=lambda: {"switch": 1, "targets": 4, "copy": 1, "fetch": 2})

@@ -110,6 +110,14 @@ class Statement:
         return made
 
 
+#: By dialect: what is compiled for parameters of these names, and inserts of so many rows.
+_COMPILED: dict[
+    str,
+    tuple[
+        WeakKeyDictionary[Executable, dict[tuple[str, ...], Statement]],
+        WeakKeyDictionary[Executable, dict[int, Executable]],
+    ],
+] = {}
 _PLACE = re.compile(r"%%|%\((\w+)\)s")
 
 
@@ -124,13 +132,12 @@ def _bound(bind: Any, value: Any) -> Any:
 
 
 class Statements:
-    """All statements for one database, compiled when they are first run; its connections share it."""
+    """All statements for one database, compiled when this process first runs them on one of its kind."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         self.heard: Callable[[str], object] | None = None  #: called with the SQL of every statement, for counting them
-        self._known: WeakKeyDictionary[Executable, dict[tuple[str, ...], Statement]] = WeakKeyDictionary()
-        self._many: WeakKeyDictionary[Executable, dict[int, Executable]] = WeakKeyDictionary()
+        self._known, self._many = _COMPILED.setdefault(dialect.name, (WeakKeyDictionary(), WeakKeyDictionary()))
 
     def find(self, executable: Executable, names: tuple[str, ...]) -> Statement:
         """Find or compile a statement for parameters of these names."""

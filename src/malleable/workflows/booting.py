@@ -46,12 +46,6 @@ _SEE_CONSOLE = Public(
 )
 
 
-def _node_id(context: Context) -> NodeId:
-    if context.operation.node_id is None:
-        raise Conflict("The operation is about no node.", code="no-argument")
-    return context.operation.node_id
-
-
 def await_predecessor(context: Context) -> Done | Wait:
     """Wait until the operation that must come first has succeeded."""
     first_id = OperationId(UUID(context.argument("after")))
@@ -121,7 +115,7 @@ def gateway_wait(tx: Transaction, network_id: NetworkId, what: str, waited: time
 
 def served(context: Context, generation: int, what: str) -> Done | Wait:
     """Wait until the gateway serves what ``ask_gateway`` asked for, its network at this generation."""
-    network_id, node_id = _network_id(context), _node_id(context)
+    network_id, node_id = _network_id(context), context.node_id
     asked_at = datetime.fromisoformat(str(context.memory.get("asked_at", context.now().isoformat())))
     with context.store.glance() as tx:
         if _is_served(tx, network_id, generation):
@@ -156,7 +150,7 @@ def _network_id(context: Context) -> NetworkId:
 
 
 def _write_intent(context: Context, tx: Transaction) -> int:
-    node_id = _node_id(context)
+    node_id = context.node_id
     boot = tx.boots.find(node_id=node_id)
     target = tx.targets.find(node_id=node_id, use=DiskUse.BOOT)
     if boot is None or target is None:
@@ -177,7 +171,7 @@ def disarm(context: Context) -> Done | Wait:
     if wanted is not None:
         return served(context, int(str(wanted)), "forgets the boot intent")
     with context.store.glance() as tx:
-        boot = tx.boots.find(node_id=_node_id(context))
+        boot = tx.boots.find(node_id=context.node_id)
     if boot is None:
         return Done(evidence={"boot_intent": "none"})
     gone = boot
@@ -194,8 +188,8 @@ def await_up(context: Context, *, patience_s: float) -> Done | Wait:
     phase = str(context.memory.get("restart", ""))
     if phase in (_GOES_OFF, _GOES_ON):
         return _restart(context, phase)
-    with context.store.reading() as tx:
-        boot = tx.boots.find(node_id=_node_id(context))
+    with context.store.glance() as tx:  # nobody else changes these three
+        boot = tx.boots.find(node_id=context.node_id)
         proof = tx.images.get(ImageId(UUID(context.argument("image_id")))).up_proof
         target = tx.targets.find(id=boot.target_id) if boot and proof is not UpProof.PHONE_HOME else None
     if boot is None:

@@ -74,7 +74,6 @@ CREATE_DISKS = Workflow(
             do=_clone,
             undo=_discard,
             deadline_s=300.0,
-            resource=presenting.pool_resource,
             device=presenting.POOL,
         ),
     ),

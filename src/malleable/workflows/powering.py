@@ -28,11 +28,8 @@ OFF_PAUSE_S = 2.0
 
 def node_of(context: Context) -> Node:
     """Read the operation's node."""
-    node_id = context.operation.node_id
-    if node_id is None:
-        raise Conflict("The operation is about no node.", code="no-argument")
     with context.store.glance() as tx:
-        return tx.nodes.get(node_id)
+        return tx.nodes.get(context.node_id)
 
 
 def bmc_of(node: Node) -> Bmc:

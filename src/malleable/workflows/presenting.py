@@ -249,21 +249,18 @@ def target_serial(target: Target) -> str:
 def _target(
     context: Context, attachment: Attachment, network: Network, use: DiskUse, presented: Disk | Image
 ) -> Target:
-    node_id = context.operation.node_id
-    if node_id is None:
-        raise Conflict("The operation is about no node.", code="no-argument")
     target_id, is_image = TargetId(new_id()), isinstance(presented, Image)
     return Target(
         id=target_id,
         disk_id=None if is_image else DiskId(presented.id),
         image_id=ImageId(presented.id) if is_image else None,
-        node_id=node_id,
+        node_id=context.node_id,
         network_id=network.id,
         use=use,
         state=TargetState.EXPORTING,
         iqn=new_iqn(),
         daemon=portals.pin(portals.read(network.portal_epoch), target_id if is_image else presented.id),
-        initiator_iqn=initiator_iqn(node_id),
+        initiator_iqn=initiator_iqn(context.node_id),
         chap_username=f"m2-{target_id.hex[-12:]}",
         chap_password=chap_secret(),
         initiator_address=attachment.address,
@@ -282,12 +279,9 @@ def revoke_disk(context: Context) -> Done:
 
 
 def _revoke(context: Context, disk_id: DiskId | None = None) -> Done:
-    node_id = context.operation.node_id
-    if node_id is None:
-        raise Conflict("The operation is about no node.", code="no-argument")
     with context.store.reading() as tx:
         which = {} if disk_id is None else {"disk_id": disk_id}
-        targets = tx.targets.list(None, node_id=node_id, **which)
+        targets = tx.targets.list(None, node_id=context.node_id, **which)
     if not targets:
         return Done(evidence={"targets": "none"})
     context.write(lambda tx: _mark_revoking(tx, targets))
@@ -322,16 +316,10 @@ def copy_resource(operation: Operation) -> str:
     return f"copy:{operation.project_id or 'golden'}"
 
 
-def pool_resource(_: Operation) -> str:
-    """Name the token of the disk pool."""
-    return "pool:default"
-
-
 CLONE_DISK = Step(
     name="clone-disk",
     do=clone,
     undo=discard,
-    resource=pool_resource,
     needed=lambda operation: bool(operation.arguments.get("makes_disk")),
     device=POOL,
 )

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
 
 from malleable.domain.errors import SOME_DEVICE, Conflict
+from malleable.domain.ids import NodeId
 from malleable.domain.operations import Direction, Operation, Retry, Wait
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import Store, Transaction
@@ -50,6 +51,13 @@ class Context:
 
     def now(self) -> datetime:
         return self.clock.now()
+
+    @property
+    def node_id(self) -> NodeId:
+        """The operation's node. Errors: Conflict when it is about none."""
+        if self.operation.node_id is None:
+            raise Conflict("The operation is about no node.", code="no-argument")
+        return self.operation.node_id
 
     def argument(self, name: str) -> str:
         """Read a text argument of the operation. Errors: Conflict when the operation was begun without it."""

@@ -4,14 +4,14 @@ The intent is durable before the switch is asked, and a port counts as settled o
 intent. Whatever the switch answered, a port that is not settled keeps its node from being freed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Malformed, Public, StoreBusy
+from malleable.domain.errors import Conflict, Malformed, NotFound, Public, StoreBusy
 from malleable.domain.ids import AttachmentId, NodeId
 from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel, gateway_addresses
 from malleable.domain.nodes import Nic
@@ -27,14 +27,13 @@ SWITCH_RETRY = Retry(attempts=6, first_delay_s=0.5, max_delay_s=20.0)
 
 
 def _wanted(
-    context: Context, tx: Transaction, nic: Nic, switch: Switch, bond: frozenset[str] = frozenset()
+    context: Context, tx: Transaction, switch: Switch, nics: Iterable[Nic], attachments: Iterable[Attachment]
 ) -> PortConfig:
     """Say what a NIC's port shall carry: the networks of its attachments that are not on their way out.
 
-    Where the switch can, with what the NIC's machine may not pretend there. ``bond``: the ports that carry it as one.
+    Where the switch can, with what its machine, which has these ``nics``, may not pretend there.
     """
-    live = [AttachmentState.ATTACHING, AttachmentState.ATTACHED]
-    attachments = tx.attachments.list(nic_id=nic.id, state=live)
+    attachments = [a for a in attachments if a.state in (AttachmentState.ATTACHING, AttachmentState.ATTACHED)]
     if not attachments:
         return SHUT
     networks = tx.networks.list(id=[a.network_id for a in attachments])
@@ -44,13 +43,12 @@ def _wanted(
     if switches_of(context, switch).can_guard(switch):
         served = [network for network in networks if network.has_service]
         gateways = frozenset(address for network in served for address in gateway_addresses(network))
-        guard = Guard(macs=frozenset(n.mac for n in tx.nics.list(node_id=nic.node_id)), gateways=gateways)
+        guard = Guard(macs=frozenset(nic.mac for nic in nics), gateways=gateways)
     return PortConfig(
         native_vid=native[0] if native else None,
         tagged_vids=frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED),
         mtu=None if mtu <= MTU_USUAL else mtu,
         guard=guard,
-        bond=bond,
     )
 
 
@@ -169,70 +167,68 @@ def connect(context: Context, *, tells_gateway: bool = True) -> Done:
     The gateway is told, unless a later step does that before the machine is switched on.
     """
     attachment_id = AttachmentId(UUID(context.argument("attachment_id")))
-
-    attachment, ports, proven = _reach(context, lambda tx: tx.attachments.get(attachment_id))
-    commit = settled(ports, proven, context.now())
+    wire = context.write(lambda tx: _intend(context, tx, attachment_id))
+    if wire is None:
+        raise NotFound(f"There is no attachment {attachment_id}.")
+    proven = _settle_switch(context, wire.switch, wire.ports)
+    commit, network_id = settled(wire.ports, proven, context.now()), wire.attachment.network_id
 
     def write(tx: Transaction) -> None:
         commit(tx)
-        tx.attachments.change(attachment.id, state=AttachmentState.ATTACHED)
+        tx.attachments.change(attachment_id, state=AttachmentState.ATTACHED)
         if tells_gateway:
-            tx.networks.touch(attachment.network_id)
+            tx.networks.touch(network_id)
 
-    return Done(evidence=_told(ports, proven), write=write)
+    return Done(evidence=_told(wire.ports, proven), write=write)
 
 
 def disconnect(context: Context) -> Done:
     """Make the NIC's port carry everything but the attachment's network, then drop the attachment."""
-    with context.store.reading() as tx:
-        attachment = tx.attachments.find(id=AttachmentId(UUID(context.argument("attachment_id"))))
-    if attachment is None:
+    attachment_id = AttachmentId(UUID(context.argument("attachment_id")))
+    wire = context.write(lambda tx: _intend(context, tx, attachment_id, is_leaving=True))
+    if wire is None:
         return Done(evidence={"port": "already without it"})
-    gone = attachment
-
-    def intend(tx: Transaction) -> Attachment:
-        tx.attachments.change(gone.id, state=AttachmentState.DETACHING)
-        return gone
-
-    _, ports, proven = _reach(context, intend)
-    commit = settled(ports, proven, context.now())
+    proven = _settle_switch(context, wire.switch, wire.ports)
+    commit, gone = settled(wire.ports, proven, context.now()), wire.attachment
 
     def write(tx: Transaction) -> None:
         commit(tx)
         drop_attachment(tx, gone)
 
-    return Done(evidence=_told(ports, proven), write=write)
+    return Done(evidence=_told(wire.ports, proven), write=write)
 
 
-def _reach(
-    context: Context, intend: Callable[[Transaction], Attachment]
-) -> tuple[Attachment, Sequence[SwitchPort], Mapping[UUID, PortConfig]]:
-    """Commit the intent of what ``intend`` says for the ports of an attachment's NIC, and reach it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wire:
+    """Where an attachment's NIC is wired: one port, or both of a bond, which are asked and read back together."""
 
-    One port, or both of a bond, which are asked and read back together.
-    """
-
-    def write(tx: Transaction) -> tuple[Attachment, Sequence[SwitchPort], Switch]:
-        attachment = intend(tx)
-        nic = tx.nics.get(attachment.nic_id)
-        if nic.switch_port_id is None:
-            raise Conflict(f"NIC {nic.name} has no switch port any more.", code="nic-not-wired")
-        ports = _ports_of(tx, nic)
-        switch = tx.switches.get(ports[0].switch_id)
-        bond = frozenset(port.name for port in ports) if nic.bond else frozenset[str]()
-        config = _wanted(context, tx, nic, switch, bond)
-        return attachment, [want_port(tx, port, config) for port in ports], switch
-
-    attachment, ports, switch = context.write(write)
-    return attachment, ports, _settle_switch(context, switch, ports)
+    attachment: Attachment
+    switch: Switch
+    ports: Sequence[SwitchPort]  #: with the intent
 
 
-def _ports_of(tx: Transaction, nic: Nic) -> Sequence[SwitchPort]:
-    """Read the ports of a wired NIC and of the one that it is bonded with."""
-    if not nic.bond:
-        return [tx.switch_ports.get(one) for one in (nic.switch_port_id,) if one is not None]
-    both = tx.nics.list(node_id=nic.node_id, bond=nic.bond)
-    return tx.switch_ports.list(id=[one.switch_port_id for one in both])
+def _intend(
+    context: Context, tx: Transaction, attachment_id: AttachmentId, *, is_leaving: bool = False
+) -> _Wire | None:
+    """Write what an attachment's port shall carry, with it or without it; None when there is no such attachment."""
+    nics = {nic.id: nic for nic in tx.nics.list(node_id=context.node_id)}
+    attachments = {one.id: one for one in tx.attachments.list(nic_id=list(nics))}
+    attachment = attachments.get(attachment_id)
+    if attachment is None:
+        return None
+    if is_leaving:
+        tx.attachments.change(attachment_id, state=AttachmentState.DETACHING)
+        del attachments[attachment_id]
+    nic = nics[attachment.nic_id]
+    wired = [one for one in nics.values() if one is nic or (nic.bond and one.bond == nic.bond)]
+    ports = tx.switch_ports.list(id=[one.switch_port_id for one in wired if one.switch_port_id])
+    if nic.switch_port_id is None:
+        raise Conflict(f"NIC {nic.name} has no switch port any more.", code="nic-not-wired")
+    switch = tx.switches.get(ports[0].switch_id)
+    config = _wanted(context, tx, switch, nics.values(), [one for one in attachments.values() if one.nic_id == nic.id])
+    if nic.bond and not config.is_shut:
+        config = replace(config, bond=frozenset(port.name for port in ports))
+    return _Wire(attachment=attachment, switch=switch, ports=[want_port(tx, port, config) for port in ports])
 
 
 def _told(ports: Sequence[SwitchPort], proven: Mapping[UUID, PortConfig]) -> dict[str, object]:
@@ -241,12 +237,9 @@ def _told(ports: Sequence[SwitchPort], proven: Mapping[UUID, PortConfig]) -> dic
 
 def shut_all(context: Context) -> Done:
     """Shut every port of the node and read each back; the attachments' rows go with ``drop_attachments``."""
-    node_id = context.operation.node_id
-    if node_id is None:
-        raise Conflict("The operation is about no node.", code="no-argument")
 
     def intend(tx: Transaction) -> list[SwitchPort]:
-        nics = tx.nics.list(node_id=node_id)
+        nics = tx.nics.list(node_id=context.node_id)
         for attachment in tx.attachments.list(nic_id=[nic.id for nic in nics]):
             tx.attachments.change(attachment.id, state=AttachmentState.DETACHING)
         return want(tx, {nic.switch_port_id: SHUT for nic in nics if nic.switch_port_id})

@@ -31,12 +31,12 @@ def postgres_site(postgres_store: Store, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def new_site(migrated_sqlite_file: Path, tmp_path: Path) -> Iterator[Callable[[], Site]]:
+def new_site(migrated_sqlite_file: Path, memory_path: Path) -> Iterator[Callable[[], Site]]:
     """Make as many sites as a test wants, each on a database of its own."""
     sites: list[Site] = []
 
     def make() -> Site:
-        place = tmp_path / str(len(sites))
+        place = memory_path / str(len(sites))
         (place / "spool").mkdir(parents=True)
         shutil.copyfile(migrated_sqlite_file, place / "m.db")
         sites.append(Site(store=open_store(f"sqlite:///{place}/m.db", KEY), spool=place / "spool"))

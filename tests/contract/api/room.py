@@ -168,15 +168,19 @@ def readable(site: Site, caller: str) -> Iterator[tuple[str, Any]]:
 
 def leaks(site: Site, body: Any, at: str = "") -> Iterator[str]:
     """Find what a tenant of project alpha must not read; yield where it stands and what it is."""
+    return _leaks(_hidden(site), body, at)
+
+
+def _leaks(hidden: re.Pattern[str], body: Any, at: str) -> Iterator[str]:
     if isinstance(body, Mapping):
         for key, value in body.items():
             if key in COUNTS:
                 continue
-            yield from leaks(site, value, f"{at}.{key}")
+            yield from _leaks(hidden, value, f"{at}.{key}")
     elif isinstance(body, list):
         for value in body:
-            yield from leaks(site, value, f"{at}[]")
-    elif isinstance(body, str) and (found := _hidden(site).search(body)):
+            yield from _leaks(hidden, value, f"{at}[]")
+    elif isinstance(body, str) and (found := hidden.search(body)):
         yield f"{at}: {found[0]!r} in {body!r}"
     elif isinstance(body, int) and not isinstance(body, bool) and 100 <= body < 110:
         yield f"{at}: VLAN {body}"

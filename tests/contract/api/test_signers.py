@@ -82,7 +82,7 @@ def code(answer: Response) -> tuple[int, str]:
 
 def test_an_image_tells_who_signed_it_and_its_copy_only_where_that_is_trusted(small_site: Site, hand: Hand) -> None:
     number = trust(small_site, hand)
-    assert number in hand.key
+    assert number.lstrip("0") in hand.key  # minisign leaves noughts at the front away
     assert imported(small_site, hand.sign())["state"] == "succeeded"
     mine = small_site.get("reader", "/v1/images/mine").json()
     assert (mine["state"], mine["signed_by"], mine["signing_key"]) == ("sealed", "builders", number)

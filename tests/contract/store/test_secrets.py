@@ -34,9 +34,9 @@ def _store_secrets(store: SqlStore) -> None:
         tx.idempotency.finish(site.user.id, "key", 201, WORD)
 
 
-def test_secrets_are_not_readable_in_the_file(sqlite_store: SqlStore, tmp_path: Path) -> None:
+def test_secrets_are_not_readable_in_the_file(sqlite_store: SqlStore, memory_path: Path) -> None:
     _store_secrets(sqlite_store)
-    raw = b"".join(file.read_bytes() for file in tmp_path.glob("malleable.db*"))
+    raw = b"".join(file.read_bytes() for file in memory_path.glob("malleable.db*"))
     assert b"argon2id" not in raw
     assert WORD.encode() not in raw
     assert b"admin" in raw, "the search would find what is not sealed"
