@@ -12,6 +12,8 @@ from uuid import UUID
 
 ISCSI_PORT = 3260
 DAEMONS_MAX = 16  #: of one network; each is one thread for the protocol
+#: The target that every daemon has and nobody may log in to.
+NOBODY = "iqn.2026-11.org.malleable:nobody"
 _SENT_ON = ">"
 
 

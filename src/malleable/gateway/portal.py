@@ -3,20 +3,26 @@
 import contextlib
 import socket
 import struct
+import sys
 from pathlib import Path
 
 from malleable.domain.errors import Unavailable
 from malleable.domain.gateways import held_note
-from malleable.domain.portals import daemon_name, port_of
-from malleable.gateway import namespace, process
+from malleable.domain.portals import NOBODY, daemon_name, port_of
+from malleable.gateway import namespace
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.layout import NetworkLayout
 from malleable.gateway.process import ProcessId
 
 #: A tgtd with a thousand targets and busy disks answers in milliseconds.
 ANSWER_S = 3.0
-#: ``tgtadm --op show --mode system`` (struct tgtadm_req of tgt 1.0.85): a question that changes nothing.
-_SHOW_SYSTEM = struct.pack("=ii64sIiQQIIIIII", 0, 2, b"iscsi", 120, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+_REQUEST = struct.Struct("=ii64sIiQQIIIIII")  #: struct tgtadm_req of tgt 1.0.85
+_RESPONSE = struct.Struct("=II")
+_SYSTEM, _TARGET, _PORTAL = 0, 1, 3  #: modes
+_NEW, _SHOW = 0, 2
+_TARGET_EXISTS = 9
+#: One that the driver gives no target.
+_NOBODYS_TID = 1 << 28
 
 
 class Portal:
@@ -25,14 +31,14 @@ class Portal:
     def __init__(self, layout: NetworkLayout, gateway_address: str, number: int = 0, threads: int = 1) -> None:
         """Prepare; nothing is started. ``threads``: of tgtd for each disk."""
         self.name = daemon_name(number)
-        self._socket, self._port = layout.portal_socket(number), port_of(number)
-        self._told = f"portal={gateway_address}:{self._port}"
+        self._socket, self._address, self._port = layout.portal_socket(number), gateway_address, port_of(number)
         self.daemon = Daemon(
             name=self.name,
             # One thread per LUN is the fastest for files and the only number that holds a thousand LUNs (measured).
             argv=namespace.inside(
                 layout.namespace, "tgtd", "-f", "-C", str(number), "-t", str(threads),
-                "--iscsi", self._told,
+                # Nodes reach it once it is ready.
+                "--iscsi", f"portal=127.0.0.1:{self._port}",
             ),
             env={"TGT_IPC_SOCKET": str(layout.portal_base)},
             pid_file=layout.pid_file(self.name),
@@ -43,8 +49,8 @@ class Portal:
     def adopt(self) -> str | None:
         """Return the name of the running tgtd's life; None if none runs. Errors: as ``ensure``."""
         running = self.daemon.find()
-        if running is not None and self._told not in process.arguments(running):
-            # Of a network that was given another subnet, which happens while nobody has a disk there.
+        if running is not None and not _listens(running, self._address, self._port):
+            # Of a network that was given another subnet, which happens while nobody has a disk there; or not ready yet.
             self.daemon.stop()
             return None
         return running.epoch if running is not None else None
@@ -76,7 +82,37 @@ class Portal:
         )
 
     def _is_ready(self, daemon: ProcessId, _said: str) -> bool:
-        return _listens(daemon, self._port) and _answers(self._socket)
+        """Let nodes reach it, once it has a target.
+
+        Without any, tgtd closes a connection before it heard what for. open-iscsi 2.1.8 that loses one while it
+        prepares a login never logs in again (measured; https://github.com/open-iscsi/open-iscsi/issues/387).
+        """
+        nobody = _ask(self._socket, _TARGET, _NEW, tid=_NOBODYS_TID, parameters=f"targetname={NOBODY}")
+        if nobody not in (0, _TARGET_EXISTS):
+            return False
+        opened = _ask(self._socket, _PORTAL, _NEW, parameters=f"portal={self._address}:{self._port}")
+        if opened:
+            raise Unavailable(f"{self.name} cannot listen at {self._address}:{self._port}.", fix="Read tgtd's log.")
+        return _listens(daemon, self._address, self._port)
+
+
+def _ask(control_socket: Path, mode: int, op: int, *, tid: int = 0, parameters: str = "") -> int | None:
+    """Have tgtd do something; return its error number, 0 for none, None when it does not answer (yet)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
+        wire.settimeout(ANSWER_S)
+        try:
+            wire.connect(str(control_socket))
+            wire.sendall(_request(mode, op, tid, parameters))
+            answer = wire.recv(_RESPONSE.size, socket.MSG_WAITALL)
+        except OSError:
+            return None
+    return int(_RESPONSE.unpack(answer)[0]) if len(answer) == _RESPONSE.size else None
+
+
+def _request(mode: int, op: int, tid: int = 0, parameters: str = "") -> bytes:
+    payload = parameters.encode() + b"\0" if parameters else b""
+    size = _REQUEST.size + len(payload)
+    return _REQUEST.pack(mode, op, b"iscsi", size, tid, 0, 0, 0, 0, 0, 0, 0, 0) + payload
 
 
 def is_hung(control_socket: Path, timeout_s: float = ANSWER_S) -> bool:
@@ -85,7 +121,7 @@ def is_hung(control_socket: Path, timeout_s: float = ANSWER_S) -> bool:
         wire.settimeout(timeout_s)
         try:
             wire.connect(str(control_socket))
-            wire.sendall(_SHOW_SYSTEM)
+            wire.sendall(_request(_SYSTEM, _SHOW))  # changes nothing
             wire.recv(1)
         except (TimeoutError, BlockingIOError):
             return True
@@ -94,19 +130,12 @@ def is_hung(control_socket: Path, timeout_s: float = ANSWER_S) -> bool:
     return False
 
 
-def _listens(daemon: ProcessId, port: int) -> bool:
+def _listens(daemon: ProcessId, address: str, port: int) -> bool:
+    # As proc_pid_net(5) writes it: an address in host order.
+    wanted = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}:{port:04X}"
     with contextlib.suppress(FileNotFoundError):
         for line in Path(f"/proc/{daemon.pid}/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[1].endswith(f":{port:04X}") and fields[3] == "0A":
+            if (fields[1], fields[3]) == (wanted, "0A"):
                 return True
     return False
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
-        try:
-            wire.connect(str(path))
-        except OSError:
-            return False
-        return True

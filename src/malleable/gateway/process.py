@@ -59,13 +59,6 @@ def recorded(pid_file: Path) -> ProcessId | None:
     return process if identify(process.pid) == process else None
 
 
-def arguments(process: ProcessId) -> list[str]:
-    """Read what a process was started with; nothing when it has ended."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
-    return []
-
-
 def spawn(argv: Sequence[str], *, pid_file: Path, log: Path, env: Mapping[str, str] | None = None) -> ProcessId:
     """Start a process of its own session and record it; what it prints goes to the end of ``log``.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -44,15 +45,29 @@ def test_driver_that_kills_no_session_breaks_the_rule(tgt: Bench, tgt_room: TgtR
         suite.revoking_ends_live_sessions_at_once(replace(tgt, targets=Lenient(tgt_room.socket_of)))
 
 
-def test_a_node_that_reads_no_more_is_shut_out_at_once(tgt: Bench, nodes: RealNodes) -> None:
+@contextlib.contextmanager
+def connected(room: TgtRoom) -> Iterator[socket.socket]:
+    """Connect from the node and say nothing: a login that is about to begin."""
+    made: list[socket.socket] = []
+    within(room.namespace, lambda: made.append(socket.create_connection((NODE, port_of(0)))))
+    with made[0] as wire:
+        yield wire
+
+
+def test_a_node_that_reads_no_more_is_shut_out_at_once_and_may_come_again(
+    tgt: Bench, tgt_room: TgtRoom, nodes: RealNodes
+) -> None:
     handle = nodes.new_disk()
     os.truncate(handle.path, 64 << 20)
     export = tgt.export(handle)
     other = tgt.export()
     stuck = nodes.open(export.iqn, (export.chap_username, export.chap_password), NODE)
     stuck.ask_without_listening(megabytes=64)
-    # Busy, were it left to TCP: that gives up after minutes.
-    tgt.targets.revoke(tgt.network_id, export.iqn)
+    with connected(tgt_room) as fresh:
+        # Busy, were it left to TCP: that gives up after minutes.
+        tgt.targets.revoke(tgt.network_id, export.iqn)
+        with pytest.raises(BlockingIOError):
+            fresh.recv(1, socket.MSG_DONTWAIT)
     assert tgt.targets.list(tgt.network_id) == {other.iqn}
     assert tgt.login(other).read(0, 512) == bytes(512)
 

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
+from tests.contract.targets.initiator import within
 from tests.system.gateway.bench import GatewayBench
 from tests.system.gateway.clock import SystemClock
 from tests.system.gateway.fabric import Probe
@@ -130,8 +132,20 @@ def test_a_dnsmasq_that_hangs_is_replaced_before_anything_is_told_as_served(benc
     assert bench.fabric.probe("b", OTHER_MAC, 101).dhcp()[0] == "10.0.0.11"
 
 
+def hears(node: Probe, address: str) -> bool:
+    """Say whether a target daemon waits for what a node has to say; else it has hung up."""
+    wires: list[socket.socket] = []
+    within(node.namespace, lambda: wires.append(socket.create_connection((address, portals.ISCSI_PORT))))
+    with wires[0] as wire:
+        wire.settimeout(0.2)
+        try:
+            return wire.recv(1) != b""
+        except TimeoutError:
+            return True
+
+
 def test_a_killed_tgtd_comes_back_with_another_epoch_so_that_its_targets_are_restored(bench: GatewayBench) -> None:
-    told, layout, _ = served_node(bench)
+    told, layout, node = served_node(bench)
     epoch = bench.site.served(told)
     targets = TgtTargets(lambda network_id: portal_socket(bench.settings.run_dir, network_id))
     network_id = NetworkId(told.id)
@@ -146,6 +160,7 @@ def test_a_killed_tgtd_comes_back_with_another_epoch_so_that_its_targets_are_res
     os.kill(daemon(layout, "tgtd").pid, signal.SIGKILL)
     eventually(lambda: bench.site.served(told) != epoch, "a new epoch is reported")
     assert targets.list(network_id) == frozenset()
+    assert hears(node, told.gateway_address), "initiators of before must be answered, or they never come again"
     targets.export(export)
     bench.restart()
     bench.site.reports.clear()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from malleable.domain.errors import Busy, Malformed, Refused, Unreachable
 from malleable.domain.gateways import held_note
+from malleable.domain.portals import NOBODY
 from malleable.domain.ports import Session
 
 REQUEST = struct.Struct("=ii64sIiQQIIIIII")
@@ -154,9 +155,9 @@ class TgtControl:
         return list(parse_targets(self.call(Mode.TARGET, Op.SHOW, tid=ALL_TARGETS), iqn))
 
     def names(self) -> frozenset[str]:
-        """Read the names of all targets."""
+        """Read the names of all targets but the one that is nobody's."""
         text = self.call(Mode.TARGET, Op.SHOW, tid=ALL_TARGETS)
-        return frozenset(name for _, name in _TARGET.findall(text))
+        return frozenset(name for _, name in _TARGET.findall(text)) - {NOBODY}
 
     def connections(self, tid: int) -> tuple[list[tuple[int, int]], set[str]]:
         """Read the live connections of a target: (session, connection) numbers, and all peers. Errors: Denied."""

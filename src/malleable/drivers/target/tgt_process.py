@@ -10,10 +10,12 @@ import os
 import signal
 import socket
 import struct
+import termios
 from collections.abc import Collection
 from pathlib import Path
 
 FLOCK = struct.Struct("@hhqqi0q")
+_INT = struct.Struct("@i")
 SYS_PIDFD_GETFD = 438  #: the same on every architecture; Linux 5.6
 
 
@@ -45,10 +47,12 @@ def wake(pid: int) -> None:
 
 
 def shut_connections(pid: int, addresses: Collection[str] | None) -> None:
-    """Shut every TCP connection that the process has with one of ``addresses``, or all; those it may not touch stay.
+    """Shut every TCP connection of the process, or those on which one of ``addresses`` has yet to take something.
 
     tgtd closes a killed connection only when its socket becomes ready, and that of a peer that reads no more
     (a node that lost its power amid a read) never does until TCP gives up, after minutes. Shut, it is ready.
+    A login that begins meanwhile was sent nothing yet. It must stay: open-iscsi 2.1.8 whose connection ends while it
+    prepares a login never logs in again ("can't bind conn", https://github.com/open-iscsi/open-iscsi/issues/387).
     """
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
@@ -71,5 +75,11 @@ def _shut(pidfd: int, fd: int, addresses: Collection[str] | None) -> None:
         raise
     with wire:
         peer = wire.getpeername()
-        if wire.family == socket.AF_INET and (addresses is None or peer[0] in addresses):
+        if wire.family == socket.AF_INET and (addresses is None or (peer[0] in addresses and _unsent_bytes(wire))):
             wire.shutdown(socket.SHUT_RDWR)
+
+
+def _unsent_bytes(wire: socket.socket) -> int:
+    """Say how much the peer did not confirm yet (SIOCOUTQ, tcp(7))."""
+    (count,) = _INT.unpack(fcntl.ioctl(wire, termios.TIOCOUTQ, bytes(_INT.size)))
+    return int(count)
