@@ -93,7 +93,7 @@ class Fabrics:
         _drop(tx, [vlan for vid, vlan in present.items() if vid not in wanted], now)
         new = wanted - present.keys()
         _check_untaken(tx, name, new)
-        refuse_elsewhere(tx, name, new)
+        refuse_elsewhere(tx, now, name, new)
         for vid in sorted(new):
             tx.vlans.add(Vlan(id=VlanId(new_id()), fabric=name, vid=vid, network_id=None, reusable_at=_LONG_AGO))
         data = {"fabric": name, "vlans": len(wanted)}
@@ -167,7 +167,7 @@ def _check_untaken(tx: Transaction, fabric: str, vids: frozenset[int]) -> None:
         )
 
 
-def refuse_elsewhere(tx: Transaction, fabric: str, vids: Collection[int]) -> None:
+def refuse_elsewhere(tx: Transaction, now: datetime, fabric: str, vids: Collection[int]) -> None:
     """Refuse VLANs that a gateway serves, or may come to, on another fabric that it reaches by the same way.
 
     Errors: Conflict.
@@ -177,7 +177,7 @@ def refuse_elsewhere(tx: Transaction, fabric: str, vids: Collection[int]) -> Non
     others = {(vlan.vid, vlan.fabric) for vlan in tx.vlans.list()}
     others |= {(network.vid, network.fabric) for network in tx.networks.list(has_service=True)}
     same = [(vid, other) for vid, other in sorted(others) if vid in vids and other != fabric]
-    apart = _apart(tx) if same else frozenset()
+    apart = _apart(tx, now) if same else frozenset()
     taken = {vid: other for vid, other in same if not {fabric, other} & apart}
     if taken:
         raise Conflict(
@@ -187,9 +187,9 @@ def refuse_elsewhere(tx: Transaction, fabric: str, vids: Collection[int]) -> Non
         )
 
 
-def _apart(tx: Transaction) -> frozenset[str]:
-    """List the fabrics that every gateway reaches by a way of its own."""
-    told = [frozenset(gateway.fabrics) for gateway in tx.gateways.list()]
+def _apart(tx: Transaction, now: datetime) -> frozenset[str]:
+    """List the fabrics that every gateway which lives reaches by a way of its own; it sees to it itself besides."""
+    told = [frozenset(gateway.fabrics) for gateway in tx.gateways.list() if not gateway.is_silent(now)]
     return frozenset.intersection(*told) if told else frozenset()
 
 

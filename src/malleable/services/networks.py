@@ -240,7 +240,7 @@ class Networks:
         fabric = wish.fabric
         if wish.vid is not None:
             if wish.has_service:
-                refuse_elsewhere(tx, fabric, [wish.vid])
+                refuse_elsewhere(tx, self._parts.now(), fabric, [wish.vid])
             return _given(tx, fabric, wish.vid)
         try:
             return tx.vlans.take(fabric, network_id, self._parts.now()).vid

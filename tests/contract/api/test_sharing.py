@@ -8,6 +8,7 @@ import pytest
 from tests.contract.api.room import Room
 from tests.contract.api.site import START, Site, items, later
 
+from malleable.domain.gateways import SILENT_AFTER_S
 from malleable.domain.ids import AttachmentId, NetworkId, NodeId, new_id
 from malleable.domain.networks import Addressing, Channel
 from malleable.domain.nodes import NodeState
@@ -265,13 +266,15 @@ def test_no_two_fabrics_have_the_same_vlan(small_site: Site) -> None:
     assert _codes(small_site, *by_hand, {**NEW, "vlan": 502, "serve": True})[0] == 201
     assert _codes(small_site, *change, {"add": ["502"]}) == refused
     assert _codes(small_site, *change, {"remove": ["501"]}) == (200, "")
-    # A way of its own to one of them tells them apart, once every gateway has it.
-    for names in (["roof"], []):
-        beat = {"gateway": {"name": f"gate-{len(names)}", "fabrics": names}}
-        if not names:
-            assert _codes(small_site, *change, {"add": ["99-100"]}) == (200, "")
-        assert _codes(small_site, "gateway", "POST", "/v1/gateway/reports", beat)[0] == 204
-    assert _codes(small_site, *change, {"add": ["101"]}) == refused, "another gateway has it not"
+    # A way of its own to one of them tells them apart, where every gateway that lives has it.
+    for name, apart, code in (("a", ["roof"], 200), ("b", [], 409), ("a", ["roof"], 409)):
+        beat = {"gateway": {"name": name, "fabrics": apart}}
+        assert small_site.post("gateway", "/v1/gateway/reports", beat).status_code == 204
+        assert _codes(small_site, *change, {"add": ["99-100"]})[0] == code
+        assert _codes(small_site, *change, {"remove": ["99-100"]})[0] == code
+    small_site.clock.advance(SILENT_AFTER_S + 1)
+    assert small_site.post("gateway", "/v1/gateway/reports", beat).status_code == 204
+    assert _codes(small_site, *change, {"add": ["99-100"]}) == (200, "")
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class Probe:
 
     def answered(self, *wishes: tuple[str, str]) -> list[tuple[str, str]]:
         """Send a ping from each address to each other one, all at once; return those that were answered."""
-        ping = ["nsenter", f"--net=/run/netns/{self.namespace}", "--", "ping", "-c", "1", "-W", "1", "-I"]
+        ping = ["nsenter", f"--net=/run/netns/{self.namespace}", "--", "ping", "-c", "1", "-W", "0.5", "-I"]
         sent = [Popen([*ping, *wish], stdout=DEVNULL, stderr=DEVNULL) for wish in wishes]
         return [wish for wish, one in zip(wishes, sent, strict=True) if one.wait(10) == 0]
 

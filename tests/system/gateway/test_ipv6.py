@@ -57,7 +57,7 @@ def test_a_network_of_ipv6_alone_gives_addresses_and_names_and_nothing_to_boot(b
     wanted = bench.serve(network(vid=101, **alone, addressing={**given, "dns_servers": ["fd00:a::53"]}, hosts=hosts))
     node = bench.fabric.probe("a", MAC, 101)
     _await_addresses(node)
-    assert node.dhcp(tries=2) == []
+    assert node.dhcp(tries=1) == []
     assert dhcpv6.ask(node.namespace, MAC) == (SIX, ["fd00:a::53"])
     assert _resolves(node, "alpha.internal", GATEWAY) == [SIX]
     assert set(bench.layout(wanted).directory.glob("*.pid")) == {bench.layout(wanted).pid_file("dnsmasq")}
