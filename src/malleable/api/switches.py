@@ -52,6 +52,7 @@ def fabric_view(fabric: Fabric) -> FabricView:
         resting=fabric.resting,
         free=free,
         ranges=fabric.ranges,
+        is_apart=fabric.is_apart,
     )
 
 

@@ -53,6 +53,7 @@ def fabric_show(session: Session, fabric: FabricArgument) -> None:
         "used": f"{pool.used} of {pool.total}",
         "resting": f"{pool.resting}, given back less than a minute ago",
         "free": str(pool.free),
+        "apart": "yes: the numbers may be those of other fabrics" if pool.is_apart else "no",
     }
     show_one(session, pool, facts)
 

@@ -30,6 +30,7 @@ class Fabric:
     used: int
     resting: int
     ranges: tuple[str, ...]  #: the pool's VLANs, e.g. "100-199"
+    is_apart: bool  #: the gateways reach it by a way of its own, so its VLANs may be others', too
 
 
 class Fabrics:
@@ -41,20 +42,22 @@ class Fabrics:
     def fabric_list(self, caller: Caller) -> tuple[Fabric, ...]:
         """List all fabrics by name."""
         require(caller, "fabric_list")
+        now = self._parts.now()
         with self._parts.store.reading() as tx:
             vlans, switches = tx.vlans.list(), tx.switches.list()
+            apart = _apart(tx, now)
         names = sorted({v.fabric for v in vlans} | {s.fabric for s in switches})
-        now = self._parts.now()
-        return tuple(_count(name, [v for v in vlans if v.fabric == name], now) for name in names)
+        return tuple(_count(name, [v for v in vlans if v.fabric == name], now, apart) for name in names)
 
     def fabric_get(self, caller: Caller, name: str) -> Fabric:
         """Read one fabric. Errors: NotFound."""
         require(caller, "fabric_list")
+        now = self._parts.now()
         with self._parts.store.reading() as tx:
             pool = tx.vlans.list(fabric=name)
             if not pool and not tx.switches.count(fabric=name):
                 raise not_found(f"fabric {shown(name)}")
-        return _count(name, pool, self._parts.now())
+            return _count(name, pool, now, _apart(tx, now))
 
     def fabric_change_vlans(
         self, caller: Caller, name: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()
@@ -98,7 +101,7 @@ class Fabrics:
             tx.vlans.add(Vlan(id=VlanId(new_id()), fabric=name, vid=vid, network_id=None, reusable_at=_LONG_AGO))
         data = {"fabric": name, "vlans": len(wanted)}
         record(tx, now, "fabric.vlans-set", actor_id=caller.user_id, data=data)
-        return _count(name, tx.vlans.list(fabric=name), now)
+        return _count(name, tx.vlans.list(fabric=name), now, _apart(tx, now))
 
 
 def parse_ranges(ranges: Iterable[str], *, is_once: bool = False) -> frozenset[int]:
@@ -193,9 +196,9 @@ def _apart(tx: Transaction, now: datetime) -> frozenset[str]:
     return frozenset.intersection(*told) if told else frozenset()
 
 
-def _count(name: str, vlans: Iterable[Vlan], now: datetime) -> Fabric:
+def _count(name: str, vlans: Iterable[Vlan], now: datetime, apart: Collection[str]) -> Fabric:
     pool = list(vlans)
     used = sum(v.network_id is not None for v in pool)
     resting = sum(v.network_id is None and v.reusable_at > now for v in pool)
     ranges = ranges_of(v.vid for v in pool)
-    return Fabric(name=name, total=len(pool), used=used, resting=resting, ranges=ranges)
+    return Fabric(name=name, total=len(pool), used=used, resting=resting, ranges=ranges, is_apart=name in apart)

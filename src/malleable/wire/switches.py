@@ -23,6 +23,7 @@ class FabricView(Answer):
     resting: int
     free: int
     ranges: tuple[str, ...]  #: the pool's VLANs
+    is_apart: bool = False  #: the gateways reach it by a way of its own: its VLANs may have the numbers of others'
 
 
 class VlansRequest(Request):

@@ -275,6 +275,12 @@ def test_no_two_fabrics_have_the_same_vlan(small_site: Site) -> None:
     small_site.clock.advance(SILENT_AFTER_S + 1)
     assert small_site.post("gateway", "/v1/gateway/reports", beat).status_code == 204
     assert _codes(small_site, *change, {"add": ["99-100"]}) == (200, "")
+    shown = {one["name"]: one["is_apart"] for one in small_site.get("operator", "/v1/fabrics").json()["items"]}
+    assert (
+        shown
+        == {"default": False, "roof": True}
+        == {name: small_site.get("operator", f"/v1/fabrics/{name}").json()["is_apart"] for name in shown}
+    )
 
 
 @pytest.mark.parametrize(
