@@ -3,6 +3,8 @@
 import os
 import signal
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
@@ -17,7 +19,8 @@ from malleable.gateway.fabrics import Fabrics
 from malleable.gateway.outside_rules import Outside
 from malleable.gateway.process import identify
 
-BRIDGE, ROOF_BRIDGE = "gw0", "gw1"
+BRIDGE, ROOF_BRIDGE, FAR_BRIDGE = "gw0", "gw1", "far"
+CABLES = (1, 2)
 #: One that the gateway reaches by a bridge of its own.
 FABRICS = Fabrics(names=("roof",))
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
@@ -169,6 +172,25 @@ class Fabric:
         run("ip", "-n", self.room, "link", "set", device, "up")
         database = f"--db=unix:{self.directory}/db.sock"
         run("ovs-vsctl", database, "--timeout=10", "--may-exist", "add-port", bridge, device, f"tag={vid}")
+
+    def lay_cables(self) -> None:
+        """Add a switch for nodes, ``FAR_BRIDGE``, with two cables to the gateway's."""
+        orders = ["add-br", FAR_BRIDGE, "--", "set", "bridge", FAR_BRIDGE, "datapath_type=netdev"]
+        for number in CABLES:
+            ends = [f"up{number}", f"down{number}"]
+            run("ip", "-n", self.room, "link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+            for end in ends:
+                run("ip", "-n", self.room, "link", "set", end, "up")
+            orders += ["--", "add-port", FAR_BRIDGE, ends[1]]
+        orders += ["--", "add-bond", BRIDGE, "uplink", *(f"up{number}" for number in CABLES)]
+        run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=10", *orders, "bond_mode=active-backup")
+
+    @contextmanager
+    def cut(self, number: int) -> Iterator[None]:
+        """Cut one of the two cables while the block runs."""
+        run("ip", "-n", self.room, "link", "set", f"down{number}", "down")
+        yield
+        run("ip", "-n", self.room, "link", "set", f"down{number}", "up")
 
     def widen(self, name: str, mtu: int) -> None:
         """Let a probe and its port pass larger packets, as a node's system and the switch driver do."""
