@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -69,8 +70,8 @@ def read_source(file: Path, manifest: Path | None, name: str | None, sha256: str
     """Find the disk and what is told of it. Errors: Invalid, OSError."""
     if file.suffix == ".json":
         file, manifest = _raw_of(file), file
-    elif manifest is None and file.with_suffix(".json").exists():
-        manifest = file.with_suffix(".json")
+    elif manifest is None and os.path.lexists(file.with_suffix(".json")):
+        manifest = _beside(file, file.with_suffix(".json").name)
     told = read_manifest(manifest) if manifest else {}
     image_format = _format_of(file, told)
     size_bytes = file.stat().st_size
@@ -114,13 +115,20 @@ def _raw_of(manifest: Path) -> Path:
 
 
 def _beside(manifest: Path, name: str) -> Path:
-    """Find a file that a manifest names, which a stranger may have written: beside it alone. Errors: Invalid."""
+    """Find a file that a manifest names, which a stranger may have written: beside it alone. Errors: Invalid.
+
+    A link, as an archive can bring one, leads to another file of the same folder or is refused. A manifest that is
+    itself a link brings no other folder in: it may lead to any JSON of this machine.
+    """
     if Path(name).name != name or name == "..":
         raise Invalid(
             f"{manifest} names a file that does not lie beside it: {name[:200]!a}.",
             fix="Put the image's files into one folder, and name them without it.",
         )
-    return manifest.parent / name
+    path = manifest.parent / name
+    if path.is_symlink() and Path(os.path.realpath(path)).parent != manifest.parent.resolve():
+        raise Invalid(f"{path} leads to a file that lies elsewhere.", fix="Put the file itself there.")
+    return path
 
 
 def read_manifest(path: Path) -> dict[str, object]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ def as_qcow2(folder: Path) -> Path:
     source = str(TINY.parent / manifest["file"])
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, str(disk)], check=True)
     for name in (manifest["kernel"], manifest["initrd"]):
-        (folder / name).symlink_to(TINY.parent / name)
+        shutil.copy(TINY.parent / name, folder)
     with disk.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     changes = {"name": "distribution", "file": disk.name, "format": "qcow2", "sha256": digest}

@@ -303,6 +303,47 @@ def test_a_manifest_names_no_files_elsewhere(taking: Desk, built: Path, part: st
     assert "beside" in ran.err
 
 
+@pytest.mark.parametrize("way", ["../id_ed25519", "over", "below/deep", "../none"])
+@pytest.mark.parametrize("name", ["tiny.raw", "tiny.vmlinuz", "tiny.initrd", "tiny.json"])
+def test_a_link_beside_an_image_leads_nowhere_else(taking: Desk, built: Path, name: str, way: str) -> None:
+    """An unpacked archive would have its reader send what is private."""
+    (built / name).rename(built.parent / "id_ed25519")
+    (built / "below").mkdir()
+    (built / "below" / "deep").symlink_to(built.parent / "id_ed25519")
+    (built / "over").symlink_to("below/deep")
+    (built / name).symlink_to(way)
+    named = "tiny.raw" if name == "tiny.json" else "tiny.json"
+    ran = taking.m2("image", "import", str(built / named), "--golden")
+    assert (ran.code, taking.requests) == (1, [])
+    assert "elsewhere" in ran.err
+
+
+def test_links_in_a_circle_are_told(taking: Desk, built: Path) -> None:
+    (built / "tiny.raw").unlink()
+    (built / "tiny.raw").symlink_to("tiny.raw")
+    ran = taking.m2("image", "import", str(built / "tiny.json"), "--golden")
+    assert (ran.code, taking.requests) == (1, [])
+
+
+def test_a_manifest_that_is_a_link_brings_no_other_folder_in(taking: Desk, built: Path) -> None:
+    theirs = built / "unpacked"
+    theirs.mkdir()
+    (theirs / "tiny.json").symlink_to(built / "tiny.json")
+    (theirs / "tiny.raw").symlink_to(built / "tiny.raw")
+    ran = taking.m2("image", "import", str(theirs / "tiny.json"), "--golden")
+    assert (ran.code, taking.requests) == (1, [])
+    assert "elsewhere" in ran.err
+
+
+def test_files_beside_a_manifest_may_be_links_to_one_another(taking: Desk, built: Path) -> None:
+    (built / "tiny.raw").rename(built / "2026-11.raw")
+    (built / "tiny.raw").symlink_to("2026-11.raw")
+    (built.parent / "over-there").symlink_to(built)
+    for folder in (built, built.parent / "over-there"):
+        ran = taking.m2("image", "import", str(folder / "tiny.json"), "--golden")
+        assert ran.code == 0, ran.err
+
+
 def test_of_an_image_with_a_kernel_the_manifest_is_signed(taking: Desk, built: Path, tmp_path: Path) -> None:
     """Byte for byte as it lies here."""
     manifest, signature = built / "tiny.json", tmp_path / "tiny.json.minisig"
