@@ -37,6 +37,7 @@ class Bench:
     damage: Callable[[ImageId], object]  #: cut the image's tail off
     fill: Callable[[], Disks]  #: the same pool with nothing left to give
     verify: Callable[[ImageId], None]
+    rolls_back_deep: bool = False  #: to whatever could be snapshotted, though it could not be cloned
 
     def source(self, content: bytes = CONTENT) -> tuple[Path, str]:
         """Make a file to import; return it and its SHA-256."""
@@ -105,7 +106,8 @@ def reflink_bench(disks: ReflinkDisks, settings: ReflinkSettings, folder: Path) 
 
 
 def qcow2_bench(disks: Qcow2Disks, settings: Qcow2Settings, folder: Path) -> Bench:
-    return file_bench(disks, lambda: Qcow2Disks(replace(settings, reserve_bytes=1 << 60)), folder)
+    bench = file_bench(disks, lambda: Qcow2Disks(replace(settings, reserve_bytes=1 << 60)), folder)
+    return replace(bench, rolls_back_deep=True)
 
 
 def file_bench(disks: ReflinkDisks | Qcow2Disks, fill: Callable[[], Disks], folder: Path) -> Bench:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from uuid import UUID
 
 import pytest
@@ -322,7 +322,7 @@ def a_chain_that_is_too_deep_is_cut_by_flattening(bench: Bench) -> None:
         try:
             disk_id = bench.clone_snapshot(snapshot_id)
         except Refused:
-            with refused("chain-too-deep"):
+            with nullcontext() if bench.rolls_back_deep else refused("chain-too-deep"):
                 bench.disks.roll_back(disk_id, snapshot_id)
             bench.flatten(disk_id)
             disk_id = bench.clone_snapshot(snapshot_id)

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 from tests.contract.disks import suite
-from tests.contract.disks.conftest import CONTENT, MIB, qcow2_bench
+from tests.contract.disks.conftest import CONTENT, MAX_CHAIN, MIB, qcow2_bench
 from tests.contract.disks.suite import refused
 from tests.contract.targets.room import wait_until
 
+from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
 from malleable.domain.ports import FlattenCall
 from malleable.drivers.storage.qcow2 import Qcow2Disks, Qcow2Settings
 from malleable.drivers.storage.qcow2_daemon import StorageDaemon
+from malleable.drivers.storage.qcow2_layers import Layer, Layers
 
 pytestmark = pytest.mark.room
 PUNCH_HOLE = 1 | 2  #: FALLOC_FL_KEEP_SIZE too: how a target daemon discards
@@ -165,6 +167,106 @@ def test_a_disk_is_flattened_beside_who_writes_it(
     assert all(name.startswith(f"{disk_id}.") for name in layers), "the image's own layer is not needed any more"
     assert bench.content(disk_id) == wanted
     assert bench.content(bench.clone_snapshot(snapshot_id)) == content
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look after merges more often."""
+    monkeypatch.setattr("malleable.drivers.storage.qcow2.MERGE_LOOK_S", 0.01)
+
+
+def merged(qcow2: Qcow2Disks, settings: Qcow2Settings) -> list[str]:
+    """Tend the pool until no layers are left to be merged; name those there are."""
+    note = settings.pool_dir / "merge"
+
+    def is_merged() -> bool:
+        qcow2.tend()
+        return not note.exists()
+
+    wait_until(is_merged, "layers are merged")
+    return [path.name for path in (settings.pool_dir / "layers").glob("*.qcow2")]
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_disk_that_is_written_to_can_be_snapshotted_for_ever(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    """Layers that no snapshot needs go into one another, and what is shown never changes by it."""
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    disk_id = bench.clone(bench.image(), 8 * MIB)
+    wanted, kept = bytearray(CONTENT.ljust(8 * MIB, b"\0")), dict[SnapshotId, bytes]()
+    fd = os.open(qcow2.handle(disk_id).path, os.O_RDWR)
+    for number in range(4 * MAX_CHAIN + 2):
+        at = 64 * 1024 * random.randrange(120)
+        os.pwrite(fd, bytes([number + 1]) * 80_000, at)
+        wanted[at : at + 80_000] = bytes([number + 1]) * 80_000
+        kept[bench.snapshot(disk_id)] = bytes(wanted)
+        if len(kept) > 2:
+            gone = random.choice(list(kept))
+            qcow2.delete_snapshot(gone)
+            del kept[gone]
+        if number % 7 == 6:
+            assert len(merged(qcow2, qcow2_settings)) <= 1 + len(kept) + 1
+    assert os.pread(fd, 8 * MIB, 0) == wanted
+    os.close(fd)
+    kill_daemon(qcow2_settings)
+    for snapshot_id, content in kept.items():
+        qcow2.roll_back(disk_id, snapshot_id)
+        assert bench.content(disk_id) == content
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("moment", ["copied", "copied, and its daemon dies", "renamed"])
+def test_a_merge_that_dies_changes_nothing_and_is_begun_anew(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    disk_id = bench.clone(bench.image())
+    wanted, snapshots = CONTENT, list[SnapshotId]()
+    for number in range(3):
+        bench.write(disk_id, 512 * number, bytes([number]) * 4096)
+        wanted = wanted[: 512 * number] + bytes([number]) * 4096 + wanted[512 * number + 4096 :]
+        snapshots.append(bench.snapshot(disk_id))
+    clone_id = bench.clone_snapshot(snapshots[1])
+    kept = bench.content(clone_id)
+    real = Layers.replace
+
+    def die(self: Layers, upper: Layer, by: Layer) -> None:
+        if moment == "renamed":
+            real(self, upper, by)
+        died.set()
+        raise Refused("It died.", code="died")
+
+    died = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(Layers, "replace", die)
+        qcow2.delete_snapshot(snapshots[0])
+        qcow2.tend()
+        wait_until(died.is_set, "it dies")
+        qcow2.end_merging()
+    if "daemon" in moment:
+        kill_daemon(qcow2_settings)
+    again = Qcow2Disks(qcow2_settings)
+    assert (bench.content(disk_id), bench.content(clone_id)) == (wanted, kept)
+    assert len(merged(again, qcow2_settings)) == 4, "the top, two snapshots, and a clone"
+    kill_daemon(qcow2_settings)
+    assert (bench.content(disk_id), bench.content(clone_id)) == (wanted, kept)
+
+
+def test_a_disk_without_snapshots_is_flattened_while_it_is_written_to(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    image_id = bench.image()
+    disk_id = bench.clone(image_id)
+    with Path(qcow2.handle(disk_id).path).open("r+b", buffering=0) as file:
+        file.write(b"first" * 512)
+        assert qcow2.flatten(disk_id, seconds=60.0, call=FlattenCall.IN_USE).is_done
+        assert qcow2.flatten(disk_id, seconds=60.0, call=FlattenCall.IN_USE).copied_bytes == 0
+        file.write(b"later" * 512)
+    qcow2.delete_image(image_id)
+    kill_daemon(qcow2_settings)
+    assert bench.content(disk_id) == b"first" * 512 + b"later" * 512 + CONTENT[5120:]
 
 
 def test_what_a_node_discards_and_what_is_deleted_is_free_again(

@@ -28,6 +28,7 @@ GIB = 1 << 30
 MARKER = ".malleable-pool"
 POOL_FILE = "pool.xfs"  #: the sparse file of an XFS of our own
 LAYERS = "layers"  #: a folder that only pools of layers have
+OPENED = "opened"  #: another: layers as the storage daemon opens them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,7 @@ class PoolFolder:
 class PlainFolder(PoolFolder):
     """A pool's folder on whatever filesystem there is; what shares blocks are layers (qcow2_layers)."""
 
-    folders = (*PoolFolder.folders, LAYERS)
+    folders = (*PoolFolder.folders, LAYERS, OPENED)
 
     def _found(self) -> Path:
         return self._settings.pool_dir

@@ -1,24 +1,31 @@
 """A pool of qcow2 layers in a folder on any filesystem: what clones share they read through one another."""
 
+import logging
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from malleable.domain.errors import Malformed, Refused
+from malleable.domain.errors import Busy, Malformed, MalleableError, Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id, parse_id
 from malleable.domain.ports import DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
-from malleable.drivers.storage import blocks, qcow2_flatten, refusals, sealing
+from malleable.drivers.storage import blocks, qcow2_flatten, qcow2_merge, refusals, sealing
 from malleable.drivers.storage.file_pool import FilePool
 from malleable.drivers.storage.folder import GIB, LAYERS, PlainFolder, ReflinkSettings, mapped
 from malleable.drivers.storage.qcow2_daemon import StorageDaemon
 from malleable.drivers.storage.qcow2_layers import Layer, Layers, reached
 from malleable.drivers.storage.qcow2_monitor import Monitor
 
+log = logging.getLogger(__name__)
 PROBE_BYTES = 1 << 20
 #: A snapshot makes the disk's own chain longer, a clone of one begins with it: so disks may be read through more.
 DISK_CHAINS = 4
+#: In the pool's folder: there may be layers to merge.
+MERGE_NOTE = "merge"
+#: How often a merge is looked at, and how long after a failure it is tried again.
+MERGE_LOOK_S, MERGE_AGAIN_S = 0.2, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +50,9 @@ class Qcow2Disks(FilePool):
         super().__init__(PlainFolder(ReflinkSettings(pool_dir=pool_dir, reserve_bytes=settings.reserve_bytes)))
         self._max_chain = settings.max_chain
         self._layers = Layers(pool_dir)
-        self._daemon = StorageDaemon(settings.run_dir, self._layers.folder, pool_dir / "exports", self._show_again)
+        self._note = pool_dir / MERGE_NOTE
+        self._merging, self._closed = threading.Thread(), threading.Event()
+        self._daemon = StorageDaemon(settings.run_dir, self._layers, pool_dir / "exports", self._show_again)
 
     @contextmanager
     def _changing(self, what: str) -> Iterator[Layers]:
@@ -52,21 +61,57 @@ class Qcow2Disks(FilePool):
         with mapped(what), self._layers.locked():
             yield self._layers
 
+    @contextmanager
+    def _using(self) -> Iterator[Monitor]:
+        """Speak to the storage daemon, while nothing is merged."""
+        with self._daemon.monitor() as monitor:
+            qcow2_merge.stop(self._daemon, monitor, self._layers)
+            yield monitor
+
     def close(self) -> None:
         """End the storage daemon; nobody may have a disk open."""
+        self.end_merging()
         if self._layers.folder.is_dir():
             with self._changing("close the pool"):
                 self._daemon.stop()
+
+    def end_merging(self) -> None:
+        """Look after merges no more, for good; one that is under way goes on in the storage daemon."""
+        self._closed.set()
+        if self._merging.is_alive():
+            self._merging.join()
 
     def is_open(self) -> bool:
         """Say whether the storage daemon runs."""
         return self._daemon.is_running()
 
     def tend(self) -> None:
-        """Start a storage daemon that died anew, with all that it showed; nothing to do otherwise."""
+        """Start a storage daemon that died anew, with all that it showed, and see that layers are merged."""
         if not self._daemon.is_running() and self._daemon.shown():
             with self._changing("show the disks again"), self._daemon.monitor():
                 return
+        if self._note.exists() and not self._merging.is_alive():
+            self._merging = threading.Thread(target=self._merge, name="merge-layers", daemon=True)
+            self._merging.start()
+
+    def _merge(self) -> None:
+        """Merge layers, one after the other; what fails is tried again later."""
+        wait_s = 0.0
+        while not self._closed.wait(wait_s):
+            try:
+                if not self._merge_on():
+                    return
+                wait_s = MERGE_LOOK_S
+            except MalleableError as e:
+                log.warning("layers of the pool are not merged: %s", e)
+                wait_s = MERGE_AGAIN_S
+
+    def _merge_on(self) -> bool:
+        with self._changing("merge layers") as layers, self._daemon.monitor() as monitor:
+            is_left = qcow2_merge.go_on(self._daemon, monitor, layers, self._pool.want_free)
+            if not is_left:
+                self._note.unlink(missing_ok=True)
+            return is_left
 
     def check(self) -> None:
         """Do as ``Disks.check``: makes, shows, writes and removes a disk of 1 MiB."""
@@ -97,11 +142,10 @@ class Qcow2Disks(FilePool):
 
     def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
         """Do as ``Disks.promote``."""
-        with self._changing("read the snapshot"):
+        with self._changing("read the snapshot"), self._using() as monitor:
             chain = self._chain(self._snapshot(snapshot_id), refusals.no_snapshot(snapshot_id))
-            with self._daemon.monitor() as monitor:
-                reading = new_id()  # another promotion of it may be under way
-                source = self._daemon.show(monitor, reading, chain, is_writable=False)
+            reading = new_id()  # another promotion of it may be under way
+            source = self._daemon.show(monitor, reading, chain, is_writable=False)
             taken_bytes = self._layers.taken_bytes(layer.name for layer in chain)
         try:
             return self._seal(image_id, source, taken_bytes, sha256=None, files=files)
@@ -178,6 +222,8 @@ class Qcow2Disks(FilePool):
 
     def _want_room_above(self, chain: Collection[Layer]) -> None:
         if len(chain) > DISK_CHAINS * self._max_chain:
+            if qcow2_merge.pair(self._layers) is not None:
+                raise Busy("Layers of deleted snapshots are still merged.", fix="Wait a moment.")
             raise refusals.too_deep(len(chain), DISK_CHAINS * self._max_chain)
 
     def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
@@ -194,12 +240,16 @@ class Qcow2Disks(FilePool):
             chain = self._chain(disk, refusals.no_disk(disk_id))
             self._want_room_above(chain)
             self._catch_up(monitor, disk_id, chain)
-            top = layers.make(disk_id, chain[0], chain[0].size_bytes)
-            layers.sync(top)
-            layers.link(disk, top, is_durable=True)
-            self._catch_up(monitor, disk_id, [top, *chain])
+            self._put_on_top(monitor, disk_id, chain)
             layers.sync(chain[0])
             layers.link(snapshot, chain[0], is_durable=True)
+
+    def _put_on_top(self, monitor: Monitor | None, disk_id: DiskId, chain: list[Layer]) -> None:
+        """Let a new layer take all that a disk's node writes from now on."""
+        top = self._layers.make(disk_id, chain[0], chain[0].size_bytes)
+        self._layers.sync(top)
+        self._layers.link(self._disk(disk_id), top, is_durable=True)
+        self._catch_up(monitor, disk_id, [top, *chain])
 
     def _catch_up(self, monitor: Monitor | None, disk_id: DiskId, chain: list[Layer]) -> None:
         """Let a disk that is shown be written to in its top layer: a crash may have come between the two."""
@@ -213,40 +263,43 @@ class Qcow2Disks(FilePool):
         with self._changing("roll the disk back") as layers:
             before = self._chain(disk, refusals.no_disk(disk_id))
             chain = self._chain(self._snapshot(snapshot_id), refusals.no_snapshot(snapshot_id))
-            self._want_shallow(chain)
+            self._want_room_above(chain)  # whatever could be snapshotted can be rolled back to
             self._hide(disk_id, before)
             top = layers.make(disk_id, chain[0], chain[0].size_bytes)
             layers.sync(top)
             layers.link(disk, top, is_durable=True)
-            layers.sweep()
+            self._sweep()
 
     def grow(self, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.grow``."""
-        with self._changing("grow the disk"):
+        with self._changing("grow the disk"), self._using() as monitor:
             chain = self._chain(self._disk(disk_id), refusals.no_disk(disk_id))
             if size_bytes < chain[0].size_bytes:
                 raise refusals.shrinks(disk_id, chain[0].size_bytes)
-            with self._daemon.monitor() as monitor:
-                self._catch_up(monitor, disk_id, chain)
-                self._daemon.open(monitor, chain, is_writable=True)
-                monitor.ask("block_resize", node_name=chain[0].node, size=-(-size_bytes // 512) * 512)
-                if self._daemon.shows(monitor, disk_id) is None:
-                    self._daemon.close(monitor, chain)
+            self._catch_up(monitor, disk_id, chain)
+            self._daemon.open(monitor, chain, is_writable=True)
+            monitor.ask("block_resize", node_name=chain[0].node, size=-(-size_bytes // 512) * 512)
+            if self._daemon.shows(monitor, disk_id) is None:
+                self._daemon.close(monitor, chain)
 
     def flatten(self, disk_id: DiskId, *, seconds: float, call: FlattenCall = FlattenCall.FIRST) -> Flattening:  # noqa: ARG002  all are alike
-        """Do as ``Disks.flatten``: what a disk's lowest layer reads from others is copied into it."""
-        with self._changing("flatten the disk") as layers, self._daemon.monitor() as monitor:
+        """Do as ``Disks.flatten``: what a disk's layers read from others goes into them, and what nothing names."""
+        with self._changing("flatten the disk") as layers, self._using() as monitor:
             chain = self._chain(self._disk(disk_id), refusals.no_disk(disk_id))
             self._catch_up(monitor, disk_id, chain)
+            is_written = self._daemon.shows(monitor, disk_id) is not None
+            if is_written and chain[0].below and not chain[1].name.startswith(f"{disk_id}."):
+                self._put_on_top(monitor, disk_id, chain)
             layers.sweep()
             foreign_bytes = qcow2_flatten.foreign_bytes(layers, disk_id)
             if foreign_bytes is None:
                 return Flattening(copied_bytes=0, left_bytes=0, is_done=True)
             self._pool.want_free(foreign_bytes)
+            self._note.touch()  # a copy whose caller dies is ended by who merges
         found = qcow2_flatten.flatten(self._daemon, layers, disk_id, seconds)
         if found.is_done:
-            with self._changing("flatten the disk") as layers:
-                layers.sweep()
+            with self._changing("flatten the disk"):
+                self._sweep()
         return found
 
     def delete_disk(self, disk_id: DiskId) -> None:
@@ -260,10 +313,16 @@ class Qcow2Disks(FilePool):
     def _delete(self, stored_id: UUID, link: Path, what: str) -> None:
         if not link.is_symlink():
             return
-        with self._changing(what) as layers:
+        with self._changing(what):
             self._hide(stored_id, self._chain_left(link))
             link.unlink(missing_ok=True)
-            layers.sweep()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove the layers that nothing leads to, and note that there are some to merge."""
+        self._layers.sweep()
+        if qcow2_merge.pair(self._layers) is not None:
+            self._note.touch()
 
     def has_disk(self, disk_id: DiskId) -> bool:
         """Do as ``Disks.has_disk``."""
@@ -276,11 +335,10 @@ class Qcow2Disks(FilePool):
         return self._handle(disk_id, self._disk(disk_id), refusals.no_disk(disk_id), is_writable=True)
 
     def _handle(self, shown_id: UUID, link: Path, absent: Refused, *, is_writable: bool) -> DiskHandle:
-        with self._changing("show the disk"):
+        with self._changing("show the disk"), self._using() as monitor:
             chain = self._chain(link, absent)
-            with self._daemon.monitor() as monitor:
-                self._catch_up(monitor, DiskId(shown_id), chain)
-                path = self._daemon.show(monitor, shown_id, chain, is_writable=is_writable)
+            self._catch_up(monitor, DiskId(shown_id), chain)
+            path = self._daemon.show(monitor, shown_id, chain, is_writable=is_writable)
         # Past this cache: the layers' own are in it, once for all clones.
         return DiskHandle(path=str(path), direct=True)
 

@@ -16,14 +16,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
 from malleable.cores import anywhere
 from malleable.domain.errors import Refused, Unreachable
-from malleable.drivers.storage.qcow2_layers import Layer
+from malleable.drivers.storage.qcow2_layers import Layer, Layers
 from malleable.drivers.storage.qcow2_monitor import Denied, Monitor
 
 PROGRAM = "qemu-storage-daemon"
@@ -37,9 +37,9 @@ SUFFIX = ".raw"
 class StorageDaemon:
     """The daemon of one pool. Whoever asks it holds the lock of the pool's layers."""
 
-    def __init__(self, run_dir: Path, layers_dir: Path, exports_dir: Path, on_start: "Restore") -> None:
+    def __init__(self, run_dir: Path, layers: Layers, exports_dir: Path, on_start: "Restore") -> None:
         """Do no I/O. ``on_start`` is told, of one that was started, what the one before it showed."""
-        self._run_dir, self._layers_dir, self._exports_dir = run_dir, layers_dir, exports_dir
+        self._run_dir, self._layers, self._exports_dir = run_dir, layers, exports_dir
         self._on_start = on_start
         self._socket = run_dir / "storage.sock"
         self._pid_file = run_dir / "storage.pid"
@@ -93,7 +93,7 @@ class StorageDaemon:
             fd = os.pidfd_open(pid)
             try:
                 signal.pidfd_send_signal(fd, signal.SIGTERM)
-                _wait_until(lambda: not self.is_running(), "The storage daemon does not end.")
+                wait_until(lambda: not self.is_running(), "The storage daemon does not end.")
             finally:
                 os.close(fd)
         self._bury()
@@ -123,9 +123,10 @@ class StorageDaemon:
         return exports.get(_export(shown_id))
 
     def open(self, monitor: Monitor, chain: Sequence[Layer], *, is_writable: bool) -> None:
-        """Have layers open, each once however many use it."""
+        """Have layers open, each once however many use it. No job may have ended and be there (``qcow2_merge``)."""
         known = {node["node-name"] for node in monitor.ask("query-named-block-nodes", flat=True)}
         for depth, layer in reversed(list(enumerate(chain))):
+            self._layers.way(layer)
             if layer.node not in known:
                 below = chain[depth + 1].node if layer.below else None
                 self.add(monitor, layer, below, is_writable=is_writable and depth == 0)
@@ -133,8 +134,11 @@ class StorageDaemon:
     def add(self, monitor: Monitor, layer: Layer, below: str | None, *, is_writable: bool) -> None:
         """Open one layer."""
         # Through the page cache: it holds what clones share once, for its own file is opened past the cache.
-        file = {"driver": "file", "filename": str(self._layers_dir / layer.name), "discard": "unmap"}
+        file = {"driver": "file", "filename": str(self._layers.way(layer)), "discard": "unmap"}
         common = {"node_name": layer.node, "read_only": not is_writable, "discard": "unmap", "file": file}
+        common["detect_zeroes"] = (
+            "unmap"  # so that what was discarded in a layer takes no room in those it is copied to
+        )
         if layer.is_raw:
             monitor.ask("blockdev-add", driver="raw", **common)
         else:
@@ -149,17 +153,23 @@ class StorageDaemon:
         """Show it no more, whoever has it open, and close the layers that nobody else uses."""
         if self.shows(monitor, shown_id) is not None:
             monitor.ask("block-export-del", id=_export(shown_id), mode="hard")
-            _wait_until(lambda: self.shows(monitor, shown_id) is None, "The storage daemon does not let go of a disk.")
+            wait_until(lambda: self.shows(monitor, shown_id) is None, "The storage daemon does not let go of a disk.")
         self.path(shown_id).unlink(missing_ok=True)
         self.close(monitor, chain)
 
     def close(self, monitor: Monitor, chain: Sequence[Layer]) -> None:
         """Close layers that nobody uses, from the top."""
-        for layer in chain:
-            try:
-                monitor.ask("blockdev-del", node_name=layer.node)
-            except Denied:  # in use by others, or not open: the next one down may still be
-                continue
+        self._close(monitor, [layer.node for layer in chain])
+
+    def close_unused(self, monitor: Monitor) -> None:
+        """Close all that nobody uses."""
+        nodes = [node["node-name"] for node in monitor.ask("query-named-block-nodes", flat=True)]
+        self._close(monitor, [name for name in nodes if not name.startswith("#")])
+
+    def _close(self, monitor: Monitor, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            with suppress(Denied):  # in use by others, or not open: the next one down may still be
+                monitor.ask("blockdev-del", node_name=node)
 
     # -- its life -----------------------------------------------------------------------------------------------------
 
@@ -222,7 +232,8 @@ def _has_open(process: Path, folder: Path) -> bool:
     return any(str(fd.readlink()).startswith(f"{folder}/") for fd in (process / "fd").iterdir())
 
 
-def _wait_until(condition: Callable[[], bool], trouble: str) -> None:
+def wait_until(condition: Callable[[], bool], trouble: str) -> None:
+    """Wait for the daemon. Errors: Unreachable."""
     deadline_s = time.monotonic() + EXPORT_TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline_s:

@@ -2,10 +2,11 @@
 
     layers/<whose id>.<random>.qcow2   names the layer below in its header
     layers/<image id>.<random>.raw     an image's content; nothing is below
+    opened/<inode>                     links to layers, for who opens a file again after it got another name
     disks/<disk id>, snapshots/<snapshot id>, images/<image id>/image.raw   links to the layer on top
 
-A layer with another one on it, or that a snapshot names, is never written again. It stays as long as a link leads to
-it, over however many layers. Whoever makes or removes layers holds the lock of their folder.
+A layer with another one on it, or that a snapshot names, shows the same content for ever. It stays as long as a link
+leads to it, over however many layers. Whoever makes or removes layers holds the lock of their folder.
 """
 
 import os
@@ -19,7 +20,7 @@ from uuid import UUID
 
 from malleable.domain.errors import Malformed
 from malleable.drivers.storage import blocks, sealing
-from malleable.drivers.storage.folder import LAYERS, locked
+from malleable.drivers.storage.folder import LAYERS, OPENED, locked
 
 #: magic, version, where the name of what is below begins, its length, cluster bits, size (QEMU, docs/interop/qcow2.txt)
 HEADER = struct.Struct(">4sIQIIQ")
@@ -41,13 +42,14 @@ class Layer:
     """One layer, as its file says."""
 
     name: str  #: of its file
+    inode: int  #: of its file; a merge gives the file another name
     size_bytes: int  #: as a node sees it
     below: str | None  #: the layer that it reads through
 
     @property
     def node(self) -> str:
-        """Its name in the storage daemon, which takes 31 characters."""
-        return f"L{self.name.split('.')[1]}"
+        """Its name in the storage daemon, which takes 31 characters: no other file has it while this one is open."""
+        return f"L{self.inode}"
 
     @property
     def is_raw(self) -> bool:
@@ -60,7 +62,7 @@ class Layers:
 
     def __init__(self, root: Path) -> None:
         """Do no I/O."""
-        self._root, self.folder = root, root / LAYERS
+        self._root, self.folder, self._opened = root, root / LAYERS, root / OPENED
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the lock that making and removing layers takes."""
@@ -69,14 +71,15 @@ class Layers:
     def read(self, name: str) -> Layer:
         """Read a layer's header. Errors: FileNotFoundError; Malformed."""
         with (self.folder / name).open("rb") as file:
+            stat = os.fstat(file.fileno())
             if name.endswith(".raw"):
-                return Layer(name=name, size_bytes=-(-os.fstat(file.fileno()).st_size // 512) * 512, below=None)
+                return Layer(name=name, inode=stat.st_ino, size_bytes=-(-stat.st_size // 512) * 512, below=None)
             head = file.read(HEADER.size).ljust(HEADER.size, b"\0")
             magic, _, at, length, _, size_bytes = HEADER.unpack(head)
             if magic != MAGIC:
                 raise Malformed(f"{self.folder / name} is no layer.", fix="Bring the pool back from its backup.")
             below = os.pread(file.fileno(), length, at).decode() if at else None
-        return Layer(name=name, size_bytes=size_bytes, below=below)
+        return Layer(name=name, inode=stat.st_ino, size_bytes=size_bytes, below=below)
 
     def chain(self, name: str) -> list[Layer]:
         """Read a layer and all below it, from the top."""
@@ -96,10 +99,29 @@ class Layers:
                     out.seek(position)
                     out.write(content)
                 out.truncate(3 * CLUSTER_BYTES + -(-8 * _entries(size_bytes) // CLUSTER_BYTES) * CLUSTER_BYTES)
+                inode = os.fstat(out.fileno()).st_ino
         except OSError:
             path.unlink(missing_ok=True)
             raise
-        return Layer(name=name, size_bytes=size_bytes, below=below.name if below else None)
+        return Layer(name=name, inode=inode, size_bytes=size_bytes, below=below.name if below else None)
+
+    def replace(self, upper: Layer, by: Layer) -> None:
+        """Let the one below a layer stand in its place, all or nothing; durable before and after."""
+        self.sync(by)
+        (self.folder / by.name).replace(self.folder / upper.name)
+        blocks.sync_folder(self.folder)
+        self.way(self.read(upper.name))
+
+    def way(self, layer: Layer) -> Path:
+        """Return the path that leads to a layer's file whatever it is called: it is opened by that."""
+        link, leads_to = self._opened / str(layer.inode), f"../{LAYERS}/{layer.name}"
+        if not link.is_symlink() or str(link.readlink()) != leads_to:
+            self._point(link, leads_to)
+        return link
+
+    def drop(self, layer: Layer) -> None:
+        """Remove a layer's file."""
+        (self.folder / layer.name).unlink(missing_ok=True)
 
     def sync(self, layer: Layer) -> None:
         """Make a layer and its name durable."""
@@ -123,16 +145,23 @@ class Layers:
 
     def link(self, link: Path, layer: Layer, *, is_durable: bool) -> None:
         """Let a link lead to a layer, all or nothing."""
-        beside = link.with_name(f".{secrets.token_hex(6)}")
-        beside.symlink_to(f"../{LAYERS}/{layer.name}")
-        beside.replace(link)
+        self._point(link, f"../{LAYERS}/{layer.name}")
         if is_durable:
             blocks.sync_folder(link.parent)
 
-    def links(self) -> Mapping[UUID, str]:
-        """Name the top layer of all that is there."""
+    def _point(self, link: Path, leads_to: str) -> None:
+        beside = link.with_name(f".{secrets.token_hex(6)}")
+        beside.symlink_to(leads_to)
+        beside.replace(link)
+
+    def tops(self) -> frozenset[str]:
+        """Name the layers that nodes write to."""
+        return frozenset(self.links("disks").values())
+
+    def links(self, *folders: str) -> Mapping[UUID, str]:
+        """Name the top layer of all that is there, or of what is in these folders."""
         found = {}
-        for folder in ("disks", "snapshots", "images"):
+        for folder in folders or ("disks", "snapshots", "images"):
             for entry in (self._root / folder).iterdir():
                 link = entry / sealing.IMAGE if folder == "images" else entry
                 with suppress(ValueError, FileNotFoundError):  # a link under way, or gone at this moment
@@ -157,7 +186,7 @@ class Layers:
             with (self.folder / name).open("rb") as file:
                 if any(file.read(HEADER.size)):
                     raise
-            return Layer(name=name, size_bytes=0, below=None)
+                return Layer(name=name, inode=os.fstat(file.fileno()).st_ino, size_bytes=0, below=None)
 
     def sweep(self) -> None:
         """Remove the layers that nothing leads to: of what was deleted, and of what a crash interrupted."""
@@ -166,6 +195,9 @@ class Layers:
         for name in known.keys() - needed:
             blocks.set_immutable(self.folder / name, on=False)
             (self.folder / name).unlink(missing_ok=True)
+        for link in self._opened.iterdir():
+            if not link.exists():
+                link.unlink(missing_ok=True)
 
     def measure(self, name: str) -> tuple[int, int]:
         """Sum the bytes that a layer takes beyond an empty one, and count its pieces; none if it is gone."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 from malleable.domain.errors import Refused, Unreachable
 
 ANSWER_S = 30.0
+CONNECT_TRIES = 5
 T = TypeVar("T")
 
 
@@ -30,6 +32,11 @@ class Monitor:
     def __enter__(self) -> "Monitor":
         """Connect. Errors: Unreachable."""
         try:
+            for _ in range(CONNECT_TRIES - 1):
+                # What a job has come to may be told before the greeting, which the client takes for nonsense.
+                with suppress(ConnectError):
+                    self._wait(self._client.connect(str(self._socket)))
+                    return self
             self._wait(self._client.connect(str(self._socket)))
         except ConnectError as e:
             self._runner.close()
@@ -49,6 +56,11 @@ class Monitor:
             return  # it ended meanwhile: whoever asked was told so
         finally:
             self._runner.close()
+
+    def end(self, command: str, job: str) -> None:
+        """Have a job end by ``job-cancel`` or ``job-finalize``; nothing to do if it has ended."""
+        with suppress(Denied):
+            self.ask(command, id=job)
 
     def ask(self, command: str, **arguments: object) -> Any:
         """Have a command done and return its answer. Errors: Denied, Unreachable."""
