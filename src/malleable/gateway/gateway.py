@@ -24,7 +24,7 @@ from malleable.gateway.settings import GatewaySettings
 
 
 class Gateway:
-    """Serves the networks of one fabric on one host.
+    """Serves the networks of one host's fabrics: of each by its own bridge, or by one for all.
 
     The daemons it starts outlive it: a gateway that ends, or is killed, interrupts only boots under way, and those ask
     again. Its methods are safe in any thread.
