@@ -1,7 +1,7 @@
 """Several tgtds for one network: each dies alone, and one is drained while its nodes work on."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,8 +11,9 @@ from tests.contract.targets.room import GATEWAY, NODE, TgtRoom
 from tests.contract.targets.test_tgt import Patient
 
 from malleable.domain.portals import Redirect, port_of
-from malleable.domain.ports import Export
+from malleable.domain.ports import DiskHandle, Export
 from malleable.domain.secrets import chap_secret
+from malleable.drivers.target.tgt import TgtTargets
 from malleable.drivers.target.tgt_control import Mode, Op, TgtControl
 
 pytestmark = pytest.mark.room
@@ -92,6 +93,32 @@ def test_a_drained_daemons_nodes_work_on_at_another_and_back(tgt_two: Bench, two
         move(tgt_two, second)
     assert tgt_two.targets.list(tgt_two.network_id, [0]) == {first.iqn}
     assert tgt_two.targets.list(tgt_two.network_id, [1]) == {second.iqn}
+
+
+class Slow(TgtTargets):
+    """Takes its time to open a disk: meanwhile somebody asks for it."""
+
+    meanwhile: Callable[[], None]
+
+    def _take(self, control: TgtControl, tid: int, handle: DiskHandle) -> None:
+        self.meanwhile()
+
+
+def test_who_asks_while_a_disk_is_moved_is_told_to_try_again(tgt_two: Bench, two_daemons: TgtRoom) -> None:
+    _, second = one_of_each(tgt_two)
+    answers: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(LoginFailed) as refused:
+            tgt_two.login(second, address=GATEWAY)
+        answers.append(str(refused.value))
+
+    slow = Slow(two_daemons.socket_of)
+    slow.meanwhile = ask
+    move(replace(tgt_two, targets=slow), drained(second))
+    assert len(answers) == 1
+    assert "Target error" in answers[0]
+    tgt_two.login(second, address=GATEWAY)
 
 
 def test_what_a_drained_daemon_sends_on_is_revoked_everywhere(tgt_two: Bench) -> None:

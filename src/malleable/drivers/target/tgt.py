@@ -20,6 +20,7 @@ that "is it there, exactly so" needs no memory, and a target made anew never has
 matters: a login that passed CHAP but was never finished is bound to a number only, not to a name.
 """
 
+import contextlib
 import hashlib
 import ipaddress
 import os
@@ -111,9 +112,12 @@ class TgtTargets:
         _refuse_nonsense(export)
         with self._lock(export.network_id):
             self._present(self._control(export.network_id, export.daemon), export, None)
-            if export.redirect is not None:
-                control = self._control(export.network_id, export.redirect.daemon)
-                self._present(control, export, export.redirect)
+            self._present_redirect(export)
+
+    def _present_redirect(self, export: Export) -> None:
+        if export.redirect is not None:
+            control = self._control(export.network_id, export.redirect.daemon)
+            self._present(control, export, export.redirect)
 
     def _present(self, control: TgtControl, export: Export, redirect: Redirect | None) -> None:
         """Have one daemon present the disk, or send who asks for it on; nothing to do if it does so already."""
@@ -130,13 +134,21 @@ class TgtTargets:
         raise Busy(f"tgtd has no free number for {export.iqn}.")
 
     def _make(self, control: TgtControl, tid: int, export: Export) -> bool:
-        """Make a target, the address last: until then nobody may log in. False: its name or number is taken."""
+        """Make a target, the address last: until then nobody may log in. False: its name or number is taken.
+
+        To open a disk may take seconds. Who is sent here meanwhile is told to try again: "not found" is final to a
+        system that starts.
+        """
         try:
             control.call(Mode.TARGET, Op.NEW, tid=tid, parameters=f"targetname={export.iqn}")
         except Denied as e:
             if e.number == Denial.TARGET_EXISTS:
                 return False
             raise
+        if export.redirect is not None:
+            control.call(Mode.TARGET, Op.UPDATE, tid=tid, parameters="state=offline")
+            with contextlib.suppress(Unreachable):  # told once the disk is presented
+                self._present_redirect(export)
         if not export.is_read_only:
             self._take(control, tid, export.handle)
         try:
@@ -148,6 +160,8 @@ class TgtTargets:
             _add_account(control, export)
             control.call(Mode.ACCOUNT, Op.BIND, tid=tid, parameters=f"user={export.chap_username}")
             control.call(Mode.TARGET, Op.BIND, tid=tid, parameters=f"initiator-address={export.initiator_address}")
+            if export.redirect is not None:
+                control.call(Mode.TARGET, Op.UPDATE, tid=tid, parameters="state=ready")
         except (Refused, _NoCeph):
             _call(control, Mode.TARGET, Op.DELETE, tid=tid, unless={Denial.NO_TARGET})
             raise
