@@ -14,7 +14,7 @@ from tests.contract.targets.room import wait_until
 
 from malleable.domain.ids import DiskId
 from malleable.domain.ports import FlattenCall
-from malleable.drivers.storage import rbd_chains
+from malleable.drivers.storage import rbd_chains, rbd_index
 from malleable.drivers.storage.rbd_cluster import RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_process import DisksApart, RbdProcess
 
@@ -87,7 +87,7 @@ def it_goes_on_beside_a_node_that_writes(
     def write() -> None:
         with pool.image(name, is_read_only=False) as image:
             while not is_over.is_set():
-                at, piece = 4096 * random.randrange(8192), os.urandom(4096)
+                at, piece = 4096 * random.randrange(4096), os.urandom(4096)  # one half, for the other to be copied
                 image.write(piece, at)
                 written[at] = piece
 
@@ -97,6 +97,9 @@ def it_goes_on_beside_a_node_that_writes(
     try:
         begun = disks.flatten(disk_id, seconds=0.0, call=FlattenCall.IN_USE)
         assert (begun.is_done, begun.left_bytes > 0) == (False, True)
+        assert maps_of(pool, name)[0] == 0
+        disks.delete_image(bench.image())
+        assert maps_of(pool, name) == (rbd_chains.MAPS, 0), "as it must be if that was all"
         assert disks.flatten(disk_id, seconds=60.0, call=FlattenCall.IN_USE).is_done
     finally:
         is_over.set()
@@ -107,8 +110,13 @@ def it_goes_on_beside_a_node_that_writes(
     assert bench.content(disk_id) == wanted
     assert bench.content(bench.clone_snapshot(snapshot_id)) == kept
     assert chain_of(pool, disks, disk_id) == 0
+    assert maps_of(pool, name) == (rbd_chains.MAPS, 0)
+    assert not rbd_index.read_all(pool.ioctx, rbd_index.BARE)
+
+
+def maps_of(pool: RbdPool, name: str) -> tuple[int, int]:
     with pool.image(name) as image:
-        assert (image.features() & rbd_chains.MAPS, image.flags()) == (rbd_chains.MAPS, 0)
+        return image.features() & rbd_chains.MAPS, image.flags()
 
 
 RULES: tuple[Rule, ...] = (

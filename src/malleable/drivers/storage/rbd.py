@@ -77,7 +77,7 @@ class RbdDisks:
             known = rbd_index.read(pool.ioctx, [name]).get(name)
             if known is not None:
                 return _sealed_before(image_id, known, sha256)
-            rbd_rubbish.sweep(pool, self._settings.leftover_age_s)
+            self._tidy(pool)
             self._cluster.want_free(taken_bytes + sum(path.stat().st_size for path in files.values()))
             entry = rbd_sealing.seal(pool, image_id, source, sha256=sha256, files=files)
             if not rbd_index.add(pool.ioctx, name, entry):
@@ -221,10 +221,15 @@ class RbdDisks:
             self._cluster.want_free(wanted_bytes)
             if rbd_chains.cut(pool, idle, seconds) and rbd_chains.cut_in_use(pool, used.intersection(names), seconds):
                 # What only this disk still needed waits in the trash.
-                rbd_rubbish.sweep(pool, self._settings.leftover_age_s)
+                self._tidy(pool)
                 return Flattening(copied_bytes=wanted_bytes, left_bytes=0, is_done=True)
             left_bytes = rbd_chains.foreign_bytes(pool, names)
             return Flattening(copied_bytes=wanted_bytes - left_bytes, left_bytes=left_bytes, is_done=False)
+
+    def _tidy(self, pool: RbdPool) -> None:
+        """Put right what crashes and cancels left."""
+        rbd_chains.restore_maps(pool)
+        rbd_rubbish.sweep(pool, self._settings.leftover_age_s)
 
     def delete_disk(self, disk_id: DiskId) -> None:
         """Do as ``Disks.delete_disk``: gone at once; its bytes stay while snapshots or clones need them."""
@@ -257,7 +262,7 @@ class RbdDisks:
             if entry is not None:
                 rbd_index.remove(pool.ioctx, image)
                 rbd_rubbish.discard_sealed(pool, entry)
-            rbd_rubbish.sweep(pool, self._settings.leftover_age_s)
+            self._tidy(pool)
         shutil.rmtree(self._settings.cache_dir / str(image_id), ignore_errors=True)
 
     def has_disk(self, disk_id: DiskId) -> bool:

@@ -3,12 +3,13 @@
 import errno
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from malleable.domain.ids import DiskId
 from malleable.drivers.storage import rbd_index, refusals
 from malleable.drivers.storage.rbd_cluster import RbdPool
-from malleable.drivers.storage.rbd_index import Entry
+from malleable.drivers.storage.rbd_index import BARE, Entry
 from malleable.drivers.storage.rbd_library import rbd
 from malleable.drivers.storage.rbd_rubbish import kept_snapshots, shut_out
 
@@ -83,6 +84,7 @@ def cut_in_use(pool: RbdPool, names: Collection[str], seconds: float) -> bool:
 
 
 def _cut_in_use(pool: RbdPool, name: str, until_s: float) -> bool:
+    _note_bare(pool, name)
     _want_no_maps(pool, name)
     with pool.image(name) as image:
         prefix, object_bytes = image.block_name_prefix(), image.stat()["obj_size"]
@@ -90,6 +92,7 @@ def _cut_in_use(pool: RbdPool, name: str, until_s: float) -> bool:
             data = image.read(offset, length)
             pool.ioctx.execute(f"{prefix}.{offset // object_bytes:016x}", "rbd", "copyup", data)
             if time.monotonic() >= until_s:
+                _note_bare(pool, name)  # it may have got its map from another meanwhile, which lacks what was copied
                 return False
     with pool.image(name, is_read_only=False) as image:
         try:
@@ -99,7 +102,23 @@ def _cut_in_use(pool: RbdPool, name: str, until_s: float) -> bool:
                 raise
             # Another call was faster.
     _remake_maps(pool, name)
+    rbd_index.remove(pool.ioctx, f"{BARE}/{name}")
     return True
+
+
+def _note_bare(pool: RbdPool, name: str) -> None:
+    rbd_index.add(pool.ioctx, f"{BARE}/{name}", Entry(rbd=name))
+
+
+def restore_maps(pool: RbdPool) -> None:
+    """Give RBD images their object maps again whose flattening beside a node was cancelled, or died.
+
+    One that still goes on loses no more than time: it takes the map away again, and makes it anew at its end.
+    """
+    for key, entry in rbd_index.read_all(pool.ioctx, BARE).items():
+        with suppress(rbd().ImageNotFound):
+            _remake_maps(pool, entry.rbd)
+        rbd_index.remove(pool.ioctx, key)
 
 
 def _want_no_maps(pool: RbdPool, name: str) -> None:

@@ -3,6 +3,7 @@
     image/<image id>        the RBD image, its snapshot, SHA-256, size, and the RBD images of the files beside it
     disk/<disk id>          the RBD image
     snapshot/<snapshot id>  the RBD image of the disk and the snapshot's name
+    bare/<RBD image>        the RBD image without its object map: its disk is flattened beside a node, or was
 
 librbd makes an image in many writes, so that a crash leaves half of one under its name. Here a thing is there
 if and only if its key is; RBD images that no key names are rubbish. Names of RBD images are never used twice.
@@ -20,7 +21,7 @@ from malleable.drivers.storage.rbd_library import rados
 
 OBJECT = "malleable.index"
 PAGE = 1000
-IMAGE, DISK, SNAPSHOT = "image", "disk", "snapshot"
+IMAGE, DISK, SNAPSHOT, BARE = "image", "disk", "snapshot", "bare"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +73,13 @@ def read(ioctx: Any, keys: Sequence[str]) -> Mapping[str, Entry]:
         return {name: Entry.parse(name, text) for name, text in found}
 
 
-def read_all(ioctx: Any) -> Mapping[str, Entry]:
-    """Read every key, a thousand in a request."""
+def read_all(ioctx: Any, kind: str = "") -> Mapping[str, Entry]:
+    """Read every key, or those of a kind, a thousand in a request."""
     everything: dict[str, Entry] = {}
     after = ""
     while True:
         with rados().ReadOpCtx() as op:
-            found, _ = ioctx.get_omap_vals(op, after, "", PAGE)
+            found, _ = ioctx.get_omap_vals(op, after, f"{kind}/" if kind else "", PAGE)
             try:
                 ioctx.operate_read_op(op, OBJECT)
             except rados().ObjectNotFound:
