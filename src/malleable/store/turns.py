@@ -1,8 +1,8 @@
 """Turns at writing: one writer's part of a transaction, and when it is durable.
 
-On SQLite an fsync takes longer than all statements of a step. So a writer that waits for its turn joins the open
-transaction, and the last one commits for all: every one of them returns when that commit is done. A writer that fails
-takes back its own changes and nobody else's (a savepoint); a commit that fails fails them all, and none was done.
+On SQLite a commit takes longer than many a statement. So a writer that waits for its turn joins the open transaction,
+and the last one commits for all: every one of them returns when that commit is on the disk. A writer that fails takes
+back its own changes and nobody else's (a savepoint); a commit that fails fails them all, and none was done.
 """
 
 import sqlite3
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from malleable.domain.errors import StoreBusy, Unavailable
+from malleable.store.durability import WriteAheadLog
 
 #: So many share a commit at most: the first of them waits for the last.
 SHARERS_MAX = 16
@@ -30,7 +31,10 @@ class Turn(Protocol):
         """Give up all changes; statements from now on see what is there without them."""
 
     def commit(self) -> None:
-        """Return when the changes are durable. Errors: DBAPIError, Unavailable: then none was made."""
+        """Return when the changes are durable.
+
+        Errors: DBAPIError, Unavailable: then none was made, or the disk failed and nobody knows.
+        """
 
 
 class OwnTurn:
@@ -85,8 +89,9 @@ class SharedTurn:
 class TurnQueue:
     """The writers of one SQLite file within this process, in line for one connection."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, log: WriteAheadLog) -> None:
         self._engine = engine
+        self._log = log
         self._lock = threading.Lock()  #: of the line; never held during a statement
         self._waiting: deque[SharedTurn] = deque()
         self._is_taken = False
@@ -162,13 +167,29 @@ class TurnQueue:
         )
         try:
             if not connection.invalidated:
-                error = _outcome(connection)
+                error = self._commit(connection)
             connection.close()
         finally:
             self._hand_on(is_last=True)
+            error = error or self._settle()
             for turn in sharers:
                 turn.error = error
                 turn.ended.release()
+
+    def _commit(self, connection: Connection) -> Exception | None:
+        try:
+            with self._log.commit():
+                _commit(connection)
+        except DBAPIError as e:
+            return e
+        return None
+
+    def _settle(self) -> Exception | None:
+        try:
+            self._log.settle()
+        except Unavailable as e:
+            return e
+        return None
 
     def _hand_on(self, *, is_last: bool) -> bool:
         """Give the turn to the next in line, if there is one; else keep it, or give it back after the last."""
@@ -187,14 +208,6 @@ def _commit(connection: Connection) -> None:
     except DBAPIError:
         connection.invalidate()  # SQLite leaves the transaction open, others may have lost the connection
         raise
-
-
-def _outcome(connection: Connection) -> Exception | None:
-    try:
-        _commit(connection)
-    except DBAPIError as e:
-        return e
-    return None
 
 
 def _driver(connection: Connection) -> Any:
