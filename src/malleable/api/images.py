@@ -45,6 +45,7 @@ _RAW_ANSWER: dict[str, Any] = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     "description": "The raw disk; its SHA-256 is the ETag",
 }
+_FILE_ANSWER = {**_RAW_ANSWER, "description": "The kernel or the initrd; its SHA-256 is the ETag"}
 _RAW = {
     "requestBody": {
         "required": True,
@@ -208,6 +209,15 @@ def image_content(request: Request, image: str, project: RefQuery = None) -> Res
     call = call_of(request)
     found, file = call.services.images.image_open(call.caller, image, project=project)
     headers = {"Content-Length": str(found.size_bytes), "ETag": f'"{found.sha256}"'}
+    return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
+
+
+@routes.get("/{image}/files/{name}", response_class=StreamingResponse, responses={200: _FILE_ANSWER})
+def image_file(request: Request, image: str, name: str, project: RefQuery = None) -> Response:
+    """Read the kernel or the initrd of a sealed image."""
+    call = call_of(request)
+    found, file = call.services.images.image_open(call.caller, image, file=name, project=project)
+    headers = {"Content-Length": str(os.fstat(file.fileno()).st_size), "ETag": f'"{found.files[name]}"'}
     return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
 
 

@@ -94,7 +94,10 @@ def image_export(
     session: Session,
     image: ImageArgument,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Where to; it must not be there yet.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER", help="A file that is not there yet, or a folder that is.", show_default=False
+        ),
     ],
     *,
     image_format: Annotated[
@@ -102,7 +105,10 @@ def image_export(
         typer.Option("--format", help="What to write; zstd needs zstd here, all others but raw need qemu-img."),
     ] = ImageFormat.RAW,
 ) -> None:
-    """Bring an image from the server here, and prove that it came whole."""
+    """Bring an image from the server here, and prove that it came whole.
+
+    To a file comes the disk alone; into a folder come its kernel, its initrd and a manifest to import it by, too.
+    """
     from malleable.cli.image_export import export
 
     export(session, image, file, image_format)

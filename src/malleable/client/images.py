@@ -66,6 +66,12 @@ class ImageCalls(Connection):
         with self.stream(v1("images", image, "content"), {"project": project}) as response:
             yield response.iter_bytes()
 
+    @contextmanager
+    def image_file(self, image: str, name: str) -> Iterator[Iterator[bytes]]:
+        """Open the kernel or the initrd of a sealed image. Errors: NotFound, Conflict when it is not sealed."""
+        with self.stream(v1("images", image, "files", name), {}) as response:
+            yield response.iter_bytes()
+
     def image_copy(self, image: str, request: ImageCopyRequest, *, project: str | None = None) -> OperationView:
         """Begin to copy an image; ``result.image_id`` names the copy."""
         return self.post(v1("images", image, "copy"), OperationView, request, {"project": project})

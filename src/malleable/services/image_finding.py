@@ -1,14 +1,16 @@
 """Finding images: golden ones, a project's own, and those that others share with it."""
 
 from collections.abc import Collection, Sequence
+from typing import BinaryIO
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import ImageId, ProjectId, parse_id
-from malleable.domain.images import Image
+from malleable.domain.images import Image, ImageState
 from malleable.domain.store import Transaction
 from malleable.services.authorization import Reach, not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_by_name, is_name, shown, side_of
+from malleable.services.parts import Parts
 
 
 def find_image(tx: Transaction, caller: Caller, action: str, ref: str, project: str | ProjectId | None = None) -> Image:
@@ -24,6 +26,21 @@ def find_image(tx: Transaction, caller: Caller, action: str, ref: str, project: 
         raise not_found(what)
     require(caller, action, what=what, project_id=found.project_id, reach=_reach(tx, caller, found))
     return found
+
+
+def open_sealed(
+    parts: Parts, caller: Caller, ref: str, file: str | None, project: str | None
+) -> tuple[Image, BinaryIO]:
+    """Open a sealed image's raw content, or a file beside it. Errors: NotFound, Conflict."""
+    with parts.store.reading() as tx:
+        image = find_image(tx, caller, "image_read", ref, project)
+    if image.state is not ImageState.SEALED:
+        raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+    if file is None:
+        return image, parts.drivers.disks.open_image(image.id)
+    if file not in image.files:
+        raise not_found(f"file {shown(file)} of image {image.name}")
+    return image, parts.drivers.disks.file(image.id, file).open("rb")
 
 
 def is_usable(tx: Transaction, image: Image, project_id: ProjectId) -> bool:

@@ -23,7 +23,7 @@ from malleable.domain.urls import OCI
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_project, listed, merged, names_of, shown
-from malleable.services.image_finding import find_image, shared_with
+from malleable.services.image_finding import find_image, open_sealed, shared_with
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.signers import as_signed_for, signer_of, want_signed
 from malleable.workflows import copy, fetch, storage, verify
@@ -341,13 +341,11 @@ class Images:
                 tx, now, image=image, spool=spool, actor_id=actor_id, signature=signature, manifest=manifest
             )
 
-    def image_open(self, caller: Caller, ref: str, *, project: str | None = None) -> tuple[Image, BinaryIO]:
-        """Open a sealed image's raw content; the caller closes it. Errors: NotFound, Conflict."""
-        with self._parts.store.reading() as tx:
-            image = find_image(tx, caller, "image_read", ref, project)
-        if image.state is not ImageState.SEALED:
-            raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
-        return image, self._parts.drivers.disks.open_image(image.id)
+    def image_open(
+        self, caller: Caller, ref: str, *, file: str | None = None, project: str | None = None
+    ) -> tuple[Image, BinaryIO]:
+        """Open a sealed image's raw content, or a file beside it; the caller closes it. Errors: NotFound, Conflict."""
+        return open_sealed(self._parts, caller, ref, file, project)
 
     def image_upload(
         self, caller: Caller, ref: str, *, file: str | None, offset: int | None = None, project: str | None = None

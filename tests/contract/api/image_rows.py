@@ -29,6 +29,13 @@ IMAGES = (
         note="golden",
     ),
     Row("GET /v1/images/{image}/content", "/v1/images/alpha-image/content", READERS),
+    Row(
+        "GET /v1/images/{image}/files/{name}",
+        "/v1/images/tiny/files/vmlinuz",
+        (200, 200, 200, 200, 200, 404, 200, 200),
+        note="golden",
+    ),
+    Row("GET /v1/images/{image}/files/{name}", "/v1/images/alpha-image/files/vmlinuz", READERS),
     Row("DELETE /v1/images/{image}", "/v1/images/tiny", (403, 403, 403, 403, 202, 404, 403, 403), note="golden"),
     Row("DELETE /v1/images/{image}", "/v1/images/alpha-new", members(202)),
     Row("PUT /v1/images/{image}/content", "/v1/images/alpha-new/content", members(204), content=b"golden" * 1000),

@@ -415,7 +415,8 @@ class Site:
         tx.vlans.change(vlan.id, network_id=network_id)
         tx.networks.touch(network_id)
         image = self.image(tx, f"{project}-image", f"image:{project}", project)
-        self.disks.seal(image.id, self.spool / "golden", sha256=None)
+        source = self.spool / "golden"
+        self.disks.seal(image.id, source, sha256=None, files={"vmlinuz": source, "initrd": source})
         self._upload(self.image(tx, f"{project}-new", f"new:{project}", project, ImageState.IMPORTING))
         disk = Disk(
             id=DiskId(self._new(f"disk:{project}")),

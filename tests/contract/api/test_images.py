@@ -60,6 +60,15 @@ def test_only_files_the_image_names_are_taken(small_site: Site) -> None:
     assert small_site.call("member", "PUT", "/v1/images/alpha-new/files/vmlinuz", content=b"k").status_code == 204
 
 
+def test_the_files_of_a_sealed_image_are_read_by_those_who_read_the_image(small_site: Site) -> None:
+    found = small_site.call("reader", "GET", "/v1/images/tiny/files/vmlinuz")
+    assert (found.status_code, found.content) == (200, GOLDEN)
+    for name in ("nosuch", "image.raw", "manifest.json", "..%2Fvmlinuz"):
+        assert small_site.call("reader", "GET", f"/v1/images/tiny/files/{name}").status_code == 404
+    early = small_site.call("member", "GET", "/v1/images/alpha-new/files/vmlinuz")
+    assert (early.status_code, early.json()["code"]) == (409, "image-not-sealed")
+
+
 def test_a_sealed_image_takes_no_upload(small_site: Site) -> None:
     response = small_site.call("member", "PUT", "/v1/images/alpha-image/content", content=GOLDEN)
     assert (response.status_code, response.json()["code"]) == (409, "image-state")
