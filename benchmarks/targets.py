@@ -34,9 +34,11 @@ NAME = "targets"
 TITLE = "Disks over iSCSI"
 HOW = """\
 A reflink pool on its own XFS in a sparse file, a real tgtd in a namespace, and qemu-img as initiator and as reader of
-the file itself: 4 KiB reads far apart, 32 at once, all on this host's cores. "The disk" is a clone read past the page
-cache. Cached: tgtd reads it through a warm page cache, with one thread for a disk, as with `cache = "private"`.
-O_DIRECT: as by default, one cache below all clones, with four threads. Boots at once: each of 32 clones is read in
+the file itself: 4 KiB reads far apart, 32 at once, all on this host's cores. "The disk" is a clone read past every page
+cache: its own and, for the loop device is switched to direct I/O meanwhile, the one under the pool. O_DIRECT: the same
+clone on the same disk through tgtd with four threads. Cached: tgtd reads it through a warm page cache, with one thread
+for a disk, as with `cache = "private"`. Shared cache: as by default, past the clone's page cache and through the warm
+one under the pool; without iSCSI that one is this host's memory. Boots at once: each of 32 clones is read in
 the same 105 MB, nothing of the pool cached before; what the host's disk is read then is divided by what it is read
 for one clone. A snapshot is of a disk with a thousand writes of 4 KiB. A move is a revoke with a live session and an
 export to another address, beside 1,000 exports. A restore begins with kill -9 of tgtd and ends with the last of 1,000
@@ -122,21 +124,40 @@ def _reads(bench: _Bench, count: int, repeats: int) -> Iterator[Figure]:
     with tgt_room() as room:
         cached = _export_of(bench.network_id, replace(handle, direct=False))
         TgtTargets(room.socket_of).export(cached)
-        commands = [
-            file_reader(handle.path, reads),
-            iscsi_reader(room, cached, reads),
-            iscsi_reader(bench.room, direct, reads),
-        ]
-        turns = [[rate(command, reads) for command in commands] for _ in range(repeats + 1)][1:]  # the first warms up
+        itself, by_direct = file_reader(handle.path, reads), iscsi_reader(bench.room, direct, reads)
+        with _past_all_caches(handle.path):
+            commands = [itself, iscsi_reader(room, cached, reads), by_direct]
+            turns = [[rate(command, reads) for command in commands] for _ in range(repeats + 1)][
+                1:
+            ]  # the first warms up
     disk, through_cache, past_cache = (tuple(turn[i] for turn in turns) for i in range(3))
+    memory, shared = zip(*[(rate(itself, reads), rate(by_direct, reads)) for _ in range(repeats + 1)][1:], strict=True)
     yield Figure(name="the disk itself, 4 KiB reads, 32 at once", unit="1/s", values=disk)
     yield Figure(name="iSCSI, cached", unit="1/s", values=through_cache)
     yield Figure(name="iSCSI, O_DIRECT", unit="1/s", values=past_cache)
+    yield Figure(name="iSCSI, shared cache", unit="1/s", values=shared)
+    yield Figure(name="the shared cache itself", unit="1/s", values=memory)
     ratios = ratio_of(through_cache, disk)
     yield Figure(name="iSCSI, cached, against the disk", unit="times", values=ratios, bar=at_least(0.8))
     ratios = ratio_of(past_cache, disk)
     yield Figure(name="iSCSI, O_DIRECT, against the disk", unit="times", values=ratios, bar=at_least(0.45))
     bench.empty()
+
+
+@contextlib.contextmanager
+def _past_all_caches(file: str) -> Iterator[None]:
+    """Have the loop device under ``file`` read its own past the page cache."""
+    found = subprocess.run(["findmnt", "-no", "SOURCE", "-T", file], check=True, capture_output=True, text=True)
+    device = found.stdout.strip()
+
+    def switch(word: str) -> None:
+        subprocess.run(["losetup", f"--direct-io={word}", device], check=True)
+
+    switch("on")
+    try:
+        yield
+    finally:
+        switch("off")
 
 
 def _boots(bench: _Bench, repeats: int) -> list[Figure]:

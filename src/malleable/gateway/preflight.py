@@ -9,7 +9,14 @@ from malleable.gateway.dnsmasq import BIOS_LOADER, UEFI_LOADER
 from malleable.gateway.settings import GatewaySettings
 
 #: program -> Debian package
-PROGRAMS = {"dnsmasq": "dnsmasq-base", "tgtd": "tgt", "ip": "iproute2", "nsenter": "util-linux", "nft": "nftables"}
+PROGRAMS = {
+    "dnsmasq": "dnsmasq-base",
+    "tgtd": "tgt",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "chrt": "util-linux",
+    "nft": "nftables",
+}
 FIRMWARE_PACKAGE = "ipxe"
 
 

@@ -16,6 +16,7 @@ from malleable.domain import portals
 from malleable.domain.ids import NetworkId
 from malleable.domain.portals import Place, port_of
 from malleable.drivers.target import tgt_process
+from malleable.gateway.portal import tgtd
 
 #: Both are on the namespace's loopback: who connects to an address there comes from that address.
 NODE, STRANGER = "10.77.0.1", "10.77.0.2"
@@ -82,8 +83,7 @@ class TgtRoom:
     def start_one(self, number: int) -> None:
         """Start a daemon and wait for its control socket and its portal."""
         command = ["nsenter", f"--net=/run/netns/{self.namespace}"]
-        command += ["tgtd", "-f", "-C", str(number), "-t", str(self.threads)]
-        command += ["--iscsi", f"portal=0.0.0.0:{port_of(number)}"]
+        command += tgtd(number, self.threads, f"0.0.0.0:{port_of(number)}")
         path = self.socket.with_suffix(f".{number}")
         path.unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
