@@ -1,6 +1,7 @@
 """The settings of every program, read once: defaults < /etc/malleable/m2d.toml < environment (M2D_…)."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -10,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 ETC = Path("/etc/malleable/m2d.toml")
 GIB = 1 << 30
+_FABRIC = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
 
 
 def _state_dir() -> Path:
@@ -73,6 +75,11 @@ class UplinkSettings(_Part):
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
+        for fabric in self.bridges:
+            if not _FABRIC.fullmatch(fabric):
+                raise ValueError(
+                    f"bridges: {fabric!r} is no fabric's name: use lower-case letters, digits, '-', '_', '.'"
+                )
         bridges = [self.bridge, *self.bridges.values()]
         if "" in (*self.bridges, *bridges) or len(set(bridges)) < len(bridges):
             raise ValueError("bridges: to each fabric a bridge of its own, none of them the bridge of all others")

@@ -1,13 +1,13 @@
 """One fresh site per test."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.sweep.world import World
 
-from malleable.store import open_store
+from malleable.store import SqlStore, open_store
 from malleable.store.migrate import upgrade
 
 KEY = b"0" * 32
@@ -22,16 +22,17 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def new_world(memory_path: Path, empty_database: Path) -> Callable[[], World]:
+def new_world(memory_path: Path, empty_database: Path) -> Iterator[Callable[[], World]]:
     """Make as many independent sites as a test wants."""
-    count = 0
+    stores: list[SqlStore] = []
 
     def make() -> World:
-        nonlocal count
-        count += 1
-        place = memory_path / str(count)
+        place = memory_path / str(len(stores))
         place.mkdir()
         shutil.copy(empty_database, place / "m.db")
-        return World(store=open_store(f"sqlite:///{place}/m.db", KEY), spool=place)
+        stores.append(open_store(f"sqlite:///{place}/m.db", KEY))
+        return World(store=stores[-1], spool=place)
 
-    return make
+    yield make
+    for store in stores:
+        store.close()

@@ -38,6 +38,14 @@ _BY_STATUS: Mapping[int, type[MalleableError]] = {
 }
 
 
+_WITHOUT_WORDS = "without saying why"
+
+
+def is_unexplained(error: MalleableError) -> bool:
+    """Say whether an answer had no problem details: somebody else's before the server, mostly."""
+    return error.message.endswith(f"{_WITHOUT_WORDS}.")
+
+
 def problem_error(status: int, body: bytes) -> MalleableError:
     """Make the error that an answer stands for; an answer without problem details (a proxy's) still makes one."""
     try:
@@ -46,7 +54,7 @@ def problem_error(status: int, body: bytes) -> MalleableError:
         problem = None
     if not isinstance(problem, dict):
         return _BY_STATUS.get(status, MalleableError)(
-            f"The server answered {status} without saying why.",
+            f"The server answered {status} {_WITHOUT_WORDS}.",
             fix="Check that the URL is a Malleable server's and look into its log.",
         )
     return recorded_error(problem, status)

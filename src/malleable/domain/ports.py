@@ -477,6 +477,10 @@ class Uplink(Protocol):
         """Remove the interface from the fabric; nothing to do if it is gone."""
 
 
+#: How many calls one device takes at once, by kind of resource; 0: any, and nobody counts.
+LIMITS: Mapping[str, int] = {"switch": 1, "targets": 4, "pool": 0, "copy": 1, "fetch": 2}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drivers:
     """All drivers of a worker, by name. Wiring makes it; nothing registers itself."""
@@ -488,5 +492,4 @@ class Drivers:
     converter: Converter | None = None
     fetcher: Fetcher | None = None
     facts: tuple[DriverFacts, ...] = ()
-    #: how many calls one device takes at once, by kind of resource
-    limits: Mapping[str, int] = field(default_factory=lambda: {"switch": 1, "targets": 4, "copy": 1, "fetch": 2})
+    limits: Mapping[str, int] = field(default_factory=lambda: LIMITS)

@@ -42,17 +42,25 @@ class Desired:
         orphans = {network_id for network_id in unknown if is_believed or self._is_displaced(network_id, view)}
         generation = max(view.generation, self._memory.generation)
         self._memory.learn(view.networks, generation=generation, forget=orphans)
-        self._parse(network.id for network in view.networks)
         for network_id in orphans:
             log.warning("network %s is not known to the control plane: removed", network_id)
             self.plans.pop(network_id, None)
+            self.unreadable.pop(network_id, None)
+        self._parse(network.id for network in view.networks)
         return orphans
 
     def gone(self, network_id: NetworkId) -> bool:
         """Forget a network of which nothing is left; true if the control plane waits to hear of it."""
         self._leftovers.discard(network_id)
         self.plans.pop(network_id, None)
+        self.unreadable.pop(network_id, None)
         return self._memory.forget(network_id)
+
+    def read_again(self) -> list[NetworkPlan]:
+        """Return the plans that were refused for the sake of a network that is gone."""
+        refused = list(self.unreadable)
+        self._parse(refused)
+        return [self.plans[network_id] for network_id in refused if network_id not in self.unreadable]
 
     def active(self) -> dict[NetworkId, NetworkPlan]:
         """Return the networks whose nodes are to be answered."""
@@ -69,7 +77,8 @@ class Desired:
             network_id = NetworkId(raw_id)
             try:
                 plan = parse_network(self._memory.networks[raw_id], self._fabrics)
-                self._refuse_twin(plan)
+                if plan.state is not NetworkState.REMOVING:
+                    self._refuse_twin(plan)
                 self.plans[network_id] = plan
                 self.unreadable.pop(network_id, None)
             except (Malformed, Refused) as e:
@@ -80,7 +89,7 @@ class Desired:
     def _refuse_twin(self, plan: NetworkPlan) -> None:
         """Take no network for one of another fabric that is served: here they would be one. Errors: Refused."""
         for other in self.plans.values():
-            if other.fabric != plan.fabric and other.slot == plan.slot:
+            if other.id != plan.id and other.fabric != plan.fabric and other.slot == plan.slot:
                 raise Refused(
                     f"VLAN {plan.vid} of fabric {plan.fabric} is here that of network {other.name} of {other.fabric}.",
                     fix="Give one of the fabrics a bridge of its own, M2D_UPLINK__BRIDGES, and start it again.",

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from malleable.domain.errors import MalleableError, Refused, Unavailable
 
+NOT_AS_SEALED = "not-as-sealed"  #: the code of a file's error that no other try mends
 #: An image or a boot, and the name of something it has.
 FileKey = tuple[UUID, str]
 #: Opens what the control plane has.
@@ -91,6 +92,7 @@ class FileCache:
             if sha256 not in ("", digest.hexdigest()):
                 self.trouble = Refused(
                     f"File {name} of image {owner} is not what was sealed: its SHA-256 is {digest.hexdigest()}.",
+                    code=NOT_AS_SEALED,
                     fix="It was changed or damaged in the pool: import the image again.",
                 )
                 raise self.trouble

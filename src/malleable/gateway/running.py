@@ -180,7 +180,12 @@ class Running:
         """Take note that nothing of a network is left."""
         with self._guard:
             is_awaited = self._desired.gone(network_id)
+            freed = self._desired.read_again()
         self._tickets.drop(network_id)
+        if freed:
+            self._spread()
+        for plan in freed:
+            self._reconciler.want(plan.id, plan)
         if is_awaited:
             self._reporter.removed(network_id)
 

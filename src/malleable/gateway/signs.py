@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from malleable.domain.errors import MalleableError, NotFound, Refused
+from malleable.client.problems import is_unexplained
+from malleable.domain.errors import MalleableError, NotFound
 from malleable.domain.ids import BootId
 from malleable.domain.secrets import Secret
+from malleable.gateway.files import NOT_AS_SEALED
 from malleable.gateway.kept_signs import KeptSign, KeptSigns
 from malleable.gateway.plan import BootPlan, RefusedBoot
 from malleable.wire.gateway import BootSign, BootStage
@@ -72,8 +74,11 @@ class Signs:
         self._wont(refused, BootStage.REFUSED, refused.reason)
 
     def lacks(self, boot: BootPlan, why: MalleableError) -> None:
-        """Take in why a boot's files cannot be given, now or ever."""
-        is_final = isinstance(why, NotFound | Refused)
+        """Take in why a boot's files cannot be given, now or ever.
+
+        Final are only the API's own "not found" (a proxy's has no details) and what is not as it was sealed.
+        """
+        is_final = why.code == NOT_AS_SEALED or (isinstance(why, NotFound) and not is_unexplained(why))
         self._wont(boot, BootStage.REFUSED if is_final else BootStage.HINDERED, str(why))
 
     def _wont(self, boot: BootPlan | RefusedBoot, stage: BootStage, reason: str) -> None:

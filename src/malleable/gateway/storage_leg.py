@@ -21,7 +21,7 @@ class StorageVlan:
     """The VLAN on which the pool answers, and the addresses there that are the portals'."""
 
     vid: int
-    subnet: IPv4Network  #: a /20 or larger; a /18 for several fabrics
+    subnet: IPv4Network  #: a /20 or larger; a /18 or /17 for several fabrics
 
     def address(self, slot: int) -> IPv4Address:
         """Give the portal of a network its address, by its VLAN's number among those of all fabrics."""

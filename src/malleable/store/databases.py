@@ -110,14 +110,18 @@ class SqliteDatabase:
     def reading(self) -> Iterator[Connection]:
         with self._reading.connect() as connection:
             connection.begin()
-            yield connection
-        self._log.settle()
+            try:
+                yield connection
+            finally:  # nor does anybody learn of it by an error
+                self._log.settle()
 
     @contextmanager
     def glancing(self) -> Iterator[Connection]:
         with self._reading.connect() as connection:
-            yield connection
-        self._log.settle()
+            try:
+                yield connection
+            finally:
+                self._log.settle()
 
     def announce(self, channels: set[str]) -> None:
         for channel in channels:
@@ -129,6 +133,7 @@ class SqliteDatabase:
     def close(self) -> None:
         self._writing.dispose()
         self._reading.dispose()
+        self._log.close()
 
     def _connected(self, driver: Any, record: ConnectionPoolEntry) -> None:
         record.info["line"] = SqliteLine(driver, self.statements)

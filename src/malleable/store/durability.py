@@ -26,57 +26,67 @@ class WriteAheadLog:
         self._committing = threading.Lock()
         self._syncing = threading.Lock()
         self._committed = self._durable = 0  #: commits since the start
-        self._inode = 0  #: of the log whose name is durable
+        # One descriptor for the log's whole life: the kernel tells each of a failed write once, and a new one never.
+        self._fd = -1
+        self._inode = 0
         self._has_failed = False
 
     @contextmanager
     def commit(self) -> Iterator[None]:
-        """Hold the place of a commit: who reads it meanwhile awaits it."""
+        """Hold the place of a commit: who reads it meanwhile awaits it. Errors: Unavailable; nothing is done then."""
         with self._committing:
+            if self._has_failed:
+                raise _lost()
+            self._open()
             yield
             self._committed += 1
 
     def settle(self) -> None:
-        """Return when every commit that could be read until now is on the disk. Errors: Unavailable for good."""
+        """Return when every commit that could be read until now is on the disk. Errors: Unavailable, for good."""
         with self._committing:
             awaited = self._committed
         if self._durable >= awaited:
             return
         with self._syncing:  # whoever stood here during a sync is mostly served by the next one's
-            if self._durable < awaited:
-                reaches = self._committed
-                self._sync()
-                self._durable = reaches
+            if self._durable >= awaited:
+                return
+            reaches = self._committed
+            try:
+                # After a sync that failed, the kernel calls the next one a success whatever became of the pages.
+                if self._has_failed:
+                    raise _lost()
+                _sync(self._fd)
+            except OSError as e:
+                self._has_failed = True
+                raise _lost() from e
+            self._durable = reaches
 
-    def _sync(self) -> None:
-        # After a sync that failed, the kernel calls the next one a success whatever became of the pages.
-        if self._has_failed:
-            raise self._lost()
+    def close(self) -> None:
+        """Let go of the log."""
+        with self._syncing:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> None:
+        """Have the log open that the commit at hand is written to; its name is durable, too."""
         try:
-            fd = os.open(self._path, os.O_RDONLY)
-        except FileNotFoundError:
-            return  # the last connection is closed: all is in the database, synced
-        try:
-            _sync(fd)
-            inode = os.fstat(fd).st_ino
-            if inode != self._inode:
-                self._sync_name()
-                self._inode = inode
+            if self._fd >= 0 and self._path.stat().st_ino == self._inode:
+                return
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+            self.close()  # of a log that was removed: all of it is in the database, synced
+            self._fd = os.open(self._path, os.O_RDONLY)
+            self._inode = os.fstat(self._fd).st_ino
         except OSError as e:
-            self._has_failed = True
-            raise self._lost() from e
-        finally:
-            os.close(fd)
+            raise Unavailable(f"The database's log cannot be opened: {e.strerror}.", fix="Try again.") from e
 
-    def _sync_name(self) -> None:
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
-    def _lost(self) -> Unavailable:
-        return Unavailable(
-            "The disk under the database failed: what was written last may be lost.",
-            fix="Look at the disk, then start the server again.",
-        )
+def _lost() -> Unavailable:
+    return Unavailable(
+        "The disk under the database failed: what was written last may be lost.",
+        fix="Look at the disk, then start the server again.",
+    )

@@ -95,7 +95,7 @@ class Listener:
             for notification in connection.notifies(timeout=0):
                 if notification.pid != own:
                     self._signals.notify(notification.payload)
-            ready, _, _ = select.select([connection.fileno(), stopping, waking], [], [])
+            ready = _ready(connection.fileno(), stopping, waking)
             if waking in ready:
                 self._wake.recv(1)
             elif stopping in ready:
@@ -115,5 +115,12 @@ class Listener:
             raise
 
     def _stop_within(self, seconds: float) -> bool:
-        ready, _, _ = select.select([self._stopping], [], [], seconds)
-        return bool(ready)
+        return bool(_ready(self._stopping.fileno(), within_s=seconds))
+
+
+def _ready(*fds: int, within_s: float | None = None) -> set[int]:
+    """Wait until something can be read. poll(2): a busy server has descriptors above 1023, which select(2) refuses."""
+    waiting = select.poll()
+    for fd in fds:
+        waiting.register(fd, select.POLLIN)
+    return {fd for fd, _ in waiting.poll(None if within_s is None else within_s * 1000)}

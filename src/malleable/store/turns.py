@@ -110,6 +110,7 @@ class TurnQueue:
         finally:
             if not turn.is_over:
                 self._give_up(turn)
+                self._log.settle()  # an error tells of what was read
 
     def end(self, turn: SharedTurn) -> None:
         """Count a turn among those to be committed, and let the next one join, or commit for all."""
@@ -171,7 +172,8 @@ class TurnQueue:
             connection.close()
         finally:
             self._hand_on(is_last=True)
-            error = error or self._settle()
+            if error is None:
+                error = self._settle()
             for turn in sharers:
                 turn.error = error
                 turn.ended.release()
@@ -180,7 +182,7 @@ class TurnQueue:
         try:
             with self._log.commit():
                 _commit(connection)
-        except DBAPIError as e:
+        except (DBAPIError, Unavailable) as e:
             return e
         return None
 

@@ -30,7 +30,7 @@ from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
 from malleable.wiring.on_demand import MadeOnDemand
 from malleable.wiring.outside import never_fetched, outside_of, own_subnets
-from malleable.wiring.pools import chosen, file_pool, make_pool, portal_threads, storage_vlan
+from malleable.wiring.pools import chosen, file_pool, make_pool, pool_limits, portal_threads, storage_vlan
 from malleable.workflows.accounting import record_usage
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.engine import Engine
@@ -186,6 +186,7 @@ def real_drivers(settings: Settings, leavings: list[Leaving] | None = None) -> D
             DriverFacts(kind="switch", name="ovs", tested="Open vSwitch 3.1", bonds=True),
             *FACTS,
         ),
+        limits=pool_limits(settings),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from malleable.cli.usage import PlainGroup
 from malleable.config import ETC, Settings
@@ -32,6 +33,8 @@ Port = Annotated[int | None, typer.Option(help="Port of the API (default 8642; 0
 def _settings(port: int | None = None) -> Settings:
     try:
         settings = Settings()
+    except SettingsError as e:
+        raise Invalid(f"The settings cannot be read: {e}.", fix='Write maps and lists in JSON: \'{"a": "b"}\'.') from e
     except (tomllib.TOMLDecodeError, OSError) as e:
         raise Invalid(f"The settings in {ETC} cannot be read: {e}.", fix="Repair the file or remove it.") from e
     if port is not None:

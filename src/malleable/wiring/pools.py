@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from malleable.config import GIB, Settings
 from malleable.domain.errors import Invalid
 from malleable.domain.ids import NetworkId
-from malleable.domain.ports import Disks, Targets
+from malleable.domain.ports import LIMITS, Disks, Targets
 from malleable.drivers.storage import blocks
 from malleable.drivers.storage.folder import LAYERS, MARKER, POOL_FILE, ReflinkSettings
 from malleable.gateway.storage_leg import PREFIX_MAX, StorageVlan
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 RBD_PORTAL_THREADS = 16
 #: a disk read past the page cache answers one at a time per thread: measured, 4 read two to five times as much as 1
 DIRECT_PORTAL_THREADS = 4
+#: calls that a pool takes at once which may hang: half of a worker's threads stay with what else there is to do
+REMOTE_POOL_CALLS = 16
 #: what an XFS in a sparse file takes: devices, programs, a filesystem
 XFS_NEEDS = ("/dev/loop-control", "mkfs.xfs", "mount", "xfs")
 QCOW2_NEEDS = ("/dev/fuse", "qemu-storage-daemon")
@@ -144,6 +146,11 @@ def portal_threads(settings: Settings) -> int:
     return DIRECT_PORTAL_THREADS if settings.pool.cache == "shared" else 1
 
 
+def pool_limits(settings: Settings) -> Mapping[str, int]:
+    """Say how many calls each device takes at once: a pool that may hang must leave threads to others."""
+    return LIMITS if chosen(settings).driver == "reflink" else {**LIMITS, "pool": REMOTE_POOL_CALLS}
+
+
 def storage_vlan(settings: Settings) -> StorageVlan | None:
     """Say how a gateway's portals reach the pool; None: it is on their host. Errors: Invalid."""
     pool = settings.pool
@@ -153,7 +160,9 @@ def storage_vlan(settings: Settings) -> StorageVlan | None:
         subnet = IPv4Network(pool.ceph_cidr)
     except ValueError as e:
         raise Invalid(f"{pool.ceph_cidr!a} is not a network: {e}.", fix="Set M2D_POOL__CEPH_CIDR.") from e
-    longest = PREFIX_MAX - len(settings.uplink.bridges).bit_length()
+    # With bridges half of it stays the pool's own: whoever adds one may have Ceph's addresses in the upper half.
+    bridges = settings.uplink.bridges
+    longest = PREFIX_MAX - (len(bridges).bit_length() + 1 if bridges else 0)
     if subnet.prefixlen > longest:
         raise Invalid(
             f"{subnet} has too few addresses for a gateway's networks.",

@@ -194,7 +194,7 @@ def await_up(context: Context, *, patience_s: float) -> Done | Wait:
         target = tx.targets.find(id=boot.target_id) if boot and proof is not UpProof.PHONE_HOME else None
     if boot is None:
         raise Conflict("The node's boot intent is gone.", code="no-boot-intent")
-    if boot.refusal:
+    if boot.refusal and boot.kernel_fetched_at is None:
         told = Public(f"The gateway does not boot the node so: {boot.refusal}", _REPROVISION)
         raise Refused(told.message, code="boot-refused", fix=told.fix, public=told)
     came = _phoned_home(context, boot) if proof is UpProof.PHONE_HOME else _logged_in(context, boot, target)
@@ -274,7 +274,7 @@ def _not_yet(boot: Boot, seconds: float, goal: str) -> Wait:
     is_hindered = boot.hindrance and boot.kernel_fetched_at is None
     return Wait(
         seconds=seconds,
-        reason=f"the gateway cannot give the node its kernel yet: {boot.hindrance}" if is_hindered else reason,
+        reason=f"{reason} (the gateway could not give it its kernel: {boot.hindrance})" if is_hindered else reason,
         public=_HINDERED if is_hindered else replace(_SEE_CONSOLE, message=f"{reason[0].upper()}{reason[1:]}."),
         fix="Read the console's last lines (`m2 operation show`): without an answer to DHCP look at the cable, the"
         " port's VLAN and `m2d gateway`; after it, at the image. Then try again.",

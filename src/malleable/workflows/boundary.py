@@ -10,7 +10,7 @@ from malleable.domain.operations import Direction, Operation, OperationState, St
 from malleable.domain.store import EVENTS, GATEWAY, WORK, Transaction
 from malleable.workflows import plan
 from malleable.workflows.plan import Place
-from malleable.workflows.steps import Ask, Done, Workflow
+from malleable.workflows.steps import Ask, Done, Step, Workflow
 
 T = TypeVar("T")
 
@@ -204,7 +204,7 @@ class Boundary:
             "state": OperationState.RUNNING if place.direction is Direction.DO else OperationState.UNDOING,
             "attempt": 1 if is_new else operation.attempt + 1,
             "step_deadline_at": deadline_at if self._has_new_deadline else operation.step_deadline_at,
-            "resource": step.resource(operation) if step.resource else "",
+            "resource": self._resource_of(step),
             "reason": "",
             "public_reason": "",
         }
@@ -312,6 +312,13 @@ class Boundary:
         due_at, deadline_at = self._now + timedelta(seconds=seconds), self.operation.step_deadline_at
         return due_at if deadline_at is None or deadline_at <= self._now else min(due_at, deadline_at)
 
+    def _resource_of(self, step: Step) -> str:
+        resource = step.resource(self.operation) if step.resource else ""
+        return resource if self._limit(resource) else ""
+
+    def _limit(self, resource: str) -> int:
+        return self._limits.get(resource.partition(":")[0], 1)
+
     def _has_token(self, resource: str) -> bool:
         """Give back the token of another step; take this one's."""
         if self._held and self._held == resource and self._is_walking:
@@ -320,8 +327,8 @@ class Boundary:
             self._release()
         if not resource:
             return True
-        operation, limit = self.operation, self._limits.get(resource.partition(":")[0], 1)
-        is_taken = self._tx.operations.take_resource(resource, limit, operation.id, operation.fence)
+        id, fence = self.operation.id, self.operation.fence
+        is_taken = self._tx.operations.take_resource(resource, self._limit(resource), id, fence)
         self._held = resource if is_taken else ""
         return is_taken
 

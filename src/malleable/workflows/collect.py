@@ -162,6 +162,7 @@ COLLECT_POOL = Workflow(
             # No undo: bytes do not come back.
             deadline_s=storage.SEAL_DEADLINE_S,
             sla_s=120.0,
+            resource=presenting.pool_resource,
             device=presenting.POOL,
         ),
     ),

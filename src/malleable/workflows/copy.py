@@ -102,6 +102,7 @@ COPY_IMAGE = Workflow(
             name="tidy",
             do=_tidy,
             # No undo: what it takes away is of no more use.
+            resource=presenting.pool_resource,
             device=presenting.POOL,
         ),
     ),

@@ -74,6 +74,7 @@ CREATE_DISKS = Workflow(
             do=_clone,
             undo=_discard,
             deadline_s=300.0,
+            resource=presenting.pool_resource,
             device=presenting.POOL,
         ),
     ),

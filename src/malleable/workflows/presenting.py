@@ -316,10 +316,16 @@ def copy_resource(operation: Operation) -> str:
     return f"copy:{operation.project_id or 'golden'}"
 
 
+def pool_resource(_: Operation) -> str:
+    """Name the token of the disk pool."""
+    return "pool:default"
+
+
 CLONE_DISK = Step(
     name="clone-disk",
     do=clone,
     undo=discard,
+    resource=pool_resource,
     needed=lambda operation: bool(operation.arguments.get("makes_disk")),
     device=POOL,
 )

@@ -216,6 +216,7 @@ SNAPSHOT_DISK = Workflow(
             do=_take,
             undo=_drop,
             sla_s=SNAPSHOT_SLA_S,
+            resource=presenting.pool_resource,
             device=presenting.POOL,
         ),
     ),
@@ -225,21 +226,21 @@ SNAPSHOT_DISK = Workflow(
 DELETE_SNAPSHOT = Workflow(
     name="delete-snapshot",
     # No undo: bytes do not come back.
-    steps=(Step(name="delete-snapshot", do=_drop, device=presenting.POOL),),
+    steps=(Step(name="delete-snapshot", do=_drop, resource=presenting.pool_resource, device=presenting.POOL),),
     on_done=_ended("snapshot.deleted"),
     on_undone=None,
 )
 ROLL_BACK_DISK = Workflow(
     name="roll-back-disk",
     # No undo: the pool does all of it or nothing; either way the disk is whole.
-    steps=(Step(name="roll-back-disk", do=_roll_back, device=presenting.POOL),),
+    steps=(Step(name="roll-back-disk", do=_roll_back, resource=presenting.pool_resource, device=presenting.POOL),),
     on_done=_ended("disk.rolled-back"),
     on_undone=_ended("disk.roll-back-failed", _idle_again),
 )
 GROW_DISK = Workflow(
     name="grow-disk",
     # No undo: bytes past the disk's recorded size are of no harm.
-    steps=(Step(name="grow-disk", do=_grow, device=presenting.POOL),),
+    steps=(Step(name="grow-disk", do=_grow, resource=presenting.pool_resource, device=presenting.POOL),),
     on_done=_ended("disk.grown"),
     on_undone=_ended("disk.grow-failed", _idle_again),
 )

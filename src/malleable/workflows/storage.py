@@ -443,7 +443,7 @@ CREATE_DISK = Workflow(
 DELETE_DISK = Workflow(
     name="delete-disk",
     # No undo: bytes do not come back.
-    steps=(Step(name="delete-disk", do=_delete_disk, device=presenting.POOL),),
+    steps=(Step(name="delete-disk", do=_delete_disk, resource=presenting.pool_resource, device=presenting.POOL),),
     on_done=_ended("disk.deleted"),
     on_undone=None,
 )
@@ -473,7 +473,7 @@ DELETE_IMAGE = Workflow(
     name="delete-image",
     # No undo: bytes do not come back.
     steps=(
-        Step(name="delete-image", do=_unseal, device=presenting.POOL),
+        Step(name="delete-image", do=_unseal, resource=presenting.pool_resource, device=presenting.POOL),
         DROP_UPLOAD,
     ),
     on_done=_ended("image.deleted"),

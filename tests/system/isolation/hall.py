@@ -99,8 +99,11 @@ class Station:
 
 
 def _tap(fd: int, mac: str) -> Station:
+    arrivals = select.poll()  # select(2) takes no descriptor above 1023
+    arrivals.register(fd, select.POLLIN)
+
     def take() -> bytes | None:
-        return os.read(fd, 4096) if select.select([fd], [], [], 0)[0] else None
+        return os.read(fd, 4096) if arrivals.poll(0) else None
 
     return Station(mac=mac, put=lambda told: os.write(fd, told), take=take)
 

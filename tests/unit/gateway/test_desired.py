@@ -15,6 +15,7 @@ from tests.unit.gateway.told import boot, host, network
 from malleable.domain.errors import Invalid, MalleableError, Refused, Unavailable
 from malleable.domain.hooks import LOG_MAX_CHARS
 from malleable.domain.ids import NetworkId
+from malleable.domain.networks import NetworkState
 from malleable.domain.secrets import Secret
 from malleable.gateway.backoff import CALM_S, DELAYS_S, Backoff
 from malleable.gateway.desired import Desired
@@ -56,6 +57,34 @@ class TestDesired:
             assert all("M2D_UPLINK__BRIDGES" in trouble.fix for trouble in desired.unreadable.values())
             assert len({plan.slot for plan in desired.plans.values()}) == len(desired.plans) == 2 - len(refused)
             file.unlink()
+
+    def test_a_memory_that_knows_no_fabrics_is_no_twin_of_what_is_told(self, file: Path) -> None:
+        known = network(vid=7, fabric="", generation=1)
+        self.desired(file).told(view(1, known), is_whole=True)
+        later = self.desired(file)
+        later.told(view(2, known.model_copy(update={"fabric": "default", "generation": 2})), is_whole=True)
+        assert not later.unreadable
+        assert [plan.generation for plan in later.plans.values()] == [2]
+
+    def test_a_refused_twin_can_be_removed_and_is_served_when_the_other_is_gone(self, file: Path) -> None:
+        first, other = network(vid=7, fabric="hall", name="first"), network(vid=7, fabric="roof", name="other")
+        desired = self.desired(file)
+        desired.told(view(3, first, other), is_whole=True)
+        assert desired.read_again() == []
+        desired.gone(NetworkId(first.id))
+        assert [plan.name for plan in desired.read_again()] == ["other"]
+        assert not desired.unreadable
+        desired.told(view(4, first), is_whole=False)
+        going = first.model_copy(update={"state": NetworkState.REMOVING})
+        desired.told(view(5, going), is_whole=False)
+        assert desired.plans[NetworkId(first.id)].state is NetworkState.REMOVING
+
+    def test_who_takes_the_place_of_a_network_that_is_to_go_is_served(self, file: Path) -> None:
+        first, other = network(vid=7, fabric="hall", name="first"), network(vid=7, fabric="roof", name="other")
+        desired = self.desired(file)
+        desired.told(view(3, first), is_whole=True)
+        assert desired.told(view(4, other), is_whole=True) == {first.id}
+        assert set(desired.plans) == {other.id}
 
     def test_it_is_kept_for_root_alone_and_read_again(self, file: Path) -> None:
         told = network(vid=1, hosts=[host(MAC, ADDRESS)], boots=[boot(MAC, ADDRESS)])

@@ -57,7 +57,7 @@ class OvsUplink:
             raise Refused(f"There is no network namespace {namespace}.", code="no-such-namespace")
         bridge = self._bridges.get(fabric, self._bridge)
         port = self._port(interface)
-        if port is not None and not self._is_on(bridge, port):
+        if port is not None and not self._is_on(bridge, port):  # a bridge that is not there unplugs nothing
             self._remove(port)
             port = None
         is_there = self._has_device(interface, namespace)
@@ -112,7 +112,7 @@ class OvsUplink:
             else:
                 *_, joined = ovsdb.change(*self._creation(interface, bridge, row))
                 if joined.get("count") != 1:
-                    raise Refused(f"Open vSwitch has no bridge {bridge}.", code="no-such-bridge")
+                    raise _no_bridge(bridge)
             (found,) = ovsdb.transact(select("Interface", "name", interface, ["error", "ofport"]))
         error = members(found["rows"][0]["error"]) if found["rows"] else ("it is not there",)
         if error:
@@ -140,6 +140,8 @@ class OvsUplink:
     def _is_on(self, bridge: str, port: Row) -> bool:
         with self._open() as ovsdb:
             (found,) = ovsdb.transact(select("Bridge", "name", bridge, ["ports"]))
+        if not found["rows"]:
+            raise _no_bridge(bridge)
         return any(port["_uuid"][1] in members(row["ports"]) for row in found["rows"])
 
     def _open(self) -> Ovsdb:
@@ -173,6 +175,10 @@ class OvsUplink:
 
 def _ports(mutator: str, port: object, where: Sequence[object]) -> Operation:
     return {"op": "mutate", "table": "Bridge", "where": [where], "mutations": [["ports", mutator, port]]}
+
+
+def _no_bridge(name: str) -> Refused:
+    return Refused(f"Open vSwitch has no bridge {name}.", code="no-such-bridge")
 
 
 def _require_names(interface: str, namespace: str = "x") -> None:
