@@ -17,6 +17,7 @@ from tests.contract.targets.room import wait_until
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
 from malleable.domain.ports import FlattenCall
+from malleable.drivers.storage import qcow2_flatten
 from malleable.drivers.storage.qcow2 import Qcow2Disks, Qcow2Settings
 from malleable.drivers.storage.qcow2_daemon import StorageDaemon
 from malleable.drivers.storage.qcow2_layers import Layer, Layers
@@ -267,6 +268,25 @@ def test_a_disk_without_snapshots_is_flattened_while_it_is_written_to(
     qcow2.delete_image(image_id)
     kill_daemon(qcow2_settings)
     assert bench.content(disk_id) == b"first" * 512 + b"later" * 512 + CONTENT[5120:]
+
+
+def test_a_snapshot_whose_clone_is_shown_amid_flattening_is_in_its_file_by_the_end(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the storage daemon never closes it: what it keeps of it would be lost by a kill."""
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    disk_id = bench.clone(bench.image())
+    clone_id = bench.clone_snapshot(bench.snapshot(disk_id))
+    real = qcow2_flatten._follow
+
+    def follow(daemon: StorageDaemon, layers: Layers, fill: qcow2_flatten.Fill, until_s: float) -> int:
+        qcow2.handle(clone_id)
+        return real(daemon, layers, fill, until_s)
+
+    monkeypatch.setattr(qcow2_flatten, "_follow", follow)
+    assert qcow2.flatten(disk_id, seconds=60.0).is_done
+    kill_daemon(qcow2_settings)
+    assert [bench.content(one) == CONTENT for one in (clone_id, disk_id)] == [True, True]
 
 
 def test_what_a_node_discards_and_what_is_deleted_is_free_again(

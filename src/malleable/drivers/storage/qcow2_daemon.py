@@ -131,6 +131,11 @@ class StorageDaemon:
                 below = chain[depth + 1].node if layer.below else None
                 self.add(monitor, layer, below, is_writable=is_writable and depth == 0)
 
+    def is_settled(self, monitor: Monitor, layer: Layer) -> bool:
+        """Say whether all that was written to a layer is in its file, as once it is only read. No job may be there."""
+        nodes = monitor.ask("query-named-block-nodes", flat=True)
+        return all(node["ro"] for node in nodes if node["node-name"] == layer.node)
+
     def add(self, monitor: Monitor, layer: Layer, below: str | None, *, is_writable: bool) -> None:
         """Open one layer."""
         # Through the page cache: it holds what clones share once, for its own file is opened past the cache.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from malleable.domain.errors import Refused
+from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.ids import DiskId
 from malleable.domain.ports import Flattening
 from malleable.drivers.storage import qcow2_merge
@@ -82,8 +82,9 @@ def _next(daemon: StorageDaemon, layers: Layers, disk_id: DiskId) -> tuple[Fill,
 def _follow(daemon: StorageDaemon, layers: Layers, fill: Fill, until_s: float) -> int:
     """Copy into one layer until it is done or the time is over; return how many bytes are left to be looked at.
 
-    A layer must be durable before it says that it needs nothing below. So the copy is left off once all is there, which
-    writes down what the daemon still keeps of it, and done once more: there is nothing to copy then.
+    A layer must be durable before it says that it needs nothing below. So the copy is left off once all is there: the
+    daemon then has the layer only to read again, or not at all, and writes down what it still keeps of it. Done once
+    more there is nothing to copy. Errors: Unreachable, if it did not.
     """
     job, layer = _job(fill.layer), fill.layer
     is_durable = False
@@ -101,6 +102,8 @@ def _follow(daemon: StorageDaemon, layers: Layers, fill: Fill, until_s: float) -
                 if "error" not in status or left_bytes:
                     break
                 daemon.close(monitor, layers.chain(layer.name))
+                if not daemon.is_settled(monitor, layer):
+                    raise Unreachable(f"The storage daemon keeps {layer.name} open to write.", fix="Try again.")
                 _begin(daemon, monitor, layers, fill)
                 is_durable = True
             elif status["status"] == qcow2_merge.WAITS:
@@ -118,7 +121,9 @@ def _job(layer: Layer) -> str:
 
 
 def _begin(daemon: StorageDaemon, monitor: Monitor, layers: Layers, fill: Fill) -> None:
-    daemon.open(monitor, layers.chain(fill.layer.name), is_writable=True)
+    # To be read: QEMU then makes it so again at the end, which flushes. A disk's top may be shown to a node meanwhile.
+    is_top = fill.layer.name in layers.tops()
+    daemon.open(monitor, layers.chain(fill.layer.name), is_writable=is_top)
     based = {"base_node": fill.base.node, "backing_file": fill.base.name} if fill.base else {}
     named = {"job_id": _job(fill.layer), "device": fill.layer.node}
     monitor.ask("block-stream", auto_finalize=False, auto_dismiss=False, **named, **based)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
+from malleable.domain.errors import Unreachable
 from malleable.domain.ids import new_id
 from malleable.drivers.storage.qcow2_daemon import StorageDaemon, wait_until
 from malleable.drivers.storage.qcow2_layers import Layer, Layers
@@ -50,7 +51,8 @@ def go_on(daemon: StorageDaemon, monitor: Monitor, layers: Layers, want_free: Ca
             monitor.end("job-cancel", job["id"])
     if any(job["status"] != ENDED for job in jobs):
         return True
-    _end_all(daemon, monitor, layers)
+    if not _end_all(daemon, monitor, layers):
+        raise Unreachable("The storage daemon did not write down what was merged.", fix="Look at the pool's disk.")
     for job in jobs:
         if job["id"].startswith(_JOB) and "error" in job:
             raise Denied(f"Merging layers ended: {job['error']}.", code="pool-broken", fix="Look at the pool's disk.")
@@ -79,15 +81,18 @@ def _merges(monitor: Monitor) -> list[Any]:
     return [job for job in monitor.ask("query-jobs") if job["id"].startswith(_JOB)]
 
 
-def _end_all(daemon: StorageDaemon, monitor: Monitor, layers: Layers) -> None:
-    """Put away jobs that have ended: asked for its nodes while one is there, QEMU 7.2.22 dies (its filter is empty)."""
+def _end_all(daemon: StorageDaemon, monitor: Monitor, layers: Layers) -> bool:
+    """Put away jobs that have ended: asked for its nodes while one is there, QEMU 7.2.22 dies (its filter is empty).
+
+    False: one is to be begun anew, as not all of it was written down.
+    """
     jobs = [job for job in monitor.ask("query-jobs") if job["status"] == ENDED]
     for job in jobs:
-        if job["id"].startswith(_JOB):
-            _end(layers, job)
         monitor.ask("job-dismiss", id=job["id"])
+    ended = [_end(daemon, monitor, layers, job) for job in jobs if job["id"].startswith(_JOB)]
     if jobs:
         daemon.close_unused(monitor)
+    return all(ended)
 
 
 def _begin(daemon: StorageDaemon, monitor: Monitor, layers: Layers, upper: Layer, lower: Layer) -> None:
@@ -109,10 +114,16 @@ def _begin(daemon: StorageDaemon, monitor: Monitor, layers: Layers, upper: Layer
     )
 
 
-def _end(layers: Layers, job: Mapping[str, Any]) -> None:
-    """Give ``lower`` its new name, if all was copied; the job's id says which files it was about."""
+def _end(daemon: StorageDaemon, monitor: Monitor, layers: Layers, job: Mapping[str, Any]) -> bool:
+    """Give ``lower`` its new name, if all was copied; the job's id says which files it was about.
+
+    False: as ``_end_all``.
+    """
     upper_inode, lower_inode, name = job["id"].removeprefix(_JOB).split(".", 2)
     chain = layers.chain(name) if name in layers.all() else []
     lower = next((layer for layer in chain[1:] if layer.inode == int(lower_inode)), None)
     if "error" not in job and lower and chain[0].inode == int(upper_inode):
+        if not daemon.is_settled(monitor, lower):
+            return False
         layers.replace(chain[0], lower)
+    return True
