@@ -10,6 +10,7 @@ from tests.contract.targets.initiator import IoFailed, LoginFailed
 from tests.contract.targets.room import GATEWAY, NODE, TgtRoom
 from tests.contract.targets.test_tgt import Patient
 
+from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.portals import Redirect, port_of
 from malleable.domain.ports import DiskHandle, Export
 from malleable.domain.secrets import chap_secret
@@ -100,7 +101,7 @@ class Slow(TgtTargets):
 
     meanwhile: Callable[[], None]
 
-    def _take(self, control: TgtControl, tid: int, handle: DiskHandle) -> None:
+    def _take(self, control: TgtControl, tid: int, export: Export) -> None:
         self.meanwhile()
 
 
@@ -118,6 +119,28 @@ def test_who_asks_while_a_disk_is_moved_is_told_to_try_again(tgt_two: Bench, two
     move(replace(tgt_two, targets=slow), drained(second))
     assert len(answers) == 1
     assert "Target error" in answers[0]
+    tgt_two.login(second, address=GATEWAY)
+
+
+def test_who_is_sent_on_to_a_disk_that_cannot_be_opened_is_told_to_try_again(
+    tgt_two: Bench, two_daemons: TgtRoom
+) -> None:
+    _, second = one_of_each(tgt_two)
+    there = drained(second)
+    gone = DiskHandle(path=f"{second.handle.path}.gone")
+    in_ceph = DiskHandle(path="pool/disk", store="rbd", config="/ceph.conf", user="nobody")
+
+    def away(_: DiskHandle) -> None:
+        raise Unreachable("Ceph is away.")
+
+    tgt_two.targets.revoke(tgt_two.network_id, second.iqn)
+    driver = TgtTargets(two_daemons.socket_of, shut_out=away)
+    for handle, error in ((in_ceph, Unreachable), (gone, Refused)):
+        with pytest.raises(error):
+            driver.export(replace(there, handle=handle))
+        with pytest.raises(LoginFailed, match="Target error"):
+            tgt_two.login(second, address=GATEWAY)
+    tgt_two.targets.export(there)
     tgt_two.login(second, address=GATEWAY)
 
 

@@ -150,7 +150,7 @@ class TgtTargets:
             with contextlib.suppress(Unreachable):  # told once the disk is presented
                 self._present_redirect(export)
         if not export.is_read_only:
-            self._take(control, tid, export.handle)
+            self._take(control, tid, export)
         try:
             for parameter in LOGIN_PARAMETERS:
                 control.call(Mode.TARGET, Op.UPDATE, tid=tid, parameters=parameter)
@@ -163,17 +163,17 @@ class TgtTargets:
             if export.redirect is not None:
                 control.call(Mode.TARGET, Op.UPDATE, tid=tid, parameters="state=ready")
         except (Refused, _NoCeph):
-            _call(control, Mode.TARGET, Op.DELETE, tid=tid, unless={Denial.NO_TARGET})
+            _give_up(control, tid, export)
             raise
         return True
 
-    def _take(self, control: TgtControl, tid: int, handle: DiskHandle) -> None:
+    def _take(self, control: TgtControl, tid: int, export: Export) -> None:
         """Take a disk in Ceph from its last user. While Ceph is away tgtd must not try: it would serve nobody."""
-        if handle.store == "rbd":
+        if export.handle.store == "rbd":
             try:
-                self._shut_out(handle)
+                self._shut_out(export.handle)
             except DriverError:
-                _call(control, Mode.TARGET, Op.DELETE, tid=tid, unless={Denial.NO_TARGET})
+                _give_up(control, tid, export)
                 raise
 
     def revoke(self, network_id: NetworkId, iqn: str) -> None:
@@ -243,6 +243,15 @@ class TgtTargets:
         else:
             controls = [self._control(network_id, daemon) for daemon in daemons]
         return frozenset(name for control in controls for name in control.names())
+
+
+def _give_up(control: TgtControl, tid: int, export: Export) -> None:
+    """Remove a target that cannot be made whole. What others are sent to stays, offline, and keeps no disk open."""
+    if export.redirect is None:
+        _call(control, Mode.TARGET, Op.DELETE, tid=tid, unless={Denial.NO_TARGET})
+        return
+    for lun in (export.lun, export.lun + 1):
+        _call(control, Mode.DEVICE, Op.DELETE, tid=tid, lun=lun, unless={Denial.NO_TARGET, Denial.NO_LUN})
 
 
 def _wake(control: TgtControl) -> None:
@@ -401,10 +410,11 @@ def _call(
     parameters: str = "",
     sid: int = 0,
     cid: int = 0,
+    lun: int = 0,
 ) -> None:
     """Make a request whose refusal for one of the reasons ``unless`` means that it is done already."""
     try:
-        control.call(mode, op, tid=tid, parameters=parameters, sid=sid, cid=cid)
+        control.call(mode, op, tid=tid, parameters=parameters, sid=sid, cid=cid, lun=lun)
     except Denied as e:
         if e.number not in unless:
             raise

@@ -51,6 +51,7 @@ class Denial(IntEnum):
     UNKNOWN = 1
     NO_MEMORY = 2
     NO_TARGET = 4
+    NO_LUN = 5
     NO_SESSION = 6
     NO_CONNECTION = 7
     TARGET_EXISTS = 9
