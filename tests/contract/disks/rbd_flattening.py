@@ -16,6 +16,7 @@ from malleable.domain.ids import DiskId
 from malleable.domain.ports import FlattenCall
 from malleable.drivers.storage import rbd_chains, rbd_index
 from malleable.drivers.storage.rbd_cluster import RbdPool, RbdSettings
+from malleable.drivers.storage.rbd_library import rados
 from malleable.drivers.storage.rbd_process import DisksApart, RbdProcess
 
 Rule: TypeAlias = Callable[[RbdPool, DisksApart, Bench, RbdSettings], None]
@@ -119,9 +120,41 @@ def maps_of(pool: RbdPool, name: str) -> tuple[int, int]:
         return image.features() & rbd_chains.MAPS, image.flags()
 
 
+def one_that_cannot_get_its_map_holds_up_nobody(
+    pool: RbdPool, disks: DisksApart, bench: Bench, _settings: RbdSettings
+) -> None:
+    broken, whole = (disks.handle(bench.clone(bench.image())).path.rpartition("/")[2] for _ in range(2))
+    for name in (broken, whole):
+        rbd_index.add(pool.ioctx, f"{rbd_index.BARE}/{name}", rbd_index.Entry(rbd=name))
+    with pool.image(broken) as image:
+        header = f"rbd_header.{image.id()}"
+    features = omap_value(pool, header, "features")
+    set_omap_value(pool, header, "features", b"?")
+    disks.delete_image(bench.image())
+    assert set(rbd_index.read_all(pool.ioctx, rbd_index.BARE)) == {f"{rbd_index.BARE}/{broken}"}
+    set_omap_value(pool, header, "features", features)
+    disks.delete_image(bench.image())
+    assert not rbd_index.read_all(pool.ioctx, rbd_index.BARE)
+    assert maps_of(pool, broken) == (rbd_chains.MAPS, 0)
+
+
+def omap_value(pool: RbdPool, name: str, key: str) -> bytes:
+    with rados().ReadOpCtx() as op:
+        found, _ = pool.ioctx.get_omap_vals_by_keys(op, (key,))
+        pool.ioctx.operate_read_op(op, name)
+        return dict(found)[key]  # type: ignore[no-any-return]
+
+
+def set_omap_value(pool: RbdPool, name: str, key: str, value: bytes) -> None:
+    with rados().WriteOpCtx() as op:
+        pool.ioctx.set_omap(op, (key,), (value,))
+        pool.ioctx.operate_write_op(op, name)
+
+
 RULES: tuple[Rule, ...] = (
     it_stops_in_time_goes_on_and_frees_what_nobody_else_needs,
     it_dies_and_goes_on,
     it_goes_on_beside_a_node_that_writes,
     nothing_is_copied_that_would_not_fit,
+    one_that_cannot_get_its_map_holds_up_nobody,
 )

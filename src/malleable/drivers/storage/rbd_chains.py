@@ -1,6 +1,7 @@
 """Chains of RBD images: a clone reads what it did not write through its parent, that through its own, and so on."""
 
 import errno
+import logging
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -11,8 +12,9 @@ from malleable.drivers.storage import rbd_index, refusals
 from malleable.drivers.storage.rbd_cluster import RbdPool
 from malleable.drivers.storage.rbd_index import BARE, Entry
 from malleable.drivers.storage.rbd_library import rbd
-from malleable.drivers.storage.rbd_rubbish import kept_snapshots, shut_out
+from malleable.drivers.storage.rbd_rubbish import alone, kept_snapshots, shut_out
 
+log = logging.getLogger(__name__)
 #: object-map and fast-diff
 MAPS = 8 | 16
 
@@ -113,12 +115,18 @@ def _note_bare(pool: RbdPool, name: str) -> None:
 def restore_maps(pool: RbdPool) -> None:
     """Give RBD images their object maps again whose flattening beside a node was cancelled, or died.
 
-    One that still goes on loses no more than time: it takes the map away again, and makes it anew at its end.
+    One that still goes on loses no more than time: it takes the map away again, and makes it anew at its end. One that
+    fails is left for later and holds up nobody. One caller at a time in all the world does it.
     """
-    for key, entry in rbd_index.read_all(pool.ioctx, BARE).items():
-        with suppress(rbd().ImageNotFound):
-            _remake_maps(pool, entry.rbd)
-        rbd_index.remove(pool.ioctx, key)
+    with alone(pool) as is_alone:
+        for key, entry in rbd_index.read_all(pool.ioctx, BARE).items() if is_alone else ():
+            try:
+                with suppress(rbd().ImageNotFound):
+                    _remake_maps(pool, entry.rbd)
+            except rbd().Error as e:
+                log.warning("RBD image %s does not get its object map again: %s", entry.rbd, e)
+            else:
+                rbd_index.remove(pool.ioctx, key)
 
 
 def _want_no_maps(pool: RbdPool, name: str) -> None:

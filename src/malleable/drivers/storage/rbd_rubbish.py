@@ -89,7 +89,7 @@ def discard_sealed(pool: RbdPool, entry: rbd_index.Entry) -> None:
 
 def sweep(pool: RbdPool, leftover_age_s: float) -> None:
     """Remove what crashes left, and what was in the trash until its last clone went. One at a time in all the world."""
-    with _alone(pool) as is_alone:
+    with alone(pool) as is_alone:
         if is_alone:
             _empty_trash(pool)
             _find_leftovers(pool, leftover_age_s)
@@ -139,7 +139,7 @@ def _age_of_name_s(name: str) -> float:
 
 
 @contextmanager
-def _alone(pool: RbdPool) -> Iterator[bool]:
+def alone(pool: RbdPool) -> Iterator[bool]:
     """Hold the pool's lock, unless somebody has it; one that a crash left ends by itself."""
     cookie = secrets.token_hex(8)
     try:
