@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
+import pytest
 from tests.contract.disks.conftest import CONTENT, MIB, Bench
 from tests.contract.disks.rbd_bench import rbd_names
 from tests.contract.disks.suite import refused
@@ -16,7 +17,7 @@ from malleable.domain.ids import DiskId
 from malleable.domain.ports import FlattenCall
 from malleable.drivers.storage import rbd_chains, rbd_index
 from malleable.drivers.storage.rbd_cluster import RbdPool, RbdSettings
-from malleable.drivers.storage.rbd_library import rados
+from malleable.drivers.storage.rbd_library import rados, rbd
 from malleable.drivers.storage.rbd_process import DisksApart, RbdProcess
 
 Rule: TypeAlias = Callable[[RbdPool, DisksApart, Bench, RbdSettings], None]
@@ -138,6 +139,27 @@ def one_that_cannot_get_its_map_holds_up_nobody(
     assert maps_of(pool, broken) == (rbd_chains.MAPS, 0)
 
 
+def a_copy_that_fails_is_noted_though_another_restored_the_map(
+    pool: RbdPool, disks: DisksApart, bench: Bench, _settings: RbdSettings
+) -> None:
+    name = disks.handle(bench.clone(bench.image(os.urandom(8 * MIB)))).path.rpartition("/")[2]
+    real = rbd_chains._foreign_objects
+
+    def fail(image: object) -> dict[int, int]:
+        """End the copying of the second object: it is outside the image."""
+        rbd_chains.restore_maps(pool)
+        found = real(image)
+        return {min(found): found[min(found)], 1 << 40: 512}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rbd_chains, "_foreign_objects", fail)
+        with pytest.raises(rbd().Error):
+            rbd_chains.cut_in_use(pool, [name], 60.0)
+    assert set(rbd_index.read_all(pool.ioctx, rbd_index.BARE)) == {f"{rbd_index.BARE}/{name}"}
+    disks.delete_image(bench.image())
+    assert not rbd_index.read_all(pool.ioctx, rbd_index.BARE)
+
+
 def omap_value(pool: RbdPool, name: str, key: str) -> bytes:
     with rados().ReadOpCtx() as op:
         found, _ = pool.ioctx.get_omap_vals_by_keys(op, (key,))
@@ -157,4 +179,5 @@ RULES: tuple[Rule, ...] = (
     it_goes_on_beside_a_node_that_writes,
     nothing_is_copied_that_would_not_fit,
     one_that_cannot_get_its_map_holds_up_nobody,
+    a_copy_that_fails_is_noted_though_another_restored_the_map,
 )

@@ -87,15 +87,31 @@ def cut_in_use(pool: RbdPool, names: Collection[str], seconds: float) -> bool:
 
 def _cut_in_use(pool: RbdPool, name: str, until_s: float) -> bool:
     _note_bare(pool, name)
-    _want_no_maps(pool, name)
+    is_cut = False
+    try:
+        _want_no_maps(pool, name)
+        is_cut = _copy_up(pool, name, until_s) and _let_go(pool, name)
+    finally:
+        if not is_cut:
+            _note_bare(pool, name)  # it may have got its map from another meanwhile, which lacks what was copied
+    if is_cut:
+        rbd_index.remove(pool.ioctx, f"{BARE}/{name}")
+    return is_cut
+
+
+def _copy_up(pool: RbdPool, name: str, until_s: float) -> bool:
     with pool.image(name) as image:
         prefix, object_bytes = image.block_name_prefix(), image.stat()["obj_size"]
         for offset, length in _foreign_objects(image).items():
             data = image.read(offset, length)
             pool.ioctx.execute(f"{prefix}.{offset // object_bytes:016x}", "rbd", "copyup", data)
             if time.monotonic() >= until_s:
-                _note_bare(pool, name)  # it may have got its map from another meanwhile, which lacks what was copied
                 return False
+    return True
+
+
+def _let_go(pool: RbdPool, name: str) -> bool:
+    """Have an RBD image that needs no parent let go of it, and make its maps anew."""
     with pool.image(name, is_read_only=False) as image:
         try:
             image.flatten()
@@ -104,7 +120,6 @@ def _cut_in_use(pool: RbdPool, name: str, until_s: float) -> bool:
                 raise
             # Another call was faster.
     _remake_maps(pool, name)
-    rbd_index.remove(pool.ioctx, f"{BARE}/{name}")
     return True
 
 
