@@ -17,10 +17,11 @@ from tests.contract.targets.room import wait_until
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
 from malleable.domain.ports import FlattenCall
-from malleable.drivers.storage import qcow2_flatten
+from malleable.drivers.storage import qcow2_flatten, qcow2_merge
 from malleable.drivers.storage.qcow2 import Qcow2Disks, Qcow2Settings
 from malleable.drivers.storage.qcow2_daemon import StorageDaemon
 from malleable.drivers.storage.qcow2_layers import Layer, Layers
+from malleable.drivers.storage.qcow2_monitor import Denied
 
 pytestmark = pytest.mark.room
 PUNCH_HOLE = 1 | 2  #: FALLOC_FL_KEEP_SIZE too: how a target daemon discards
@@ -252,6 +253,21 @@ def test_a_merge_that_dies_changes_nothing_and_is_begun_anew(
     assert len(merged(again, qcow2_settings)) == 4, "the top, two snapshots, and a clone"
     kill_daemon(qcow2_settings)
     assert (bench.content(disk_id), bench.content(clone_id)) == (wanted, kept)
+
+
+def test_a_merge_that_the_daemon_refuses_leaves_nothing_open(
+    qcow2_settings: Qcow2Settings, qcow2: Qcow2Disks, tmp_path: Path
+) -> None:
+    bench = qcow2_bench(qcow2, qcow2_settings, tmp_path)
+    qcow2.handle(bench.clone(bench.image()))  # so that the daemon runs
+    layers, daemon = qcow2._layers, qcow2._daemon
+    disks = [bench.clone(bench.image()) for _ in range(2)]
+    upper, other = (layers.read(layers.links("disks")[disk_id]) for disk_id in disks)
+    with layers.locked(), daemon.monitor() as monitor:
+        before = monitor.ask("query-named-block-nodes", flat=True)
+        with pytest.raises(Denied, match="block-commit"):
+            qcow2_merge._begin(daemon, monitor, layers, upper, other)
+        assert monitor.ask("query-named-block-nodes", flat=True) == before
 
 
 def test_a_disk_without_snapshots_is_flattened_while_it_is_written_to(

@@ -12,6 +12,7 @@ a disk's top, which is written to: so one layer that nothing names stays under i
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from itertools import takewhile
 from typing import Any
 
@@ -98,11 +99,19 @@ def _end_all(daemon: StorageDaemon, monitor: Monitor, layers: Layers) -> bool:
 def _begin(daemon: StorageDaemon, monitor: Monitor, layers: Layers, upper: Layer, lower: Layer) -> None:
     """Begin to copy, below an empty layer of our own: disks on ``upper`` can be snapshotted meanwhile."""
     pin = layers.make(new_id(), upper, upper.size_bytes)
-    try:
-        # To be written to: what is opened to be read is opened by its name again when its header is to be written.
-        daemon.open(monitor, [pin, *layers.chain(upper.name)], is_writable=True)
-    finally:
-        layers.drop(pin)  # the daemon has it open
+    with ExitStack() as failed:
+        try:
+            chain = [pin, *layers.chain(upper.name)]
+            failed.callback(daemon.close, monitor, chain)
+            # To be written to: what is opened to be read is opened by its name again when its header is to be written.
+            daemon.open(monitor, chain, is_writable=True)
+        finally:
+            layers.drop(pin)  # the daemon has it open
+        _commit(monitor, pin, upper, lower)
+        failed.pop_all()
+
+
+def _commit(monitor: Monitor, pin: Layer, upper: Layer, lower: Layer) -> None:
     monitor.ask(
         "block-commit",
         job_id=f"{_JOB}{upper.inode}.{lower.inode}.{upper.name}",
