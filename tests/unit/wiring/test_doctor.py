@@ -111,5 +111,5 @@ def test_a_gateway_that_is_silent_or_in_trouble_is_found(settings: Settings) -> 
 )
 def test_a_bridge_of_ones_own_is_nobody_elses(bridges: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M2D_UPLINK__BRIDGES", bridges)
-    with pytest.raises(ValidationError, match="bridge of its own|no fabric's name"):
+    with pytest.raises(ValidationError, match=r"bridge of its own|no fabric's name"):
         Settings()
