@@ -1,8 +1,8 @@
 """Turns at writing: one writer's part of a transaction, and when it is durable.
 
-On SQLite a commit takes longer than many a statement. So a writer that waits for its turn joins the open transaction,
-and the last one commits for all: every one of them returns when that commit is on the disk. A writer that fails takes
-back its own changes and nobody else's (a savepoint); a commit that fails fails them all, and none was done.
+On SQLite an fsync takes longer than all statements of a step. So a writer that waits for its turn joins the open
+transaction, and the last one commits for all: every one of them returns when that commit is done. A writer that fails
+takes back its own changes and nobody else's (a savepoint); a commit that fails fails them all, and none was done.
 """
 
 import sqlite3
@@ -16,7 +16,6 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from malleable.domain.errors import StoreBusy, Unavailable
-from malleable.store.durability import WriteAheadLog
 
 #: So many share a commit at most: the first of them waits for the last.
 SHARERS_MAX = 16
@@ -31,10 +30,7 @@ class Turn(Protocol):
         """Give up all changes; statements from now on see what is there without them."""
 
     def commit(self) -> None:
-        """Return when the changes are durable.
-
-        Errors: DBAPIError, Unavailable: then none was made, or the disk failed and nobody knows.
-        """
+        """Return when the changes are durable. Errors: DBAPIError, Unavailable: then none was made."""
 
 
 class OwnTurn:
@@ -89,9 +85,8 @@ class SharedTurn:
 class TurnQueue:
     """The writers of one SQLite file within this process, in line for one connection."""
 
-    def __init__(self, engine: Engine, log: WriteAheadLog) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._log = log
         self._lock = threading.Lock()  #: of the line; never held during a statement
         self._waiting: deque[SharedTurn] = deque()
         self._is_taken = False
@@ -110,7 +105,6 @@ class TurnQueue:
         finally:
             if not turn.is_over:
                 self._give_up(turn)
-                self._log.settle()  # an error tells of what was read
 
     def end(self, turn: SharedTurn) -> None:
         """Count a turn among those to be committed, and let the next one join, or commit for all."""
@@ -168,30 +162,13 @@ class TurnQueue:
         )
         try:
             if not connection.invalidated:
-                error = self._commit(connection)
+                error = _outcome(connection)
             connection.close()
         finally:
             self._hand_on(is_last=True)
-            if error is None:
-                error = self._settle()
             for turn in sharers:
                 turn.error = error
                 turn.ended.release()
-
-    def _commit(self, connection: Connection) -> Exception | None:
-        try:
-            with self._log.commit():
-                _commit(connection)
-        except (DBAPIError, Unavailable) as e:
-            return e
-        return None
-
-    def _settle(self) -> Exception | None:
-        try:
-            self._log.settle()
-        except Unavailable as e:
-            return e
-        return None
 
     def _hand_on(self, *, is_last: bool) -> bool:
         """Give the turn to the next in line, if there is one; else keep it, or give it back after the last."""
@@ -210,6 +187,14 @@ def _commit(connection: Connection) -> None:
     except DBAPIError:
         connection.invalidate()  # SQLite leaves the transaction open, others may have lost the connection
         raise
+
+
+def _outcome(connection: Connection) -> Exception | None:
+    try:
+        _commit(connection)
+    except DBAPIError as e:
+        return e
+    return None
 
 
 def _driver(connection: Connection) -> Any:
