@@ -118,7 +118,8 @@ def _network(desired: Desired) -> DesiredNetwork:
         has_outside_dns=network.has_outside_dns,
         boots=tuple(_boot(intent) for intent in desired.intents),
         hosts=tuple(
-            DesiredHost(mac=h.mac, address=h.address, address6=h.address6, hostname=h.hostname) for h in desired.hosts
+            DesiredHost(node_id=h.node_id, mac=h.mac, address=h.address, address6=h.address6, hostname=h.hostname)
+            for h in desired.hosts
         ),
     )
 

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 
 from malleable.domain.boots import parse_cmdline, parse_ssh_key
 from malleable.domain.errors import Invalid, Malformed
-from malleable.domain.ids import BootId, ImageId, NetworkId
+from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId
 from malleable.domain.images import BootWay
 from malleable.domain.networks import (
     MTU_USUAL,
@@ -45,6 +45,7 @@ _LUN_MAX = 16383  #: SAM-5 §4.7.7.4, flat space addressing
 class Reservation:
     """A NIC that may have an address in the network."""
 
+    node_id: NodeId
     mac: str
     address: str  #: "" in a network without IPv4
     address6: str  #: "" in a network without IPv6
@@ -212,6 +213,7 @@ def _with_boots(network: NetworkPlan, told: tuple[DesiredBoot, ...]) -> NetworkP
 
 def _reservation(told: DesiredHost, cidr: str, cidr6: str) -> Reservation:
     return Reservation(
+        node_id=NodeId(told.node_id),
         mac=parse_mac(told.mac),
         address=_address(told.address, cidr) if cidr else "",
         address6=parse_host_address(told.address6, cidr6) if cidr6 else "",

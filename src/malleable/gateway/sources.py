@@ -8,6 +8,7 @@ Source: nft(8), and packets sent by tests/system/gateway on Linux 6.18 with nfta
 from collections.abc import Collection, Iterable
 
 from malleable.domain.errors import Unavailable
+from malleable.domain.ids import NodeId
 from malleable.gateway import command, namespace
 from malleable.gateway.plan import Reservation
 
@@ -24,12 +25,10 @@ _SETS = {
 def pairs_of(reservations: Iterable[Reservation]) -> frozenset[Pair]:
     """List who may use which address: systems send by any of a node's NICs what comes from any of its addresses."""
     known = tuple(reservations)
-    nics: dict[str, list[str]] = {}
+    nics: dict[NodeId, list[str]] = {}
     for one in known:
-        nics.setdefault(one.hostname or one.mac, []).append(one.mac)
-    return frozenset(
-        (mac, address) for one in known for mac in nics[one.hostname or one.mac] for address in one.addresses
-    )
+        nics.setdefault(one.node_id, []).append(one.mac)
+    return frozenset((mac, address) for one in known for mac in nics[one.node_id] for address in one.addresses)
 
 
 def keep(netns: str, interface: str, wanted: frozenset[Pair], known: frozenset[Pair] | None) -> None:

@@ -12,7 +12,7 @@ from malleable.domain.boots import BOOT_REASONS, Boot
 from malleable.domain.disks import Disk, DiskUse, Target, TargetState
 from malleable.domain.errors import Refused
 from malleable.domain.gateways import Gateway
-from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, new_id
+from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, NodeId, new_id
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, NetworkState
 from malleable.domain.nodes import Nic
@@ -36,6 +36,7 @@ FORGOTTEN_AFTER_S = 24 * 3600.0
 class Host:
     """A NIC that may have an address in a network."""
 
+    node_id: NodeId
     mac: str
     address: str
     address6: str
@@ -291,4 +292,10 @@ def _is_data(target: Target, boot: Boot) -> bool:
 
 def _host(attachment: Attachment, nic: Nic, nodes: Mapping[UUID, str]) -> Host:
     hostname = nodes[nic.node_id].replace(".", "-").replace("_", "-")
-    return Host(mac=nic.mac, address=attachment.address, address6=attachment.address6, hostname=hostname)
+    return Host(
+        node_id=nic.node_id,
+        mac=nic.mac,
+        address=attachment.address,
+        address6=attachment.address6,
+        hostname=hostname,
+    )

@@ -65,6 +65,7 @@ class DesiredBoot(Answer):
 class DesiredHost(Answer):
     """A NIC that may have an address in the network."""
 
+    node_id: UUID
     mac: str
     address: str  #: "" in a network without IPv4
     address6: str = ""

@@ -54,7 +54,7 @@ def test_desired_tells_all_that_a_boot_needs(site: Site) -> None:
     network = _network(site, "alpha")
     assert network["gateway_address"] == "10.0.0.1"
     (host,) = network["hosts"]
-    assert (host["address"], host["hostname"]) == ("10.0.0.10", "held")
+    assert (host["address"], host["hostname"], host["node_id"]) == ("10.0.0.10", "held", str(site.ids["held"]))
     (boot,) = network["boots"]
     assert boot["id"] == str(boot_id)
     assert boot["mac"] == host["mac"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from malleable.domain.ids import NodeId, new_id
 from malleable.gateway import neighbours, sources
 from malleable.gateway.plan import Reservation
 
@@ -49,10 +50,11 @@ def test_a_note_that_is_none_is_not_obeyed(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_a_nodes_nics_may_use_its_addresses_and_nobody_elses() -> None:
     a, b, c = (f"52:54:00:00:00:0{number}" for number in (1, 2, 3))
+    alpha, twin = NodeId(new_id()), NodeId(new_id())  # "al_pha" and "al-pha" have one name in DNS
     hosts = [
-        Reservation(mac=a, address="10.0.0.10", address6="fd00::10", hostname="alpha"),
-        Reservation(mac=b, address="10.0.0.11", address6="", hostname="alpha"),
-        Reservation(mac=c, address="10.0.0.12", address6="", hostname=""),
+        Reservation(node_id=alpha, mac=a, address="10.0.0.10", address6="fd00::10", hostname="al-pha"),
+        Reservation(node_id=alpha, mac=b, address="10.0.0.11", address6="", hostname="al-pha"),
+        Reservation(node_id=twin, mac=c, address="10.0.0.12", address6="", hostname="al-pha"),
     ]
     of_alpha = {(mac, address) for mac in (a, b) for address in ("10.0.0.10", "fd00::10", "10.0.0.11")}
     assert sources.pairs_of(hosts) == of_alpha | {(c, "10.0.0.12")}

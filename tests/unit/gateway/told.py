@@ -18,7 +18,7 @@ def network(*, vid: int, name: str = "lan", cidr: str = "10.0.0.0/24", **more: A
 
 def host(mac: str, address: str, hostname: str = "node") -> Json:
     """Make a reservation."""
-    return {"mac": mac, "address": address, "hostname": hostname}
+    return {"node_id": new_id(), "mac": mac, "address": address, "hostname": hostname}
 
 
 def boot(mac: str, address: str, **more: Any) -> Json:
