@@ -49,6 +49,7 @@ class Services:
     parts: Parts
     authentication: Authentication
     idempotency: Idempotency
+    paces: Paces
     users: Users
     tokens: Tokens
     accesses: Accesses
@@ -93,6 +94,7 @@ def make_services(parts: Parts) -> Services:
         parts=parts,
         authentication=authentication,
         idempotency=Idempotency(parts),
+        paces=paces,
         users=Users(parts, authentication, passwords),
         tokens=Tokens(parts, authentication),
         accesses=Accesses(parts, authentication),

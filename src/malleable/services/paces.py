@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import ceil
 from threading import Lock
 
@@ -15,7 +15,8 @@ from malleable.domain.store import Transaction
 from malleable.services.caller import Caller
 from malleable.services.parts import Parts
 
-SWEEP_EVERY = timedelta(minutes=10)
+#: What was used up longer ago says nothing any more.
+KEPT = timedelta(minutes=10)
 _DONE = {
     Verb.POWER: "switched",
     Verb.CONSOLE: "asked for its console",
@@ -30,14 +31,11 @@ class Paces:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._lock = Lock()
-        self._swept_at: datetime | None = None
         self._asking: Counter[NodeId] = Counter()
 
     def keep(self, tx: Transaction, caller: Caller, node: Node, verb: Verb) -> None:
         """Count one use of a node's BMC. Errors: TooMany with code "too-many-calls"; nothing is counted then."""
         now = self._parts.now()
-        if self._sweeps(now):
-            tx.meters.forget(now - SWEEP_EVERY)
         wait_s = tx.meters.take(f"{verb} node {node.id}", NODE_PACES[verb], now)
         if wait_s:
             raise too_many(f"Node {node.name} is {_DONE[verb]} too often.", wait_s)
@@ -66,13 +64,10 @@ class Paces:
         key = f"console of {node.id} by {caller.token_id}"
         return tx.meters.open(key, CONSOLE_IDLE_S, self._parts.now())
 
-    def _sweeps(self, now: datetime) -> bool:
-        """Say whether it is time to drop old meters; once per ten minutes and process."""
-        with self._lock:
-            is_due = self._swept_at is None or now - self._swept_at > SWEEP_EVERY
-            if is_due:
-                self._swept_at = now
-            return is_due
+    def expire(self) -> None:
+        """Drop old meters; by itself, for whoever asks waits for no crowd of them to go."""
+        with self._parts.store.transaction() as tx:
+            tx.meters.forget(self._parts.now() - KEPT)
 
 
 def too_many(message: str, wait_s: float) -> TooMany:

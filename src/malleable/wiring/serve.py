@@ -39,6 +39,7 @@ GATEWAY_RETRY_S = 5.0
 HEALTH_LOOK_S = 30.0
 EXPIRY_LOOK_S = 3600.0
 REPLIES_LOOK_S = 600.0
+METERS_LOOK_S = 600.0
 USAGE_LOOK_S = 60.0
 
 #: Something that runs beside the API until told to stop.
@@ -132,6 +133,7 @@ def _work_beside(assembly: Assembly, _url: str, stop: threading.Event) -> None:
         threading.Thread(target=_every, args=(settings.port_scan_s, watch.scan_ports, stop), daemon=True),
         threading.Thread(target=_every, args=(EXPIRY_LOOK_S, assembly.expire_uploads, stop), daemon=True),
         threading.Thread(target=_every, args=(REPLIES_LOOK_S, assembly.services.idempotency.expire, stop), daemon=True),
+        threading.Thread(target=_every, args=(METERS_LOOK_S, assembly.services.paces.expire, stop), daemon=True),
         threading.Thread(target=_every, args=(USAGE_LOOK_S, assembly.record_usage, stop), daemon=True),
     ]
     worker.start()
