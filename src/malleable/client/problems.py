@@ -38,12 +38,8 @@ _BY_STATUS: Mapping[int, type[MalleableError]] = {
 }
 
 
-_WITHOUT_WORDS = "without saying why"
-
-
-def is_unexplained(error: MalleableError) -> bool:
-    """Say whether an answer had no problem details: somebody else's before the server, mostly."""
-    return error.message.endswith(f"{_WITHOUT_WORDS}.")
+#: The code of an answer without problem details: somebody else's before the server, mostly.
+UNEXPLAINED = "unexplained"
 
 
 def problem_error(status: int, body: bytes) -> MalleableError:
@@ -54,8 +50,9 @@ def problem_error(status: int, body: bytes) -> MalleableError:
         problem = None
     if not isinstance(problem, dict):
         return _BY_STATUS.get(status, MalleableError)(
-            f"The server answered {status} {_WITHOUT_WORDS}.",
+            f"The server answered {status} without saying why.",
             fix="Check that the URL is a Malleable server's and look into its log.",
+            code=UNEXPLAINED,
         )
     return recorded_error(problem, status)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from malleable.client.problems import is_unexplained
+from malleable.client.problems import UNEXPLAINED
 from malleable.domain.errors import MalleableError, NotFound
 from malleable.domain.ids import BootId
 from malleable.domain.secrets import Secret
@@ -78,7 +78,7 @@ class Signs:
 
         Final are only the API's own "not found" (a proxy's has no details) and what is not as it was sealed.
         """
-        is_final = why.code == NOT_AS_SEALED or (isinstance(why, NotFound) and not is_unexplained(why))
+        is_final = why.code == NOT_AS_SEALED or (isinstance(why, NotFound) and why.code != UNEXPLAINED)
         self._wont(boot, BootStage.REFUSED if is_final else BootStage.HINDERED, str(why))
 
     def _wont(self, boot: BootPlan | RefusedBoot, stage: BootStage, reason: str) -> None:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from malleable.client import Client
+from malleable.client.problems import UNEXPLAINED
 from malleable.domain.errors import Conflict, Exhausted, Invalid, Malformed, MalleableError, NotFound, Unavailable
 from malleable.domain.secrets import Secret
 from malleable.wire.gateway import ReportsRequest
@@ -137,8 +138,9 @@ def test_problems_become_the_errors_they_were(status: int, code: str, kind: type
 
 
 def test_a_proxy_that_says_nothing_is_still_an_error() -> None:
-    with pytest.raises(Unavailable, match="502"):
+    with pytest.raises(Unavailable, match="502") as failed:
         Server(httpx.Response(502, text="<html>")).client().project_get("blue")
+    assert failed.value.code == UNEXPLAINED
 
 
 def test_a_redirect_is_not_followed_with_a_token() -> None:
