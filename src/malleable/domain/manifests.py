@@ -3,7 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from malleable.domain.errors import Invalid
+from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.images import Image
 
 MANIFEST_MAX_CHARS = 16 * 1024
 
@@ -34,3 +35,17 @@ def _once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
 def other_than(manifest: Mapping[str, object], facts: Mapping[str, str]) -> Sequence[str]:
     """Name the facts that a manifest does not tell, or tells otherwise; an empty one need not be told."""
     return [name for name, fact in facts.items() if manifest.get(name, "") != fact]
+
+
+def want_all_signed(image: Image, signature: str, manifest: str) -> None:
+    """Be sure that a signature covers whatever boots. Errors: Invalid, Conflict."""
+    if manifest and not signature:
+        raise Invalid("There is a manifest, but no signature of it.", fix="Give both, or neither.")
+    if manifest:
+        parse_manifest(manifest)
+    elif signature and image.files:
+        raise Conflict(
+            "A signature of the disk covers the disk alone, and this image has a kernel or an initrd beside it.",
+            code="signature-kernel",
+            fix="Sign its manifest (`minisign -S -m NAME.json`), and give manifest and signature.",
+        )

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import ImageId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageFormat, ImageState, UpProof
-from malleable.domain.manifests import parse_manifest
+from malleable.domain.manifests import want_all_signed
 from malleable.domain.nodes import Firmware
 from malleable.domain.operations import Operation
 from malleable.domain.ports import Login
@@ -192,6 +192,7 @@ class Images:
         One of this name whose import failed makes room for it.
         """
         _want_bootable(wish)
+        _want_files_used(wish)
         if wish.kernel and wish.kernel == wish.initrd:
             raise Invalid("Kernel and initrd have the same file name.", fix="Rename one.")
         now = self._parts.now()
@@ -335,7 +336,7 @@ class Images:
                 )
             if not signature:
                 want_signed(tx, self._parts, image.project_id, image)
-            _want_all_signed(image, signature, manifest)
+            want_all_signed(image, signature, manifest)
             now, actor_id = self._parts.now(), caller.user_id
             return storage.request_import(
                 tx, now, image=image, spool=spool, actor_id=actor_id, signature=signature, manifest=manifest
@@ -409,23 +410,18 @@ class Images:
         return found.id
 
 
+def _want_files_used(wish: ImageWish) -> None:
+    """Be sure that what lies beside the disk boots: whoever gave it expects that. Errors: Invalid."""
+    if BootWay.KERNEL not in wish.boot_ways and (wish.kernel or wish.initrd):
+        raise Invalid(
+            "Kernel and initrd are loaded by boot way kernel alone, and this image is said to boot by san.",
+            fix="Add boot way kernel, or leave both files out.",
+        )
+
+
 def _want_bootable(described: ImageWish | Image) -> None:
     if BootWay.KERNEL in described.boot_ways and not (described.kernel and described.initrd):
         raise Invalid("Boot way kernel needs a kernel and an initrd.", fix="Name both files, or leave the way out.")
-
-
-def _want_all_signed(image: Image, signature: str, manifest: str) -> None:
-    """Be sure that a signature covers whatever boots. Errors: Invalid, Conflict."""
-    if manifest and not signature:
-        raise Invalid("There is a manifest, but no signature of it.", fix="Give both, or neither.")
-    if manifest:
-        parse_manifest(manifest)
-    elif signature and image.files:
-        raise Conflict(
-            "A signature of the disk covers the disk alone, and this image has a kernel or an initrd beside it.",
-            code="signature-kernel",
-            fix="Sign its manifest (`minisign -S -m NAME.json`), and give manifest and signature.",
-        )
 
 
 def _is_signed(image: Image) -> Conflict:

@@ -33,7 +33,14 @@ CREATES: Mapping[str, tuple[str, Callable[[str], dict[str, object]]]] = {
     "switch": ("/v1/switches", lambda name: {"name": name, "driver": "sim", "address": "sim://tor1"}),
     "kernel": (
         "/v1/images",
-        lambda name: {"name": "ok", "sha256": "0" * 64, "size_bytes": 1, "kernel": name, "initrd": "initrd"},
+        lambda name: {
+            "name": "ok",
+            "sha256": "0" * 64,
+            "size_bytes": 1,
+            "kernel": name,
+            "initrd": "initrd",
+            "boot_ways": ["kernel"],
+        },
     ),
 }
 

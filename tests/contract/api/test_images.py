@@ -128,6 +128,13 @@ def test_boot_way_kernel_needs_its_files(small_site: Site) -> None:
     assert small_site.post("member", "/v1/images", body).status_code == 422
 
 
+def test_a_kernel_that_nothing_would_load_is_refused(small_site: Site) -> None:
+    body = {"name": "k", "project": "alpha", "sha256": "0" * 64, "size_bytes": 1, "kernel": "vmlinuz"}
+    for ways in ({}, {"boot_ways": ["san"]}, {"boot_ways": ["san"], "initrd": "initrd"}):
+        refused = small_site.post("member", "/v1/images", {**body, **ways})
+        assert (refused.status_code, refused.json()["fix"]) == (422, "Add boot way kernel, or leave both files out.")
+
+
 def test_what_is_told_of_an_image_is_corrected_field_by_field(small_site: Site) -> None:
     url = "/v1/images/alpha-image/description"
     before = small_site.get("member", "/v1/images/alpha-image").json()

@@ -225,8 +225,9 @@ def test_a_command_line_changed_while_it_is_proven_is_not_signed(small_site: Sit
 
 
 def test_an_announced_kernel_is_what_comes(small_site: Site) -> None:
-    announce(small_site, kernel="vmlinuz", kernel_sha256="0" * 64)
-    small_site.call("member", "PUT", "/v1/images/mine/files/vmlinuz", content=b"kernel")
+    announce(small_site, boot_ways=["kernel"], kernel="vmlinuz", initrd="initrd", kernel_sha256="0" * 64)
+    for name in ("vmlinuz", "initrd"):
+        small_site.call("member", "PUT", f"/v1/images/mine/files/{name}", content=b"kernel")
     failed = ended(small_site, Room(small_site), seal(small_site, None))
     assert (failed["error"]["code"], "kernel" in failed["error"]["message"]) == ("checksum", True)
 
