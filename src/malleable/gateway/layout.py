@@ -5,6 +5,7 @@ import hashlib
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
+from uuid import UUID
 
 from malleable.domain.errors import Invalid
 from malleable.domain.ids import NetworkId, parse_id
@@ -44,11 +45,11 @@ class NetworkLayout:
     network_id: NetworkId
 
     def __post_init__(self) -> None:
-        length = len(bytes(self.portal_socket(DAEMONS_MAX))) + len(".lock")
-        if length > SOCKET_PATH_LIMIT:
+        excess = len(bytes(self.portal_socket(DAEMONS_MAX))) + len(".lock") - SOCKET_PATH_LIMIT
+        if excess > 0:
             raise Invalid(
-                f"Socket paths under {self.run_dir} would be {length} bytes long.",
-                fix=f"Choose a run directory that is at least {length - SOCKET_PATH_LIMIT} bytes shorter.",
+                f"The run directory {self.run_dir} is too long for the names of sockets in it.",
+                fix=f"Set M2D_RUN_DIR to one that is at least {excess} bytes shorter.",
             )
 
     @property
@@ -112,6 +113,11 @@ class NetworkLayout:
 
     def log_file(self, daemon: str) -> Path:
         return self.directory / f"{daemon}.log"
+
+
+def check_length(run_dir: Path) -> None:
+    """Be sure that a gateway's run directory has room for any network's sockets. Errors: Invalid."""
+    NetworkLayout(run_dir=run_dir, network_id=NetworkId(UUID(int=0)))
 
 
 def firmware_root(run_dir: Path) -> Path:

@@ -4,8 +4,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from malleable.domain.errors import Invalid
 from malleable.gateway import command
 from malleable.gateway.dnsmasq import BIOS_LOADER, UEFI_LOADER
+from malleable.gateway.layout import check_length
 from malleable.gateway.settings import GatewaySettings
 
 #: program -> Debian package
@@ -37,6 +39,10 @@ def missing(settings: GatewaySettings) -> list[Trouble]:
         found.append(
             Trouble(what="The gateway is not root.", fix="Run it as root: it makes network namespaces.", is_fatal=True)
         )
+    try:
+        check_length(settings.run_dir)
+    except Invalid as e:
+        found.append(Trouble(what=e.message, fix=e.fix, is_fatal=True))
     for program, package in PROGRAMS.items():
         if command.find(program) is None:
             found.append(Trouble(what=f"{program} is not installed.", fix=f"apt-get install {package}", is_fatal=True))

@@ -119,7 +119,8 @@ def test_a_daemon_starts_only_once_it_is_recorded(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "PROGRAMS", {"no-such-dnsmasq": "dnsmasq-base"})
-    found = preflight.missing(GatewaySettings(firmware_dir=tmp_path))
+    found = preflight.missing(GatewaySettings(firmware_dir=tmp_path, run_dir=Path("/run") / ("x" * 45)))
+    assert "Set M2D_RUN_DIR to one that is at least 1 bytes shorter." in {trouble.fix for trouble in found}
     fixes = {trouble.fix for trouble in found if trouble.is_fatal}
     assert {"apt-get install dnsmasq-base", "apt-get install ipxe"} <= fixes
     assert all(isinstance(trouble, Trouble) and trouble.what.endswith(".") for trouble in found)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from malleable.domain.errors import Busy, Malformed, MalleableError, Refused
+from malleable.domain.errors import Busy, Invalid, Malformed, MalleableError, Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id, parse_id
 from malleable.domain.ports import DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
 from malleable.drivers.storage import blocks, qcow2_flatten, qcow2_merge, refusals, sealing
 from malleable.drivers.storage.file_pool import FilePool
 from malleable.drivers.storage.folder import GIB, LAYERS, PlainFolder, ReflinkSettings, mapped
-from malleable.drivers.storage.qcow2_daemon import StorageDaemon
+from malleable.drivers.storage.qcow2_daemon import SOCKET, SOCKET_PATH_LIMIT, StorageDaemon
 from malleable.drivers.storage.qcow2_layers import Layer, Layers, reached
 from malleable.drivers.storage.qcow2_monitor import Monitor
 
@@ -33,9 +33,17 @@ class Qcow2Settings:
     """Where the pool is, how full it may get, and through how many layers a clone may be read."""
 
     pool_dir: Path
-    run_dir: Path  #: of the storage daemon: its socket's path may have 107 characters
+    run_dir: Path  #: of the storage daemon
     reserve_bytes: int = GIB
     max_chain: int = 8
+
+    def __post_init__(self) -> None:
+        excess = len(bytes(self.run_dir / SOCKET)) - SOCKET_PATH_LIMIT
+        if excess > 0:
+            raise Invalid(
+                f"The run directory {self.run_dir} is too long for the name of a socket in it.",
+                fix=f"Set M2D_RUN_DIR to one that is at least {excess} bytes shorter.",
+            )
 
 
 class Qcow2Disks(FilePool):

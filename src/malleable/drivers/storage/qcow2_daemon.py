@@ -32,6 +32,8 @@ EXPORT_TIMEOUT_S = 10.0
 POLL_S = 0.005
 MNT_DETACH = 2
 SUFFIX = ".raw"
+SOCKET = "storage.sock"
+SOCKET_PATH_LIMIT = 107  #: bytes of sun_path without its final zero, unix(7)
 
 
 class StorageDaemon:
@@ -41,7 +43,7 @@ class StorageDaemon:
         """Do no I/O. ``on_start`` is told, of one that was started, what the one before it showed."""
         self._run_dir, self._layers, self._exports_dir = run_dir, layers, exports_dir
         self._on_start = on_start
-        self._socket = run_dir / "storage.sock"
+        self._socket = run_dir / SOCKET
         self._pid_file = run_dir / "storage.pid"
 
     @contextmanager
@@ -141,9 +143,8 @@ class StorageDaemon:
         # Through the page cache: it holds what clones share once, for its own file is opened past the cache.
         file = {"driver": "file", "filename": str(self._layers.way(layer)), "discard": "unmap"}
         common = {"node_name": layer.node, "read_only": not is_writable, "discard": "unmap", "file": file}
-        common["detect_zeroes"] = (
-            "unmap"  # so that what was discarded in a layer takes no room in those it is copied to
-        )
+        # So that what was discarded in a layer takes no room in those it is copied to.
+        common["detect_zeroes"] = "unmap"
         if layer.is_raw:
             monitor.ask("blockdev-add", driver="raw", **common)
         else:
