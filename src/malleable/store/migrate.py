@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from malleable.domain.errors import Unavailable
 from malleable.store.databases import open_database
-from malleable.store.revisions import HEAD, VERSION_TABLE, read_revision
+from malleable.store.revisions import HEAD, VERSION_TABLE, check_revision, read_revision
 from malleable.store.schema import metadata, site
 from malleable.store.session import meaning_of
 
@@ -25,7 +25,7 @@ def upgrade(url: str) -> None:
     """Create the schema or bring it up to date, in one transaction; do nothing when it is.
 
     Two programs that upgrade at once wait for each other.
-    Errors: Invalid (URL), Unavailable (no server, or the database is newer than this program).
+    Errors: Invalid (URL), Unavailable (no server, or the database is newer than this program, or of another commit).
     """
     database = open_database(url, make_file=True)
     try:
@@ -36,6 +36,7 @@ def upgrade(url: str) -> None:
                 create(connection)
             elif found != HEAD:
                 run_scripts(connection)
+            check_revision(connection)
             turn.commit()
     except DBAPIError as e:
         raise meaning_of(e) or e from e

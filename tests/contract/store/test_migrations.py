@@ -160,6 +160,21 @@ def test_an_older_database_is_refused(empty_url: str) -> None:
         open_store(empty_url, KEY)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("ALTER TABLE tokens DROP COLUMN fabrics", "lacks column tokens.fabrics"),
+        ("ALTER TABLE tokens ADD COLUMN colour TEXT", "unknown column tokens.colour"),
+    ],
+)
+def test_a_database_of_another_commit_is_refused(empty_url: str, change: str, told: str) -> None:
+    migrate.upgrade(empty_url)
+    execute(empty_url, change)
+    for look in (lambda: open_store(empty_url, KEY), lambda: migrate.upgrade(empty_url)):
+        with pytest.raises(Unavailable, match=told):
+            look()
+
+
 def test_a_newer_database_is_refused(empty_url: str) -> None:
     migrate.upgrade(empty_url)
     execute(empty_url, "UPDATE alembic_version SET version_num = '9999'")
