@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.sweep.world import World
 
-from malleable.domain.gateways import Gateway
+from malleable.domain.gateways import ALL_FABRICS, Gateway
 from malleable.domain.ids import GatewayId, NodeId, new_id
 from malleable.domain.images import UpProof
 from malleable.domain.operations import Operation
@@ -48,7 +48,8 @@ def test_a_gateway_that_says_what_is_wrong_with_the_network_is_quoted(new_world:
     trouble = f"Network {world.network_id}: dnsmasq ended."
     with world.store.transaction() as tx:
         now = world.clock.now()
-        tx.gateways.add(Gateway(id=GatewayId(new_id()), name="g", seen_at=now, troubles=(trouble,), created_at=now))
+        id, serves = GatewayId(new_id()), (ALL_FABRICS,)
+        tx.gateways.add(Gateway(id=id, name="g", seen_at=now, troubles=(trouble,), serves=serves, created_at=now))
     world.work_for(10.0, GoneAt(world, "arm-boot"))
     assert trouble in world.operation(operation_id).reason
     public = world.operation(operation_id).public_reason

@@ -45,6 +45,7 @@ def token_view(shown: Shown[Token]) -> TokenView:
         node_id=token.node_id,
         node=names.get(token.node_id) if token.node_id else None,
         verbs=token.verbs,
+        fabrics=token.fabrics,
         is_read_only=token.is_read_only,
         expires_at=token.expires_at,
         revoked_at=token.revoked_at,

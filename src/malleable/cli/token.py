@@ -34,6 +34,7 @@ def token_list(
         Column(title="user", cell=lambda token: token.user),
         Column(title="project", cell=lambda token: token.project or "all", is_minor=True),
         Column(title="rights", cell=rights),
+        Column(title="fabrics", cell=lambda token: ", ".join(token.fabrics), is_minor=True),
         Column(title="ends", cell=lambda token: "revoked" if token.revoked_at else age(token.expires_at, now)),
         Column(title="id", cell=lambda token: str(token.id), is_minor=True),
     ]

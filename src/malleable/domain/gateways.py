@@ -10,6 +10,8 @@ from malleable.domain.ids import GatewayId
 BEAT_S = 15.0
 #: ... and whoever was not heard of for so long is taken for dead.
 SILENT_AFTER_S = 60.0
+#: Instead of the fabrics' names: whoever serves them all. No fabric can be called so.
+ALL_FABRICS = "*"
 
 
 def held_note(control_socket: Path) -> Path:
@@ -29,11 +31,17 @@ class Gateway:
     ] = ()  #: what is wrong by its own word: a portal that hangs, a daemon that does not stay up
     holds_writers: bool = False  #: it has nodes wait, for the pool on its host is nearly full
     fabrics: tuple[str, ...] = ()  #: that it reaches by ways of their own: their VLANs are nobody else's
+    serves: tuple[str, ...]  #: the fabrics that its token names, or ``ALL_FABRICS``
     created_at: datetime
 
     def silent_s(self, now: datetime) -> float:
         """Say how long it was not heard of."""
         return max(0.0, (now - self.seen_at).total_seconds())
+
+    def is_apart(self, fabric: str) -> bool:
+        """Say whether the ways to ``fabric`` are no other fabric's; also of one that does not serve it."""
+        is_served = fabric in self.serves or ALL_FABRICS in self.serves
+        return not is_served or fabric in self.fabrics or self.serves == (fabric,)
 
     def is_silent(self, now: datetime) -> bool:
         """Say whether it is taken for dead."""

@@ -126,6 +126,7 @@ class Token:
     project_id: ProjectId | None  #: narrowed to one project
     node_id: NodeId | None = None  #: narrowed to one node, as long as that project holds it
     verbs: tuple[Verb, ...] = ()  #: what it is good for there; of a token for a node alone
+    fabrics: tuple[str, ...] = ()  #: that a gateway serves with it, or ``ALL_FABRICS``; none: it serves nothing
     is_read_only: bool
     expires_at: datetime
     revoked_at: datetime | None = None

@@ -134,8 +134,11 @@ class NetworkRows(Rows[Network], Protocol):
     def generation(self) -> int:
         """Read the generation that the site has reached."""
 
-    def changed_since(self, generation: int, limit: int) -> tuple[Network, ...]:
-        """Read networks that the gateways serve, of a larger generation, in order of generation."""
+    def changed_since(self, generation: int, limit: int, fabrics: Collection[str] | None = None) -> tuple[Network, ...]:
+        """Read networks that the gateways serve, of a larger generation, in order of generation.
+
+        ``fabrics``: of these alone; None: of all.
+        """
 
     def usable_by(self, page: Page, project_ids: Collection[ProjectId], name: str | None = None) -> tuple[Network, ...]:
         """Read a page of what these projects may use, in one query: owned, granted and accepted, or public."""

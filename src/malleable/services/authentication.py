@@ -45,6 +45,7 @@ class TokenWish:
     is_read_only: bool = False
     node_id: NodeId | None = None
     verbs: tuple[Verb, ...] = ()
+    fabrics: tuple[str, ...] = ()
 
 
 class Authentication:
@@ -130,6 +131,7 @@ def narrowed(user: User, memberships: Sequence[Membership], token: Token) -> Cal
         token_project_id=token.project_id,
         token_node_id=token.node_id,
         verbs=frozenset(token.verbs),
+        fabrics=frozenset(token.fabrics),
         is_read_only=token.is_read_only,
         expires_at=token.expires_at,
     )
@@ -164,6 +166,7 @@ def issue(tx: Transaction, now: datetime, user: User, wish: TokenWish, project_i
         project_id=project_id,
         node_id=wish.node_id,
         verbs=wish.verbs,
+        fabrics=wish.fabrics,
         is_read_only=wish.is_read_only,
         expires_at=now + timedelta(seconds=wish.ttl_s),
         created_at=now,

@@ -1,13 +1,16 @@
 """The first run: the first admin, and the gateway's account."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from malleable.domain.errors import Conflict
+from malleable.domain.gateways import ALL_FABRICS
 from malleable.domain.ids import parse_name
 from malleable.domain.projects import Role, User
 from malleable.domain.secrets import Secret, random_secret
 from malleable.domain.store import Transaction
 from malleable.services.authentication import TokenWish, issue
+from malleable.services.fabrics import parse_fabrics
 from malleable.services.parts import Parts
 from malleable.services.users import Users
 from malleable.workflows.requests import record
@@ -50,21 +53,24 @@ def bootstrap_admin(
     return FirstAdmin(name=user.name, password=secret)
 
 
-def bootstrap_gateway(parts: Parts, users: Users, *, name: str = "gateway") -> Secret:
+def bootstrap_gateway(
+    parts: Parts, users: Users, *, name: str = "gateway", fabrics: Sequence[str] = (ALL_FABRICS,)
+) -> Secret:
     """Issue a gateway's token, good for a year, making its account if there is none. Call it anew at every start.
 
-    No password opens the account. Expired tokens of it are dropped.
+    No password opens the account. Expired tokens of it are dropped. Errors: Invalid, NotFound: the fabrics.
     """
     with parts.store.reading() as tx:
+        fabrics = parse_fabrics(tx, fabrics)
         is_there = tx.users.count(name=name) > 0
     fresh = None if is_there else users.make(name=name, password=None, site_role=Role.GATEWAY)
     try:
-        return _gateway_token(parts, name, fresh)
+        return _gateway_token(parts, name, fresh, fabrics)
     except Conflict:
-        return _gateway_token(parts, name, None)  # another program made the account at this very moment
+        return _gateway_token(parts, name, None, fabrics)  # another program made the account at this very moment
 
 
-def _gateway_token(parts: Parts, name: str, fresh: User | None) -> Secret:
+def _gateway_token(parts: Parts, name: str, fresh: User | None, fabrics: tuple[str, ...]) -> Secret:
     now = parts.now()
     with parts.store.transaction() as tx:
         user = tx.users.find(name=name)
@@ -77,7 +83,8 @@ def _gateway_token(parts: Parts, name: str, fresh: User | None) -> Secret:
         for token in tx.tokens.list(user_id=user.id):
             if token.expires_at <= now:
                 tx.tokens.remove(token.id)
-        return issue(tx, now, user, TokenWish(name="gateway", ttl_s=GATEWAY_TTL_S), None).secret
+        wish = TokenWish(name="gateway", ttl_s=GATEWAY_TTL_S, fabrics=fabrics)
+        return issue(tx, now, user, wish, None).secret
 
 
 def _recorded(parts: Parts, tx: Transaction, user: User) -> None:

@@ -21,6 +21,7 @@ class Caller:
     token_project_id: ProjectId | None = None
     token_node_id: NodeId | None = None  #: narrowed to one node: good for ``verbs`` there, and for nothing else
     verbs: frozenset[Verb] = frozenset()
+    fabrics: frozenset[str] = frozenset()  #: a gateway's: what it serves, or ``ALL_FABRICS``
     is_read_only: bool = False
     expires_at: datetime
 

@@ -1,14 +1,16 @@
 """Fabrics: the VLAN pool that a set of switches shares."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.errors import Conflict, Invalid, NotFound
+from malleable.domain.gateways import ALL_FABRICS
 from malleable.domain.ids import VlanId, new_id
 from malleable.domain.networks import Vlan, parse_vid
 from malleable.domain.store import Transaction
+from malleable.domain.switches import Switch
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import shown
@@ -46,7 +48,7 @@ class Fabrics:
         with self._parts.store.reading() as tx:
             vlans, switches = tx.vlans.list(), tx.switches.list()
             apart = _apart(tx, now)
-        names = sorted({v.fabric for v in vlans} | {s.fabric for s in switches})
+        names = _names(vlans, switches)
         return tuple(_count(name, [v for v in vlans if v.fabric == name], now, apart) for name in names)
 
     def fabric_get(self, caller: Caller, name: str) -> Fabric:
@@ -102,6 +104,25 @@ class Fabrics:
         data = {"fabric": name, "vlans": len(wanted)}
         record(tx, now, "fabric.vlans-set", actor_id=caller.user_id, data=data)
         return _count(name, tx.vlans.list(fabric=name), now, _apart(tx, now))
+
+
+def parse_fabrics(tx: Transaction, raw: Iterable[str]) -> tuple[str, ...]:
+    """Accept names of fabrics that there are, or ``ALL_FABRICS`` alone. Errors: Invalid, NotFound."""
+    names = tuple(sorted(set(raw)))
+    if not names:
+        raise Invalid("A gateway serves no fabric unless it is named.", fix="Name its fabrics, or say that it is all.")
+    if names == (ALL_FABRICS,):
+        return names
+    known = _names(tx.vlans.list(), tx.switches.list())
+    for name in names:
+        if name not in known:
+            fix = f"There are: {', '.join(known)}." if known else "Add its switch or its VLANs first."
+            raise NotFound(f"There is no fabric {shown(name)}.", fix=fix)
+    return names
+
+
+def _names(vlans: Iterable[Vlan], switches: Iterable[Switch]) -> Sequence[str]:
+    return sorted({v.fabric for v in vlans} | {s.fabric for s in switches})
 
 
 def parse_ranges(ranges: Iterable[str], *, is_once: bool = False) -> frozenset[int]:
@@ -192,8 +213,9 @@ def refuse_elsewhere(tx: Transaction, now: datetime, fabric: str, vids: Collecti
 
 def _apart(tx: Transaction, now: datetime) -> frozenset[str]:
     """List the fabrics that every gateway which lives reaches by a way of its own; it sees to it itself besides."""
-    told = [frozenset(gateway.fabrics) for gateway in tx.gateways.list() if not gateway.is_silent(now)]
-    return frozenset.intersection(*told) if told else frozenset()
+    live = [gateway for gateway in tx.gateways.list() if not gateway.is_silent(now)]
+    told = {name for gateway in live for name in (*gateway.fabrics, *gateway.serves)}
+    return frozenset(name for name in told if all(gateway.is_apart(name) for gateway in live))
 
 
 def _count(name: str, vlans: Iterable[Vlan], now: datetime, apart: Collection[str]) -> Fabric:

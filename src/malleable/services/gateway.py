@@ -1,6 +1,6 @@
 """What the gateway is to serve, and what it reports back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,8 +10,8 @@ from uuid import UUID
 from malleable.domain import portals
 from malleable.domain.boots import BOOT_REASONS, Boot
 from malleable.domain.disks import Disk, DiskUse, Target, TargetState
-from malleable.domain.errors import Refused
-from malleable.domain.gateways import Gateway
+from malleable.domain.errors import Forbidden, Refused
+from malleable.domain.gateways import ALL_FABRICS, Gateway
 from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, NodeId, new_id
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, NetworkState
@@ -102,7 +102,7 @@ class Beat:
 
 
 class Gateways:
-    """The gateway's calls; nobody else's."""
+    """The gateway's calls; nobody else's, and of a gateway's only what is of the fabrics that its token names."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -112,9 +112,9 @@ class Gateways:
 
         The answer holds CHAP secrets and boot tokens. Seven queries however many networks.
         """
-        require(caller, "gateway_desired")
+        fabrics = _fabrics(caller, "gateway_desired")
         with self._parts.store.reading() as tx:
-            found = tx.networks.changed_since(after, DESIRED_MAX)
+            found = tx.networks.changed_since(after, DESIRED_MAX, fabrics)
             # Never beyond ``after``: what is committed at this moment would be missed.
             generation = found[-1].generation if found else min(after, tx.networks.generation())
             return Changes(generation=generation, networks=_desired(tx, found), has_more=len(found) >= DESIRED_MAX)
@@ -126,13 +126,13 @@ class Gateways:
 
         A new epoch of a target daemon begins to give it its targets back.
         """
-        require(caller, "gateway_report")
+        fabrics = _fabrics(caller, "gateway_report")
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             if beat is not None:
-                _heard(tx, now, beat)
+                _heard(tx, now, beat, fabrics)
             ids = {s.network_id for s in served} | set(removed)
-            networks = {n.id: n for n in tx.networks.list(id=ids)} if ids else {}
+            networks = {n.id: n for n in tx.networks.list(id=ids) if _is_of(n, fabrics)} if ids else {}
             for report in served:
                 if report.network_id in networks:
                     _note(tx, now, networks[report.network_id], report)
@@ -144,11 +144,11 @@ class Gateways:
 
     def gateway_sign(self, caller: Caller, signs: Sequence[Sign]) -> None:
         """Note signs of life; of each kind the first since the boot was armed counts. Unknown boots are passed over."""
-        require(caller, "gateway_sign")
+        fabrics = _fabrics(caller, "gateway_sign")
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             ids = {sign.boot_id for sign in signs}
-            boots = {boot.id: boot for boot in tx.boots.list(id=ids)} if ids else {}
+            boots = {boot.id: boot for boot in _served(tx, fabrics, id=ids)} if ids else {}
             stages: dict[BootId, dict[str, Any]] = {}
             for sign in signs:
                 boot = boots.get(sign.boot_id)
@@ -167,10 +167,12 @@ class Gateways:
 
     def gateway_file(self, caller: Caller, image_id: UUID, name: str) -> Path:
         """Locate a file kept beside an image. Errors: NotFound."""
-        require(caller, "gateway_file")
+        fabrics = _fabrics(caller, "gateway_file")
         what = f"file {shown(name)} of image {image_id}"
         with self._parts.store.reading() as tx:
             image = tx.images.find(id=image_id)
+            if fabrics is not None and ImageId(image_id) not in _images(tx, fabrics):
+                image = None
         if image is None or not name or name not in (image.kernel, image.initrd):
             raise not_found(what)
         try:
@@ -180,9 +182,46 @@ class Gateways:
 
     def gateway_document(self, caller: Caller, boot_id: UUID, document: Document) -> bytes:
         """Read a document for a boot's system. Errors: NotFound."""
-        require(caller, "gateway_document")
+        fabrics = _fabrics(caller, "gateway_document")
         with self._parts.store.reading() as tx:
+            if fabrics is not None and not _served(tx, fabrics, id=[boot_id]):
+                raise not_found(f"{document} of boot {boot_id}")
             return read_document(tx, BootId(boot_id), document)
+
+
+def _fabrics(caller: Caller, action: str) -> Collection[str] | None:
+    """Let a gateway do ``action``, for the fabrics that are returned; None: for all. Errors: Forbidden."""
+    require(caller, action)
+    if not caller.fabrics:
+        raise Forbidden(
+            "This token names no fabric that its gateway serves.",
+            code="token-scope",
+            fix="Make one with `m2d gateway-token FILE --fabric NAME`.",
+        )
+    return None if ALL_FABRICS in caller.fabrics else caller.fabrics
+
+
+def _is_of(network: Network, fabrics: Collection[str] | None) -> bool:
+    return fabrics is None or network.fabric in fabrics
+
+
+def _served(tx: Transaction, fabrics: Collection[str] | None, **wanted: Any) -> Sequence[Boot]:
+    """Read boots, of the networks of some fabrics alone."""
+    boots = tx.boots.list(**wanted)
+    if fabrics is None or not boots:
+        return boots
+    networks = {n.id for n in tx.networks.list(id={boot.network_id for boot in boots}) if _is_of(n, fabrics)}
+    return [boot for boot in boots if boot.network_id in networks]
+
+
+def _images(tx: Transaction, fabrics: Collection[str]) -> frozenset[ImageId]:
+    """List the images that nodes boot from networks of some fabrics."""
+    networks = tx.networks.list(fabric=list(fabrics))
+    boots = tx.boots.list(network_id=[n.id for n in networks]) if networks else ()
+    targets = tx.targets.list(node_id=[boot.node_id for boot in boots]) if boots else ()
+    disks = tx.disks.list(id=[t.disk_id for t in targets if t.disk_id]) if targets else ()
+    found = {target.image_id for target in targets} | {disk.image_id for disk in disks}
+    return frozenset(image_id for image_id in found if image_id is not None)
 
 
 def _told(now: datetime, sign: Sign) -> dict[str, Any]:
@@ -193,8 +232,10 @@ def _told(now: datetime, sign: Sign) -> dict[str, Any]:
     return {f"{sign.stage}_at": now, **of_end}
 
 
-def _heard(tx: Transaction, now: datetime, beat: Beat) -> None:
+def _heard(tx: Transaction, now: datetime, beat: Beat, fabrics: Collection[str] | None) -> None:
     """Note that a gateway lives; forget those that have been silent for long, now that another one serves."""
+    serves = (ALL_FABRICS,) if fabrics is None else tuple(sorted(fabrics))
+    apart = tuple(name for name in beat.fabrics if fabrics is None or name in fabrics)
     known = tx.gateways.find(name=beat.name)
     if known is None:
         tx.gateways.add(
@@ -204,13 +245,19 @@ def _heard(tx: Transaction, now: datetime, beat: Beat) -> None:
                 seen_at=now,
                 troubles=beat.troubles,
                 holds_writers=beat.holds_writers,
-                fabrics=beat.fabrics,
+                fabrics=apart,
+                serves=serves,
                 created_at=now,
             )
         )
     else:
         tx.gateways.change(
-            known.id, seen_at=now, troubles=beat.troubles, holds_writers=beat.holds_writers, fabrics=beat.fabrics
+            known.id,
+            seen_at=now,
+            troubles=beat.troubles,
+            holds_writers=beat.holds_writers,
+            fabrics=apart,
+            serves=serves,
         )
     if beat.holds_writers != (known is not None and known.holds_writers):
         kind = "pool.writers-held" if beat.holds_writers else "pool.writers-go-on"

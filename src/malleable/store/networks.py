@@ -48,15 +48,21 @@ class NetworkTable(TableRows[Network]):
         """Read the generation that the site has reached."""
         return int(self._session.read(_REACHED).scalar_one())
 
-    def changed_since(self, generation: int, limit: int) -> tuple[Network, ...]:
+    def changed_since(self, generation: int, limit: int, fabrics: Collection[str] | None = None) -> tuple[Network, ...]:
         """Read networks that the gateways serve, of a larger generation, in order of generation."""
+        narrowed, params = self._record.filter({} if fabrics is None else {"fabric": list(fabrics)})
 
         def build() -> Select[Any]:
             newer = select(*self._record.columns).where(networks.c.generation > bindparam("seen"))
-            return newer.where(networks.c.has_service).order_by(networks.c.generation).limit(bindparam("limit"))
+            return (
+                newer.where(self._record.where(narrowed), networks.c.has_service)
+                .order_by(networks.c.generation)
+                .limit(bindparam("limit"))
+            )
 
-        statement = self._record.cached(("changed",), build)
-        rows = self._session.read(statement, {"seen": generation, "limit": min(limit, PAGE_MAX)}).all()
+        statement = self._record.cached(("changed", narrowed), build)
+        params |= {"seen": generation, "limit": min(limit, PAGE_MAX)}
+        rows = self._session.read(statement, params).all()
         return tuple(self._record.value(row, self._session.seal) for row in rows)
 
     def usable_by(self, page: Page, project_ids: Collection[ProjectId], name: str | None = None) -> tuple[Network, ...]:

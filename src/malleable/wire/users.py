@@ -61,6 +61,7 @@ class TokenView(Answer):
     node_id: Open[UUID | None] = None  #: narrowed to one node
     node: Open[str | None] = None
     verbs: Open[tuple[Verb, ...]] = ()  #: what it is good for there
+    fabrics: tuple[str, ...] = ()  #: that a gateway serves with it; "*": all
     is_read_only: Open[bool]
     expires_at: Open[datetime]
     revoked_at: Open[datetime | None]

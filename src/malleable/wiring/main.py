@@ -15,6 +15,7 @@ from pydantic_settings import SettingsError
 from malleable.cli.usage import PlainGroup
 from malleable.config import ETC, Settings
 from malleable.domain.errors import Invalid, MalleableError
+from malleable.domain.gateways import ALL_FABRICS
 from malleable.wiring import logs
 from malleable.wiring.ending import is_any_left
 
@@ -78,12 +79,21 @@ def gateway() -> None:
 
 
 @app.command()
-def gateway_token(file: Annotated[Path, typer.Argument(help="Where to write the token, mode 0600.")]) -> None:
-    """Make a token for a gateway that runs on another host."""
+def gateway_token(
+    file: Annotated[Path, typer.Argument(help="Where to write the token, mode 0600.")],
+    fabric: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="It serves this one; may be repeated.")
+    ] = None,
+    all_fabrics: Annotated[bool, typer.Option("--all-fabrics", help="It serves all, also those to come.")] = False,
+) -> None:
+    """Make a token for a gateway that runs by itself; with it, the gateway hears of nothing but its fabrics."""
     from malleable.wiring.keys import write_private
     from malleable.wiring.serve import gateway_token
 
-    write_private(file, gateway_token(_settings()).reveal() + "\n")
+    if all_fabrics == bool(fabric):
+        raise Invalid("Say which fabrics the gateway serves.", fix="Give --fabric NAME for each, or --all-fabrics.")
+    fabrics = [ALL_FABRICS] if all_fabrics else fabric or []
+    write_private(file, gateway_token(_settings(), fabrics).reveal() + "\n")
     typer.echo(f"Written to {file}.")
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -289,10 +289,10 @@ def _trust(assembly: Assembly, url: str) -> bool | ssl.SSLContext:
     return context
 
 
-def gateway_token(settings: Settings) -> Secret:
-    """Make a token for a gateway that runs apart."""
+def gateway_token(settings: Settings, fabrics: Sequence[str]) -> Secret:
+    """Make a token for a gateway that runs apart. Errors: Invalid, NotFound: the fabrics."""
     with assemble(settings) as assembly:
-        return bootstrap_gateway(assembly.services.parts, assembly.services.users)
+        return bootstrap_gateway(assembly.services.parts, assembly.services.users, fabrics=fabrics)
 
 
 def _until_signal(stop: threading.Event) -> None:

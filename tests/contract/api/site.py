@@ -16,6 +16,7 @@ from minisign import KeyPair
 from malleable.api.app import close_streams, create_app
 from malleable.domain.access import Verb
 from malleable.domain.disks import Disk, DiskOffer, DiskState, Snapshot, SnapshotState, Target, TargetState, new_iqn
+from malleable.domain.gateways import ALL_FABRICS
 from malleable.domain.ids import (
     AttachmentId,
     DiskId,
@@ -211,7 +212,10 @@ class Site:
 
     def _token(self, tx: Transaction, user: User, name: str, **how: Any) -> Token:
         wish = TokenWish(
-            name=name, ttl_s=how.get("ttl_s", 3600 * 24 * 365), is_read_only=how.get("is_read_only", False)
+            name=name,
+            ttl_s=how.get("ttl_s", 3600 * 24 * 365),
+            is_read_only=how.get("is_read_only", False),
+            fabrics=(ALL_FABRICS,) if user.site_role is Role.GATEWAY else (),
         )
         project = how.get("project")
         issued = issue(tx, START, user, wish, ProjectId(self.ids[project]) if project else None)

@@ -21,7 +21,7 @@ from malleable.domain.store import WORK
 from malleable.workflows.requests import begin
 
 
-def _arm(site: Site) -> BootId:
+def arm(site: Site) -> BootId:
     """Give the held node a boot intent."""
     boot_id = BootId(new_id())
     with site.store.transaction() as tx:
@@ -50,7 +50,7 @@ def _network(site: Site, name: str) -> dict[str, Any]:
 
 
 def test_desired_tells_all_that_a_boot_needs(site: Site) -> None:
-    boot_id = _arm(site)
+    boot_id = arm(site)
     network = _network(site, "alpha")
     assert network["gateway_address"] == "10.0.0.1"
     (host,) = network["hosts"]
@@ -65,7 +65,7 @@ def test_desired_tells_all_that_a_boot_needs(site: Site) -> None:
 
 
 def test_desired_tells_of_the_disks_for_data(site: Site) -> None:
-    _arm(site)
+    arm(site)
     with site.store.transaction() as tx:
         boots = tx.targets.get(site.ids["target:alpha"])
         assert boots.disk_id is not None
@@ -86,7 +86,7 @@ def test_desired_tells_of_the_disks_for_data(site: Site) -> None:
 
 
 def test_an_intent_that_is_not_armed_is_not_served(site: Site) -> None:
-    boot_id = _arm(site)
+    boot_id = arm(site)
     with site.store.transaction() as tx:
         tx.boots.change(boot_id, armed_at=None)
     assert _network(site, "alpha")["boots"] == []
@@ -204,7 +204,7 @@ def test_removal_is_noted_only_for_what_is_being_removed(site: Site) -> None:
 
 
 def test_the_first_sign_of_each_kind_counts(site: Site) -> None:
-    boot_id = _arm(site)
+    boot_id = arm(site)
     body = {
         "signs": [
             {"boot_id": str(boot_id), "stage": "script_fetched"},
@@ -222,7 +222,7 @@ def test_the_first_sign_of_each_kind_counts(site: Site) -> None:
 
 
 def test_the_first_reason_of_a_boot_that_is_not_served_counts(site: Site) -> None:
-    boot_id = _arm(site)
+    boot_id = arm(site)
     for stage, why in (("hindered", "No room."), ("refused", "No kernel."), ("refused", "Another word.")):
         body = {"signs": [{"boot_id": str(boot_id), "stage": stage, "log": why}]}
         assert site.post("gateway", "/v1/gateway/signs", body).status_code == 204

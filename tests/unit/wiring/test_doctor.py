@@ -14,7 +14,7 @@ from tests.contract.store import values
 
 from malleable.config import Settings
 from malleable.domain import portals
-from malleable.domain.gateways import Gateway
+from malleable.domain.gateways import ALL_FABRICS, Gateway
 from malleable.domain.ids import GatewayId, new_id
 from malleable.gateway import process
 from malleable.gateway.layout import NetworkLayout
@@ -98,7 +98,8 @@ def test_a_gateway_that_is_silent_or_in_trouble_is_found(settings: Settings) -> 
     told = {"host1": (now, ()), "host2": (now - timedelta(minutes=5), ()), "host3": (now, ("tgtd does not answer.",))}
     with store.transaction() as tx:
         for name, (seen_at, troubles) in told.items():
-            fresh = Gateway(id=GatewayId(new_id()), name=name, seen_at=seen_at, troubles=troubles, created_at=now)
+            id, serves = GatewayId(new_id()), (ALL_FABRICS,)
+            fresh = Gateway(id=id, name=name, seen_at=seen_at, troubles=troubles, serves=serves, created_at=now)
             tx.gateways.add(fresh)
     store.close()
     bad = {(finding.what, finding.said) for finding in examine_room(settings) if not finding.is_good}

@@ -49,6 +49,7 @@ gateways = Table(
     Column("troubles", TupleOf(), nullable=False),
     Column("holds_writers", Boolean, nullable=False),
     Column("fabrics", TupleOf(), nullable=False),
+    Column("serves", TupleOf(), nullable=False),
     created(),
     UniqueConstraint("name"),
     info={"noun": "gateway"},

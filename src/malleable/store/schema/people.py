@@ -88,6 +88,7 @@ tokens = Table(
     to("project_id", "projects", nullable=True),
     Column("node_id", Id, ForeignKey("nodes.id", ondelete="CASCADE"), index=True),
     Column("verbs", TupleOf(Verb), nullable=False),
+    Column("fabrics", TupleOf(), nullable=False),
     Column("is_read_only", Boolean, nullable=False),
     Column("expires_at", Instant, nullable=False),
     Column("revoked_at", Instant),

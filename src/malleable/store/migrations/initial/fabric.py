@@ -65,6 +65,7 @@ gateways = Table(
     Column("troubles", OBJECT, nullable=False),
     Column("holds_writers", Boolean, nullable=False),
     Column("fabrics", OBJECT, nullable=False),
+    Column("serves", OBJECT, nullable=False),
     created(),
     UniqueConstraint("name"),
 )

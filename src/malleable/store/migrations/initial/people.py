@@ -81,6 +81,7 @@ tokens = Table(
     to("project_id", "projects", nullable=True),
     Column("node_id", ID, ForeignKey("nodes.id", ondelete="CASCADE"), index=True),
     Column("verbs", OBJECT, nullable=False),
+    Column("fabrics", OBJECT, nullable=False),
     Column("is_read_only", Boolean, nullable=False),
     Column("expires_at", INSTANT, nullable=False),
     Column("revoked_at", INSTANT),
