@@ -71,6 +71,7 @@ class UplinkSettings(_Part):
     bridge: str = "br0"
     #: Fabrics that hang on bridges of their own there, and whose VLANs may be others', too; their order gives addresses
     bridges: dict[str, str] = Field(default_factory=dict, max_length=3)
+    second_bridge: str = ""  #: with cables of its own to the fabrics of ``bridge``, for second portals; "": none
     netns: str = ""  #: the network namespace that switch lives in; "": this one
 
     @model_validator(mode="after")
@@ -81,6 +82,8 @@ class UplinkSettings(_Part):
                     f"bridges: {fabric!r} is no fabric's name: use lower-case letters, digits, '-', '_', '.'"
                 )
         bridges = [self.bridge, *self.bridges.values()]
+        if self.second_bridge and self.second_bridge in bridges:
+            raise ValueError("second_bridge: a bridge of its own, with cables of its own")
         if "" in (*self.bridges, *bridges) or len(set(bridges)) < len(bridges):
             raise ValueError("bridges: to each fabric a bridge of its own, none of them the bridge of all others")
         return self

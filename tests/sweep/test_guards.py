@@ -45,7 +45,21 @@ def test_a_node_may_use_all_its_addresses_and_no_gateways(new_world: Callable[[]
         tx.nics.add(nic)
         tx.networks.change(world.second_network_id, cidr="10.1.0.0/24")
     guard = join_second(world, node_id)
-    assert guard == Guard(macs=frozenset({"52:54:00:00:00:01", BONDED}), gateways=frozenset({"10.0.0.1", "10.1.0.1"}))
+    assert guard == Guard(
+        macs=frozenset({"52:54:00:00:00:01", BONDED}),
+        gateways=frozenset({"10.0.0.1", "10.0.0.2", "10.1.0.1", "10.1.0.2"}),
+    )
+
+
+def test_a_node_keeps_an_address_that_is_kept_for_second_portals_by_now(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        (attachment,) = tx.attachments.list(network_id=world.network_id)
+        tx.attachments.change(attachment.id, address="10.0.0.2")
+    guard = join_second(world, node_id)
+    assert guard is not None
+    assert "10.0.0.2" not in guard.gateways
 
 
 def test_a_network_that_is_not_ours_to_serve_has_no_gateway_of_ours(new_world: Callable[[], World]) -> None:
@@ -55,7 +69,7 @@ def test_a_network_that_is_not_ours_to_serve_has_no_gateway_of_ours(new_world: C
         tx.networks.change(world.second_network_id, cidr="10.1.0.0/24", has_service=False)
     guard = join_second(world, node_id)
     assert guard is not None
-    assert guard.gateways == {"10.0.0.1"}
+    assert guard.gateways == {"10.0.0.1", "10.0.0.2"}
 
 
 def test_a_switch_that_cannot_guard_is_not_asked_to(new_world: Callable[[], World]) -> None:
@@ -81,7 +95,7 @@ def test_a_family_that_comes_later_is_guarded_at_once(new_world: Callable[[], Wo
     config = world.switches.carried(SWITCH, port.name)
     assert config is not None
     assert config.guard is not None
-    assert config.guard.gateways == {"10.0.0.1", "fd00:a::1", "fe80::1"}
+    assert config.guard.gateways == {"10.0.0.1", "10.0.0.2", "fd00:a::1", "fe80::1"}
     with world.store.reading() as tx:
         assert tx.switch_ports.get(port.id).state is PortState.SETTLED
         assert [event.kind for event in tx.events.list(Page()) if event.kind.startswith("port.")] == ["port.proven"]

@@ -165,5 +165,6 @@ def _boot(intent: Intent) -> DesiredBoot:
         has_hook=boot.has_hook,
         documents=boot.documents,
         data_disks=tuple(_disk(*of_data) for of_data in intent.data),
+        has_multipath=image.has_multipath,
         token=boot.token.reveal(),
     )

@@ -78,6 +78,7 @@ def image_view(shown: Shown[Image]) -> ImageView:
         cmdline=image.cmdline,
         default_user=image.default_user,
         wants_seed_disk=image.wants_seed_disk,
+        has_multipath=image.has_multipath,
         signed_by=image.signed_by,
         signing_key=key_number(image.signing_key) if image.signing_key else "",
         created_at=image.created_at,
@@ -115,6 +116,7 @@ def image_create(request: Request, body: ImageRequest) -> Response:
         cmdline=body.cmdline,
         default_user=body.default_user,
         wants_seed_disk=body.wants_seed_disk,
+        has_multipath=body.has_multipath,
     )
     return created(image_view(call.services.images.image_create(call.caller, wish)), call)
 
@@ -138,6 +140,7 @@ def image_fetch(request: Request, body: FetchRequest) -> Response:
         up_proof=body.up_proof,
         default_user=body.default_user,
         wants_seed_disk=body.wants_seed_disk,
+        has_multipath=body.has_multipath,
     )
     return begun(call, call.services.images.image_fetch(call.caller, wish))
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, ok, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import guarded
-from malleable.domain.networks import Addressing, Channel, Network, gateway_address
+from malleable.domain.networks import Addressing, Channel, Network, gateway_address, second_address
 from malleable.services.attachments import PlacedAttachment
 from malleable.services.networks import NetworkWish
 from malleable.services.parts import Shown
@@ -42,6 +42,7 @@ def network_view(shown: Shown[Network]) -> NetworkView:
         cidr6=network.cidr6,
         gateway_address=gateway_address(network.cidr),
         gateway_address6=gateway_address(network.cidr6),
+        second_address=second_address(network.cidr),
         addressing=AddressingView(**asdict(network.addressing)),
         mtu=network.mtu,
         has_nat=network.has_nat,

@@ -84,6 +84,7 @@ def _facts(session: Session, image: "ImageView") -> dict[str, str]:
         "cmdline": image.cmdline,
         "user": image.default_user,
         "seed": "on a disk, too" if image.wants_seed_disk else "",
+        "portals": "both, as one disk" if image.has_multipath else "",
         "signed by": f"{image.signed_by} (key {image.signing_key})" if image.signed_by else "",
         "age": age(image.created_at, session.now()),
         "id": str(image.id),

@@ -26,6 +26,10 @@ def image_describe(
         bool | None,
         typer.Option("--seed/--no-seed", help="Its system gets its seed on a small disk, too, whoever provisions it."),
     ] = None,
+    multipath: Annotated[
+        bool | None,
+        typer.Option("--multipath/--no-multipath", help="Its system makes one disk of both portals of a network."),
+    ] = None,
     in_use: Annotated[
         bool, typer.Option("--in-use", help="Also how a golden image boots that projects use; admins only.")
     ] = False,
@@ -42,6 +46,7 @@ def image_describe(
         "cmdline": cmdline,
         "up_proof": up_proof,
         "wants_seed_disk": seed,
+        "has_multipath": multipath,
     }
     changes = {name: value for name, value in told.items() if value is not None}
     if not changes:

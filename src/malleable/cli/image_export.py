@@ -24,7 +24,17 @@ _NAMES = {ImageFormat.VHD: "vpc"}
 #: How the file of a disk ends, by its format.
 _ENDINGS = {image_format: f".{image_format}" for image_format in ImageFormat} | {ImageFormat.ZSTD: ".raw.zst"}
 #: What a manifest tells of an image as the server does.
-_FACTS = ("os", "architecture", "firmwares", "boot_ways", "up_proof", "cmdline", "default_user", "wants_seed_disk")
+_FACTS = (
+    "os",
+    "architecture",
+    "firmwares",
+    "boot_ways",
+    "up_proof",
+    "cmdline",
+    "default_user",
+    "wants_seed_disk",
+    "has_multipath",
+)
 BLOCK_BYTES = 64 * 1024
 _ZEROS = bytes(BLOCK_BYTES)
 

@@ -35,6 +35,7 @@ _PLAIN = (
     "cmdline",
     "default_user",
     "wants_seed_disk",
+    "has_multipath",
 )
 
 

@@ -81,6 +81,7 @@ class Image:
     cmdline: str = ""
     default_user: str = ""
     wants_seed_disk: bool = False  #: its system looks for a NoCloud seed on disks alone
+    has_multipath: bool = False  #: its system makes one disk of both portals of a network
     signed_by: str = ""  #: the signer's name when the signature was proven; "": nobody
     signing_key: str = ""  #: the same's public key
     parent_id: ImageId | None = None  #: the image whose disk it was promoted from; None also when that is gone

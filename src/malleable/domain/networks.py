@@ -203,9 +203,15 @@ def gateway_address(cidr: str) -> str:
     return str(ip_network(cidr).network_address + 1) if cidr else ""
 
 
+def second_address(cidr: str) -> str:
+    """Return the address of a plan that is kept for the network's second portal; "" without one, or of IPv6."""
+    net = ip_network(cidr) if cidr else None
+    return str(net.network_address + 2) if isinstance(net, IPv4Network) else ""
+
+
 def gateway_addresses(network: Network) -> frozenset[str]:
     """Return every address in a network that is the gateway's alone."""
-    own = {gateway_address(network.cidr), gateway_address(network.cidr6)} - {""}
+    own = {gateway_address(network.cidr), second_address(network.cidr), gateway_address(network.cidr6)} - {""}
     return frozenset(own | ({GATEWAY_LINK_LOCAL} if network.cidr6 else set()))
 
 
@@ -226,9 +232,10 @@ def free_addresses(cidr: str, addressing: Addressing, taken: frozenset[str]) -> 
     told_first, told_last = range_of(addressing, cidr)
     first = int(ip_address(told_first)) if told_first else _lowest(net)
     last = int(ip_address(told_last)) if told_last else int(net.broadcast_address) - 1
+    own = second_address(cidr)
     for number in range(first, last + 1):
         address = str(net.network_address + (number - int(net.network_address)))
-        if address not in taken:
+        if address not in taken and address != own:
             yield address
 
 
@@ -246,6 +253,16 @@ def parse_host_address(raw: str, cidr: str) -> str:
     if str(address) == gateway_address(cidr):
         raise Invalid(f"The address {address} is the gateway's.", fix="Choose another one of the subnet.")
     return str(address)
+
+
+def parse_node_address(raw: str, cidr: str) -> str:
+    """Accept an address that is to be a node's: as ``parse_host_address``, and not the second portal's."""
+    address = parse_host_address(raw, cidr)
+    if address == second_address(cidr):
+        raise Invalid(
+            f"The address {address} is kept for the network's second portal.", fix="Choose another one of the subnet."
+        )
+    return address
 
 
 def parse_addressing(told: Addressing, cidr: str, cidr6: str = "") -> Addressing:

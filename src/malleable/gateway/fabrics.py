@@ -5,6 +5,8 @@ from dataclasses import dataclass
 VLANS = 1 << 12  #: of one fabric (IEEE 802.1Q)
 #: With the one way that all other fabrics share; so many have room in what addresses there are for ways outside.
 WAYS_MAX = 4
+#: What uplinks know the second bridge by; no fabric has such a name.
+SECOND = "second way"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +14,11 @@ class Fabrics:
     """Their names; the order gives addresses, so it stays."""
 
     names: tuple[str, ...] = ()
+    has_second: bool = False  #: the way that all other fabrics share is there twice
+
+    def leads_twice(self, fabric: str) -> bool:
+        """Say whether the host reaches a fabric by two bridges."""
+        return self.has_second and fabric not in self.names
 
     def slot(self, fabric: str, vid: int) -> int:
         """Number a VLAN among all that the host serves: no two networks share one."""

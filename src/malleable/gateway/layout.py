@@ -66,6 +66,11 @@ class NetworkLayout:
         return f"s2-{short_name(self.network_id).removeprefix('m2-')}"
 
     @property
+    def second_interface(self) -> str:
+        """Name the interface of the second portal, where there is one."""
+        return f"p2-{short_name(self.network_id).removeprefix('m2-')}"
+
+    @property
     def outside_interface(self) -> str:
         """Name the host's end of the way outside, where there is one."""
         return f"{OUTSIDE_PREFIX}{short_name(self.network_id).removeprefix('m2-')}"

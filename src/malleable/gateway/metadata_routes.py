@@ -87,7 +87,7 @@ class MetadataRoutes:
         if not 0 < request.source_port < LOW_PORTS:
             return refusal(HTTPStatus.FORBIDDEN)
         self._signs.see(boot, BootStage.METADATA_FETCHED)
-        return text("".join(_disk_line(network, disk) for disk in boot.data_disks))
+        return text("".join(_disk_line(network, boot, disk) for disk in boot.data_disks))
 
     def _finish(self, boot: BootPlan, request: Request) -> Response:
         """Take the one report of how the system's first boot ended."""
@@ -108,7 +108,7 @@ class MetadataRoutes:
         return text("ok\n")
 
 
-def _disk_line(network: NetworkPlan, disk: DiskPlan) -> str:
+def _disk_line(network: NetworkPlan, boot: BootPlan, disk: DiskPlan) -> str:
     """Write a disk as words that a shell can take apart; none of the values holds a space."""
     facts = {
         "name": disk.name,
@@ -120,6 +120,8 @@ def _disk_line(network: NetworkPlan, disk: DiskPlan) -> str:
         "username": disk.chap_username,
         "password": disk.chap_password.reveal(),
     }
+    if boot.has_multipath and network.second_address:
+        facts["second_portal"] = f"{network.second_address}:{port_of(disk.daemon)}"
     return " ".join(f"{name}={value}" for name, value in facts.items()) + "\n"
 
 

@@ -39,6 +39,13 @@ def ensure(namespace: str) -> None:
     within(namespace, lambda: _set(_ALWAYS, 1))
 
 
+def answer_apart(namespace: str, interface: str) -> None:
+    """Have each interface answer ARP for what it would send from alone, and ``interface`` speak no IPv6."""
+    within(namespace, lambda: _set(("ipv4/conf/all/arp_filter",), 1))
+    within(namespace, lambda: _set(("ipv4/conf/all/arp_announce",), 2))
+    within(namespace, lambda: _set((f"ipv6/conf/{interface}/disable_ipv6",), 1))
+
+
 def forward(namespace: str, *, ip: bool = False, ip6: bool = False) -> None:
     """Have a namespace forward packets of these families alone. What, and where to, is its rules' to say."""
     within(namespace, lambda: _set(("ipv4/ip_forward",), int(ip)))

@@ -6,10 +6,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from malleable.domain import portals
-from malleable.domain.errors import Refused, Unavailable
+from malleable.domain.errors import MalleableError, Refused, Unavailable
 from malleable.domain.networks import GATEWAY_LINK_LOCAL
 from malleable.domain.ports import Uplink
-from malleable.gateway import namespace, outside, sources, storage_leg
+from malleable.gateway import namespace, outside, second_way, sources, storage_leg
 from malleable.gateway.daemon import Daemon
 from malleable.gateway.dnsmasq import AddressService
 from malleable.gateway.http_server import HttpServer
@@ -40,7 +40,8 @@ class NetworkService:
         self._addresses = AddressService(layout, settings.outside)
         self._portals: dict[int, Portal] = {}
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
-        self._laid: tuple[str, int, str, str] | None = None  #: the VLAN and subnets last made
+        self._laid: tuple[str, int, str, str, str] | None = None  #: the VLAN and subnets last made
+        self._second: Unavailable | None = None  #: why the second portal that is wanted is not there
         self._neighbours: dict[str, str] = {}  #: the reservations last told to the kernel: address -> MAC
         self._sources: frozenset[sources.Pair] | None = None  #: who was last let speak, by which address
         self._way: Way | None = None  #: the way outside as it was last opened
@@ -67,23 +68,27 @@ class NetworkService:
         shut = None
         if is_due and way is None:  # before all that may fail
             shut = self._lead_outside(None)
-        if is_deep or self._laid != (plan.fabric, plan.vid, plan.cidr, plan.cidr6):
+        if is_deep or self._laid != _laid(plan):
             self._lay(plan)
         pairs = sources.pairs_of(plan.reservations)
         if is_deep or self._sources != pairs:
-            sources.keep(self._layout.namespace, self._layout.interface, pairs, None if is_deep else self._sources)
+            behind = (self._layout.interface, self._layout.second_interface)
+            sources.keep(self._layout.namespace, behind, pairs, None if is_deep else self._sources)
             self._sources = pairs
         neighbours = {address: r.mac for r in plan.reservations for address in r.addresses}
         if is_deep or self._neighbours != neighbours:
             keep_neighbours(self._layout.namespace, self._layout.interface, neighbours)
             self._neighbours = neighbours
+            if self._has_second(plan):
+                four = {r.address: r.mac for r in plan.reservations if r.address}
+                keep_neighbours(self._layout.namespace, self._layout.second_interface, four)
         try:
             epoch = self._open_portals(plan) if plan.cidr else self._close_portals(plan)
         finally:  # nodes have addresses whatever a daemon for disks does
             self._addresses.ensure(plan, self._index)
         if is_due:
             shut = self._lead_outside(way) if way is not None else shut
-            self.trouble = shut or self._hung()
+            self.trouble = shut or self._second or self._hung()
         return epoch
 
     def _lead_outside(self, way: Way | None) -> Unavailable | None:
@@ -113,9 +118,18 @@ class NetworkService:
             Path(f"{self._layout.portal_socket(number)}.lock").unlink(missing_ok=True)
         lives = [others.get(number) or portal.ensure() for number, portal in self._portals.items()]
         epoch = portals.tell(lives, settings.drained)
+        if self._has_second(plan):
+            self._listen_also(plan.second_address)
         if not self._server.has(plan.id):
             self._server.add(plan.id, namespace.listen(self._layout.namespace, HTTP_PORT))
         return epoch
+
+    def _listen_also(self, address: str) -> None:
+        try:
+            for portal in self._portals.values():
+                portal.listen_also(address)
+        except Unavailable as e:
+            self._second = e
 
     def _portal(self, plan: NetworkPlan, number: int) -> Portal:
         return Portal(self._layout, plan.gateway_address, number, self._settings.portal_threads)
@@ -143,6 +157,7 @@ class NetworkService:
         outside.remove(self._layout)
         self._uplink.unplug(self._layout.interface)
         self._uplink.unplug(self._layout.storage_interface)
+        self._uplink.unplug(self._layout.second_interface)
         namespace.remove(self._layout.namespace)
         if self._layout.directory.exists():
             shutil.rmtree(self._layout.directory)
@@ -165,7 +180,27 @@ class NetworkService:
         self._index = namespace.interface_index(layout.namespace, layout.interface)
         if self._settings.storage is not None and plan.cidr:
             storage_leg.ensure(self._settings.storage, layout, self._uplink, plan.slot, plan.cidr)
-        self._laid = (plan.fabric, plan.vid, plan.cidr, plan.cidr6)
+        self._lay_second(plan, mtu)
+        self._laid = _laid(plan)
+
+    def _lay_second(self, plan: NetworkPlan, mtu: int) -> None:
+        """Make the way to a second portal, or say why there is none: the first one serves meanwhile."""
+        self._second = None
+        try:
+            if plan.second_address:
+                second_way.ensure(self._layout, self._uplink, plan, mtu)
+            else:
+                second_way.remove(self._layout, self._uplink)
+        except MalleableError as e:
+            self._second = Unavailable(f"The second portal is not there: {e.message}", fix=e.fix)
+        if plan.is_second_taken:
+            self._second = Unavailable(
+                "The network has no second portal: a node has the address that is kept for it.",
+                fix="Detach that node, or attach it at another address.",
+            )
+
+    def _has_second(self, plan: NetworkPlan) -> bool:
+        return bool(plan.second_address) and self._second is None
 
     def _plug(self, plan: NetworkPlan) -> None:
         layout = self._layout
@@ -182,6 +217,10 @@ class NetworkService:
         # tgtd with targets ignores SIGTERM; SIGKILL loses nothing that it acknowledged as flushed.
         self._addresses.daemon.stop()
         self._stop_portals()
+
+
+def _laid(plan: NetworkPlan) -> tuple[str, int, str, str, str]:
+    return plan.fabric, plan.vid, plan.cidr, plan.cidr6, plan.second_address
 
 
 def _addresses(plan: NetworkPlan, layout: NetworkLayout) -> list[str]:

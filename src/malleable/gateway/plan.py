@@ -23,6 +23,7 @@ from malleable.domain.networks import (
     parse_mtu,
     parse_plans,
     parse_vid,
+    second_address,
 )
 from malleable.domain.nodes import parse_mac
 from malleable.domain.portals import DAEMONS_MAX
@@ -96,6 +97,7 @@ class BootPlan:
     documents: tuple[Document, ...] = ()  #: given for its system
     token: Secret  #: new whenever the control plane arms the boot anew
     data_disks: tuple[DiskPlan, ...] = ()
+    has_multipath: bool = False  #: told of both portals
 
     @property
     def files(self) -> Mapping[str, str]:
@@ -128,6 +130,8 @@ class NetworkPlan:
     cidr6: str  #: "" without IPv6
     gateway_address: str
     gateway_address6: str
+    second_address: str = ""  #: of its second portal; "": it has none
+    is_second_taken: bool = False  #: it could have one, but a node has the address
     addressing: Addressing = field(default_factory=Addressing)
     mtu: int = MTU_USUAL
     has_nat: bool = False
@@ -171,6 +175,8 @@ def parse_network(told: DesiredNetwork, fabrics: Fabrics = ONE_WAY) -> NetworkPl
     try:
         cidr, cidr6 = parse_plans(told.cidr, told.cidr6)
         hosts = tuple(_reservation(host, cidr, cidr6) for host in told.hosts)
+        second = second_address(cidr) if fabrics.leads_twice(told.fabric) else ""
+        is_taken = any(second and host.address == second for host in hosts)
         network = NetworkPlan(
             id=NetworkId(told.id),
             name=_match(_WORD, told.name, "name"),
@@ -183,6 +189,8 @@ def parse_network(told: DesiredNetwork, fabrics: Fabrics = ONE_WAY) -> NetworkPl
             cidr6=cidr6,
             gateway_address=_address(told.gateway_address, cidr) if cidr else "",
             gateway_address6=_address(told.gateway_address6, cidr6) if cidr6 else "",
+            second_address="" if is_taken else second,
+            is_second_taken=is_taken,
             addressing=_addressing(told, cidr, cidr6),
             mtu=parse_mtu(told.mtu),
             has_nat=told.has_nat,
@@ -245,6 +253,7 @@ def _boot(told: DesiredBoot, cidr: str) -> BootPlan:
         ssh_keys=tuple(parse_ssh_key(key) for key in told.ssh_keys),
         documents=told.documents,
         data_disks=tuple(_disk(disk) for disk in told.data_disks),
+        has_multipath=told.has_multipath,
         token=Secret(_match(_WORD, told.token, "token", is_secret=True)),
     )
 

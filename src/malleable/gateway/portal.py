@@ -73,6 +73,14 @@ class Portal:
         held_note(self._socket).unlink(missing_ok=True)
         return self.daemon.ensure().epoch
 
+    def listen_also(self, address: str) -> None:
+        """Have a daemon that runs answer at a second address as well. Errors: Unavailable."""
+        running = self.daemon.find()
+        if running is None or _listens(running, address, self._port):
+            return
+        if _ask(self._socket, _PORTAL, _NEW, parameters=f"portal={address}:{self._port}"):
+            raise Unavailable(f"{self.name} cannot listen at {address}:{self._port}.", fix="Read tgtd's log.")
+
     def trouble(self) -> Unavailable | None:
         """Say that the daemon hangs; None when it answers. 3 s then. It is not ended: that is a person's to do.
 

@@ -54,7 +54,7 @@ def nothing_to_run(network: NetworkPlan, mac: str, address: str, reason: str) ->
 
 def _san(network: NetworkPlan, boot: BootPlan) -> list[str]:
     return [
-        f"sanboot {_target(network, boot)} ||",
+        f"sanboot {_targets(network, boot)} ||",
         "echo Malleable: the disk could not be booted, asking again",
         *_let_go(),
     ]
@@ -66,7 +66,7 @@ def _kernel(network: NetworkPlan, boot: BootPlan) -> list[str]:
     words = (boot.cmdline, _seed(network, boot), f"malleable.token={boot.token.reveal()}", f"initrd={boot.initrd}")
     arguments = " ".join(word for word in words if word)
     return [
-        f"sanhook {_target(network, boot)} || goto failed",
+        f"sanhook {_targets(network, boot)} || goto failed",
         f"kernel {files}/{boot.kernel} {arguments} || goto failed",
         f"initrd {files}/{boot.initrd} || goto failed",
         "boot ||",
@@ -98,10 +98,14 @@ def _credentials(boot: BootPlan) -> list[str]:
     ]
 
 
-def _target(network: NetworkPlan, boot: BootPlan) -> str:
+def _targets(network: NetworkPlan, boot: BootPlan) -> str:
+    """Name the disk at each portal that the system knows what to do with: another would see it twice."""
     # RFC 4173: iscsi:<server>:<protocol>:<port>:<LUN, hexadecimal>:<target>
     port = port_of(boot.daemon) if boot.daemon else ""
-    return f"iscsi:{network.gateway_address}::{port}:{boot.lun:x}:{boot.iqn}"
+    portals = [network.gateway_address]
+    if boot.has_multipath and network.second_address:
+        portals.append(network.second_address)
+    return " ".join(f"iscsi:{address}::{port}:{boot.lun:x}:{boot.iqn}" for address in portals)
 
 
 def _ask_again(network: NetworkPlan, mac: str) -> list[str]:

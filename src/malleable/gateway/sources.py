@@ -31,8 +31,8 @@ def pairs_of(reservations: Iterable[Reservation]) -> frozenset[Pair]:
     return frozenset((mac, address) for one in known for mac in nics[one.node_id] for address in one.addresses)
 
 
-def keep(netns: str, interface: str, wanted: frozenset[Pair], known: frozenset[Pair] | None) -> None:
-    """Have the gateway hear nobody else behind ``interface``; ``known`` is what it was told last, None to begin anew.
+def keep(netns: str, interfaces: tuple[str, ...], wanted: frozenset[Pair], known: frozenset[Pair] | None) -> None:
+    """Have the gateway hear nobody else behind ``interfaces``; ``known`` is what it was told last, None to begin anew.
 
     Idempotent; nobody is heard who should not be, at no moment. Errors: Unavailable.
     """
@@ -42,7 +42,7 @@ def keep(netns: str, interface: str, wanted: frozenset[Pair], known: frozenset[P
         except Unavailable:  # it is not there, or was changed: all of it, then
             known = None
     if known is None:
-        _tell(netns, _table(interface, wanted))
+        _tell(netns, _table(interfaces, wanted))
 
 
 def _tell(netns: str, text: str) -> None:
@@ -56,7 +56,7 @@ def _changes(wanted: frozenset[Pair], known: frozenset[Pair]) -> str:
     return "".join(f"{verb} element {_TABLE} {name} {{ {_listed(some)} }}\n" for verb, name, some in told if some)
 
 
-def _table(interface: str, wanted: frozenset[Pair]) -> str:
+def _table(interfaces: tuple[str, ...], wanted: frozenset[Pair]) -> str:
     """Write the whole table, in the place of any other: nft(8) does what one file says at once."""
     sets = "".join(
         f"  set {name} {{ type {kind}; {f'elements = {{ {_listed(told)} }}' if told else ''} }}\n"
@@ -69,7 +69,7 @@ delete table {_TABLE}
 table {_TABLE} {{
 {sets}  chain heard {{
     type filter hook prerouting priority raw; policy accept
-    iifname != "{interface}" accept
+    iifname != {{ {_listed(interfaces)} }} accept
     ether saddr . ip saddr @own accept
     ether saddr . ip6 saddr @own6 accept
     ip6 saddr {{ fe80::/10, :: }} accept

@@ -35,7 +35,7 @@ FILE_MAX_BYTES = 1024**3
 #: Uploads leave this much free: the database may lie on the same filesystem, and needs room for everybody's sake.
 SPOOL_RESERVE_BYTES = 1024**3
 #: Of an image: how its disks boot, and what shows that they have.
-BOOTING = ("cmdline", "boot_ways", "firmwares", "up_proof", "wants_seed_disk")
+BOOTING = ("cmdline", "boot_ways", "firmwares", "up_proof", "wants_seed_disk", "has_multipath")
 #: In an upload's folder: what came of its content, until all is there.
 UPLOADED = ".uploaded"
 
@@ -61,6 +61,7 @@ class ImageWish:
     cmdline: str
     default_user: str
     wants_seed_disk: bool = False
+    has_multipath: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class FetchWish:
     up_proof: UpProof
     default_user: str
     wants_seed_disk: bool = False
+    has_multipath: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -470,6 +472,7 @@ def _image(wish: ImageWish, project_id: ProjectId | None, now: datetime) -> Imag
         cmdline=wish.cmdline,
         default_user=wish.default_user,
         wants_seed_disk=wish.wants_seed_disk,
+        has_multipath=wish.has_multipath,
         created_at=now,
     )
 
@@ -488,5 +491,6 @@ def _fetched_image(wish: FetchWish, project_id: ProjectId | None, now: datetime)
         up_proof=wish.up_proof,
         default_user=wish.default_user,
         wants_seed_disk=wish.wants_seed_disk,
+        has_multipath=wish.has_multipath,
         created_at=now,
     )

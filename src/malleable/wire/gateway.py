@@ -59,6 +59,7 @@ class DesiredBoot(Answer):
     has_hook: bool = False  #: its system reports the end of its first-boot script
     documents: tuple[Document, ...] = ()  #: given for its system; asked for one by one
     data_disks: tuple[DesiredDisk, ...] = ()
+    has_multipath: bool = False  #: its system is told of both portals
     token: str = Field(repr=False)
 
 

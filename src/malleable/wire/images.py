@@ -38,6 +38,7 @@ class ImageRequest(Request):
     cmdline: Cmdline = ""
     default_user: Line = ""
     wants_seed_disk: bool = False  #: its system looks for a NoCloud seed on disks alone
+    has_multipath: bool = False  #: its system makes one disk of both portals of a network
 
 
 class FetchRequest(Request):
@@ -58,6 +59,7 @@ class FetchRequest(Request):
     up_proof: UpProof = UpProof.ISCSI_LOGIN
     default_user: Line = ""
     wants_seed_disk: bool = False
+    has_multipath: bool = False
 
 
 class ImageView(Answer):
@@ -83,6 +85,7 @@ class ImageView(Answer):
     cmdline: Open[str]
     default_user: Open[str]
     wants_seed_disk: Open[bool] = False
+    has_multipath: Open[bool] = False
     signed_by: Open[str] = ""  #: whose signature was proven when it was sealed; "": nobody's
     signing_key: Open[str] = ""  #: the number of that signer's key
     created_at: Open[datetime]
@@ -140,6 +143,7 @@ class DescribeRequest(Request):
     cmdline: Cmdline = ""
     default_user: Line = ""
     wants_seed_disk: bool = False
+    has_multipath: bool = False
     in_use: bool = False  #: how a golden image boots, also for those who use it
 
 

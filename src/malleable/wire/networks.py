@@ -91,6 +91,7 @@ class NetworkView(Answer):
     cidr6: Open[str]  #: "": no IPv6
     gateway_address: Open[str]
     gateway_address6: Open[str]
+    second_address: Open[str] = ""  #: kept for a second portal of the gateway; "" without IPv4
     addressing: Open[AddressingView]
     mtu: Open[int]
     has_nat: Open[bool] = False

@@ -226,7 +226,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         daemons=settings.targets.daemons,
         drained=settings.targets.drained,
         portal_threads=portal_threads(settings),
-        fabrics=Fabrics(names=tuple(settings.uplink.bridges)),
+        fabrics=Fabrics(names=tuple(settings.uplink.bridges), has_second=bool(settings.uplink.second_bridge)),
         storage=storage_vlan(settings),
         outside=outside_of(settings),
     )

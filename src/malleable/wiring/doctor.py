@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from malleable.config import Settings
+from malleable.config import Settings, UplinkSettings
 from malleable.domain import portals
 from malleable.domain.errors import MalleableError
 from malleable.domain.gateways import Gateway, held_note
@@ -52,7 +52,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _space(settings)
     for trouble in preflight.missing(gateway_settings(settings)):
         yield Finding(what="gateway", is_good=False, said=trouble.what, fix=trouble.fix)
-    for bridge in (settings.uplink.bridge, *settings.uplink.bridges.values()):
+    for bridge in _bridges(settings.uplink):
         yield _uplink(settings, bridge)
     yield _outside(settings)
     if settings.pool.driver == "rbd" and settings.uplink.ovsdb:
@@ -209,6 +209,11 @@ def _space(settings: Settings) -> Finding:
     return Finding(
         what="space", is_good=free > LOW_DISK_BYTES, said=said, fix="Make room: disks grow as they are used."
     )
+
+
+def _bridges(uplink: UplinkSettings) -> list[str]:
+    second = [uplink.second_bridge] if uplink.second_bridge else []
+    return [uplink.bridge, *uplink.bridges.values(), *second]
 
 
 def _uplink(settings: Settings, bridge: str) -> Finding:

@@ -119,9 +119,11 @@ def first_admin(assembly: Assembly) -> None:
 def uplink(settings: UplinkSettings) -> Uplink:
     """Make the gateway's way to the VLANs."""
     from malleable.drivers.uplink.ovs import OvsUplink
+    from malleable.gateway.fabrics import SECOND
 
-    namespace = settings.netns or None
-    return OvsUplink(settings.ovsdb, settings.bridge, bridges=settings.bridges, switch_namespace=namespace)
+    second = {SECOND: settings.second_bridge} if settings.second_bridge else {}
+    bridges = {**settings.bridges, **second}
+    return OvsUplink(settings.ovsdb, settings.bridge, bridges=bridges, switch_namespace=settings.netns or None)
 
 
 def _work_beside(assembly: Assembly, _url: str, stop: threading.Event) -> None:

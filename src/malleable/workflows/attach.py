@@ -16,6 +16,7 @@ from malleable.domain.networks import (
     NetworkState,
     first_free_address,
     parse_host_address,
+    parse_node_address,
     range_of,
 )
 from malleable.domain.nodes import Nic, Node, NodeState
@@ -157,7 +158,7 @@ def _address(network: Network, cidr: str, asked: str, taken: frozenset[str]) -> 
             raise Invalid(f"Network {network.name} has no subnet for {asked}.", fix="Leave the address out.")
         return ""
     if asked:
-        return parse_host_address(asked, cidr)
+        return parse_node_address(asked, cidr) if network.has_service else parse_host_address(asked, cidr)
     address = first_free_address(cidr, network.addressing, taken)
     if address is None:
         first, last = range_of(network.addressing, cidr)

@@ -163,4 +163,6 @@ def _gateways(tx: Transaction, nics: Collection[Nic]) -> Mapping[NicId, set[str]
     for attachment in attachments:
         network = networks[attachment.network_id]
         on[attachment.nic_id] |= gateway_addresses(network) if network.has_service else set()
+    for attachment in attachments:  # one that had the second portal's before it was kept
+        on[attachment.nic_id].discard(attachment.address)
     return on

@@ -43,6 +43,7 @@ def _wanted(
     if switches_of(context, switch).can_guard(switch):
         served = [network for network in networks if network.has_service]
         gateways = frozenset(address for network in served for address in gateway_addresses(network))
+        gateways -= {a.address for a in attachments}  # one that had the second portal's before it was kept
         guard = Guard(macs=frozenset(nic.mac for nic in nics), gateways=gateways)
     return PortConfig(
         native_vid=native[0] if native else None,

@@ -64,6 +64,16 @@ def test_what_stands_in_an_addresss_way_is_told(small_site: Site) -> None:
     assert _attach(small_site, network, address6="fd00:a::77") == (202, "")
 
 
+def test_no_node_is_given_the_second_portals_address(small_site: Site) -> None:
+    network = _make(small_site, addressing={"first": "10.7.0.2"})
+    assert network["second_address"] == "10.7.0.2"
+    status, told = _attach(small_site, network["id"], address="10.7.0.2")
+    assert (status, "second portal" in told) == (422, True)
+    assert _attach(small_site, network["id"]) == (202, "")
+    desired = small_site.get("gateway", "/v1/gateway/desired").json()["networks"]
+    assert [host["address"] for one in desired if one["id"] == network["id"] for host in one["hosts"]] == ["10.7.0.3"]
+
+
 def test_nothing_boots_by_ipv6_and_nodes_are_attached_all_the_same(small_site: Site) -> None:
     network = _make(small_site, cidr="")
     assert (network["cidr"], network["gateway_address"]) == ("", "")

@@ -33,6 +33,7 @@ class GatewayBench:
     site: Site
     process: subprocess.Popen[bytes] | None = None
     daemons: int = 1  #: target daemons of each network
+    portals: int = 1  #: ways to each of them
 
     @property
     def settings(self) -> GatewaySettings:
@@ -45,7 +46,7 @@ class GatewayBench:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.system.gateway.serve", self.site.url, str(self.settings.run_dir),
                  str(self.settings.state_dir), self.fabric.room, str(self.directory),
-                 str(self.daemons)],
+                 str(self.daemons), str(self.portals)],
                 cwd=REPOSITORY, stdout=log, stderr=log,
             )  # fmt: skip
 

@@ -15,11 +15,11 @@ from types import TracebackType
 from tests.system.gateway.host import eventually, inside, run
 
 from malleable.drivers.uplink.ovs import OvsUplink
-from malleable.gateway.fabrics import Fabrics
+from malleable.gateway.fabrics import SECOND, Fabrics
 from malleable.gateway.outside_rules import Outside
 from malleable.gateway.process import identify
 
-BRIDGE, ROOF_BRIDGE, FAR_BRIDGE = "gw0", "gw1", "far"
+BRIDGE, ROOF_BRIDGE, SECOND_BRIDGE, FAR_BRIDGE = "gw0", "gw1", "gw2", "far"
 CABLES = (1, 2)
 #: One that the gateway reaches by a bridge of its own.
 FABRICS = Fabrics(names=("roof",))
@@ -89,7 +89,7 @@ class Probe:
 
 def uplink(room: str, directory: str) -> OvsUplink:
     """Make the gateway's way to the fabric, here or in a process of its own."""
-    bridges = dict.fromkeys(FABRICS.names, ROOF_BRIDGE)
+    bridges = {**dict.fromkeys(FABRICS.names, ROOF_BRIDGE), SECOND: SECOND_BRIDGE}
     return OvsUplink(f"unix:{directory}/db.sock", BRIDGE, bridges=bridges, switch_namespace=room)
 
 
@@ -173,8 +173,8 @@ class Fabric:
         database = f"--db=unix:{self.directory}/db.sock"
         run("ovs-vsctl", database, "--timeout=10", "--may-exist", "add-port", bridge, device, f"tag={vid}")
 
-    def lay_cables(self) -> None:
-        """Add a switch for nodes, ``FAR_BRIDGE``, with two cables to the gateway's."""
+    def lay_cables(self, *, is_bond: bool = True) -> None:
+        """Add a switch for nodes, ``FAR_BRIDGE``, with two cables to the gateway's bridge, or to two bridges of its."""
         orders = ["add-br", FAR_BRIDGE, "--", "set", "bridge", FAR_BRIDGE, "datapath_type=netdev"]
         for number in CABLES:
             ends = [f"up{number}", f"down{number}"]
@@ -182,8 +182,12 @@ class Fabric:
             for end in ends:
                 run("ip", "-n", self.room, "link", "set", end, "up")
             orders += ["--", "add-port", FAR_BRIDGE, ends[1]]
-        orders += ["--", "add-bond", BRIDGE, "uplink", *(f"up{number}" for number in CABLES)]
-        run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=10", *orders, "bond_mode=active-backup")
+        if is_bond:
+            orders += ["--", "add-bond", BRIDGE, "uplink", *(f"up{n}" for n in CABLES), "bond_mode=active-backup"]
+        else:
+            orders += ["--", "add-br", SECOND_BRIDGE, "--", "set", "bridge", SECOND_BRIDGE, "datapath_type=netdev"]
+            orders += ["--", "add-port", BRIDGE, "up1", "--", "add-port", SECOND_BRIDGE, "up2"]
+        run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=10", *orders)
 
     @contextmanager
     def cut(self, number: int) -> Iterator[None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from tests.system.gateway.fabric import Fabric
+from tests.system.gateway.fabric import BRIDGE, Fabric
 from tests.system.gateway.host import run
 
 OVMF = Path("/usr/share/OVMF")
@@ -23,6 +23,7 @@ class Machine:
     is_uefi: bool = False
     has_ipxe_rom: bool = True
     has_firmware_pxe: bool = True
+    bridge: str = BRIDGE
     _process: subprocess.Popen[bytes] | None = field(init=False, default=None)
 
     @property
@@ -39,7 +40,7 @@ class Machine:
 
     def __enter__(self) -> "Machine":
         run("ip", "-n", self.fabric.room, "tuntap", "add", self._tap, "mode", "tap")
-        self.fabric.plug_port(self._tap, self.vid)
+        self.fabric.plug_port(self._tap, self.vid, self.bridge)
         argv = ["nsenter", f"--net=/run/netns/{self.fabric.room}", "--", *self._command()]
         log = self.fabric.directory / f"{self._tap}.qemu"
         with log.open("wb") as out:

@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from tests.system.gateway.clock import SystemClock
@@ -14,7 +15,7 @@ from malleable.gateway.gateway import Gateway
 from malleable.gateway.settings import GatewaySettings
 
 
-def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str, daemons: str) -> None:
+def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str, daemons: str, portals: str) -> None:
     logging.basicConfig(level=logging.INFO)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -24,7 +25,7 @@ def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str, daemons
         long_poll_s=5.0,
         resync_s=2.0,
         outside=outside_of(room),
-        fabrics=FABRICS,
+        fabrics=replace(FABRICS, has_second=portals == "2"),
         daemons=int(daemons),
     )
     with Client(url) as client:

@@ -102,7 +102,15 @@ def image(request: pytest.FixtureRequest) -> Json:
 
 
 @contextmanager
-def lab(bench: GatewayBench, image: Json, way: str, *, has_ipv6: bool = False, user_data: str = "") -> Iterator[Lab]:
+def lab(
+    bench: GatewayBench,
+    image: Json,
+    way: str,
+    *,
+    has_ipv6: bool = False,
+    user_data: str = "",
+    has_multipath: bool = False,
+) -> Iterator[Lab]:
     """Serve a network whose one node is to boot a copy of the image."""
     images, disk = REPOSITORY / "build" / "images", bench.directory / "disk"
     shutil.copyfile(images / image["file"], disk)
@@ -114,6 +122,7 @@ def lab(bench: GatewayBench, image: Json, way: str, *, has_ipv6: bool = False, u
     if user_data:
         bench.site.files[str(intent["id"]), "user-data"] = bench.directory / "user-data"
         (bench.directory / "user-data").write_text(user_data)
+    intent["has_multipath"] = has_multipath
     six = {"cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"} if has_ipv6 else {}
     hosts = [{**host(MAC, ADDRESS, "alpha"), "address6": "fd00:a::a" if has_ipv6 else ""}]
     told = bench.serve(network(vid=101, hosts=hosts, boots=[intent], **six))
@@ -138,7 +147,7 @@ def lab(bench: GatewayBench, image: Json, way: str, *, has_ipv6: bool = False, u
     ],
     ids=["bios-san", "bios-kernel", "uefi-tftp-kernel", "uefi-http-san"],
 )
-def test_a_machine_boots_its_disk(bench: GatewayBench, image: Json, way: str, kind: dict[str, bool]) -> None:
+def test_a_machine_boots_its_disk(bench: GatewayBench, image: Json, way: str, kind: dict[str, Any]) -> None:
     is_dual = way == "kernel"
     with (
         lab(bench, image, way, has_ipv6=is_dual) as made,
@@ -188,7 +197,7 @@ def test_a_boot_waits_for_a_portal_without_its_target(bench: GatewayBench, image
 
 @pytest.mark.parametrize("kind", [{}, {"is_uefi": True, "has_ipxe_rom": False}], ids=["bios", "uefi-tftp"])
 def test_a_machine_whose_gateway_is_away_asks_until_it_is_back(
-    bench: GatewayBench, image: Json, kind: dict[str, bool]
+    bench: GatewayBench, image: Json, kind: dict[str, Any]
 ) -> None:
     with lab(bench, image, "kernel") as made:
         bench.kill()

@@ -20,6 +20,7 @@ FACTS = {
     "cmdline": "root=LABEL=rootfs ro",
     "default_user": "demo",
     "wants_seed_disk": True,
+    "has_multipath": True,
 }
 
 

@@ -101,6 +101,7 @@ def test_an_image_is_described_uploaded_and_sealed(taking: Desk, built: Path, na
         "cmdline": "root=LABEL=rootfs ro",
         "default_user": "demo",
         "wants_seed_disk": False,
+        "has_multipath": False,
     }
     uploads = {r.url.path.rsplit("/", 1)[1]: r.content for r in taking.requests if r.method == "PUT"}
     assert uploads == {"content": RAW, "tiny.vmlinuz": b"kernel", "tiny.initrd": b"initrd"}
@@ -248,6 +249,7 @@ def test_a_manifest_tells_of_what_is_at_a_url(fetching: Desk, built: Path) -> No
         "up_proof": "iscsi-login",
         "default_user": "demo",
         "wants_seed_disk": False,
+        "has_multipath": False,
     }
 
 

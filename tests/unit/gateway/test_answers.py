@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,13 @@ def test_disks_for_data_are_told_to_root_alone(tmp_path: Path) -> None:
     for port in (0, 1024, 40000):
         assert desk.ask("/metadata/disks", source_port=port).status == HTTPStatus.FORBIDDEN
     assert desk.ask("/metadata/disks", source=OTHER, source_port=1023).status == HTTPStatus.NOT_FOUND
+
+
+def test_a_disk_for_data_is_told_at_both_portals_to_a_system_that_makes_one_of_them(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, data_disks=[DATA], has_multipath=True)
+    assert "second_portal" not in desk.ask("/metadata/disks", source_port=1023).body.decode()
+    desk.serve(replace(desk.plan, second_address="10.0.0.2"))
+    assert " second_portal=10.0.0.2:3261\n" in desk.ask("/metadata/disks", source_port=1023).body.decode()
 
 
 def test_a_disk_whose_name_would_be_more_words_refuses_the_boot(tmp_path: Path) -> None:

@@ -132,6 +132,41 @@ def test_a_lun_is_written_as_rfc_4173_wants_it() -> None:
     assert replace(parsed, boots=(*parsed.boots, other)).daemons == {0, 2}
 
 
+TWICE = Fabrics(names=("roof",), has_second=True)
+
+
+def targets_in(parsed: NetworkPlan) -> list[str]:
+    """List the addresses at which a boot script names the disk."""
+    script = scripts.second_stage(parsed, parsed.boots[0])
+    return [word.split(":")[1] for word in script.split() if word.startswith("iscsi:")]
+
+
+@pytest.mark.parametrize("way", ["san", "kernel"])
+def test_both_portals_are_told_to_systems_that_make_one_disk_of_them(way: str) -> None:
+    for has_multipath, addresses in ((True, ["10.0.0.1", "10.0.0.2"]), (False, ["10.0.0.1"])):
+        intent = boot(MAC, ADDRESS, way=way, has_multipath=has_multipath)
+        told = network(vid=101, hosts=[host(MAC, ADDRESS)], boots=[intent])
+        assert targets_in(parse_network(told, TWICE)) == addresses
+        assert targets_in(parse_network(told)) == ["10.0.0.1"]
+
+
+def test_a_network_has_a_second_portal_where_its_fabric_is_reached_twice_and_nobody_has_the_address() -> None:
+    other = host("52:54:00:aa:00:02", "10.0.0.2", "other")
+    there = {
+        case: parse_network(network(vid=101, hosts=[host(MAC, ADDRESS), *more], fabric=fabric), TWICE)
+        for case, more, fabric in (("plain", [], ""), ("roof", [], "roof"), ("taken", [other], ""))
+    }
+    assert {case: parsed.second_address for case, parsed in there.items()} == {
+        "plain": "10.0.0.2",
+        "roof": "",
+        "taken": "",
+    }
+    assert [case for case, parsed in there.items() if parsed.is_second_taken] == ["taken"]
+    six = {"cidr": "", "gateway_address": "", "cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"}
+    told = network(vid=101).model_copy(update=six)
+    assert parse_network(told, TWICE).second_address == ""
+
+
 def test_secrets_do_not_show_when_a_plan_is_printed() -> None:
     intent = boot(MAC, ADDRESS)
     parsed = parse_network(network(vid=101, hosts=[host(MAC, ADDRESS)], boots=[intent]))

@@ -17,6 +17,7 @@ from malleable.domain import portals
 from malleable.domain.gateways import ALL_FABRICS, Gateway
 from malleable.domain.ids import GatewayId, new_id
 from malleable.gateway import process
+from malleable.gateway.fabrics import Fabrics
 from malleable.gateway.layout import NetworkLayout
 from malleable.store import open_store
 from malleable.store.migrate import upgrade
@@ -105,6 +106,16 @@ def test_a_gateway_that_is_silent_or_in_trouble_is_found(settings: Settings) -> 
     bad = {(finding.what, finding.said) for finding in examine_room(settings) if not finding.is_good}
     assert {what for what, _ in bad} == {"gateway host2", "gateway host3"}
     assert ("gateway host3", "tgtd does not answer.") in bad
+
+
+def test_a_second_bridge_is_none_that_is_named_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2D_UPLINK__BRIDGES", '{"roof": "br1"}')
+    for bridge in ("br0", "br1"):
+        monkeypatch.setenv("M2D_UPLINK__SECOND_BRIDGE", bridge)
+        with pytest.raises(ValidationError, match=r"second_bridge: a bridge of its own"):
+            Settings()
+    monkeypatch.setenv("M2D_UPLINK__SECOND_BRIDGE", "br2")
+    assert gateway_settings(Settings()).fabrics == Fabrics(names=("roof",), has_second=True)
 
 
 @pytest.mark.parametrize(

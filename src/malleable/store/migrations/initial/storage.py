@@ -48,6 +48,7 @@ images = Table(
     words("cmdline"),
     words("default_user"),
     Column("wants_seed_disk", Boolean, nullable=False),
+    Column("has_multipath", Boolean, nullable=False),
     words("signed_by"),
     words("signing_key"),
     Column("parent_id", ID),
