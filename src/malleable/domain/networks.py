@@ -221,21 +221,16 @@ def range_of(addressing: Addressing, cidr: str) -> tuple[str, str]:
     return (addressing.first6, addressing.last6) if is_six else (addressing.first, addressing.last)
 
 
-def first_free_address(cidr: str, addressing: Addressing, taken: frozenset[str]) -> str | None:
-    """Return the lowest address of the range that is not in ``taken``; None when all are."""
-    return next(free_addresses(cidr, addressing, taken), None)
-
-
-def free_addresses(cidr: str, addressing: Addressing, taken: frozenset[str]) -> Iterator[str]:
-    """Yield the addresses of the range that are not in ``taken``, the lowest first."""
+def addresses_of(cidr: str, addressing: Addressing, *, skip: int = 0) -> Iterator[str]:
+    """Yield the addresses that nodes are given, the lowest first, but for the first ``skip`` ones."""
     net = ip_network(cidr)
     told_first, told_last = range_of(addressing, cidr)
     first = int(ip_address(told_first)) if told_first else _lowest(net)
     last = int(ip_address(told_last)) if told_last else int(net.broadcast_address) - 1
     own = second_address(cidr)
-    for number in range(first, last + 1):
+    for number in range(first + skip, last + 1):
         address = str(net.network_address + (number - int(net.network_address)))
-        if address not in taken and address != own:
+        if address != own:
             yield address
 
 

@@ -91,7 +91,8 @@ class Record(Generic[T]):
                 known = [item for item in value if item is not None]
                 places = padded(known)
                 params |= {f"is_{name}_{place}": item for place, item in enumerate(places)}
-                shape.append((name, f"in {len(places)}{'' if len(known) == len(value) else ' or null'}"))
+                is_null_too = len(known) < len(value) and self.table.c[name].nullable
+                shape.append((name, f"in {len(places)}{' or null' if is_null_too else ''}"))
             else:
                 params[f"is_{name}"] = value
                 shape.append((name, "equal"))

@@ -1,7 +1,10 @@
 """Attach and detach: a held node's NIC joins or leaves a network."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
+from typing import Any
 from uuid import UUID
 
 from malleable.domain.errors import Conflict, Exhausted, Invalid, NotFound
@@ -14,7 +17,7 @@ from malleable.domain.networks import (
     Network,
     NetworkKind,
     NetworkState,
-    first_free_address,
+    addresses_of,
     parse_host_address,
     parse_node_address,
     range_of,
@@ -26,6 +29,9 @@ from malleable.domain.switches import SwitchPort, mtu_limit
 from malleable.workflows import switching
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ending, Workflow
+
+#: So many addresses are asked for at once.
+PROBED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,22 +150,24 @@ def _addresses(tx: Transaction, wish: Connection) -> tuple[str, str]:
     Errors: Invalid; Exhausted; one that is asked for and taken is refused by the database.
     """
     network = wish.network
-    is_open = (network.cidr and not wish.address) or (network.cidr6 and not wish.address6)
-    on = tx.attachments.list(network_id=network.id) if is_open else ()
     return (
-        _address(network, network.cidr, wish.address, frozenset(a.address for a in on)),
-        _address(network, network.cidr6, wish.address6, frozenset(a.address6 for a in on)),
+        _address(tx, network, network.cidr, wish.address, "address"),
+        _address(tx, network, network.cidr6, wish.address6, "address6"),
     )
 
 
-def _address(network: Network, cidr: str, asked: str, taken: frozenset[str]) -> str:
+def _address(tx: Transaction, network: Network, cidr: str, asked: str, field: str) -> str:
     if not cidr:
         if asked:
             raise Invalid(f"Network {network.name} has no subnet for {asked}.", fix="Leave the address out.")
         return ""
     if asked:
         return parse_node_address(asked, cidr) if network.has_service else parse_host_address(asked, cidr)
-    address = first_free_address(cidr, network.addressing, taken)
+    # As many as there are on it are mostly its first ones: what comes next is free, and all of them need not be read.
+    count = tx.attachments.count(network_id=network.id)
+    near = list(islice(addresses_of(cidr, network.addressing, skip=count), PROBED))
+    address = _first_free(tx, network, near, field, **{field: near}) if near else None
+    address = address or _first_free(tx, network, addresses_of(cidr, network.addressing), field)
     if address is None:
         first, last = range_of(network.addressing, cidr)
         span = f"{first}-{last} of {cidr}" if first or last else cidr
@@ -167,6 +175,11 @@ def _address(network: Network, cidr: str, asked: str, taken: frozenset[str]) -> 
             f"Network {network.name} has no free address in {span}.", fix="Use a network with more addresses."
         )
     return address
+
+
+def _first_free(tx: Transaction, network: Network, addresses: Iterable[str], field: str, **among: Any) -> str | None:
+    taken = {getattr(one, field) for one in tx.attachments.list(network_id=network.id, **among)}
+    return next((address for address in addresses if address not in taken), None)
 
 
 def request(

@@ -17,7 +17,7 @@ from malleable.domain.networks import (
     Attachment,
     AttachmentState,
     Network,
-    free_addresses,
+    addresses_of,
     gateway_address,
     gateway_addresses,
     parse_host_address,
@@ -113,7 +113,7 @@ def _give_addresses(tx: Transaction, before: Network, after: Network, attachment
     ):
         if not is_new or not cidr:
             continue
-        chosen = list(islice(free_addresses(cidr, after.addressing, frozenset()), len(attachments)))
+        chosen = list(islice(addresses_of(cidr, after.addressing), len(attachments)))
         if len(chosen) < len(attachments):
             raise _in_the_way(after, [f"{len(attachments)} NICs are attached, and it has {len(chosen)} addresses"])
         for attachment, address in zip(attachments, chosen, strict=True):

@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey,
 
 from malleable.domain.networks import AttachmentState, Channel, GrantState, NetworkKind, NetworkState
 from malleable.domain.switches import PortState
-from malleable.store.schema.columns import created, identity, metadata, to, unique_where, words
+from malleable.store.schema.columns import created, identity, metadata, pages, to, unique_where, words
 from malleable.store.types import AddressingJson, EnumText, Id, Instant, JsonObject, PortConfigJson, Sealed, TupleOf
 
 switches = Table(
@@ -83,6 +83,7 @@ networks = Table(
     info={"noun": "network"},
 )
 unique_where("uq_networks_name_provider", networks, "name", "project_id IS NULL")
+pages(networks, "name")
 
 vlans = Table(
     "vlans",
@@ -116,7 +117,7 @@ attachments = Table(
     metadata,
     identity(),
     to("nic_id", "nics", is_indexed=False),
-    to("network_id", "networks", is_indexed=False),
+    to("network_id", "networks"),
     Column("channel", EnumText(Channel), nullable=False),
     Column("state", EnumText(AttachmentState), nullable=False),
     words("address"),

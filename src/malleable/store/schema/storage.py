@@ -39,6 +39,7 @@ images = Table(
     info={"noun": "image"},
 )
 unique_where("uq_images_name_golden", images, "name", "project_id IS NULL")
+pages(images, "name")
 
 image_grants = Table(
     "image_grants",
@@ -90,6 +91,7 @@ disks = Table(
     UniqueConstraint("project_id", "name"),
     info={"noun": "disk"},
 )
+pages(disks, "name")
 
 disk_offers = Table(
     "disk_offers",
@@ -118,6 +120,7 @@ snapshots = Table(
     UniqueConstraint("project_id", "name"),
     info={"noun": "snapshot"},
 )
+pages(snapshots, "name")
 
 targets = Table(
     "targets",

@@ -20,6 +20,7 @@ from malleable.store.migrations.initial.columns import (
     created,
     identity,
     metadata,
+    pages,
     to,
     unique_where,
     words,
@@ -97,6 +98,7 @@ networks = Table(
     CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
 )
 unique_where("uq_networks_name_provider", networks, "name", "project_id IS NULL")
+pages(networks, "name")
 
 vlans = Table(
     "vlans",
@@ -128,7 +130,7 @@ attachments = Table(
     metadata,
     identity(),
     to("nic_id", "nics", is_indexed=False),
-    to("network_id", "networks", is_indexed=False),
+    to("network_id", "networks"),
     Column("channel", Text, nullable=False),
     Column("state", Text, nullable=False),
     words("address"),

@@ -56,6 +56,7 @@ images = Table(
     UniqueConstraint("project_id", "name"),
 )
 unique_where("uq_images_name_golden", images, "name", "project_id IS NULL")
+pages(images, "name")
 
 image_grants = Table(
     "image_grants",
@@ -103,6 +104,7 @@ disks = Table(
     created(),
     UniqueConstraint("project_id", "name"),
 )
+pages(disks, "name")
 
 disk_offers = Table(
     "disk_offers",
@@ -129,6 +131,7 @@ snapshots = Table(
     created(),
     UniqueConstraint("project_id", "name"),
 )
+pages(snapshots, "name")
 
 targets = Table(
     "targets",
