@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from tests.sweep.network_verbs import NETWORK_VERBS
 from tests.sweep.scrub_verbs import SCRUB_VERBS
+from tests.sweep.tunnel_verbs import TUNNEL_VERBS
 from tests.sweep.verb import Verb
 from tests.sweep.world import SWITCH, World
 
@@ -393,6 +394,7 @@ VERBS = (
     Verb(name="remove-network", begin=_remove_network, check=_network_removed, steps=1, has_devices=False),
     *NETWORK_VERBS,
     *SCRUB_VERBS,
+    *TUNNEL_VERBS,
     Verb(name="repair-ports", begin=_repair, check=_repaired, steps=1),
     Verb(name="release", begin=_release, check=_released, steps=5),
     Verb(name="stop", begin=_stop, check=_stopped, steps=3),

@@ -38,6 +38,7 @@ def network_view(shown: Shown[Network]) -> NetworkView:
         kind=network.kind,
         fabric=network.fabric,
         vid=network.vid,
+        vni=network.vni,
         cidr=network.cidr,
         cidr6=network.cidr6,
         gateway_address=gateway_address(network.cidr),

@@ -35,6 +35,7 @@ from malleable.wire.switches import (
     SwitchView,
     VlansChangeRequest,
     VlansRequest,
+    VnisRequest,
 )
 
 NodeQuery = Annotated[str, Query(min_length=1, max_length=200, description="id or name of a node")]
@@ -52,6 +53,7 @@ def fabric_view(fabric: Fabric) -> FabricView:
         resting=fabric.resting,
         free=free,
         ranges=fabric.ranges,
+        vni_base=fabric.vni_base,
         is_apart=fabric.is_apart,
     )
 
@@ -66,6 +68,7 @@ def switch_view(switch: Switch) -> SwitchView:
         address=switch.address,
         settings=dict(switch.settings),
         username=switch.username,
+        vnis=switch.vnis,
         created_at=switch.created_at,
     )
 
@@ -151,6 +154,13 @@ def fabric_set_vlans(request: Request, fabric: str, body: VlansRequest) -> Respo
     """Make these the VLANs of a fabric."""
     call = call_of(request)
     return ok(fabric_view(call.services.fabrics.fabric_set_vlans(call.caller, fabric, body.ranges)), call)
+
+
+@routes.put("/fabrics/{fabric}/vnis", response_model=FabricView)
+def fabric_set_vnis(request: Request, fabric: str, body: VnisRequest) -> Response:
+    """Have a fabric's networks travel by VXLAN, or no more."""
+    call = call_of(request)
+    return ok(fabric_view(call.services.fabrics.fabric_set_vnis(call.caller, fabric, body.base)), call)
 
 
 @routes.get("/switches", response_model=Listing[SwitchView])

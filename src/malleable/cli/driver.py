@@ -17,6 +17,10 @@ def add_to(app: typer.Typer) -> None:
     register(group(app, "driver", "Which kinds of devices the server speaks to."), {"list": driver_list})
 
 
+def _tunnels(driver: "DriverView") -> str:
+    return "-" if driver.kind != "switch" else "yes" if driver.tunnels else "no"
+
+
 def driver_list(session: Session) -> None:
     """List drivers, and on what each was tested."""
     columns: list[Column[DriverView]] = [
@@ -25,6 +29,7 @@ def driver_list(session: Session) -> None:
         Column(title="setting", cell=lambda driver: driver.system or "-"),
         Column(title="tested", cell=lambda driver: f"tested: {driver.tested}" if driver.tested else "untested"),
         Column(title="bonds", cell=lambda driver: "-" if driver.kind != "switch" else "yes" if driver.bonds else "no"),
+        Column(title="tunnels", cell=_tunnels),
         Column(title="needs", cell=lambda driver: driver.needs or "-", is_minor=True),
     ]
     show_list(session, session.m2.driver_list(), columns, nothing="No drivers.")

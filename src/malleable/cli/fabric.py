@@ -7,7 +7,7 @@ import typer
 from malleable.cli import completion
 from malleable.cli.command import group, register
 from malleable.cli.output import Column, done, show_list, show_one
-from malleable.cli.session import Session
+from malleable.cli.session import Session, usage
 
 if TYPE_CHECKING:
     from malleable.wire.switches import FabricView
@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
             "add": fabric_add,
             "remove": fabric_remove,
             "vlans": fabric_vlans,
+            "vnis": fabric_vnis,
         },
     )
 
@@ -50,6 +51,7 @@ def fabric_show(session: Session, fabric: FabricArgument) -> None:
     facts = {
         "name": pool.name,
         "vlans": ", ".join(pool.ranges) or "none",
+        "vnis": "none" if pool.vni_base is None else f"VLAN n as VNI {pool.vni_base} + n",
         "used": f"{pool.used} of {pool.total}",
         "resting": f"{pool.resting}, given back less than a minute ago",
         "free": str(pool.free),
@@ -71,6 +73,19 @@ def fabric_remove(session: Session, fabric: FabricArgument, ranges: Ranges) -> N
 def fabric_vlans(session: Session, fabric: FabricArgument, ranges: Ranges) -> None:
     """Set which VLAN ids networks of a fabric may take."""
     _tell(session, session.m2.fabric_set_vlans(fabric, ranges))
+
+
+def fabric_vnis(
+    session: Session,
+    fabric: FabricArgument,
+    base: Annotated[str, typer.Argument(metavar="BASE", help="VLAN n travels as VNI BASE + n; none: by no tunnel.")],
+) -> None:
+    """Have a fabric's networks travel between its switches by VXLAN."""
+    if base != "none" and not (base.isascii() and base.isdigit() and len(base) <= 8):
+        usage(f"{base!a} is no VNI to count from.", "Write a number, for example 70000, or none.")
+    pool = session.m2.fabric_set_vnis(fabric, None if base == "none" else int(base))
+    told = "travel by trunks" if pool.vni_base is None else f"travel by VXLAN, VLAN n as VNI {pool.vni_base} + n"
+    done(session, pool, f"Networks of fabric {pool.name} {told}.")
 
 
 def _tell(session: Session, pool: "FabricView") -> None:

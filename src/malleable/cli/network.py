@@ -93,6 +93,7 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "ipv6": f"{found.cidr6}, gateway {found.gateway_address6}" if found.cidr6 else "",
         "addresses": _addresses(found.addressing),
         "vlan": str(found.vid or ""),
+        "vni": str(found.vni or ""),
         "mtu": str(found.mtu),
         "outside": _outside(found),
         "fabric": found.fabric,

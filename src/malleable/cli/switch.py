@@ -52,6 +52,7 @@ def switch_show(session: Session, switch: SwitchArgument) -> None:
             "fabric": found.fabric,
             "address": found.address,
             "user": found.username,
+            "tunnels": f"of VNI {', '.join(map(str, found.vnis))}" if found.vnis else "",
             "settings": ", ".join(f"{key}={value}" for key, value in found.settings.items()),
             "age": age(found.created_at, session.now()),
             "id": str(found.id),
@@ -67,7 +68,8 @@ def switch_create(
     address: Annotated[str, typer.Option(help="Where it answers; of ovs unix:/PATH/db.sock or tcp:HOST:6640.")],
     fabric: Annotated[str, typer.Option(help="Whose VLAN pool it shares.")] = "default",
     setting: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="The driver's own, of ovs bridge=br0; repeat.")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="The driver's own, of ovs bridge=br0; vtep=ADDRESS; repeat."),
     ] = None,
     username: Annotated[str, typer.Option(help="Its management account.")] = "",
     password_file: PasswordFile = None,
@@ -125,11 +127,13 @@ def switch_delete(session: Session, switch: SwitchArgument) -> None:
 
 
 def switch_rebuild(session: Session, switch: SwitchArgument, *, watch: Watch = True) -> None:
-    """Restore a switch that lost its configuration: all its ports, as the database wants them."""
+    """Restore a switch that lost its configuration: all its ports and tunnels, as the database wants them."""
     operation = session.m2.switch_rebuild(switch)
     ended = finish(session, operation, is_watching=watch, what=f"rebuild switch {switch}")
     if ended is not None:
-        session.say(f"{ended.result.get('restored', 0)} of {ended.result.get('ports', 0)} ports were put back.")
+        tunnels = f" It has {ended.result['tunnels']} tunnels." if "tunnels" in ended.result else ""
+        ports = f"{ended.result.get('restored', 0)} of {ended.result.get('ports', 0)} ports were put back."
+        session.say(ports + tunnels)
 
 
 def switch_import(

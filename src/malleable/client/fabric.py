@@ -28,6 +28,7 @@ from malleable.wire.switches import (
     SwitchView,
     VlansChangeRequest,
     VlansRequest,
+    VnisRequest,
 )
 
 
@@ -41,6 +42,10 @@ class FabricCalls(Connection):
     def fabric_set_vlans(self, fabric: str, ranges: Sequence[str]) -> FabricView:
         """Set a fabric's pool of VLAN ids. Errors: Conflict when one that is left out is in use."""
         return self.put(v1("fabrics", fabric, "vlans"), FabricView, VlansRequest(ranges=tuple(ranges)))
+
+    def fabric_set_vnis(self, fabric: str, base: int | None) -> FabricView:
+        """Have VLAN n travel as VNI base + n, or by no tunnel. Errors: Conflict, saying why not."""
+        return self.put(v1("fabrics", fabric, "vnis"), FabricView, VnisRequest(base=base))
 
     def fabric_get(self, fabric: str) -> FabricView:
         """Read a fabric."""

@@ -13,3 +13,4 @@ class DriverFacts:
     tested: str = ""  #: what its contract suite ran on; "": never on a device
     needs: str = ""  #: what has to be installed beside us
     bonds: bool = False  #: of a switch: two ports can be one by LACP
+    tunnels: bool = False  #: of a switch: it can carry networks to others by VXLAN

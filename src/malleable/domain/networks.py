@@ -57,6 +57,7 @@ class Vlan:
     vid: int
     network_id: NetworkId | None
     reusable_at: datetime  #: a VLAN given back rests until then
+    vni: int | None = None  #: by which it travels between switches without a trunk; None: it does not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ class Network:
     kind: NetworkKind
     fabric: str
     vid: int  #: its VLAN on the fabric
+    vni: int | None = None  #: by which it travels between the fabric's switches; None: by their trunks
     cidr: str  #: IPv4 plan, "" without; plans of two networks may overlap
     cidr6: str = ""  #: IPv6 plan, a /64; "" without. One of the two is there
     addressing: Addressing = field(default_factory=Addressing)

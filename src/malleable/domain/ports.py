@@ -20,6 +20,7 @@ from malleable.domain.portals import Redirect
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import PortConfig, Switch
+from malleable.domain.tunnels import Tunnels
 from malleable.domain.urls import ANY_ARTIFACT, ArtifactWish
 
 
@@ -169,7 +170,7 @@ class Power(Protocol):
         """
 
 
-class Switches(Protocol):
+class Switches(Tunnels, Protocol):
     """A kind of switch. All ports in one call: a switch is asked once, not once per port."""
 
     def check(self, switch: Switch) -> None:

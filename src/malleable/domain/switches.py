@@ -20,6 +20,7 @@ class Switch:
     fabric: str  #: switches of one fabric share one VLAN pool
     address: str  #: where its management answers; the driver says in what form
     settings: Mapping[str, str] = field(default_factory=dict)  #: driver's own, no secrets
+    vnis: tuple[int, ...] = ()  #: of which it may have tunnels: written before they are made, less after they are gone
     username: str = ""
     password: Secret
     created_at: datetime

@@ -94,6 +94,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "member_remove": _changes(_A),
         "fabric_list": _reads(_O),
         "fabric_set_vlans": _changes(_O),
+        "fabric_set_vnis": _changes(_O),
         "switch_list": _reads(_O),
         "switch_get": _reads(_O),
         "switch_create": _changes(_O),

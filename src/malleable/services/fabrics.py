@@ -11,10 +11,12 @@ from malleable.domain.ids import VlanId, new_id
 from malleable.domain.networks import Vlan, parse_vid
 from malleable.domain.store import Transaction
 from malleable.domain.switches import Switch
+from malleable.domain.tunnels import VNI_BASE_MAX
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import shown
 from malleable.services.parts import Parts
+from malleable.services.tunnels import base_of, refuse_vnis_elsewhere, require_fabric
 from malleable.workflows.requests import record
 
 _RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
@@ -32,6 +34,7 @@ class Fabric:
     used: int
     resting: int
     ranges: tuple[str, ...]  #: the pool's VLANs, e.g. "100-199"
+    vni_base: int | None  #: a VLAN's VNI is this much larger; None: its switches have a trunk between them
     is_apart: bool  #: the gateways reach it by a way of its own, so its VLANs may be others', too
 
 
@@ -92,15 +95,43 @@ class Fabrics:
         with self._parts.store.transaction() as tx:
             return self._replace(tx, caller, name, wanted)
 
+    def fabric_set_vnis(self, caller: Caller, name: str, base: int | None) -> Fabric:
+        """Have the fabric's networks travel between its switches by VXLAN: VLAN n as VNI ``base`` + n; None ends that.
+
+        Errors: Invalid for VNIs outside 1 to 16777215; Conflict for a fabric without VLANs or with networks on them,
+        for a switch that cannot, and for VNIs of another fabric.
+        """
+        require(caller, "fabric_set_vnis")
+        if base is not None and not 0 <= base <= VNI_BASE_MAX:
+            raise Invalid(
+                f"VLANs cannot be counted from VNI {base} on: a VNI has 24 bits.", fix=f"Use 0 to {VNI_BASE_MAX}."
+            )
+        with self._parts.store.transaction() as tx:
+            pool = tx.vlans.list(fabric=name)
+            if not pool:
+                raise Conflict(
+                    f"Fabric {shown(name)} has no VLANs, which VNIs could be for.",
+                    code="no-vlan",
+                    fix="Add some first: `m2 fabric vlans FABRIC 100-199`.",
+                )
+            if base != base_of(pool):
+                _renumber(tx, self._parts, name, pool, base)
+                data = {"fabric": name, "vni_base": base}
+                record(tx, self._parts.now(), "fabric.vnis-set", actor_id=caller.user_id, data=data)
+            return _count(name, tx.vlans.list(fabric=name), self._parts.now(), _apart(tx, self._parts.now()))
+
     def _replace(self, tx: Transaction, caller: Caller, name: str, wanted: frozenset[int]) -> Fabric:
         now = self._parts.now()
         present = {vlan.vid: vlan for vlan in tx.vlans.list(fabric=name)}
         _drop(tx, [vlan for vid, vlan in present.items() if vid not in wanted], now)
-        new = wanted - present.keys()
+        new, base = wanted - present.keys(), base_of(present.values())
         _check_untaken(tx, name, new)
         refuse_elsewhere(tx, now, name, new)
+        refuse_vnis_elsewhere(tx, name, new, base)
         for vid in sorted(new):
-            tx.vlans.add(Vlan(id=VlanId(new_id()), fabric=name, vid=vid, network_id=None, reusable_at=_LONG_AGO))
+            vni = None if base is None else base + vid
+            id = VlanId(new_id())
+            tx.vlans.add(Vlan(id=id, fabric=name, vid=vid, network_id=None, reusable_at=_LONG_AGO, vni=vni))
         data = {"fabric": name, "vlans": len(wanted)}
         record(tx, now, "fabric.vlans-set", actor_id=caller.user_id, data=data)
         return _count(name, tx.vlans.list(fabric=name), now, _apart(tx, now))
@@ -179,6 +210,26 @@ def _drop(tx: Transaction, vlans: list[Vlan], now: datetime) -> None:
         tx.vlans.remove(vlan.id, expect={"network_id": None})
 
 
+def _renumber(tx: Transaction, parts: Parts, fabric: str, pool: Collection[Vlan], base: int | None) -> None:
+    """Give the VLANs of a pool other VNIs, or none. Errors: Conflict."""
+    used = [vlan for vlan in pool if vlan.network_id is not None]
+    if used:
+        raise Conflict(
+            f"Networks of fabric {fabric} are on VLAN {_ranges_text(v.vid for v in used)}: nodes would be cut off.",
+            code="vlan-in-use",
+            fix="Delete the networks first (`m2 network list` shows them), or take another fabric.",
+            details={"vlans": {str(v.vid): str(v.network_id) for v in used[:VLANS_SHOWN]}},
+        )
+    if base is not None:
+        require_fabric(tx, parts.drivers, fabric)
+    refuse_vnis_elsewhere(tx, fabric, {vlan.vid for vlan in pool}, base)
+    for vlan in pool:
+        tx.vlans.change(vlan.id, vni=None)
+    if base is not None:
+        for vlan in pool:
+            tx.vlans.change(vlan.id, vni=base + vlan.vid)
+
+
 def _check_untaken(tx: Transaction, fabric: str, vids: frozenset[int]) -> None:
     """Refuse VLANs that networks were put on by hand."""
     taken = [n for n in tx.networks.list(fabric=fabric) if n.vid in vids]
@@ -223,4 +274,12 @@ def _count(name: str, vlans: Iterable[Vlan], now: datetime, apart: Collection[st
     used = sum(v.network_id is not None for v in pool)
     resting = sum(v.network_id is None and v.reusable_at > now for v in pool)
     ranges = ranges_of(v.vid for v in pool)
-    return Fabric(name=name, total=len(pool), used=used, resting=resting, ranges=ranges, is_apart=name in apart)
+    return Fabric(
+        name=name,
+        total=len(pool),
+        used=used,
+        resting=resting,
+        ranges=ranges,
+        vni_base=base_of(pool),
+        is_apart=name in apart,
+    )

@@ -24,6 +24,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import mtu_limit
+from malleable.domain.tunnels import inner_mtu
 from malleable.services.authorization import Reach, may, not_found, require
 from malleable.services.caller import Caller
 from malleable.services.fabrics import refuse_elsewhere
@@ -39,7 +40,7 @@ from malleable.services.finding import (
     side_of,
 )
 from malleable.services.parts import Listed, Parts, Shown
-from malleable.workflows import networks
+from malleable.workflows import networks, weaving
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.renumber import renumber
 from malleable.workflows.requests import record
@@ -103,18 +104,19 @@ class Networks:
             project_id = self._owner(tx, caller, wish)
             cidr, cidr6 = self._plans(wish.cidr, wish.cidr6)
             network_id = NetworkId(new_id())
-            vlan = self._take(tx, wish, network_id)
+            vid, vni = self._take(tx, wish, network_id)
             network = Network(
                 id=network_id,
                 name=wish.name,
                 project_id=project_id,
                 kind=wish.kind,
                 fabric=wish.fabric,
-                vid=vlan,
+                vid=vid,
+                vni=vni,
                 cidr=cidr,
                 cidr6=cidr6,
                 addressing=parse_addressing(wish.addressing, cidr, cidr6),
-                mtu=_mtu(tx, wish.fabric, wish.mtu),
+                mtu=_mtu(tx, wish.fabric, wish.mtu, is_tunnelled=vni is not None),
                 has_nat=wish.has_nat,
                 has_outside_dns=wish.has_outside_dns,
                 is_public=wish.is_public,
@@ -125,7 +127,9 @@ class Networks:
                 self._require_nat(caller, network)
             tx.networks.add(network)
             tx.networks.touch(network_id)
-            data = {"network_id": str(network_id), "name": wish.name, "vid": vlan}
+            if vni is not None:
+                weaving.order_fabric(tx, now, wish.fabric)
+            data = {"network_id": str(network_id), "name": wish.name, "vid": vid}
             record(tx, now, "network.created", project_id=project_id, actor_id=caller.user_id, data=data)
             want_within_quota(tx, project_id, Holdings(networks=1))
             names = names_of(tx.projects, [project_id])
@@ -181,7 +185,9 @@ class Networks:
         if "cidr" in changes or "cidr6" in changes:
             cidr, cidr6 = self._plans(changes.get("cidr", cidr), changes.get("cidr6", cidr6))
         addressing = parse_addressing(replace(network.addressing, **given), cidr, cidr6)
-        mtu = _mtu(tx, network.fabric, changes["mtu"]) if "mtu" in changes else network.mtu
+        mtu = network.mtu
+        if "mtu" in changes:
+            mtu = _mtu(tx, network.fabric, changes["mtu"], is_tunnelled=network.vni is not None)
         if mtu != network.mtu and tx.attachments.count(network_id=network.id):
             raise Conflict(
                 f"Nodes are attached to network {network.name}: they and their ports would not follow its MTU.",
@@ -236,14 +242,15 @@ class Networks:
         require(caller, "network_create_provider")
         return find_project(tx, caller, wish.project).id if wish.project is not None else None
 
-    def _take(self, tx: Transaction, wish: NetworkWish, network_id: NetworkId) -> int:
+    def _take(self, tx: Transaction, wish: NetworkWish, network_id: NetworkId) -> tuple[int, int | None]:
+        """Return a network's VLAN, and its VNI if it has one. Errors: Exhausted; as ``_given``."""
         fabric = wish.fabric
         if wish.vid is not None:
             if wish.has_service:
                 refuse_elsewhere(tx, self._parts.now(), fabric, [wish.vid])
-            return _given(tx, fabric, wish.vid)
+            return _given(tx, fabric, wish.vid), None
         try:
-            return tx.vlans.take(fabric, network_id, self._parts.now()).vid
+            vlan = tx.vlans.take(fabric, network_id, self._parts.now())
         except Exhausted as e:
             raise Exhausted(
                 f"Fabric {fabric} has no VLAN left.",
@@ -251,6 +258,7 @@ class Networks:
                 fix="An operator adds some: `m2 fabric vlans FABRIC 100-199`; or delete a network and wait a minute.",
                 details={"fabric": fabric},
             ) from e
+        return vlan.vid, vlan.vni
 
 
 def find_network(
@@ -331,9 +339,17 @@ def _named(tx: Transaction, caller: Caller, name: str, project: str | ProjectId 
     return own_first[0] if own_first else None
 
 
-def _mtu(tx: Transaction, fabric: str, mtu: int) -> int:
-    """Accept an MTU that some switch of the fabric forwards. Errors: Invalid."""
-    limits = [mtu_limit(switch) for switch in tx.switches.list(fabric=fabric)]
+def _mtu(tx: Transaction, fabric: str, mtu: int, *, is_tunnelled: bool) -> int:
+    """Accept an MTU that some switch of the fabric forwards, and that all can send through tunnels. Errors: Invalid."""
+    switches = tx.switches.list(fabric=fabric)
+    limits = [mtu_limit(switch) for switch in switches]
+    inner = min((inner_mtu(switch) for switch in switches), default=mtu) if is_tunnelled else mtu
+    if parse_mtu(mtu) > inner:
+        raise Invalid(
+            f"Networks of fabric {fabric} travel by VXLAN, where packets of {mtu} bytes do not fit: {inner} do.",
+            code="mtu-too-large",
+            fix=f"Use an MTU of at most {inner}, or ask an operator for an underlay with a larger one.",
+        )
     if limits and parse_mtu(mtu) > max(limits):
         raise Invalid(
             f"No switch of fabric {fabric} forwards packets of {mtu} bytes.",

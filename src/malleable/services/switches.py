@@ -16,7 +16,8 @@ from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_named, listed, names_of, shown
 from malleable.services.parts import Listed, Parts
-from malleable.workflows import adoption, repair
+from malleable.services.tunnels import require_switch
+from malleable.workflows import adoption, repair, weaving
 from malleable.workflows.requests import record
 
 
@@ -68,7 +69,8 @@ class SwitchService:
     def switch_create(self, caller: Caller, wish: SwitchWish) -> Switch:
         """Ask the switch whether it answers and can do VLANs, then manage it.
 
-        Errors: Invalid for an unknown driver; Conflict in the driver's words, or when the name is taken.
+        Errors: Invalid for an unknown driver or a bad VTEP; Conflict in the driver's words, when the name is taken, or
+        when its fabric has VNIs and it cannot have tunnels.
         """
         require(caller, "switch_create")
         driver = self._driver(wish.driver)
@@ -84,9 +86,14 @@ class SwitchService:
             password=wish.password,
             created_at=now,
         )
+        with self._parts.store.reading() as tx:
+            require_switch(tx, self._parts.drivers, switch)
         _check(driver, switch)
         with self._parts.store.transaction() as tx:
+            has_tunnels = require_switch(tx, self._parts.drivers, switch)
             tx.switches.add(switch)
+            if has_tunnels:
+                weaving.order_fabric(tx, now, switch.fabric)
             data = {"name": switch.name, "fabric": switch.fabric, "driver": switch.driver}
             record(tx, now, "switch.created", actor_id=caller.user_id, data=data)
         return switch
@@ -129,6 +136,8 @@ class SwitchService:
                     fix="Delete its ports first.",
                 )
             tx.switches.remove(switch.id)
+            if switch.vnis:
+                weaving.order_fabric(tx, self._parts.now(), switch.fabric)
             record(tx, self._parts.now(), "switch.deleted", actor_id=caller.user_id, data={"name": switch.name})
 
     def switch_rebuild(self, caller: Caller, ref: str) -> Operation:

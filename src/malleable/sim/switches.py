@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from malleable.domain.errors import Malformed, Refused, Unreachable
 from malleable.domain.switches import SHUT, PortConfig, Switch
+from malleable.domain.tunnels import Tunnel
 from malleable.sim.faults import Faults
 
 
@@ -33,6 +34,10 @@ class _Port:
 @dataclass(slots=True, kw_only=True)
 class _Switch:
     ports: dict[str, _Port]
+    vtep: str = ""
+    tunnels: frozenset[Tunnel] = frozenset()
+    asked_tunnels: frozenset[Tunnel] = frozenset()
+    tunnels_at_s: float = 0.0  #: when those that were asked for are there, of one that applies late
     misbehaviour: Misbehaviour | None = None
     late_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -59,9 +64,12 @@ class SimSwitches:
         self._monotonic_s = monotonic_s
         self._switches: dict[str, _Switch] = {}
 
-    def add(self, address: str, ports: Iterable[str]) -> None:
-        """Make a switch with ports as out of the box: each carries every VLAN until it is configured."""
-        self._switches[address] = _Switch(ports={name: _Port() for name in ports})
+    def add(self, address: str, ports: Iterable[str], *, vtep: str = "") -> None:
+        """Make a switch with ports as out of the box: each carries every VLAN until it is configured.
+
+        Between it and one with a ``vtep`` there is no trunk: only tunnels lead there.
+        """
+        self._switches[address] = _Switch(ports={name: _Port() for name in ports}, vtep=vtep)
 
     def misbehave(self, address: str, how: Misbehaviour | None, *, late_s: float = 0.0) -> None:
         """Make a switch go wrong from now on; None makes it good again, but does not repair what it did."""
@@ -87,11 +95,29 @@ class SimSwitches:
         with switch.lock:
             for name in switch.ports:
                 switch.ports[name] = _Port()
+            switch.tunnels = frozenset()
+
+    def woven(self, address: str) -> frozenset[Tunnel]:
+        """Say which tunnels a switch really has, whatever it says."""
+        switch = self._switches[address]
+        with switch.lock:
+            return self._woven(switch)
+
+    def rewire(self, address: str, tunnels: Collection[Tunnel]) -> None:
+        """Change a switch's tunnels behind our back."""
+        switch = self._switches[address]
+        with switch.lock:
+            switch.tunnels = frozenset(tunnels)
 
     def meet(self, one: tuple[str, str], other: tuple[str, str]) -> bool:
         """Say whether two ports (address, name) of one fabric can really exchange an untagged or tagged frame."""
+        ends = [self._switches[one[0]], self._switches[other[0]]]
         vids = [_vids(self.carried(*one)), _vids(self.carried(*other))]
-        return bool(vids[0] & vids[1])
+        if one[0] == other[0] or not (ends[0].vtep or ends[1].vtep):
+            return bool(vids[0] & vids[1])
+        there = {(t.local, t.remote, t.vni) for t in self._woven(ends[0]) if t.vid in vids[0]}
+        back = {(t.remote, t.local, t.vni) for t in self._woven(ends[1]) if t.vid in vids[1]}
+        return bool(there & back)
 
     def check(self, switch: Switch) -> None:
         self._find(switch, "check")
@@ -107,6 +133,36 @@ class SimSwitches:
 
     def can_bond(self, switch: Switch) -> bool:
         return switch.settings.get("bond") != "off"
+
+    def can_tunnel(self, switch: Switch) -> bool:
+        return switch.settings.get("tunnels") != "off"
+
+    def weave(self, switch: Switch, wanted: Collection[Tunnel]) -> None:
+        found = self._find(switch, "weave")
+        if wanted and not self.can_tunnel(switch):
+            raise Refused(f"Switch {switch.name} has no tunnels.", code="no-tunnels")
+        with found.lock:
+            found.tunnels = self._woven(found)
+            found.asked_tunnels = frozenset(wanted)
+            found.tunnels_at_s = self._monotonic_s() + found.late_s
+            if found.misbehaviour in (None, Misbehaviour.SLOW):
+                found.tunnels = found.asked_tunnels
+            is_half = found.misbehaviour is Misbehaviour.HALF
+        if is_half:
+            raise Unreachable(f"Switch {switch.name} stopped answering.")
+        self.faults.after("weave", switch.address)
+
+    def tunnels(self, switch: Switch) -> frozenset[Tunnel]:
+        found = self._find(switch, "tunnels")
+        with found.lock:
+            is_lie = found.misbehaviour is Misbehaviour.LIES
+            seen = found.asked_tunnels if is_lie else self._woven(found)
+        self.faults.after("tunnels", switch.address)
+        return seen
+
+    def _woven(self, switch: _Switch) -> frozenset[Tunnel]:
+        is_late = switch.misbehaviour is Misbehaviour.LATE and self._monotonic_s() >= switch.tunnels_at_s
+        return switch.asked_tunnels if is_late else switch.tunnels
 
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         found = self._find(switch, "apply")

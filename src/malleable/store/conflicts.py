@@ -144,6 +144,8 @@ _CHECKS = {
     "ck_nodes_chosen": "Only a node that a project holds starts from another device than the network.",
     "ck_nodes_holder": "Only an allocated, releasing or quarantined node can be held by a project.",
     "ck_targets_presents": "A target presents either a disk or an image.",
+    "ck_networks_vni": "A VNI is from 1 to 16777215.",
+    "ck_vlans_vni": "A VNI is from 1 to 16777215.",
     "ck_networks_vid": "A VLAN id is from 1 to 4094.",
     "ck_vlans_vid": "A VLAN id is from 1 to 4094.",
     "ck_users_site_role": "A site role is admin, operator or gateway.",

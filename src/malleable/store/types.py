@@ -152,6 +152,18 @@ class TupleOf(_OverJson):
         return None if value is None else tuple(map(self.kind, value))
 
 
+class NumbersJson(_OverJson):
+    """A tuple of whole numbers."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Iterable[int] | None, dialect: Dialect) -> list[int] | None:
+        return None if value is None else list(value)
+
+    def process_result_value(self, value: list[int] | None, dialect: Dialect) -> tuple[int, ...] | None:
+        return None if value is None else tuple(value)
+
+
 class PortConfigJson(_OverJson):
     """What a switch port carries, as {"native": vid or null, "tagged": [vids]}, and "mtu", "guard", "bond" if any."""
 

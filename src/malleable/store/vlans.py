@@ -23,7 +23,7 @@ _TAKE = (
     update(vlans)
     .where(vlans.c.id == bindparam("vlan_id", type_=vlans.c.id.type))
     .values(network_id=bindparam("for_network_id", type_=vlans.c.network_id.type))
-    .returning(*(vlans.c[name] for name in ("id", "fabric", "vid", "network_id", "reusable_at")))
+    .returning(*(vlans.c[name] for name in ("id", "fabric", "vid", "network_id", "reusable_at", "vni")))
 )
 _GIVE_BACK = (
     update(vlans)

@@ -77,7 +77,7 @@ class NetworkUpdateRequest(Request):
 class NetworkView(Answer):
     """A network; ``is_served`` says whether the gateway has put its present form in force.
 
-    ``vid`` is the provider's; tenants read the VLAN of a tagged attachment there.
+    ``vid`` and ``vni`` are the provider's; tenants read the VLAN of a tagged attachment there.
     """
 
     id: Open[UUID]
@@ -87,6 +87,7 @@ class NetworkView(Answer):
     kind: Open[NetworkKind]
     fabric: Open[str]
     vid: int | None = None
+    vni: int | None = None
     cidr: Open[str]  #: "": no IPv4
     cidr6: Open[str]  #: "": no IPv6
     gateway_address: Open[str]

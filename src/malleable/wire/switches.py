@@ -23,6 +23,7 @@ class FabricView(Answer):
     resting: int
     free: int
     ranges: tuple[str, ...]  #: the pool's VLANs
+    vni_base: int | None = None  #: its networks travel by VXLAN: VLAN n as VNI base + n; null: by trunks
     is_apart: bool = False  #: the gateways reach it by a way of its own: its VLANs may have the numbers of others'
 
 
@@ -39,6 +40,12 @@ class VlansChangeRequest(Request):
 
     add: tuple[Annotated[str, StringConstraints(max_length=20)], ...] = Field(default=(), max_length=4094)
     remove: tuple[Annotated[str, StringConstraints(max_length=20)], ...] = Field(default=(), max_length=4094)
+
+
+class VnisRequest(Request):
+    """By which VNIs the VLANs of a fabric travel between its switches: VLAN n as ``base`` + n; null: by none."""
+
+    base: int | None
 
 
 class SwitchRequest(Request):
@@ -71,6 +78,7 @@ class SwitchView(Answer):
     address: str
     settings: dict[str, str]
     username: str
+    vnis: tuple[int, ...] = ()  #: of which it has tunnels, or may still have
     created_at: datetime
 
 
@@ -105,6 +113,7 @@ class DriverView(Answer):
     tested: str
     needs: str
     bonds: bool = False  #: of a switch: two ports can be one by LACP
+    tunnels: bool = False  #: of a switch: it can carry networks to others by VXLAN
 
 
 class PortPlanView(Answer):

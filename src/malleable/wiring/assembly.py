@@ -183,7 +183,7 @@ def real_drivers(settings: Settings, leavings: list[Leaving] | None = None) -> D
         converter=QemuConverter(),
         facts=(
             DriverFacts(kind="power", name="redfish", tested="sushy-tools 2.2 over QEMU"),
-            DriverFacts(kind="switch", name="ovs", tested="Open vSwitch 3.1", bonds=True),
+            DriverFacts(kind="switch", name="ovs", tested="Open vSwitch 3.1", bonds=True, tunnels=True),
             *FACTS,
         ),
         limits=pool_limits(settings),

@@ -94,7 +94,9 @@ class SimulatedSite:
             targets=self.targets,
             converter=QemuConverter(),
             facts=tuple(
-                DriverFacts(kind=kind, name="sim", tested="simulated devices", bonds=kind == "switch")
+                DriverFacts(
+                    kind=kind, name="sim", tested="simulated devices", bonds=kind == "switch", tunnels=kind == "switch"
+                )
                 for kind in ("power", "switch")
             ),
         )

@@ -22,6 +22,7 @@ from malleable.workflows import (
     repair,
     snapshots,
     storage,
+    weaving,
 )
 from malleable.workflows.steps import Step, Workflow
 
@@ -54,6 +55,7 @@ _ALL = (
     snapshots.PROMOTE_SNAPSHOT,
     repair.REPAIR_PORTS,
     repair.REBUILD_SWITCH,
+    weaving.WEAVE_TUNNELS,
     networks.REMOVE_NETWORK,
     grants.REVOKE_GRANT,
     collect.COLLECT_POOL,

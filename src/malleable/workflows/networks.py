@@ -8,6 +8,7 @@ from malleable.domain.ids import NetworkId, UserId
 from malleable.domain.networks import Network, NetworkState
 from malleable.domain.operations import Operation, Wait
 from malleable.domain.store import Transaction
+from malleable.workflows import weaving
 from malleable.workflows.booting import gateway_wait
 from malleable.workflows.grants import forget_grants
 from malleable.workflows.requests import begin, record
@@ -31,6 +32,8 @@ def request_remove(tx: Transaction, now: datetime, *, network: Network, actor_id
     if tx.targets.count(network_id=network.id):
         raise Conflict(f"Disks are presented in network {network.name}.", code="network-in-use", fix="Release them.")
     tx.networks.touch(network.id)
+    if network.vni is not None:
+        weaving.order_fabric(tx, now, network.fabric)
     arguments = {"name": network.name, "network_id": str(network.id)}
     return begin(tx, now, "remove-network", project_id=network.project_id, actor_id=actor_id, arguments=arguments)
 
@@ -52,6 +55,13 @@ def _await_gone(context: Context) -> Done | Wait:
             public=Public("The gateway takes the network down."),
             fix="Start `m2d gateway`, or read its log. Then resume the operation.",
             resource=f"network:{network_id}",
+        )
+    if network.vni is not None and (left := context.write(lambda tx: weaving.carriers(tx, network))):
+        return Wait(
+            seconds=1.0,
+            reason=f"switch {', '.join(left)} may still have tunnels of the network",
+            public=Public("The network switches forget the network."),
+            fix="See to it that the switch answers, or delete it if it is gone for good. Then resume the operation.",
         )
     reusable_at = context.now() + timedelta(seconds=VLAN_REST_S)
 

@@ -15,16 +15,12 @@ from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortConfig, PortState, Switch, SwitchPort
-from malleable.workflows import switching
+from malleable.domain.tunnels import vtep_of
+from malleable.workflows import switching, weaving
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ask, Context, Done, Step, Workflow
+from malleable.workflows.switching import AWAY_PAUSE, REPAIR_PAUSE, TRIES_UNTOLD
 
-#: A port that does not obey is tried ever more seldom, in the end every ten minutes, by one operation that waits.
-REPAIR_PAUSE = Retry(first_delay_s=0.5, max_delay_s=600.0)
-#: A switch that is away may come back with every port open.
-AWAY_PAUSE = Retry(first_delay_s=0.5, max_delay_s=15.0)
-#: After so many tries (seven seconds) it is told as an event.
-TRIES_UNTOLD = 4
 REBUILD = "rebuild-switch"
 #: So many ports are asked of a switch at once: some take no more in one call.
 REBUILD_BATCH = 100
@@ -247,8 +243,17 @@ def _rebuild(context: Context) -> Done:
             fix=f"Look at the switch; of a port that it lost for good, `m2 switch port delete {switch.name} PORT`.",
             details={"ports": stubborn, "restored": restored},
         )
-    told = {"ports": len(ports), "restored": restored}
+    told = {"ports": len(ports), "restored": restored, **_rebuild_tunnels(context, switch)}
     return Done(evidence=told, result=told)
+
+
+def _rebuild_tunnels(context: Context, switch: Switch) -> dict[str, object]:
+    """Put a switch's tunnels back where it can have any."""
+    done = weaving.put_back(context, switch.id) if vtep_of(switch) else None
+    if done is None:
+        return {}
+    context.write(weaving.proven(context, *done, tells=True))
+    return {"tunnels": len(done[1].wanted)}
 
 
 def _rebuilt(tx: Transaction, operation: Operation, now: datetime) -> None:

@@ -26,6 +26,7 @@ FORWARD_ONLY = frozenset(
         "restore-targets",
         "repair-ports",
         "rebuild-switch",
+        "weave-tunnels",
         "delete-disk",
         "delete-snapshot",
         "delete-image",

@@ -24,6 +24,12 @@ from malleable.workflows.steps import Context, Done, Step, Write
 
 SWITCH = "The network switch"
 SWITCH_RETRY = Retry(attempts=6, first_delay_s=0.5, max_delay_s=20.0)
+#: What does not obey is tried ever more seldom, in the end every ten minutes, by one operation that waits.
+REPAIR_PAUSE = Retry(first_delay_s=0.5, max_delay_s=600.0)
+#: A switch that is away may come back with every port open.
+AWAY_PAUSE = Retry(first_delay_s=0.5, max_delay_s=15.0)
+#: After so many tries (seven seconds) it is told as an event.
+TRIES_UNTOLD = 4
 
 
 def _wanted(

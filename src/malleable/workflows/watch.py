@@ -12,9 +12,11 @@ import structlog
 from malleable.domain.errors import DriverError
 from malleable.domain.nodes import Node, NodeState, PowerState
 from malleable.domain.operations import ACTIVE_STATES
-from malleable.domain.ports import Clock, Drivers
+from malleable.domain.ports import Clock, Drivers, Switches
 from malleable.domain.store import Page, Store, Transaction
 from malleable.domain.switches import PortState, Switch, SwitchPort
+from malleable.domain.tunnels import vtep_of
+from malleable.workflows import weaving
 from malleable.workflows.powering import WOKE, bmc_of
 from malleable.workflows.repair import is_proven, ports_of, read_ports
 from malleable.workflows.requests import begin, record
@@ -97,9 +99,9 @@ class Watch:
     # -- ports --------------------------------------------------------------------------------------------------------
 
     def scan_ports(self) -> int:
-        """Compare every port with what is wanted and repair what is not; return how many that were.
+        """Compare every port and tunnel with what is wanted and repair what is not; return how many ports that were.
 
-        Ports whose outcome was lost are among them until they are read back shut.
+        Ports whose outcome was lost are among them until they are read back shut. All tunnels of a switch count as one.
         """
         with self._store.reading() as tx:
             switches = tx.switches.list()
@@ -110,17 +112,32 @@ class Watch:
             found = tx.switch_ports.list(switch_id=switch.id, state=[PortState.SETTLED, PortState.UNKNOWN])
         ports = [port for port in found if port.is_kept]
         driver = self._drivers.switches.get(switch.driver)
-        if driver is None or not ports:
+        if driver is None:
             return 0
+        drifted: Sequence[SwitchPort] = ()
         try:
-            seen = read_ports(driver, switch, ports)
-            drifted = [port for port in ports if not is_proven(port, seen)]
+            if ports:
+                seen = read_ports(driver, switch, ports)
+                drifted = [port for port in ports if not is_proven(port, seen)]
+            if drifted:
+                self._order_repair(switch, drifted)
+            return len(drifted) + (self._scan_tunnels(switch, driver) if vtep_of(switch) else 0)
         except DriverError as e:
             log.warning("switch not scanned", switch=switch.name, error=str(e))
+            return len(drifted)
+
+    def _scan_tunnels(self, switch: Switch, driver: Switches) -> int:
+        """Have the switch's tunnels put right if they are not as wanted, and nobody is at it; return 1 if so."""
+        with self._store.reading() as tx:
+            wanted = weaving.wanted_tunnels(tx, switch)
+        vnis = {tunnel.vni for tunnel in wanted}
+        if (not wanted and not switch.vnis) or (weaving.look(driver, switch) == wanted and vnis == set(switch.vnis)):
             return 0
-        if drifted:
-            self._order_repair(switch, drifted)
-        return len(drifted)
+        with self._store.transaction() as tx:
+            if not weaving.is_ordered(tx, switch):
+                log.warning("switch tunnels have drifted", switch=switch.name)
+                weaving.order(tx, self._clock.now(), [switch], has_drifted=True)
+        return 1
 
     def _order_repair(self, switch: Switch, drifted: Sequence[SwitchPort]) -> None:
         """Begin to repair the ports that no operation is about; it looks again, in its turn at the switch."""

@@ -118,6 +118,13 @@ TABLE = (
         body={"ranges": ["100-120"]},
     ),
     Row("GET /v1/fabrics/{fabric}", "/v1/fabrics/default", OPERATORS_LIST),
+    Row(
+        "PUT /v1/fabrics/{fabric}/vnis",
+        "/v1/fabrics/default/vnis",
+        operators(409),
+        body={"base": 70000},
+        note="its switch has no VTEP",
+    ),
     Row("POST /v1/fabrics/{fabric}/vlans", "/v1/fabrics/default/vlans", operators(200), body={"add": ["200"]}),
     Row("GET /v1/switches", "/v1/switches", OPERATORS_LIST),
     Row(

@@ -67,6 +67,19 @@ def test_a_network_gets_one_vlan_only(store: SqlStore) -> None:
         tx.vlans.take("main", network.id, NOW)
 
 
+def test_a_network_gets_the_vni_of_its_vlan_and_no_other_vlan_has_it(store: SqlStore) -> None:
+    with store.transaction() as tx:
+        tx.vlans.add(values.vlan(10, vni=70_010))
+    with store.transaction() as tx:
+        id = NetworkId(new_id())
+        vlan = tx.vlans.take("main", id, NOW)
+        tx.networks.add(values.network(id=id, fabric="main", vid=vlan.vid, vni=vlan.vni))
+    assert vlan.vni == 70_010
+    for vni, words in ((70_010, "VLAN with this vni already"), (0, "1 to 16777215"), (1 << 24, "1 to 16777215")):
+        with pytest.raises(Conflict, match=words), store.transaction() as tx:
+            tx.vlans.add(values.vlan(11, fabric="other", vni=vni))
+
+
 def test_a_vlan_taken_in_a_transaction_that_fails_stays_in_the_pool(store: SqlStore) -> None:
     pool(store, 10)
     with pytest.raises(Conflict, match="a network that does not exist"), store.transaction() as tx:

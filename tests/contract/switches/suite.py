@@ -8,6 +8,7 @@ from tests.contract.switches.conftest import PORTS, Bench, a_switch
 
 from malleable.domain.errors import Malformed, Refused, Unreachable
 from malleable.domain.switches import SHUT, Guard, PortConfig
+from malleable.domain.tunnels import Tunnel
 
 ACCESS = PortConfig(native_vid=101)
 TRUNK = PortConfig(tagged_vids=frozenset({201, 202}))
@@ -16,6 +17,17 @@ GUARD = Guard(macs=frozenset({"52:54:00:00:00:01", "52:54:00:00:00:02"}), gatewa
 GUARDED = replace(HYBRID, guard=GUARD)
 GUARDED_OTHERWISE = PortConfig(native_vid=101, guard=replace(GUARD, gateways=frozenset()))
 JUMBO = PortConfig(native_vid=101, tagged_vids=frozenset({201}), mtu=9000)
+TUNNEL = Tunnel(local="10.99.0.1", remote="10.99.0.2", vni=70101, vid=101)
+#: Another network, another switch, the ends of what there is, another IP version; and the first one on another VLAN.
+TUNNELS = frozenset(
+    {
+        replace(TUNNEL, vni=70102, vid=102),
+        replace(TUNNEL, remote="10.99.0.3"),
+        replace(TUNNEL, vni=(1 << 24) - 1, vid=4094),
+        replace(TUNNEL, local="fd00::1", remote="fd00::2"),
+    }
+)
+MOVED = replace(TUNNEL, vid=103)
 EDGES = PortConfig(native_vid=1, tagged_vids=frozenset({4094}))
 
 
@@ -53,6 +65,27 @@ def refuses_to_guard_where_it_cannot(bench: Bench) -> None:
         plain.driver.apply(plain.switch, {"n1": GUARDED})
     assert refused.value.code == "no-guard"
     assert plain.driver.read(plain.switch, ["n1"]) == {"n1": ACCESS}
+
+
+def has_exactly_the_wanted_tunnels(bench: Bench) -> None:
+    bench.driver.apply(bench.switch, {"n1": ACCESS})
+    for tunnels in ({TUNNEL}, {TUNNEL, *TUNNELS}, TUNNELS, {MOVED}, {MOVED}, {TUNNEL}, set()):
+        if bench.driver.can_tunnel(bench.switch):
+            bench.driver.weave(bench.switch, tunnels)
+            assert bench.driver.tunnels(bench.switch) == tunnels
+    assert bench.driver.tunnels(bench.switch) == frozenset()
+    assert list(bench.driver.ports(bench.switch)) == sorted(PORTS)
+    assert bench.driver.read(bench.switch, ["n1"]) == {"n1": ACCESS}
+
+
+def refuses_tunnels_where_it_cannot(bench: Bench) -> None:
+    switch = replace(bench.switch, settings={**bench.switch.settings, "tunnels": "off"})
+    assert not bench.driver.can_tunnel(switch)
+    with pytest.raises(Refused) as refused:
+        bench.driver.weave(switch, {TUNNEL})
+    assert refused.value.code == "no-tunnels"
+    bench.driver.weave(switch, ())
+    assert bench.driver.tunnels(switch) == frozenset()
 
 
 def does_it_again_without_harm(bench: Bench) -> None:
@@ -124,6 +157,11 @@ def is_unreachable_when_what_forwards_is_dead(bench: Bench) -> None:
         bench.driver.apply(bench.switch, {"n1": SHUT})
     with pytest.raises(Unreachable):
         bench.driver.read(bench.switch, ["n1"])
+    if bench.driver.can_tunnel(bench.switch):
+        with pytest.raises(Unreachable):
+            bench.driver.tunnels(bench.switch)
+        with pytest.raises(Unreachable):
+            bench.driver.weave(bench.switch, {TUNNEL})
 
 
 def _every_call(bench: Bench) -> tuple[Callable[[Bench], object], ...]:
@@ -140,6 +178,8 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     carries_exactly_what_is_wanted,
     is_believed_by_another_witness,
     guards_exactly_as_wanted,
+    has_exactly_the_wanted_tunnels,
+    refuses_tunnels_where_it_cannot,
     refuses_to_guard_where_it_cannot,
     does_it_again_without_harm,
     changes_many_ports_in_one_call_and_no_other,

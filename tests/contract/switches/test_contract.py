@@ -9,6 +9,7 @@ from tests.contract.switches.suite import ACCESS, RULES
 
 from malleable.domain.errors import Busy, DriverError, Malformed, Refused, Unreachable
 from malleable.domain.switches import SHUT, PortConfig, Switch
+from malleable.domain.tunnels import Tunnel
 from malleable.sim.faults import FaultKind
 from malleable.sim.switches import Misbehaviour, SimSwitches
 
@@ -75,6 +76,13 @@ class Unguarded(SimSwitches):
         super().apply(switch, {name: replace(config, guard=None) for name, config in wanted.items()})
 
 
+class Untunnelled(SimSwitches):
+    """Takes tunnels to one switch alone."""
+
+    def weave(self, switch: Switch, wanted: Collection[Tunnel]) -> None:
+        super().weave(switch, list({tunnel.vni: tunnel for tunnel in wanted}.values()))
+
+
 class Unsorted(SimSwitches):
     """Names its ports in no order."""
 
@@ -82,7 +90,7 @@ class Unsorted(SimSwitches):
         return super().ports(switch)[::-1]
 
 
-@pytest.mark.parametrize("wrong", [Forgetful, OneAtATime, Hopeful, Parrot, Untagged, Unguarded, Unsorted])
+@pytest.mark.parametrize("wrong", [Forgetful, OneAtATime, Hopeful, Parrot, Untagged, Unguarded, Untunnelled, Unsorted])
 def test_wrong_driver_breaks_a_rule(wrong: Callable[[], SimSwitches]) -> None:
     broken = [rule.__name__ for rule in RULES if not _keeps(rule, sim_bench(wrong()))]
     assert broken

@@ -22,6 +22,7 @@ from malleable.domain.networks import Channel
 from malleable.domain.nodes import NodeState
 from malleable.domain.store import Page
 from malleable.domain.switches import PortConfig, Switch
+from malleable.domain.tunnels import Tunnel
 from malleable.drivers.ovsdb import forget_flows
 from malleable.drivers.switch.ovs import OvsSwitches
 from malleable.drivers.uplink.ovs import OvsUplink
@@ -74,6 +75,17 @@ class OnBoth:
 
     def can_bond(self, switch: Switch) -> bool:
         return self._real.can_bond(self._of(switch))
+
+    def can_tunnel(self, switch: Switch) -> bool:
+        return self._real.can_tunnel(self._of(switch))
+
+    def weave(self, switch: Switch, wanted: Collection[Tunnel]) -> None:
+        self._sim.weave(switch, wanted)
+        self._real.weave(self._of(switch), wanted)
+
+    def tunnels(self, switch: Switch) -> frozenset[Tunnel]:
+        self._sim.tunnels(switch)
+        return self._real.tunnels(self._of(switch))
 
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         self._sim.apply(switch, wanted)

@@ -2,6 +2,7 @@
 
 VLANs are columns of table Port: see ``ovs_vlans``. Bonds are two interfaces in one port: see ``ovs_bond``.
 Guards are rules of OpenFlow, kept where the database is reached by its socket: see ``ovs_guard``.
+Tunnels are ports of their own: see ``ovs_tunnels``.
 Source: ovs-vswitchd.conf.db(5), and packets sent through Open vSwitch 3.1 by tests/contract/switches.
 """
 
@@ -12,8 +13,9 @@ from typing import Any
 
 from malleable.domain.errors import Malformed, Refused
 from malleable.domain.switches import SHUT, PortConfig, Switch
+from malleable.domain.tunnels import Tunnel, vtep_of
 from malleable.drivers.ovsdb import DATABASE, Operation, Ovsdb, Row, forget_flows, members, select, to_set
-from malleable.drivers.switch import ovs_bond
+from malleable.drivers.switch import ovs_bond, ovs_tunnels
 from malleable.drivers.switch.ovs_guard import (
     CLAIM,
     Rule,
@@ -22,12 +24,15 @@ from malleable.drivers.switch.ovs_guard import (
     guard_claimed,
     read_rules,
     rules_of,
+    write_fence,
     write_rules,
 )
 from malleable.drivers.switch.ovs_vlans import row_of, told_by
 
 #: interface types that a node's cable can end at
 OUTSIDE_TYPES = ("", "system", "tap", "afxdp", "dpdk", "dpdkvhostuser", "dpdkvhostuserclient")
+
+_USERSPACE = "netdev"  #: datapath_type of bridges whose frames ovs-vswitchd forwards itself
 
 _PORT_COLUMNS = (
     *("_uuid", "name", "interfaces", "tag", "trunks", "vlan_mode", "protected", "external_ids"),
@@ -56,6 +61,8 @@ class OvsSwitches:
             ovsdb.change()
             bridge = _bridge(ovsdb, switch)
             self._rules(ovsdb, switch)
+            if vtep_of(switch):
+                ovs_tunnels.read_tunnels(ovsdb, bridge, switch.name)
             if members(bridge["controller"]):
                 raise Refused(
                     f"Bridge {switch.settings['bridge']} of switch {switch.name} obeys an OpenFlow controller.",
@@ -155,6 +162,64 @@ class OvsSwitches:
             )
         return seen
 
+    def can_tunnel(self, switch: Switch) -> bool:
+        """Say that networks travel by VXLAN, unless the setting tunnels=off."""
+        return switch.settings.get("tunnels") != "off"
+
+    def weave(self, switch: Switch, wanted: Collection[Tunnel]) -> None:
+        """Cut first what is not wanted, then make the rest, each in one transaction."""
+        if wanted and not self.can_tunnel(switch):
+            raise Refused(f"Switch {switch.name} has no tunnels.", code="no-tunnels")
+        with self._open(switch) as ovsdb:
+            bridge = _bridge(ovsdb, switch)
+            woven = ovs_tunnels.read_tunnels(ovsdb, bridge, switch.name)
+            self._fence(switch, bridge, wanted)
+            wrong = [row for name, row in woven.rows.items() if woven.good.get(name) not in wanted]
+            if wrong:
+                ovsdb.change(ovs_tunnels.cut(bridge, wrong))
+            missing = sorted(set(wanted) - set(woven.good.values()), key=ovs_tunnels.name_of)
+            if missing:
+                ovsdb.change(*ovs_tunnels.make(bridge, missing))
+        if wrong and not forget_flows(switch.address, timeout_s=self._timeout_s):
+            self._delay(self._settle_s)
+
+    def tunnels(self, switch: Switch) -> frozenset[Tunnel]:
+        """Read the tunnels, and prove that ovs-vswitchd follows."""
+        with self._open(switch) as ovsdb:
+            ovsdb.change()
+            bridge = _bridge(ovsdb, switch)
+            woven = ovs_tunnels.read_tunnels(ovsdb, bridge, switch.name)
+        if self._fences(switch, bridge) != _ends(woven.good.values(), bridge):
+            raise Malformed(
+                f"Switch {switch.name} is not fenced: nodes could write tunnel packets of their own.",
+                fix="Make the wanted tunnels again.",
+            )
+        if len(woven.good) < len(woven.rows):
+            odd = sorted(set(woven.rows) - set(woven.good))
+            raise Malformed(
+                f"Switch {switch.name}: tunnel {', '.join(odd[:10])} is not as it was made.",
+                fix="Make the wanted tunnels again.",
+                details={"tunnels": odd},
+            )
+        return frozenset(woven.good.values())
+
+    def _fence(self, switch: Switch, bridge: Row, wanted: Collection[Tunnel]) -> None:
+        """Keep nodes from writing tunnel packets of their own. Errors: Refused where that cannot be."""
+        had, ends = self._fences(switch, bridge), _ends(wanted, bridge)
+        if ends and not switch.address.startswith("unix:"):
+            raise Refused(
+                f"Switch {switch.name} forwards by ovs-vswitchd itself, and that is not reached by its sockets.",
+                fix="Use a bridge of the kernel (no datapath_type), or reach it by unix:.",
+                code="no-tunnels",
+            )
+        if had != ends:
+            write_fence(switch.address, switch.settings["bridge"], had - ends, ends - had, timeout_s=self._timeout_s)
+
+    def _fences(self, switch: Switch, bridge: Row) -> frozenset[str]:
+        if bridge["datapath_type"] != _USERSPACE or not switch.address.startswith("unix:"):
+            return frozenset()
+        return read_rules(switch.address, switch.settings["bridge"], timeout_s=self._timeout_s).fences
+
     def _rules(self, ovsdb: Ovsdb, switch: Switch) -> Rules:
         """Read the bridge's rules. Errors: Refused for rules that are not a guard's, and where guards can be evaded."""
         if not self.can_guard(switch):
@@ -189,8 +254,15 @@ class OvsSwitches:
         return Ovsdb(switch.address, timeout_s=self._timeout_s)
 
 
+def _ends(tunnels: Iterable[Tunnel], bridge: Row) -> frozenset[str]:
+    """List the addresses of a switch's own ends where nodes could write to them; the kernel lets none do that."""
+    return frozenset(tunnel.local for tunnel in tunnels) if bridge["datapath_type"] == _USERSPACE else frozenset()
+
+
 def _bridge(ovsdb: Ovsdb, switch: Switch) -> Row:
-    (result,) = ovsdb.transact(select("Bridge", "name", switch.settings["bridge"], ["_uuid", "ports", "controller"]))
+    (result,) = ovsdb.transact(
+        select("Bridge", "name", switch.settings["bridge"], ["_uuid", "ports", "controller", "datapath_type"])
+    )
     if not result["rows"]:
         raise Refused(f"Switch {switch.name} has no bridge {switch.settings['bridge']}.", code="no-such-bridge")
     bridge: Row = result["rows"][0]

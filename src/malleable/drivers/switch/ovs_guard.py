@@ -40,6 +40,12 @@ _PROTOCOLS = ("arp", "ip", "ipv6", "udp", "udp6", "icmp", "icmp6")
 #: What a rule of a guard may do: nothing that sends a frame where its VLAN does not.
 _TAME = frozenset({"drop", "resubmit(,1)", "NORMAL"})
 
+#: Before a port's rules. Where ovs-vswitchd itself forwards (datapath_type netdev) it opens every tunnel packet that is
+#: to leave a bridge for an address of the host's own, also one that a node wrote.
+_FENCE = re.compile(r"priority=900,(?:ip,nw_dst|ipv6,ipv6_dst)=([0-9a-f.:]+),actions=drop", re.ASCII)
+
+_OPTIONS = ("-O", "OpenFlow14", "--bundle")  #: all or nothing
+
 Rule = tuple[int, str]  #: table, and priority, match and actions as ovs-vswitchd writes them
 
 
@@ -48,6 +54,7 @@ class Rules:
     """All rules of a bridge."""
 
     by_port: Mapping[int, frozenset[Rule]] = field(default_factory=dict)
+    fences: frozenset[str] = frozenset()  #: addresses that nobody on the bridge reaches
     foreign: tuple[str, ...] = ()  #: which could pass what a VLAN would not
 
 
@@ -108,7 +115,7 @@ def guard_claimed(claim: str | None) -> Guard | None:
 def read_rules(database: str, bridge: str, *, timeout_s: float) -> Rules:
     """Ask ovs-vswitchd for the rules of a bridge. Errors: Unreachable, Malformed."""
     by_port: dict[int, set[Rule]] = {}
-    foreign = []
+    fences, foreign = set(), []
     for line in ask_vswitchd(database, "bridge/dump-flows", bridge, timeout_s=timeout_s).splitlines():
         told = _TOLD.fullmatch(line.strip())
         if told is None:
@@ -118,12 +125,15 @@ def read_rules(database: str, bridge: str, *, timeout_s: float) -> Rules:
         is_hidden = table > _TABLE_MAX or (priority is not None and int(priority[1]) > _PRIORITY_MAX)
         if is_hidden or text == "priority=0,actions=NORMAL":
             continue
-        port = re.search(r"\bin_port=(\d+)\b", text)
-        if port and text.partition("actions=")[2] in _TAME:
+        port, fence = re.search(r"\bin_port=(\d+)\b", text), _FENCE.fullmatch(text)
+        if fence and table == 0:
+            fences.add(fence[1])
+        elif port and text.partition("actions=")[2] in _TAME:
             by_port.setdefault(int(port[1]), set()).add((table, text))
         else:
             foreign.append(text)
-    return Rules(by_port={port: frozenset(rules) for port, rules in by_port.items()}, foreign=tuple(foreign))
+    ports = {port: frozenset(rules) for port, rules in by_port.items()}
+    return Rules(by_port=ports, fences=frozenset(fences), foreign=tuple(foreign))
 
 
 def write_rules(database: str, bridge: str, wanted: Mapping[int, frozenset[Rule]], *, timeout_s: float) -> None:
@@ -133,17 +143,37 @@ def write_rules(database: str, bridge: str, wanted: Mapping[int, frozenset[Rule]
         lines.append(f"delete in_port={ofport}")
         lines += [f"add table={table},cookie={_COOKIE},{text}" for table, text in sorted(rules)]
     # Fragments keep the ports of their first one: else a DHCP answer in two pieces passes as no DHCP at all.
-    management = Path(database.partition(":")[2]).parent / f"{bridge}.mgmt"
-    place, told = f"unix:{management}", "\n".join(lines) + "\n"
-    _ofctl(management, "set-frags", place, "nx-match", timeout_s=timeout_s)
-    _ofctl(management, "-O", "OpenFlow14", "--bundle", "add-flows", place, "-", told=told, timeout_s=timeout_s)
+    _ofctl(_management(database, bridge), "set-frags", "nx-match", timeout_s=timeout_s)
+    _ofctl(_management(database, bridge), "add-flows", "-", told="\n".join(lines) + "\n", timeout_s=timeout_s)
 
 
-def _ofctl(management: Path, *command: str, told: str = "", timeout_s: float) -> None:
-    bridge = management.stem
+def write_fence(database: str, bridge: str, had: Iterable[str], wanted: Iterable[str], *, timeout_s: float) -> None:
+    """Let nobody on a bridge reach ``wanted`` addresses, instead of those it had. Errors: as ``write_rules``."""
+    lines = [f"delete_strict {_fence(address)}" for address in had]
+    lines += [f"add cookie={_COOKIE},{_fence(address)},actions=drop" for address in wanted]
+    if lines:
+        _ofctl(_management(database, bridge), "add-flows", "-", told="\n".join(lines) + "\n", timeout_s=timeout_s)
+
+
+def _fence(address: str) -> str:
+    return f"priority=900,{f'ipv6,ipv6_dst={address}' if ':' in address else f'ip,nw_dst={address}'}"
+
+
+def _management(database: str, bridge: str) -> Path:
+    return Path(database.partition(":")[2]).parent / f"{bridge}.mgmt"
+
+
+def _ofctl(management: Path, command: str, *words: str, told: str = "", timeout_s: float) -> None:
+    bridge, options = management.stem, _OPTIONS if told else ()
+    place = f"unix:{management}"
     try:
         done = subprocess.run(
-            ["ovs-ofctl", *command], input=told, capture_output=True, text=True, timeout=timeout_s, check=False
+            ["ovs-ofctl", *options, command, place, *words],
+            input=told,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
     except FileNotFoundError as e:
         raise Refused(

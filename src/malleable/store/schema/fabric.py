@@ -5,7 +5,17 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey,
 from malleable.domain.networks import AttachmentState, Channel, GrantState, NetworkKind, NetworkState
 from malleable.domain.switches import PortState
 from malleable.store.schema.columns import created, identity, metadata, pages, to, unique_where, words
-from malleable.store.types import AddressingJson, EnumText, Id, Instant, JsonObject, PortConfigJson, Sealed, TupleOf
+from malleable.store.types import (
+    AddressingJson,
+    EnumText,
+    Id,
+    Instant,
+    JsonObject,
+    NumbersJson,
+    PortConfigJson,
+    Sealed,
+    TupleOf,
+)
 
 switches = Table(
     "switches",
@@ -16,6 +26,7 @@ switches = Table(
     Column("fabric", Text, nullable=False, index=True),
     words("address"),
     Column("settings", JsonObject, nullable=False),
+    Column("vnis", NumbersJson, nullable=False),
     words("username"),
     Column("password", Sealed, nullable=False),
     created(),
@@ -64,6 +75,7 @@ networks = Table(
     Column("kind", EnumText(NetworkKind), nullable=False),
     words("fabric"),
     Column("vid", Integer, nullable=False),
+    Column("vni", Integer),
     words("cidr"),
     words("cidr6"),
     Column("addressing", AddressingJson, nullable=False),
@@ -79,7 +91,9 @@ networks = Table(
     created(),
     UniqueConstraint("project_id", "name"),
     UniqueConstraint("fabric", "vid"),
+    UniqueConstraint("vni"),
     CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
+    CheckConstraint("vni BETWEEN 1 AND 16777215", name="vni"),
     info={"noun": "network"},
 )
 unique_where("uq_networks_name_provider", networks, "name", "project_id IS NULL")
@@ -94,9 +108,12 @@ vlans = Table(
     # Deferred: a network takes its VLAN before it is added, in the same transaction. RESTRICT is never deferred.
     Column("network_id", Id, ForeignKey("networks.id", ondelete="RESTRICT", deferrable=True, initially="DEFERRED")),
     Column("reusable_at", Instant, nullable=False),
+    Column("vni", Integer),
     UniqueConstraint("fabric", "vid"),
     UniqueConstraint("network_id"),
+    UniqueConstraint("vni"),
     CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
+    CheckConstraint("vni BETWEEN 1 AND 16777215", name="vni"),
     info={"noun": "VLAN"},
 )
 

@@ -21,6 +21,7 @@ from malleable.cores import anywhere
 from malleable.domain.drivers import DriverFacts
 from malleable.domain.errors import Malformed, Refused, Unreachable
 from malleable.domain.switches import PortConfig, Switch
+from malleable.domain.tunnels import Tunnel
 from malleable.drivers.switch.ansible import dialects
 from malleable.drivers.switch.ansible.dialects import Dialect, Told
 from malleable.drivers.switch.ansible.openvswitch import OPENVSWITCH
@@ -73,6 +74,16 @@ class AnsibleSwitches:
 
     def can_bond(self, switch: Switch) -> bool:  # noqa: ARG002 - the port's signature
         return False
+
+    def can_tunnel(self, switch: Switch) -> bool:  # noqa: ARG002 - the port's signature
+        return False
+
+    def weave(self, switch: Switch, wanted: Collection[Tunnel]) -> None:
+        if wanted:
+            raise Refused(f"Switch {switch.name} has no tunnels by Ansible.", code="no-tunnels")
+
+    def tunnels(self, switch: Switch) -> frozenset[Tunnel]:  # noqa: ARG002 - the port's signature
+        return frozenset()
 
     def apply(self, switch: Switch, wanted: Mapping[str, PortConfig]) -> None:
         """Change all ports in one run, after one that makes sure of them; the difference goes to the log."""

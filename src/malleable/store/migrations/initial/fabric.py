@@ -35,6 +35,7 @@ switches = Table(
     Column("fabric", Text, nullable=False, index=True),
     words("address"),
     Column("settings", OBJECT, nullable=False),
+    Column("vnis", OBJECT, nullable=False),
     words("username"),
     Column("password", LargeBinary, nullable=False),
     created(),
@@ -80,6 +81,7 @@ networks = Table(
     Column("kind", Text, nullable=False),
     words("fabric"),
     Column("vid", Integer, nullable=False),
+    Column("vni", Integer),
     words("cidr"),
     words("cidr6"),
     Column("addressing", OBJECT, nullable=False),
@@ -95,7 +97,9 @@ networks = Table(
     created(),
     UniqueConstraint("project_id", "name"),
     UniqueConstraint("fabric", "vid"),
+    UniqueConstraint("vni"),
     CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
+    CheckConstraint("vni BETWEEN 1 AND 16777215", name="vni"),
 )
 unique_where("uq_networks_name_provider", networks, "name", "project_id IS NULL")
 pages(networks, "name")
@@ -109,9 +113,12 @@ vlans = Table(
     # Deferred: a network takes its VLAN before it is added, in the same transaction. RESTRICT is never deferred.
     Column("network_id", ID, ForeignKey("networks.id", ondelete="RESTRICT", deferrable=True, initially="DEFERRED")),
     Column("reusable_at", INSTANT, nullable=False),
+    Column("vni", Integer),
     UniqueConstraint("fabric", "vid"),
     UniqueConstraint("network_id"),
+    UniqueConstraint("vni"),
     CheckConstraint("vid BETWEEN 1 AND 4094", name="vid"),
+    CheckConstraint("vni BETWEEN 1 AND 16777215", name="vni"),
 )
 
 grants = Table(
