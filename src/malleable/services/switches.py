@@ -16,7 +16,7 @@ from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_named, listed, names_of, shown
 from malleable.services.parts import Listed, Parts
-from malleable.services.tunnels import require_switch
+from malleable.services.tunnels import require_alone, require_switch
 from malleable.workflows import adoption, repair, weaving
 from malleable.workflows.requests import record
 
@@ -118,6 +118,7 @@ class SwitchService:
         )
         _check(self._driver(switch.driver), switch)
         with self._parts.store.transaction() as tx:
+            require_alone(tx, switch)
             tx.switches.change(switch.id, address=switch.address, username=switch.username, password=switch.password)
             data = {"name": switch.name, "changed": changed}
             record(tx, self._parts.now(), "switch.updated", actor_id=caller.user_id, data=data)

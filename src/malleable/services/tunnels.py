@@ -27,7 +27,7 @@ def require_fabric(tx: Transaction, drivers: Drivers, fabric: str) -> None:
 def require_switch(tx: Transaction, drivers: Drivers, switch: Switch) -> bool:
     """Be sure that a new switch fits its fabric; say whether that has VNIs. Errors: Invalid, Conflict."""
     limit = inner_mtu(switch)
-    _require_alone(tx, switch)
+    require_alone(tx, switch)
     if base_of(tx.vlans.list(Page(limit=1), fabric=switch.fabric)) is None:
         return False
     _require(switch, drivers.switches, tx.switches.list(fabric=switch.fabric))
@@ -42,10 +42,13 @@ def require_switch(tx: Transaction, drivers: Drivers, switch: Switch) -> bool:
     return True
 
 
-def _require_alone(tx: Transaction, switch: Switch) -> None:
-    """Refuse two switches of one Open vSwitch where one has tunnels: nodes of the other could write into these."""
+def require_alone(tx: Transaction, switch: Switch) -> None:
+    """Refuse two switches of one Open vSwitch where one has tunnels: nodes of the other could write into these.
+
+    Errors: Conflict.
+    """
     for other in tx.switches.list(address=switch.address):
-        if vtep_of(switch) or vtep_of(other):
+        if other.id != switch.id and (vtep_of(switch) or vtep_of(other)):
             raise Conflict(
                 f"Switch {other.name} is at {switch.address} already, and one of the two has a VTEP.",
                 code="vtep-not-alone",

@@ -100,6 +100,8 @@ def test_switches_that_cannot_are_refused_in_such_a_fabric(hall: Site) -> None:
     wish = {"name": "twin", "driver": "sim", "fabric": "roof", "address": "sim://v1"}
     assert _codes(hall, "POST", "/v1/switches", wish) == (409, "vtep-not-alone")
     assert _switch(hall, "able", vtep="10.99.0.3") == (201, "")
+    moved = [_codes(hall, "PUT", "/v1/switches/able/access", {"address": f"sim://{name}"}) for name in ("v1", "able")]
+    assert moved == [(409, "vtep-not-alone"), (200, "")]
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,15 @@ def test_a_node_cannot_write_tunnel_packets_of_its_own(hosts: Hosts) -> None:
         assert hosts.arrivals(send) == {}
 
 
+def test_a_node_cannot_pose_as_the_other_end(hosts: Hosts) -> None:
+    """Open vSwitch learns the MAC addresses of VTEPs from ARP: of the underlay's bridge alone."""
+    for host, mac in itertools.product("ac", (hosts.mac_of("b"), b"\xff" * 6)):
+        ends = socket.inet_aton(hosts.vteps[host]), socket.inet_aton(hosts.vteps["b"])
+        told = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 2, MAC, ends[0], mac, ends[1])
+        os.write(hosts.taps["b101"].fd, (mac + MAC + b"\x08\x06" + told).ljust(60, b"\0"))
+    assert hosts.arrivals(hosts.taps["b101"].send) == {"a101": 1, "c101": 1}
+
+
 def test_a_switch_that_lost_its_fence_is_told_and_fenced_again(hosts: Hosts) -> None:
     switch, room = hosts.switches["c"], hosts.rooms["c"]
     run("ovs-ofctl", "del-flows", f"unix:{room.folder}/{BRIDGE}.mgmt", "ip")
