@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from malleable.wire.images import ImageView
 
 CHUNK_BYTES = 1 << 20
+#: What is called so, and is not, would become a disk byte for byte, and boot nothing.
+_NAMED = (".qcow2", ".vmdk", ".vhdx", ".zst")
 #: Facts of a manifest that the server takes as they are.
 _PLAIN = (
     "os",
@@ -69,6 +71,8 @@ def from_here(session: Session, source: str) -> Iterator[Path]:
 
 def read_source(file: Path, manifest: Path | None, name: str | None, sha256: str | None = None) -> Source:
     """Find the disk and what is told of it. Errors: Invalid, OSError."""
+    if file.is_dir():
+        raise Invalid(f"{file} is a folder.", fix="Name the disk in it, or its manifest.")
     if file.suffix == ".json":
         file, manifest = _raw_of(file), file
     elif manifest is None and os.path.lexists(file.with_suffix(".json")):
@@ -76,6 +80,8 @@ def read_source(file: Path, manifest: Path | None, name: str | None, sha256: str
     told = read_manifest(manifest) if manifest else {}
     image_format = _format_of(file, told)
     size_bytes = file.stat().st_size
+    if not size_bytes:
+        raise Invalid(f"{file} is empty.", fix="Check which file this is.")
     if told.get("size_bytes", size_bytes) != size_bytes:
         raise Invalid(
             f"{file} has {size_bytes} bytes, its manifest says {told['size_bytes']}.",
@@ -107,6 +113,11 @@ def _format_of(file: Path, told: Mapping[str, object]) -> ImageFormat:
     if told.get("format", found) != found:
         raise Invalid(
             f"{file} is {found}, its manifest says {told['format']}.", fix="Correct the manifest, or take it away."
+        )
+    if file.suffix in _NAMED and found is ImageFormat.RAW:
+        raise Invalid(
+            f"{file} does not begin as a {file.suffix} file does.",
+            fix="Fetch it again; or, if it is a raw disk, call it so: NAME.raw.",
         )
     return found
 

@@ -191,6 +191,24 @@ def test_a_format_is_read_off_the_file(begin: bytes, found: str, tmp_path: Path)
     assert read_source(tmp_path / "disk.img", None, None).image_format == found
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("folder", None, "is a folder"),
+        ("disk.raw", b"", "is empty"),
+        ("disk.qcow2", bytes(600), "does not begin as a .qcow2 file does"),
+        ("flat.vmdk", b"# Disk DescriptorFile", "does not begin as a .vmdk file does"),
+    ],
+)
+def test_what_is_no_disk_is_told_before_anything_is_sent(
+    name: str, content: bytes | None, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(Invalid, match=told):
+        read_source(file, None, None)
+
+
 def test_a_manifest_of_another_disk_is_told(built: Path) -> None:
     change(built, size_bytes=1)
     with pytest.raises(Invalid, match="its manifest says 1"):
