@@ -3,9 +3,11 @@
 import re
 import unicodedata
 from datetime import datetime
+from math import ceil
 
 from malleable.domain.errors import Invalid
 
+_SECTOR_BYTES = 512
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+)\s*(s|min|m|h|d)", re.IGNORECASE)
@@ -61,12 +63,16 @@ def size(count_bytes: int) -> str:
 
 
 def parse_size(raw: str) -> int:
-    """Read a size in binary units: 20G, 512MiB, 1.5T, or plain bytes. Errors: Invalid."""
+    """Read a size in binary units: 20G, 512MiB, 1.5T, or plain bytes; a fraction of M and more as whole sectors.
+
+    Errors: Invalid.
+    """
     match = _SIZE.fullmatch(raw.strip())
     if not match:
         raise Invalid(f"{raw!a} is not a size.", fix="Write for example 20G, 512M or a number of bytes.")
     exponent = ("", "k", "m", "g", "t", "p").index(match[2].lower())
-    return int(float(match[1]) * 1024**exponent)
+    count_bytes = float(match[1]) * 1024**exponent
+    return ceil(count_bytes / _SECTOR_BYTES) * _SECTOR_BYTES if exponent > 1 else int(count_bytes)
 
 
 def parse_duration(raw: str) -> int:

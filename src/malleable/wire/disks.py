@@ -8,7 +8,7 @@ from pydantic import Field
 
 from malleable.domain.disks import BATCH_MAX, DiskState, DiskUse, TargetState
 from malleable.wire.nodes import BootOptions
-from malleable.wire.shapes import MAX_BYTES, Answer, Name, Open, Ref, Request
+from malleable.wire.shapes import Answer, DiskBytes, Name, Open, Ref, Request
 
 
 class DiskOrigin(Request):
@@ -17,7 +17,7 @@ class DiskOrigin(Request):
     project: Ref | None = None
     image: Ref | None = None
     snapshot: Ref | None = None
-    size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
+    size_bytes: DiskBytes | None = None
 
 
 class DiskRequest(DiskOrigin):

@@ -14,7 +14,7 @@ from malleable.domain.hooks import FIRST_BOOT_MAX_CHARS
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootDevice, BootState, Firmware, NodeState, PowerState, plain_address
 from malleable.domain.seeds import USER_DATA_MAX_BYTES
-from malleable.wire.shapes import MAX_BYTES, Answer, Hostname, Line, Mac, Name, Open, Ref, Request, Text, checked
+from malleable.wire.shapes import Answer, DiskBytes, Hostname, Line, Mac, Name, Open, Ref, Request, Text, checked
 from malleable.wire.switches import PortName
 
 UserData = Annotated[str, StringConstraints(max_length=USER_DATA_MAX_BYTES, pattern=r"^[^\x00]*$")]
@@ -213,6 +213,6 @@ class ProvisionRequest(BootOptions):
     image: Ref | None = None
     stateless: bool = False  #: no disk: the image itself, read only, and what is written stays in memory
     disk_name: Name | None = None
-    disk_size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
+    disk_size_bytes: DiskBytes | None = None
     data_disks: tuple[Ref, ...] = Field(default=(), max_length=16)  #: disks one has, for data
     network: Ref

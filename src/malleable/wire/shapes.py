@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from malleable.domain.errors import Invalid
@@ -153,5 +153,7 @@ Text = Annotated[str, StringConstraints(max_length=64 * 1024, pattern=r"^[^\x00]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 #: 1 PiB is beyond any disk of a node, and fits every database's integer.
 MAX_BYTES = 2**50
+#: What a new disk may have: whole sectors, as nodes read and write no parts of one.
+DiskBytes = Annotated[int, Field(ge=512, le=MAX_BYTES, multiple_of=512)]
 #: The largest counter a JSON reader keeps exact.
 MAX_COUNT = 2**53

@@ -1,13 +1,10 @@
 """Snapshots of disks."""
 
 from datetime import datetime
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
-
 from malleable.domain.disks import SnapshotState
-from malleable.wire.shapes import MAX_BYTES, Answer, Name, Open, Ref, Request
+from malleable.wire.shapes import Answer, DiskBytes, Name, Open, Ref, Request
 
 
 class SnapshotRequest(Request):
@@ -34,7 +31,7 @@ class RollBackRequest(Request):
 class GrowRequest(Request):
     """How large a disk shall become."""
 
-    size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
+    size_bytes: DiskBytes
 
 
 class SnapshotView(Answer):

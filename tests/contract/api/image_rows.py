@@ -1,6 +1,7 @@
 """Who may call the routes of images and of those who sign them."""
 
 from tests.contract.api.rows import EVERY_PERSON, READERS, Row, admins, members
+from tests.contract.api.site import GOLDEN
 
 _SHA = "0" * 64
 _SIGNER = {"name": "new", "key": "RWSa4SLiN5e5wi7vVS3E5EQn8TKFAPKgItSDq45tkYw1XQyMlkJWbi0C"}
@@ -38,7 +39,7 @@ IMAGES = (
     Row("GET /v1/images/{image}/files/{name}", "/v1/images/alpha-image/files/vmlinuz", READERS),
     Row("DELETE /v1/images/{image}", "/v1/images/tiny", (403, 403, 403, 403, 202, 404, 403, 403), note="golden"),
     Row("DELETE /v1/images/{image}", "/v1/images/alpha-new", members(202)),
-    Row("PUT /v1/images/{image}/content", "/v1/images/alpha-new/content", members(204), content=b"golden" * 1000),
+    Row("PUT /v1/images/{image}/content", "/v1/images/alpha-new/content", members(204), content=GOLDEN),
     Row("GET /v1/images/{image}/upload", "/v1/images/alpha-new/upload", members(200)),
     Row("GET /v1/signers", "/v1/signers", EVERY_PERSON),
     Row("GET /v1/signers", "/v1/signers?project=alpha", (200, 200, 404, 403, 200, 403, 200, 200)),

@@ -69,7 +69,7 @@ from malleable.workflows.requests import begin
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 SWITCH = "sim://tor1"
-GOLDEN = b"golden" * 1000
+GOLDEN = b"golden" * 1024
 #: Nobody's real hash: people of this site have tokens and do not log in.
 NO_PASSWORD = Secret("!")
 BMC_PASSWORD = "bmc-password-that-must-not-leak"

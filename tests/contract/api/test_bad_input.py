@@ -100,6 +100,13 @@ def test_lone_surrogates_and_huge_numbers_are_refused(small_site: Site) -> None:
     assert told(response, 422) == "invalid"
 
 
+@pytest.mark.parametrize("size_bytes", [0, 10, 1000, 2**50 + 512])
+def test_a_disk_of_no_whole_sectors_is_refused(small_site: Site, size_bytes: int) -> None:
+    for path in ("/v1/disks", f"/v1/disks/{small_site.ids['spare:alpha']}/grow"):
+        response = small_site.post("member", path, {"size_bytes": size_bytes, "name": "d", "project": "alpha"})
+        assert "size_bytes" in {field["field"] for field in response.json()["details"]["fields"]}, response.text
+
+
 def test_unknown_fields_are_told(small_site: Site) -> None:
     response = small_site.post("admin", "/v1/projects", {"name": "ok", "nmae": "typo"})
     assert "nmae" in response.json()["detail"]

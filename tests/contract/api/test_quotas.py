@@ -231,7 +231,7 @@ def test_growth_counts_from_the_request_on_and_no_longer_when_it_fails(small_sit
     list(room.work())
     assert in_use(site)["disk_bytes"] == HAS["disk_bytes"] + 2 * SIZE
     assert site.post("member", path, {"size_bytes": SIZE}).json()["code"] == "disk-shrinks"
-    assert site.post("member", path, {"size_bytes": 3 * SIZE + 1}).json()["code"] == "quota-exceeded"
+    assert site.post("member", path, {"size_bytes": 3 * SIZE + 512}).json()["code"] == "quota-exceeded"
 
 
 def test_rolling_back_to_a_larger_snapshot_takes_room(small_site: Site) -> None:
