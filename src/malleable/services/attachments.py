@@ -13,7 +13,7 @@ from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import may, not_found, require
 from malleable.services.caller import Caller
-from malleable.services.finding import find_identified, find_node, listed, merged, names_of
+from malleable.services.finding import find_identified, find_node, listed, merged, names_of, shown
 from malleable.services.networks import authorize, find_network, visible_to
 from malleable.services.nics import carrier
 from malleable.services.parts import Listed, Parts
@@ -91,7 +91,7 @@ class Attachments:
             where = find_network(tx, caller, "network_get", network, _project_of(found))
             project_id = attach.holder(found)
             require(caller, "node_attach", project_id=project_id)
-            authorize(tx, caller, "network_use", where)
+            authorize(tx, caller, "network_use", where, f"network {shown(network)}")
             if chosen is None:
                 raise Conflict(f"Node {found.name} has no NIC.", code="no-nic")
             wish = attach.Connection(
@@ -118,7 +118,7 @@ class Attachments:
             if not may_see(caller, node) and not may(caller, "network_get", project_id=network.project_id):
                 raise not_found(what)
             require(caller, "node_attach", project_id=node.project_id)
-            authorize(tx, caller, "network_use", network)
+            authorize(tx, caller, "network_use", network, what)
             now = self._parts.now()
             return attach.request_detach(tx, now, attachment=attachment, node=node, actor_id=caller.user_id)
 

@@ -274,12 +274,15 @@ def find_network(
     found = tx.networks.find(id=id) if (id := parse_id(ref)) else _named(tx, caller, ref, project)
     if found is None:
         raise not_found(what)
-    authorize(tx, caller, action, found)
+    authorize(tx, caller, action, found, what)
     return found
 
 
-def authorize(tx: Transaction, caller: Caller, action: str, network: Network) -> None:
-    """Let the caller do ``action`` to a network of their own, or one that is shared with them. Errors: as above."""
+def authorize(tx: Transaction, caller: Caller, action: str, network: Network, what: str) -> None:
+    """Let the caller do ``action`` to a network of their own, or one that is shared with them. Errors: as above.
+
+    ``what``: how they called it ("network 0198..."): who may not know of it does not hear its name.
+    """
     owner = network.project_id
     if may(caller, action, project_id=owner):
         return
@@ -289,7 +292,7 @@ def authorize(tx: Transaction, caller: Caller, action: str, network: Network) ->
     sides = (owner, *(grant.project_id for grant in shared))
     sees = [side for side in sides if may(caller, "network_get", project_id=side, reach=reach)]
     if not sees:
-        raise not_found(f"network {network.name}")
+        raise not_found(what)
     if action not in ("network_get", "network_use"):
         require(caller, action, project_id=owner)
     via = next((side for side in sees if may(caller, action, project_id=side, reach=reach)), sees[0])

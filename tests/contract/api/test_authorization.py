@@ -1,7 +1,8 @@
 """Every route, every kind of caller."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from uuid import UUID
 
 import pytest
 from tests.contract.api.rows import AUTHENTICATED, Row
@@ -9,6 +10,7 @@ from tests.contract.api.site import BMC_PASSWORD, CHAP_PASSWORD, Site
 from tests.contract.api.table import TABLE
 
 from malleable.api.app import bare_app
+from malleable.domain.ids import new_id
 
 METHODS = {"get", "put", "post", "delete", "patch", "head", "options"}
 
@@ -17,16 +19,16 @@ def _name(row: Row) -> str:
     return f"{row.route.split()[0]} {row.path}{' ' + json.dumps(row.body) if row.body else ''}"
 
 
-def _call(site: Site, row: Row, caller: str) -> tuple[int, str]:
-    method = row.route.split()[0]
-    path, body = _fill(site, row.path), row.body
-    filled = json.loads(_fill(site, json.dumps(body))) if body is not None else None
+def _call(site: Site, row: Row, caller: str, ids: Mapping[str, UUID] | None = None) -> tuple[int, str]:
+    method, ids = row.route.split()[0], site.ids if ids is None else ids
+    path, body = _fill(ids, row.path), row.body
+    filled = json.loads(_fill(ids, json.dumps(body))) if body is not None else None
     response = site.call(caller, method, path, json=filled, content=row.content)
     return response.status_code, response.text
 
 
-def _fill(site: Site, text: str) -> str:
-    for name, value in site.ids.items():
+def _fill(ids: Mapping[str, UUID], text: str) -> str:
+    for name, value in ids.items():
         text = text.replace("{" + name + "}", str(value))
     return text
 
@@ -76,6 +78,22 @@ def test_a_token_for_one_node_is_good_for_nothing_else(small_site: Site) -> None
             found[_name(row), caller] = "refused" if status in (403, 404) else status
             assert is_good or "beta" not in text
     assert {key: status for key, status in found.items() if status != wanted[key]} == {}
+
+
+def test_what_is_anothers_is_told_as_what_is_not_there(small_site: Site) -> None:
+    """Word for word: neither a name nor that there is such a thing gets out."""
+    site, absent = small_site, {name: new_id() for name in small_site.ids}
+    for row in (row for row in TABLE if row.statuses["other"] == 404):
+        told = [_refusal(site, row, ids) for ids in (site.ids, absent)]
+        assert told[0] == told[1], _name(row)
+
+
+def _refusal(site: Site, row: Row, ids: Mapping[str, UUID]) -> tuple[int, str]:
+    """Ask as another project's member; name in the answer what was asked for as the table does."""
+    status, text = _call(site, row, "other", ids)
+    for name, value in ids.items():
+        text = text.replace(str(value), "{" + name + "}")
+    return status, text.partition('"instance"')[0]
 
 
 @pytest.mark.parametrize("row", TABLE, ids=_name)
