@@ -28,7 +28,7 @@ OutsideDns = Annotated[
 Mtu = Annotated[int | None, typer.Option(metavar="BYTES", help="Largest packet; switches and NICs must know it.")]
 Router = Annotated[bool | None, typer.Option("--router/--no-router", help="Whether nodes get a default route.")]
 Range = Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="From which addresses to choose.")]
-Range6 = Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="The same of IPv6; fd00:a::50-fd00:a::99.")]
+Range6 = Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="The same of IPv6; 2001:db8::50-2001:db8::99.")]
 Dns = Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="DNS server; else the gateway.")]
 Ntp = Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="Time server.")]
 Vlan = Annotated[

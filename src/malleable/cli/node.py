@@ -73,7 +73,10 @@ def node_list(
         Column(title="reason", cell=lambda node: node.state_reason, is_wrapped=True),
     ]
     found = session.m2.node_list(state=state, project=session.project, name=name)
-    show_list(session, found, columns, nothing="No nodes here; an operator adds them with `m2 node enrol`.")
+    none = "No nodes here; an operator adds them with `m2 node enrol`."
+    if session.project and not state and not name:
+        none = f"Project {session.project} holds no node; `m2 provision` boots one."
+    show_list(session, found, columns, nothing=none)
 
 
 def _memory(node: "NodeView") -> str:

@@ -155,7 +155,7 @@ def ambiguous(tx: Transaction, ref: str, matches: Sequence[Owned]) -> Conflict:
     return Conflict(
         f"Several projects have something named {ref}: {', '.join(where)}.",
         code="ambiguous",
-        fix="Say which with project=<name>, or use the id.",
+        fix="Say whose is meant (project), or use the id.",
         details={"projects": where, "ids": [str(m.id) for m in matches]},
     )
 

@@ -31,6 +31,11 @@ class WiredNic:
         return self.nic.id
 
 
+_NOT_NOW = (
+    "Release the node first (`m2 node release`), or readmit or retire it (`m2 node inspect-quarantine` says which)."
+)
+
+
 class Nics:
     """Network interfaces of nodes."""
 
@@ -84,7 +89,7 @@ def unheld(tx: Transaction, caller: Caller, node_ref: str) -> Node:
     node = find_node(tx, caller, "node_wire", node_ref)
     # A quarantined node's old port is not proven shut: forgetting it would leave it open for ever.
     if node.state in (NodeState.ALLOCATED, NodeState.RELEASING, NodeState.QUARANTINED):
-        raise Conflict(f"Node {node.name} is {node.state}; its wiring is fixed.", code="node-held")
+        raise Conflict(f"Node {node.name} is {node.state}; its wiring is fixed.", code="node-held", fix=_NOT_NOW)
     if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
         # It has read the wiring, or is about to, and frees the node by it.
         raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")

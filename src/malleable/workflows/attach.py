@@ -72,8 +72,11 @@ def check_connection(tx: Transaction, wish: Connection) -> SwitchPort:
     if network.state is not NetworkState.ACTIVE:
         raise Conflict(f"Network {network.name} is being removed.", code="network-removing")
     present = tx.attachments.list(nic_id=nic.id)
-    if any(other.network_id == network.id for other in present):
-        raise Conflict(f"NIC {nic.name} is on network {network.name} already.", code="already-attached")
+    same = next((other for other in present if other.network_id == network.id), None)
+    if same is not None:
+        fix = f"`m2 attachment detach {wish.node.name} {network.name}` takes it off."
+        detail = "already" if same.state is not AttachmentState.DETACHING else "until it is taken off, which has begun"
+        raise Conflict(f"NIC {nic.name} is on network {network.name} {detail}.", code="already-attached", fix=fix)
     if channel is Channel.NATIVE and any(other.channel is Channel.NATIVE for other in present):
         raise Conflict(
             f"NIC {nic.name} already carries another network natively.",
