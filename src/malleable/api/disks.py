@@ -187,7 +187,7 @@ def target_list(
     disk: RefQuery = None,
     project: RefQuery = None,
 ) -> Response:
-    """List where disks are presented; ``project`` says whose ``disk`` is meant."""
+    """List where disks are presented; ``project``: only that one's, and whose ``disk`` is meant."""
     call = call_of(request)
     page = call.services.disks.target_list(call.caller, page_of(after, limit), node=node, disk=disk, project=project)
     items = tuple(target_view(Shown(value=target, names=page.names)) for target in page.items)

@@ -75,8 +75,8 @@ class Rows(Protocol[T]):
 class SidedRows(Rows[T], Protocol[T]):
     """What has to do with projects by way of something else: offers, grants, targets."""
 
-    def of_projects(self, page: Page, project_ids: Collection[ProjectId]) -> tuple[T, ...]:
-        """Read a page of what has to do with these projects, on either side, in one query."""
+    def of_projects(self, page: Page, project_ids: Collection[ProjectId], **equal: object) -> tuple[T, ...]:
+        """Read a page of what has to do with these projects, on either side, and has these values, in one query."""
 
 
 class ProjectRows(Rows[Project], Protocol):

@@ -169,7 +169,7 @@ class Disks:
         disk: str | None = None,
         project: str | None = None,
     ) -> Listed[Target]:
-        """List where the disks of one's projects are presented; admins: all. Errors: NotFound."""
+        """List where disks of one's projects are presented, or of that ``project``; admins: all. Errors: NotFound."""
         require(caller, "target_list")
         with self._parts.store.reading() as tx:
             wanted: dict[str, object] = {}
@@ -177,11 +177,18 @@ class Disks:
                 wanted["node_id"] = find_node(tx, caller, "node_get", node).id
             if disk is not None:
                 wanted["disk_id"] = find_owned(tx, tx.disks, caller, "disk_get", disk, project).id
-            elif not caller.is_admin:
-                found = tx.targets.of_projects(page, list(caller.memberships))
+            elif project is not None or not caller.is_admin:
+                sides = list(caller.memberships) if project is None else [_readable(tx, caller, project)]
+                found = tx.targets.of_projects(page, sides, **wanted)
                 return listed(found, page, _target_names(tx, found))
             found = tx.targets.list(page, **wanted)
             return listed(found, page, _target_names(tx, found))
+
+
+def _readable(tx: Transaction, caller: Caller, project: str) -> ProjectId:
+    found = find_project(tx, caller, project)
+    require(caller, "disk_get", what=f"project {shown(project)}", project_id=found.id)
+    return found.id
 
 
 def _origin(tx: Transaction, caller: Caller, wish: DiskWish, project_id: ProjectId) -> Image | Snapshot | None:

@@ -27,22 +27,25 @@ class SidedTable(TableRows[T]):
         super().__init__(record, session)
         self._is_of = is_of
 
-    def of_projects(self, page: Page, project_ids: Collection[ProjectId]) -> tuple[T, ...]:
-        """Read a page of what has to do with these projects, in one query."""
+    def of_projects(self, page: Page, project_ids: Collection[ProjectId], **equal: object) -> tuple[T, ...]:
+        """Read a page of what has to do with these projects, and has these values, in one query."""
         params: dict[str, Any] = {f"side_{n}": id for n, id in enumerate(padded(sorted(project_ids)))}
         if not params:
             return ()
         names, record = tuple(params), self._record
+        narrowed, values = record.filter(equal)
 
         def build() -> Select[Any]:
             sides = [bindparam(name, type_=projects.c.id.type) for name in names]
-            found = select(*record.columns).where(self._is_of(sides)).order_by(record.table.c.id)
+            found = (
+                select(*record.columns).where(self._is_of(sides), record.where(narrowed)).order_by(record.table.c.id)
+            )
             if page.after is not None:
                 found = found.where(record.table.c.id > bindparam("after"))
             return found.limit(bindparam("limit"))
 
-        statement = record.cached(("sides", len(names), page.after is not None), build)
-        params["limit"] = min(page.limit, PAGE_MAX)
+        statement = record.cached(("sides", len(names), narrowed, page.after is not None), build)
+        params |= {**values, "limit": min(page.limit, PAGE_MAX)}
         if page.after is not None:
             params["after"] = page.after
         return tuple(record.value(row, self._session.seal) for row in self._session.read(statement, params).all())

@@ -431,6 +431,7 @@ TABLE = (
     Row("POST /v1/disks/{disk}/flatten", "/v1/disks/{spare:alpha}/flatten", members(202)),
     Row("POST /v1/disks/{disk}/grow", "/v1/disks/{spare:alpha}/grow", members(202), body={"size_bytes": 1 << 40}),
     Row("GET /v1/targets", "/v1/targets", EVERY_PERSON),
+    Row("GET /v1/targets", "/v1/targets?project={alpha}", (200, 200, 404, 404, 200, 403, 200, 200)),
     # snapshots
     Row("GET /v1/snapshots", "/v1/snapshots", EVERY_PERSON),
     Row("GET /v1/snapshots", "/v1/snapshots?disk={disk:alpha}", (200, 200, 404, 404, 200, 403, 200, 200)),

@@ -168,3 +168,16 @@ def test_a_chain_of_clones_ends_and_says_how_it_goes_on(small_site: Site) -> Non
     site.post("member", "/v1/disks/web/flatten")
     list(Room(site).work())
     assert clone("two")["state"] == "succeeded"
+
+
+def test_targets_are_of_the_node_and_of_the_project_that_are_named(site: Site) -> None:
+    def disks_of(caller: str, query: str) -> set[str]:
+        return {target["node"] for target in site.get(caller, f"/v1/targets?{query}").json()["items"]}
+
+    everywhere = disks_of("admin", "")
+    assert len(everywhere) > 1
+    mine = disks_of("member", "")
+    assert disks_of("admin", "project=alpha") == disks_of("member", "project=alpha") == mine < everywhere
+    for node in mine:
+        assert disks_of("member", f"node={node}") == disks_of("admin", f"node={node}") == {node}
+    assert disks_of("admin", f"project=beta&node={min(mine)}") == set()

@@ -59,6 +59,8 @@ def test_targets_are_their_disks_owners_and_of_an_image_its_readers(store: SqlSt
     with store.reading() as tx:
         assert tx.targets.of_projects(PAGE, [owner.id]) == (of_disk,)
         assert tx.targets.of_projects(PAGE, [holder.id]) == (of_image,)
+        assert tx.targets.of_projects(PAGE, [owner.id, holder.id], node_id=nodes[1].id) == (of_image,)
+        assert tx.targets.of_projects(PAGE, [owner.id], node_id=nodes[1].id) == ()
         assert tx.targets.of_projects(Page(limit=1), [owner.id, holder.id]) == (min(of_disk, of_image, key=_id),)
 
 
