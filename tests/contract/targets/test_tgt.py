@@ -104,6 +104,24 @@ def test_a_node_whose_name_is_a_lie_harms_nobody(tgt: Bench, tgt_room: TgtRoom, 
         nodes.open(other.iqn, None, NODE)
 
 
+def test_a_disk_that_a_node_has_over_two_portals_is_taken_from_both(tgt: Bench, tgt_room: TgtRoom) -> None:
+    export = tgt.export()
+    chap = (export.chap_username, export.chap_password)
+    with contextlib.ExitStack() as stack:
+        paths = [Initiator(name="iqn.x:node", iqn=export.iqn, lun=1) for _ in range(2)]
+        for path, address in zip(paths, (GATEWAY, NODE), strict=True):  # who connects to either comes from NODE
+            stack.enter_context(contextlib.closing(path))
+            path.login(tgt_room.namespace, f"{address}:{port_of(0)}", chap)
+        assert {session.address for session in tgt.targets.sessions(tgt.network_id, export.iqn)} == {NODE}
+        paths[0].write(0, b"a" * 512)
+        assert paths[1].read(0, 512) == b"a" * 512
+        tgt.targets.revoke(tgt.network_id, export.iqn)
+        for path in paths:
+            with pytest.raises(IoFailed):
+                path.read(0, 512)
+    assert not tgt.targets.sessions(tgt.network_id, export.iqn)
+
+
 def test_a_frozen_daemon_is_not_taken_for_a_dead_one(tgt: Bench, tgt_room: TgtRoom) -> None:
     export = tgt.export()
     login = tgt.login(export)

@@ -74,6 +74,14 @@ def test_a_disk_is_had_over_whichever_cable_is_left(two_ways: GatewayBench) -> N
                 assert file.read_bytes()[:512] == data
         targets.revoke(export.network_id, export.iqn)
         assert not targets.sessions(export.network_id, export.iqn)
+    stranger = bench.fabric.probe("s", "52:54:00:aa:00:02", 101, FAR_BRIDGE)
+    stranger.set_address("10.0.0.99")
+    assert stranger.answered(("10.0.0.99", SECOND), ("10.0.0.99", told.gateway_address)) == []
+    assert node.reaches(SECOND)
+    bench.portals = 1
+    bench.restart()
+    eventually(lambda: not node.reaches(SECOND), "the second portal goes with its bridge")
+    assert node.reaches(told.gateway_address)
 
 
 #: Writes pieces around in a file for as long as it lives; each was on the disk before it was said.
