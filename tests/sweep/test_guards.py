@@ -57,9 +57,23 @@ def test_a_node_keeps_an_address_that_is_kept_for_second_portals_by_now(new_worl
     with world.store.transaction() as tx:
         (attachment,) = tx.attachments.list(network_id=world.network_id)
         tx.attachments.change(attachment.id, address="10.0.0.2")
+        tx.networks.change(world.second_network_id, cidr="10.1.0.0/24")
     guard = join_second(world, node_id)
     assert guard is not None
     assert "10.0.0.2" not in guard.gateways
+
+
+def test_an_address_of_one_network_makes_nobody_the_gateway_of_another(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        (attachment,) = tx.attachments.list(network_id=world.network_id)
+        tx.networks.change(world.network_id, cidr="10.0.0.0/16")
+        tx.networks.change(world.second_network_id, cidr="10.0.7.0/24")
+        tx.attachments.change(attachment.id, address="10.0.7.1")
+    guard = join_second(world, node_id)
+    assert guard is not None
+    assert guard.gateways == {"10.0.0.1", "10.0.0.2", "10.0.7.1", "10.0.7.2"}
 
 
 def test_a_network_that_is_not_ours_to_serve_has_no_gateway_of_ours(new_world: Callable[[], World]) -> None:

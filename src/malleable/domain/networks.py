@@ -1,7 +1,7 @@
 """Networks, their VLANs and address plans, and the attachments that put a NIC on one."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -215,6 +215,21 @@ def gateway_addresses(network: Network) -> frozenset[str]:
     """Return every address in a network that is the gateway's alone."""
     own = {gateway_address(network.cidr), second_address(network.cidr), gateway_address(network.cidr6)} - {""}
     return frozenset(own | ({GATEWAY_LINK_LOCAL} if network.cidr6 else set()))
+
+
+def gateways_of(networks: Iterable[Network], attachments: Collection[Attachment]) -> frozenset[str]:
+    """Return what is the gateway's in any of these networks, so that a NIC with these attachments may not use it.
+
+    A node that had the second portal's address before the network was served keeps it, as far as that network goes.
+    """
+    on = {attachment.network_id: attachment.address for attachment in attachments}
+    return frozenset(
+        address
+        for network in networks
+        if network.has_service
+        for address in gateway_addresses(network)
+        if not address == second_address(network.cidr) == on.get(network.id)
+    )
 
 
 def range_of(addressing: Addressing, cidr: str) -> tuple[str, str]:

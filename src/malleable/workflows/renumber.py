@@ -20,6 +20,7 @@ from malleable.domain.networks import (
     addresses_of,
     gateway_address,
     gateway_addresses,
+    gateways_of,
     parse_host_address,
 )
 from malleable.domain.nodes import Nic, Node
@@ -141,7 +142,7 @@ def _guard(
         present = gateways[carriers[port.id].id]
         if guard is None or guard.gateways == present:
             continue
-        config = replace(port.wanted, guard=replace(guard, gateways=frozenset(present)))
+        config = replace(port.wanted, guard=replace(guard, gateways=present))
         generation = port.wanted_generation + 1
         # A release or an attach that came between has its own intent for this port, which must not be lost.
         as_read = {"wanted_generation": port.wanted_generation, "state": PortState.SETTLED}
@@ -155,14 +156,11 @@ def _guard(
         begin(tx, now, "repair-ports", actor_id=actor_id, arguments=arguments)
 
 
-def _gateways(tx: Transaction, nics: Collection[Nic]) -> Mapping[NicId, set[str]]:
+def _gateways(tx: Transaction, nics: Collection[Nic]) -> Mapping[NicId, frozenset[str]]:
     """Read the gateway's addresses in all networks that each NIC is on."""
     attachments = tx.attachments.list(nic_id={nic.id for nic in nics})
     networks = {network.id: network for network in tx.networks.list(id={a.network_id for a in attachments})}
-    on: dict[NicId, set[str]] = {nic.id: set() for nic in nics}
+    on: dict[NicId, list[Attachment]] = {nic.id: [] for nic in nics}
     for attachment in attachments:
-        network = networks[attachment.network_id]
-        on[attachment.nic_id] |= gateway_addresses(network) if network.has_service else set()
-    for attachment in attachments:  # one that had the second portal's before it was kept
-        on[attachment.nic_id].discard(attachment.address)
-    return on
+        on[attachment.nic_id].append(attachment)
+    return {id: gateways_of((networks[a.network_id] for a in some), some) for id, some in on.items()}

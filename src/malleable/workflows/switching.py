@@ -13,7 +13,7 @@ from uuid import UUID
 
 from malleable.domain.errors import Conflict, Malformed, NotFound, Public, StoreBusy
 from malleable.domain.ids import AttachmentId, NodeId
-from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel, gateway_addresses
+from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel, gateways_of
 from malleable.domain.nodes import Nic
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Switches
@@ -47,10 +47,7 @@ def _wanted(
     native = [vids[a.network_id] for a in attachments if a.channel is Channel.NATIVE]
     guard = None
     if switches_of(context, switch).can_guard(switch):
-        served = [network for network in networks if network.has_service]
-        gateways = frozenset(address for network in served for address in gateway_addresses(network))
-        gateways -= {a.address for a in attachments}  # one that had the second portal's before it was kept
-        guard = Guard(macs=frozenset(nic.mac for nic in nics), gateways=gateways)
+        guard = Guard(macs=frozenset(nic.mac for nic in nics), gateways=gateways_of(networks, attachments))
     return PortConfig(
         native_vid=native[0] if native else None,
         tagged_vids=frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED),
