@@ -6,7 +6,7 @@ VNIs has a tunnel to every other one for each network, and passes nothing from o
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Protocol
 
 from malleable.domain.errors import Invalid
@@ -18,6 +18,8 @@ VNI_MAX = (1 << 24) - 1
 VNI_BASE_MAX = VNI_MAX - VLAN_MAX
 VTEP, UNDERLAY_MTU = "vtep", "underlay_mtu"  #: settings of a switch
 _UNDERLAY_MTU_MIN, _UNDERLAY_MTU_USUAL, _UNDERLAY_MTU_MAX = 1330, 1500, 65535
+#: Where nodes have no way to, also those that may reach the world (RFC 1918, RFC 4193).
+_PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 #: What goes around a packet: Ethernet 14, VXLAN 8, UDP 8 and the outer IP header.
 _OVERHEAD = {4: 50, 6: 70}
 
@@ -61,7 +63,7 @@ def vtep_of(switch: Switch) -> str:
         address = ip_address(raw)
     except ValueError as e:
         raise Invalid(f"{raw[:80]!a} is not an IP address.", fix="Write for example vtep=10.9.0.1.") from e
-    if not address.is_private or address.is_loopback or address.is_unspecified or address.is_link_local:
+    if not any(address in net for net in _PRIVATE):
         raise Invalid(
             f"The address {raw} cannot be the end of a tunnel.",
             fix="Use a private one that the other switches' hosts reach; nodes could send packets to a public one.",

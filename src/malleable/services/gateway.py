@@ -237,6 +237,8 @@ def _heard(tx: Transaction, now: datetime, beat: Beat, fabrics: Collection[str] 
     serves = (ALL_FABRICS,) if fabrics is None else tuple(sorted(fabrics))
     apart = tuple(name for name in beat.fabrics if fabrics is None or name in fabrics)
     known = tx.gateways.find(name=beat.name)
+    if known is not None and known.serves != serves and not known.is_silent(now):
+        return  # another's name: that one lives, and what it says of itself stands
     if known is None:
         tx.gateways.add(
             Gateway(

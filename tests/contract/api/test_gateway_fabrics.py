@@ -8,6 +8,7 @@ from tests.contract.api.test_gateway import arm
 
 from malleable.domain.boots import Boot
 from malleable.domain.errors import Invalid, NotFound
+from malleable.domain.gateways import SILENT_AFTER_S
 from malleable.domain.ids import NetworkId, VlanId, new_id
 from malleable.domain.networks import Vlan
 from malleable.services.authentication import TokenWish, issue
@@ -90,3 +91,17 @@ def test_a_fabric_is_apart_when_its_gateways_serve_no_other(gateways: Site) -> N
     assert apart() == ["default", "roof"]
     assert gateways.post("gateway", "/v1/gateway/reports", {"gateway": {"name": "old"}}).status_code == 204
     assert apart() == []
+
+
+def test_no_gateway_speaks_in_the_name_of_another_that_lives(gateways: Site) -> None:
+    site = gateways
+    beat = {"gateway": {"name": "east", "fabrics": [], "troubles": []}}
+    for waits_s, name, whose in (
+        (0, "gateway:roof", "roof"),
+        (1, "gateway:default", "roof"),
+        (SILENT_AFTER_S, "gateway:default", "default"),
+    ):
+        site.clock.advance(waits_s)
+        assert site.post(name, "/v1/gateway/reports", beat).status_code == 204
+        with site.store.reading() as tx:
+            assert [gateway.serves for gateway in tx.gateways.list()] == [(whose,)]
