@@ -108,6 +108,7 @@ def _network(desired: Desired) -> DesiredNetwork:
         state=network.state,
         fabric=network.fabric,
         vid=network.vid,
+        is_tunnelled=network.vni is not None,
         cidr=network.cidr,
         gateway_address=gateway_address(network.cidr),
         cidr6=network.cidr6,

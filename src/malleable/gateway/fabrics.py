@@ -16,9 +16,9 @@ class Fabrics:
     names: tuple[str, ...] = ()
     has_second: bool = False  #: the way that all other fabrics share is there twice
 
-    def leads_twice(self, fabric: str) -> bool:
-        """Say whether the host reaches a fabric by two bridges."""
-        return self.has_second and fabric not in self.names
+    def leads_twice(self, fabric: str, *, is_tunnelled: bool) -> bool:
+        """Say whether the host reaches a network of a fabric by two bridges; tunnels lead to the first alone."""
+        return self.has_second and fabric not in self.names and not is_tunnelled
 
     def slot(self, fabric: str, vid: int) -> int:
         """Number a VLAN among all that the host serves: no two networks share one."""

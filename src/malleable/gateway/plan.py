@@ -175,7 +175,8 @@ def parse_network(told: DesiredNetwork, fabrics: Fabrics = ONE_WAY) -> NetworkPl
     try:
         cidr, cidr6 = parse_plans(told.cidr, told.cidr6)
         hosts = tuple(_reservation(host, cidr, cidr6) for host in told.hosts)
-        second = second_address(cidr) if fabrics.leads_twice(told.fabric) else ""
+        is_twice = fabrics.leads_twice(told.fabric, is_tunnelled=told.is_tunnelled)
+        second = second_address(cidr) if is_twice else ""
         is_taken = any(second and host.address == second for host in hosts)
         network = NetworkPlan(
             id=NetworkId(told.id),

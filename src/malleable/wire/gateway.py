@@ -82,6 +82,7 @@ class DesiredNetwork(Answer):
     state: NetworkState
     fabric: str = ""
     vid: int
+    is_tunnelled: bool = False  #: travels by VXLAN between switches
     cidr: str
     gateway_address: str  #: "" without IPv4
     cidr6: str = ""

@@ -48,6 +48,8 @@ def test_a_network_has_the_vni_of_its_vlan_and_tenants_do_not_read_it(hall: Site
     assert "vni" not in network
     shown = hall.get("admin", f"/v1/networks/{network['id']}").json()
     assert (shown["vid"], shown["vni"]) == (200, 70200)
+    told = {n["name"]: n["is_tunnelled"] for n in hall.get("gateway", "/v1/gateway/desired").json()["networks"]}
+    assert {name for name, is_tunnelled in told.items() if is_tunnelled} == {"far"}, "gateways hear which ones are"
     assert hall.get("operator", FABRIC).json()["vni_base"] == 70000
     assert len(items(hall.get("operator", "/v1/operations?kind=weave-tunnels"))) == 2, "each switch is told"
 

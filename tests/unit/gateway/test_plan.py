@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tests.unit.gateway.told import boot, host, network
+from tests.unit.gateway.told import Json, boot, host, network
 
 from malleable.domain.errors import Malformed
 from malleable.gateway import command, scripts
@@ -150,15 +150,20 @@ def test_both_portals_are_told_to_systems_that_make_one_disk_of_them(way: str) -
         assert targets_in(parse_network(told)) == ["10.0.0.1"]
 
 
-def test_a_network_has_a_second_portal_where_its_fabric_is_reached_twice_and_nobody_has_the_address() -> None:
+def test_a_network_has_a_second_portal_where_it_is_reached_twice_and_nobody_has_the_address() -> None:
     other = host("52:54:00:aa:00:02", "10.0.0.2", "other")
-    there = {
-        case: parse_network(network(vid=101, hosts=[host(MAC, ADDRESS), *more], fabric=fabric), TWICE)
-        for case, more, fabric in (("plain", [], ""), ("roof", [], "roof"), ("taken", [other], ""))
+    hosts = [host(MAC, ADDRESS)]
+    cases: dict[str, Json] = {
+        "plain": {"hosts": hosts},
+        "roof": {"hosts": hosts, "fabric": "roof"},
+        "tunnelled": {"hosts": hosts, "is_tunnelled": True},
+        "taken": {"hosts": [*hosts, other]},
     }
+    there = {case: parse_network(network(vid=101, **told), TWICE) for case, told in cases.items()}
     assert {case: parsed.second_address for case, parsed in there.items()} == {
         "plain": "10.0.0.2",
         "roof": "",
+        "tunnelled": "",
         "taken": "",
     }
     assert [case for case, parsed in there.items() if parsed.is_second_taken] == ["taken"]
