@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,7 @@ def test_an_older_database_is_refused(empty_url: str) -> None:
     [
         ("ALTER TABLE tokens DROP COLUMN fabrics", "lacks column tokens.fabrics"),
         ("ALTER TABLE tokens ADD COLUMN colour TEXT", "unknown column tokens.colour"),
+        ("DROP INDEX ix_networks_name_id", "lacks index ix_networks_name_id"),
     ],
 )
 def test_a_database_of_another_commit_is_refused(empty_url: str, change: str, told: str) -> None:
@@ -173,6 +175,20 @@ def test_a_database_of_another_commit_is_refused(empty_url: str, change: str, to
     for look in (lambda: open_store(empty_url, KEY), lambda: migrate.upgrade(empty_url)):
         with pytest.raises(Unavailable, match=told):
             look()
+
+
+def test_what_others_keep_in_the_database_is_theirs(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    if empty_url.startswith("sqlite"):
+        with closing(sqlite3.connect(empty_url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            unreadable = "'CREATE VIRTUAL TABLE theirs USING a_module_of_theirs()'"
+            connection.execute(f"INSERT INTO sqlite_master VALUES ('table', 'theirs', 'theirs', 0, {unreadable})")
+    else:
+        execute(empty_url, "CREATE TABLE theirs (of_an_unknown_type point)")
+    execute(empty_url, "CREATE INDEX theirs_too ON tokens (name)")
+    migrate.upgrade(empty_url)
+    open_store(empty_url, KEY).close()
 
 
 def test_a_newer_database_is_refused(empty_url: str) -> None:
