@@ -291,7 +291,7 @@ DRIFTS = {
 def test_a_tunnel_that_drifted_is_told_and_made_again(hosts: Hosts, drift: str) -> None:
     switch, room = hosts.switches["a"], hosts.rooms["a"]
     ports = room.vsctl("list-ports", BRIDGE).split()
-    tunnel = next(p for p in ports if p.startswith("m2-") and "70101" in room.vsctl("get", "interface", p, "options"))
+    tunnel = next(p for p in ports if p.startswith("t2-") and "70101" in room.vsctl("get", "interface", p, "options"))
     room.vsctl(*(word.format(tunnel=tunnel) for word in DRIFTS[drift]))
     assert look(hosts.driver, switch) != hosts.wanted("a")
     hosts.weave(["a"])
@@ -309,6 +309,19 @@ def test_somebody_elses_tunnel_is_refused(hosts: Hosts) -> None:
             assert refused.value.code == "foreign-tunnel"
     finally:
         room.vsctl("del-port", "strange")
+
+
+def test_a_gateways_port_is_no_tunnel(hosts: Hosts) -> None:
+    """Its name is base32, which can be hexadecimal as well."""
+    switch, room = hosts.switches["a"], hosts.rooms["a"]
+    uplink = "m2-abcdef234567"
+    room.vsctl("add-port", BRIDGE, uplink, "tag=101", "--", "set", "interface", uplink, "type=internal")
+    try:
+        assert hosts.driver.tunnels(switch) == hosts.wanted("a")
+        hosts.weave(["a"])
+        assert uplink in room.vsctl("list-ports", BRIDGE).split()
+    finally:
+        room.vsctl("del-port", uplink)
 
 
 def test_a_network_that_is_gone_from_one_switch_ends_there_alone(hosts: Hosts) -> None:

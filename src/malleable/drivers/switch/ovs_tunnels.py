@@ -20,7 +20,8 @@ _INTERFACE_COLUMNS = ("_uuid", "type", "options", "ofport", "error")
 _TYPES = frozenset(
     {"vxlan", "geneve", "gre", "ip6gre", "erspan", "ip6erspan", "stt", "lisp", "gtpu", "bareudp", "srv6"}
 )
-_OURS = re.compile(r"m2-[0-9a-f]{12}", re.ASCII)
+#: Not the gateway's m2-, o2-, p2- and s2-: its ports are on the same bridge.
+_OURS = re.compile(r"t2-[0-9a-f]{12}", re.ASCII)
 _ABOUT = "malleable-tunnel"  #: in external_ids, for people
 
 
@@ -35,7 +36,7 @@ class Woven:
 def name_of(tunnel: Tunnel) -> str:
     """Name a tunnel's port: Open vSwitch takes 15 characters."""
     told = f"{tunnel.local} {tunnel.remote} {tunnel.vni} {tunnel.vid}"
-    return f"m2-{sha256(told.encode()).hexdigest()[:12]}"
+    return f"t2-{sha256(told.encode()).hexdigest()[:12]}"
 
 
 def read_tunnels(ovsdb: Ovsdb, bridge: Row, switch: str) -> Woven:
