@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from tests.contract.store.test_query_counts import counted
 from tests.sweep.test_repair import events, watched
 from tests.sweep.tunnel_verbs import OTHER, VNI_BASE, VTEPS, tunnels, wanted, woven
 from tests.sweep.world import SWITCH, World
@@ -11,8 +12,10 @@ from malleable.domain.networks import Vlan
 from malleable.domain.operations import Operation
 from malleable.domain.switches import PortConfig
 from malleable.domain.tunnels import Tunnel
+from malleable.sim.faults import FaultKind
 from malleable.sim.switches import Misbehaviour
 from malleable.workflows import networks, weaving
+from malleable.workflows.requests import resume
 
 STRANGE = Tunnel(local=VTEPS[SWITCH], remote="10.99.0.66", vni=666, vid=101)
 
@@ -110,3 +113,69 @@ def test_a_switch_that_is_gone_for_good_keeps_no_network(new_world: Callable[[],
     assert world.run(removal.id).state == "succeeded"
     assert tunnels(world, SWITCH) == frozenset(), "there is nobody else"
     assert weavings(world)[-1].state == "succeeded"
+
+
+def test_what_is_made_meanwhile_waits_in_one_operation_for_a_switch_that_is_away(
+    new_world: Callable[[], World],
+) -> None:
+    world = new_world()
+    other = woven(world)
+    ordered = len(weavings(world))
+    world.switches.misbehave(OTHER, Misbehaviour.DEAD)
+    for _ in range(5):
+        with world.store.transaction() as tx:
+            weaving.order(tx, world.clock.now(), [other])
+        world.work_for(60.0)
+    assert len(weavings(world)) == ordered + 1
+
+
+def test_a_switch_that_is_away_longer_than_an_operation_lasts_is_asked_on(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    woven(world)
+    world.switches.misbehave(OTHER, Misbehaviour.DEAD)
+    with world.store.transaction() as tx:
+        network = tx.networks.get(world.second_network_id)
+        removal = networks.request_remove(tx, world.clock.now(), network=network, actor_id=None)
+    world.work_for(60.0)
+    world.clock.advance(weaving.DEADLINE_S)
+    world.work_for(60.0)
+    ended = weavings(world)[-1]
+    assert not ended.is_active
+    assert events(world, "tunnels.repair-failed") == 2
+    with watched(world) as watch:
+        watch.scan_ports()
+        watch.scan_ports()
+        assert [weaving.is_active for weaving in weavings(world)[-2:]] == [False, True]
+        world.switches.misbehave(OTHER, None)
+        world.work_for(60.0)
+        assert tunnels(world, OTHER) == wanted(OTHER, 101)
+        assert watch.scan_ports() == 0
+    with world.store.transaction() as tx:
+        resume(tx, world.clock.now(), tx.operations.get(removal.id))
+    assert world.run(removal.id).state == "succeeded"
+
+
+def test_a_switch_that_refuses_to_tell_its_tunnels_is_told_of(new_world: Callable[[], World]) -> None:
+    """As one with somebody else's tunnel does."""
+    world = new_world()
+    woven(world)
+    world.faults.add("tunnels", FaultKind.REFUSED, key=SWITCH, times=None, code="foreign-tunnel")
+    with watched(world) as watch:
+        for _ in range(3):
+            assert watch.scan_ports() == 1
+            world.work_for(20.0)
+    assert events(world, "tunnels.repair-failed") == 1
+
+
+def test_a_scan_reads_what_tunnels_hang_on_once_and_a_removal_does_not_write_while_it_waits(
+    new_world: Callable[[], World],
+) -> None:
+    world = new_world()
+    woven(world)
+    with world.store.transaction() as tx, counted(world.store) as statements:  # type: ignore[arg-type]
+        weaving.read_mesh(tx, tx.switches.list())
+        assert len(statements) == 3
+        network = tx.networks.get(world.network_id)
+        statements.clear()
+        assert weaving.carriers(tx, network) == ["tor1", "tor2"]
+        assert len(statements) == 1

@@ -44,6 +44,7 @@ def _await_gone(context: Context) -> Done | Wait:
         network = tx.networks.find(id=network_id)
         waited = context.now() - context.operation.created_at
         reason = gateway_wait(tx, network_id, "takes the network down", waited)
+        left = weaving.carriers(tx, network) if network and network.vni is not None else []
     if network is None:
         return Done(evidence={"network": "gone"})
     # Also when none was ever reported as served: a gateway may be building it, or its report be under way. One that has
@@ -56,9 +57,9 @@ def _await_gone(context: Context) -> Done | Wait:
             fix="Start `m2d gateway`, or read its log. Then resume the operation.",
             resource=f"network:{network_id}",
         )
-    if network.vni is not None and (left := context.write(lambda tx: weaving.carriers(tx, network))):
+    if network.vni is not None and (left := left or context.write(lambda tx: weaving.last_carriers(tx, network))):
         return Wait(
-            seconds=1.0,
+            seconds=5.0,
             reason=f"switch {', '.join(left)} may still have tunnels of the network",
             public=Public("The network switches forget the network."),
             fix="See to it that the switch answers, or delete it if it is gone for good. Then resume the operation.",

@@ -199,10 +199,6 @@ def _shape(config: PortConfig | None) -> object:
     return shape
 
 
-def _ended(tx: Transaction, operation: Operation, now: datetime) -> None:
-    """The step has recorded what it found."""
-
-
 def _beaten(tx: Transaction, operation: Operation, now: datetime) -> None:
     """Say that a switch does not obey; the next scan tries again."""
     data = {"switch_id": operation.arguments["switch_id"], **reasons(operation)}
@@ -297,7 +293,7 @@ REPAIR_PORTS = Workflow(
             device=switching.SWITCH,
         ),
     ),
-    on_done=_ended,
+    on_done=weaving.ended,
     on_undone=None,
     on_stuck=_beaten,
 )

@@ -6,16 +6,17 @@ per batch. A device that does not answer costs its own time-out on one of a few 
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import structlog
 
-from malleable.domain.errors import DriverError
+from malleable.domain.errors import Busy, DriverError, Unreachable
 from malleable.domain.nodes import Node, NodeState, PowerState
 from malleable.domain.operations import ACTIVE_STATES
 from malleable.domain.ports import Clock, Drivers, Switches
 from malleable.domain.store import Page, Store, Transaction
 from malleable.domain.switches import PortState, Switch, SwitchPort
-from malleable.domain.tunnels import vtep_of
+from malleable.domain.tunnels import Tunnel, vtep_of
 from malleable.workflows import weaving
 from malleable.workflows.powering import WOKE, bmc_of
 from malleable.workflows.repair import is_proven, ports_of, read_ports
@@ -105,9 +106,10 @@ class Watch:
         """
         with self._store.reading() as tx:
             switches = tx.switches.list()
-        return sum(self._threads.map(self._scan_switch, switches))
+            mesh = weaving.read_mesh(tx, switches)
+        return sum(self._threads.map(partial(self._scan_switch, mesh), switches))
 
-    def _scan_switch(self, switch: Switch) -> int:
+    def _scan_switch(self, mesh: weaving.Mesh, switch: Switch) -> int:
         with self._store.reading() as tx:
             found = tx.switch_ports.list(switch_id=switch.id, state=[PortState.SETTLED, PortState.UNKNOWN])
         ports = [port for port in found if port.is_kept]
@@ -121,23 +123,42 @@ class Watch:
                 drifted = [port for port in ports if not is_proven(port, seen)]
             if drifted:
                 self._order_repair(switch, drifted)
-            return len(drifted) + (self._scan_tunnels(switch, driver) if vtep_of(switch) else 0)
+            return len(drifted) + (self._scan_tunnels(mesh, switch, driver) if vtep_of(switch) else 0)
         except DriverError as e:
             log.warning("switch not scanned", switch=switch.name, error=str(e))
             return len(drifted)
 
-    def _scan_tunnels(self, switch: Switch, driver: Switches) -> int:
-        """Have the switch's tunnels put right if they are not as wanted, and nobody is at it; return 1 if so."""
-        with self._store.reading() as tx:
-            wanted = weaving.wanted_tunnels(tx, switch)
-        vnis = {tunnel.vni for tunnel in wanted}
-        if (not wanted and not switch.vnis) or (weaving.look(driver, switch) == wanted and vnis == set(switch.vnis)):
+    def _scan_tunnels(self, mesh: weaving.Mesh, switch: Switch, driver: Switches) -> int:
+        """Have the switch's tunnels put right if they are not as wanted, and nobody is at it; return 1 if so.
+
+        One that refuses to tell is not as wanted: the operation finds out why, and tells.
+        """
+        wanted = mesh.wanted(switch)
+        if not wanted and not switch.vnis:
             return 0
+        is_proven, found = weaving.is_proven(switch, wanted), None
+        try:
+            found = weaving.look(driver, switch)
+        except DriverError as e:
+            if is_proven and isinstance(e, Unreachable | Busy):
+                raise
+        if is_proven and found == wanted:
+            return 0
+        return 1 if str(switch.id) in mesh.ordered or self._order_weaving(switch, found) else 0
+
+    def _order_weaving(self, switch: Switch, found: frozenset[Tunnel] | None) -> bool:
+        """Begin to put tunnels right if these are wrong by what is wanted now; say so."""
         with self._store.transaction() as tx:
-            if not weaving.is_ordered(tx, switch):
-                log.warning("switch tunnels have drifted", switch=switch.name)
-                weaving.order(tx, self._clock.now(), [switch], has_drifted=True)
-        return 1
+            latest = tx.switches.find(id=switch.id)
+            if latest is None:
+                return False
+            wanted = weaving.wanted_tunnels(tx, latest)
+            if found == wanted and weaving.is_proven(latest, wanted):
+                return False
+            if not weaving.is_ordered(tx, latest):
+                log.warning("switch tunnels have drifted", switch=latest.name)
+                weaving.order(tx, self._clock.now(), [latest], has_drifted=True)
+            return True
 
     def _order_repair(self, switch: Switch, drifted: Sequence[SwitchPort]) -> None:
         """Begin to repair the ports that no operation is about; it looks again, in its turn at the switch."""

@@ -4,19 +4,20 @@ What a switch may have is written before it is asked and lessened after it was r
 go to another network only when no switch can have a tunnel of it any more.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from malleable.domain.errors import Busy, DriverError, Malformed, Public, Unreachable
 from malleable.domain.ids import SwitchId
-from malleable.domain.networks import Network
-from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
+from malleable.domain.networks import Network, NetworkState
+from malleable.domain.operations import ACTIVE_STATES, Operation, OperationState, Retry
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
 from malleable.domain.switches import Switch
-from malleable.domain.tunnels import Tunnel, tunnels_of
+from malleable.domain.tunnels import Tunnel, tunnels_of, vtep_of
 from malleable.workflows import switching
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ask, Context, Done, Step, Workflow, Write
@@ -24,12 +25,14 @@ from malleable.workflows.switching import AWAY_PAUSE, REPAIR_PAUSE, TRIES_UNTOLD
 
 WEAVE = "weave-tunnels"
 DRIFT = "has_drifted"  #: an argument: what is found otherwise than wanted is told as an event
-#: Then the next scan begins another: a switch that is away is told of every hour.
-DEADLINE_S = 3600.0
+#: Then the next scan begins another: a switch that is away is told of every day.
+DEADLINE_S = timedelta(days=1).total_seconds()
+#: States of an operation that reads what is wanted when it looks next.
+_YET_TO_LOOK = (OperationState.PENDING, OperationState.WAITING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Woven:
+class Outcome:
     """What was found on a switch, and what it has now."""
 
     found: frozenset[Tunnel] | None  #: None: in a state that cannot be told
@@ -47,10 +50,15 @@ class Woven:
 
 
 def order(tx: Transaction, now: datetime, switches: Sequence[Switch], *, has_drifted: bool = False) -> None:
-    """Begin to give switches the tunnels they shall have."""
+    """Begin to give switches the tunnels they shall have, but for those that an operation has yet to look at.
+
+    It reads then what is wanted. If it does so at this very moment, the next scan finds what it missed.
+    """
+    waiting = _ordered(tx, _YET_TO_LOOK) if switches else frozenset()
     for switch in switches:
-        arguments = {"name": switch.name, "switch_id": str(switch.id), DRIFT: has_drifted}
-        begin(tx, now, WEAVE, arguments=arguments)
+        if str(switch.id) not in waiting:
+            arguments = {"name": switch.name, "switch_id": str(switch.id), DRIFT: has_drifted}
+            begin(tx, now, WEAVE, arguments=arguments)
 
 
 def order_fabric(tx: Transaction, now: datetime, fabric: str) -> None:
@@ -60,8 +68,44 @@ def order_fabric(tx: Transaction, now: datetime, fabric: str) -> None:
 
 def is_ordered(tx: Transaction, switch: Switch) -> bool:
     """Say whether an operation is about the switch's tunnels already."""
-    active = tx.operations.list(kind=WEAVE, state=list(ACTIVE_STATES))
-    return any(weaving.arguments.get("switch_id") == str(switch.id) for weaving in active)
+    return str(switch.id) in _ordered(tx, ACTIVE_STATES)
+
+
+def _ordered(tx: Transaction, states: Collection[OperationState]) -> frozenset[str]:
+    """List the switches, by id, whose tunnels an operation in one of these states is about."""
+    return frozenset(str(weaving.arguments["switch_id"]) for weaving in tx.operations.list(kind=WEAVE, state=states))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """What the tunnels of all switches hang on, as it was at one moment."""
+
+    switches: Mapping[str, Sequence[Switch]]  #: those with a VTEP, by fabric
+    networks: Mapping[str, Sequence[Network]]  #: those that travel, by fabric
+    ordered: frozenset[str]  #: switches, by id, that an operation is about already
+
+    def wanted(self, switch: Switch) -> frozenset[Tunnel]:
+        """Say which tunnels a switch shall have."""
+        return tunnels_of(switch, self.switches.get(switch.fabric, ()), self.networks.get(switch.fabric, ()))
+
+
+def read_mesh(tx: Transaction, switches: Sequence[Switch]) -> Mesh:
+    """Read once for all switches what is wanted of their tunnels; where none has a VTEP that costs nothing."""
+    ends, travels = defaultdict[str, list[Switch]](list), defaultdict[str, list[Network]](list)
+    for switch in switches:
+        if vtep_of(switch):
+            ends[switch.fabric].append(switch)
+    if not ends:
+        return Mesh(switches={}, networks={}, ordered=frozenset())
+    for network in tx.networks.list(fabric=list(ends), state=NetworkState.ACTIVE):
+        if network.vni is not None:
+            travels[network.fabric].append(network)
+    return Mesh(switches=ends, networks=travels, ordered=_ordered(tx, ACTIVE_STATES))
+
+
+def is_proven(switch: Switch, wanted: Collection[Tunnel]) -> bool:
+    """Say whether a switch was read back with tunnels of just these networks."""
+    return {tunnel.vni for tunnel in wanted} == set(switch.vnis)
 
 
 def wanted_tunnels(tx: Transaction, switch: Switch) -> frozenset[Tunnel]:
@@ -79,16 +123,18 @@ def look(driver: Switches, switch: Switch) -> frozenset[Tunnel] | None:
 
 def carriers(tx: Transaction, network: Network) -> list[str]:
     """Name the switches that may still have a tunnel of a network that is being removed."""
-    if network.vni is None:
-        return []
-    switches = tx.switches.list(fabric=network.fabric)
-    for switch in switches:
-        # Its row is locked: who weaves at this moment has written it down, or reads that the network is going.
-        tx.switches.change(switch.id)
     return [switch.name for switch in tx.switches.list(fabric=network.fabric) if network.vni in switch.vnis]
 
 
-def put_back(context: Context, switch_id: SwitchId) -> tuple[Switch, Woven] | None:
+def last_carriers(tx: Transaction, network: Network) -> list[str]:
+    """Name them for sure, all switches of the fabric locked: for when none seems to be left."""
+    for switch in tx.switches.list(fabric=network.fabric):
+        # Who weaves at this moment has written it down, or reads that the network is going.
+        tx.switches.change(switch.id)
+    return carriers(tx, network)
+
+
+def put_back(context: Context, switch_id: SwitchId) -> tuple[Switch, Outcome] | None:
     """Make a switch have the tunnels it shall have, and prove it; None when there is no such switch any more.
 
     The caller holds the switch's token, and commits ``proven``. Errors: the driver's; Malformed when others are read
@@ -108,7 +154,7 @@ def put_back(context: Context, switch_id: SwitchId) -> tuple[Switch, Woven] | No
                 code="read-back",
                 fix="Look at the switch: something else changes its tunnels, or it drops changes.",
             )
-    return switch, Woven(found=found, wanted=wanted)
+    return switch, Outcome(found=found, wanted=wanted)
 
 
 def _intend(tx: Transaction, switch_id: SwitchId) -> tuple[Switch, frozenset[Tunnel]] | None:
@@ -122,13 +168,13 @@ def _intend(tx: Transaction, switch_id: SwitchId) -> tuple[Switch, frozenset[Tun
     return switch, wanted
 
 
-def proven(context: Context, switch: Switch, woven: Woven, *, tells: bool) -> Write:
+def proven(context: Context, switch: Switch, outcome: Outcome, *, tells: bool) -> Write:
     """Commit what was read back, and tell what was not as wanted."""
 
     def write(tx: Transaction) -> None:
-        tx.switches.change(switch.id, vnis=tuple(sorted({tunnel.vni for tunnel in woven.wanted})))
-        if tells and woven.found != woven.wanted:
-            data = {"switch": switch.name, **woven.facts}
+        tx.switches.change(switch.id, vnis=tuple(sorted({tunnel.vni for tunnel in outcome.wanted})))
+        if tells and outcome.found != outcome.wanted:
+            data = {"switch": switch.name, **outcome.facts}
             record(tx, context.now(), "tunnels.repaired", operation=context.operation, data=data)
 
     return write
@@ -141,9 +187,9 @@ def _weave(context: Context) -> Done | Ask:
         return _try_later(context, e)
     if done is None:
         return Done(evidence={"switch": "gone"})
-    switch, woven = done
+    switch, outcome = done
     tells = context.operation.arguments.get(DRIFT) is True
-    return Done(evidence=woven.facts, write=proven(context, switch, woven, tells=tells))
+    return Done(evidence=outcome.facts, write=proven(context, switch, outcome, tells=tells))
 
 
 def _try_later(context: Context, error: DriverError) -> Ask:
@@ -166,7 +212,7 @@ def _try_later(context: Context, error: DriverError) -> Ask:
     )
 
 
-def _ended(tx: Transaction, operation: Operation, now: datetime) -> None:
+def ended(tx: Transaction, operation: Operation, now: datetime) -> None:
     """The step has recorded what it found."""
 
 
@@ -189,7 +235,7 @@ WEAVE_TUNNELS = Workflow(
             device=switching.SWITCH,
         ),
     ),
-    on_done=_ended,
+    on_done=ended,
     on_undone=None,
     on_stuck=_beaten,
 )
