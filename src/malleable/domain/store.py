@@ -118,6 +118,12 @@ class UsageRows(Rows[UsageRecord], Protocol):
 class VlanRows(Rows[Vlan], Protocol):
     """The VLAN pools of the fabrics."""
 
+    def hold(self, fabric: str) -> None:
+        """Keep everybody else who holds a fabric, or takes of its pool, waiting until this transaction ends.
+
+        Read what must not change only after that.
+        """
+
     def take(self, fabric: str, network_id: NetworkId, now: datetime) -> Vlan:
         """Give a network the lowest VLAN that is unused and rested; never two networks on one. Errors: Exhausted."""
 

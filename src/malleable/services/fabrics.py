@@ -77,6 +77,7 @@ class Fabrics:
         if new & gone or not new | gone:
             raise Invalid("Name VLANs to add, or others to remove.", fix="Write for example 100-199.")
         with self._parts.store.transaction() as tx:
+            tx.vlans.hold(name)
             present = frozenset(vlan.vid for vlan in tx.vlans.list(fabric=name))
             if new & present:
                 raise Conflict(f"In the pool already: VLAN {_ranges_text(new & present)}.", code="vlan-in-pool")
@@ -93,6 +94,7 @@ class Fabrics:
         require(caller, "fabric_set_vlans")
         wanted = parse_ranges(ranges)
         with self._parts.store.transaction() as tx:
+            tx.vlans.hold(name)
             return self._replace(tx, caller, name, wanted)
 
     def fabric_set_vnis(self, caller: Caller, name: str, base: int | None) -> Fabric:
@@ -107,6 +109,7 @@ class Fabrics:
                 f"VLANs cannot be counted from VNI {base} on: a VNI has 24 bits.", fix=f"Use 0 to {VNI_BASE_MAX}."
             )
         with self._parts.store.transaction() as tx:
+            tx.vlans.hold(name)
             pool = tx.vlans.list(fabric=name)
             if not pool:
                 raise Conflict(

@@ -246,6 +246,7 @@ class Networks:
         """Return a network's VLAN, and its VNI if it has one. Errors: Exhausted; as ``_given``."""
         fabric = wish.fabric
         if wish.vid is not None:
+            tx.vlans.hold(fabric)
             if wish.has_service:
                 refuse_elsewhere(tx, self._parts.now(), fabric, [wish.vid])
             return _given(tx, fabric, wish.vid), None

@@ -51,12 +51,16 @@ class VlanTable(TableRows[Vlan]):
 
     __slots__ = ()
 
+    def hold(self, fabric: str) -> None:
+        """Keep everybody else who holds a fabric, or takes of its pool, waiting until this transaction ends."""
+        self._session.queue_on("fabric", fabric)
+
     def take(self, fabric: str, network_id: NetworkId, now: datetime) -> Vlan:
         """Give a network the lowest VLAN that is unused and rested. Errors: Exhausted, Conflict (it has one)."""
         params = {"fabric": fabric, "now": now}
         # Whoever takes one at the same time may still give up: only its end tells whether the pool is empty.
         # Locking the rows instead ends in deadlocks when many wait for the last one.
-        self._session.queue_on("fabric", fabric)
+        self.hold(fabric)
         vlan_id = self._session.read(_LOWEST, params).scalar_one_or_none()
         if vlan_id is None:
             raise self._exhausted(fabric)

@@ -107,6 +107,30 @@ def test_the_last_vlan_is_waited_for_until_it_is_certain(postgres_store: SqlStor
     assert [network.vid for network in made] == [10]
 
 
+def test_who_takes_a_vlan_waits_for_who_holds_its_fabric(postgres_store: SqlStore) -> None:
+    """Its VNI may be another one then."""
+    pool(postgres_store, 10)
+    vnis: list[int | None] = []
+
+    def take() -> None:
+        with postgres_store.transaction() as tx:
+            id = NetworkId(new_id())
+            vlan = tx.vlans.take("main", id, NOW)
+            tx.networks.add(values.network(id=id, fabric="main", vid=vlan.vid, vni=vlan.vni))
+            vnis.append(vlan.vni)
+
+    taker = threading.Thread(target=take)
+    with postgres_store.transaction() as tx:
+        tx.vlans.hold("main")
+        (vlan,) = tx.vlans.list(fabric="main")
+        taker.start()
+        taker.join(timeout=0.2)
+        assert taker.is_alive()
+        tx.vlans.change(vlan.id, vni=70_010)
+    taker.join(timeout=10)
+    assert vnis == [70_010]
+
+
 def test_every_touch_is_the_next_generation_of_the_site(store: SqlStore) -> None:
     one, two = values.network(), values.network()
     with store.transaction() as tx:
