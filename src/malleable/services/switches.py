@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, DriverError, Invalid
+from malleable.domain.errors import Conflict, DriverError, Invalid, Refused
 from malleable.domain.ids import SwitchId, SwitchPortId, new_id, parse_id
 from malleable.domain.nodes import Nic
 from malleable.domain.operations import Operation
@@ -12,6 +12,7 @@ from malleable.domain.ports import Switches as Driver
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import PortConfig, PortPlan, Switch, SwitchPort
+from malleable.domain.tunnels import vtep_of
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_named, listed, names_of, shown
@@ -89,11 +90,15 @@ class SwitchService:
         with self._parts.store.reading() as tx:
             require_switch(tx, self._parts.drivers, switch)
         _check(driver, switch)
+        has_old_tunnels = _has_tunnels(driver, switch)
         with self._parts.store.transaction() as tx:
+            tx.vlans.hold(switch.fabric)
             has_tunnels = require_switch(tx, self._parts.drivers, switch)
             tx.switches.add(switch)
             if has_tunnels:
                 weaving.order_fabric(tx, now, switch.fabric)
+            elif has_old_tunnels:
+                weaving.order(tx, now, [switch])
             data = {"name": switch.name, "fabric": switch.fabric, "driver": switch.driver}
             record(tx, now, "switch.created", actor_id=caller.user_id, data=data)
         return switch
@@ -137,7 +142,7 @@ class SwitchService:
                     fix="Delete its ports first.",
                 )
             tx.switches.remove(switch.id)
-            if switch.vnis:
+            if vtep_of(switch):
                 weaving.order_fabric(tx, self._parts.now(), switch.fabric)
             record(tx, self._parts.now(), "switch.deleted", actor_id=caller.user_id, data={"name": switch.name})
 
@@ -257,6 +262,16 @@ def _check(driver: Driver, switch: Switch) -> None:
         raise Conflict(
             f"Switch {switch.name} cannot be used: {e.message}", code=e.code, fix=e.fix, details=e.details
         ) from e
+
+
+def _has_tunnels(driver: Driver, switch: Switch) -> bool:
+    """Say whether a new switch may have tunnels of ours, as one that was deleted has: with a trunk they are a loop."""
+    try:
+        return weaving.look(driver, switch) != frozenset()
+    except Refused:
+        return False  # somebody else's; ``check`` has refused it where a VTEP would have it matter
+    except DriverError:
+        return True
 
 
 def find_port(tx: Transaction, switch: Switch, ref: str) -> SwitchPort:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from tests.contract.api.site import Site, items
 
-from malleable.domain.tunnels import VNI_BASE_MAX
+from malleable.domain.tunnels import VNI_BASE_MAX, Tunnel
+from malleable.sim.faults import FaultKind
 
 FABRIC = "/v1/fabrics/hall"
 
@@ -140,11 +141,37 @@ def test_what_is_made_by_hand_stays_on_its_vlan(hall: Site) -> None:
     assert _ask(hall, "POST", "/v1/networks", wish, "admin")["vni"] is None
 
 
+def _weavings(site: Site) -> int:
+    return len(items(site.get("operator", "/v1/operations?kind=weave-tunnels")))
+
+
 def test_the_others_forget_a_switch_that_is_deleted(hall: Site) -> None:
+    """Also one that was not read back yet: they may have tunnels to it."""
+    assert _codes(hall, "DELETE", "/v1/switches/v2", {}) == (204, "")
+    assert _weavings(hall) == 1
+
+
+def test_a_switch_shows_the_vnis_it_may_have(hall: Site) -> None:
     with hall.store.transaction() as tx:
         switch = tx.switches.find(name="v2")
         assert switch is not None
         tx.switches.change(switch.id, vnis=(70200,))
     assert hall.get("operator", "/v1/switches/v2").json()["vnis"] == [70200]
-    assert _codes(hall, "DELETE", "/v1/switches/v2", {}) == (204, "")
-    assert len(items(hall.get("operator", "/v1/operations?kind=weave-tunnels"))) == 1
+
+
+@pytest.mark.parametrize("fault", [None, FaultKind.LOST_REQUEST, FaultKind.REFUSED])
+def test_a_switch_that_comes_back_loses_the_tunnels_of_its_former_life(
+    small_site: Site, fault: FaultKind | None
+) -> None:
+    """With a trunk they would be a loop. Whether it has any is not known when it does not answer that question."""
+    assert _switch(small_site, "fresh") == (201, "")
+    assert _weavings(small_site) == 0
+    address = "sim://back"
+    small_site.switches.add(address, ["p1"])
+    old = Tunnel(local="10.99.0.1", remote="10.99.0.2", vni=70200, vid=200)
+    small_site.switches.rewire(address, [old])
+    if fault is not None:
+        small_site.switches.faults.add("tunnels", fault, key=address)
+    wish = {"name": "back", "driver": "sim", "fabric": "plain", "address": address}
+    assert _codes(small_site, "POST", "/v1/switches", wish) == (201, "")
+    assert _weavings(small_site) == (0 if fault is FaultKind.REFUSED else 1)
