@@ -187,6 +187,7 @@ class Networks:
         addressing = parse_addressing(replace(network.addressing, **given), cidr, cidr6)
         mtu = network.mtu
         if "mtu" in changes:
+            tx.vlans.hold(network.fabric)  # who adds a switch with a smaller one waits, or is seen here
             mtu = _mtu(tx, network.fabric, changes["mtu"], is_tunnelled=network.vni is not None)
         if mtu != network.mtu and tx.attachments.count(network_id=network.id):
             raise Conflict(

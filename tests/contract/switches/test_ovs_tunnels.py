@@ -324,6 +324,16 @@ def test_a_gateways_port_is_no_tunnel(hosts: Hosts) -> None:
         room.vsctl("del-port", uplink)
 
 
+def test_a_switch_that_is_added_again_without_a_vtep_shows_its_old_tunnels_and_loses_them(hosts: Hosts) -> None:
+    plain = a_switch(hosts.rooms["a"].address, bridge=BRIDGE)
+    try:
+        assert look(hosts.driver, plain) == hosts.wanted("a")
+        hosts.driver.weave(plain, ())
+        assert look(hosts.driver, plain) == frozenset()
+    finally:
+        hosts.weave(["a"])
+
+
 def test_a_network_that_is_gone_from_one_switch_ends_there_alone(hosts: Hosts) -> None:
     left = frozenset(tunnel for tunnel in hosts.wanted("a") if tunnel.vid != 101)
     hosts.driver.weave(hosts.switches["a"], left)
