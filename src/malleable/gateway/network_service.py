@@ -80,8 +80,7 @@ class NetworkService:
             keep_neighbours(self._layout.namespace, self._layout.interface, neighbours)
             self._neighbours = neighbours
             if self._has_second(plan):
-                four = {r.address: r.mac for r in plan.reservations if r.address}
-                keep_neighbours(self._layout.namespace, self._layout.second_interface, four)
+                self._keep_neighbours_also(plan)
         try:
             epoch = self._open_portals(plan) if plan.cidr else self._close_portals(plan)
         finally:  # nodes have addresses whatever a daemon for disks does
@@ -123,6 +122,13 @@ class NetworkService:
         if not self._server.has(plan.id):
             self._server.add(plan.id, namespace.listen(self._layout.namespace, HTTP_PORT))
         return epoch
+
+    def _keep_neighbours_also(self, plan: NetworkPlan) -> None:
+        four = {r.address: r.mac for r in plan.reservations if r.address}
+        try:
+            keep_neighbours(self._layout.namespace, self._layout.second_interface, four)
+        except Unavailable as e:
+            self._second = e
 
     def _listen_also(self, address: str) -> None:
         try:

@@ -74,11 +74,12 @@ class Portal:
         return self.daemon.ensure().epoch
 
     def listen_also(self, address: str) -> None:
-        """Have a daemon that runs answer at a second address as well. Errors: Unavailable."""
+        """Have a daemon that runs answer at a second address as well. Errors: Unavailable, also without an answer."""
         running = self.daemon.find()
         if running is None or _listens(running, address, self._port):
             return
-        if _ask(self._socket, _PORTAL, _NEW, parameters=f"portal={address}:{self._port}"):
+        # None is no answer, and no success.
+        if _ask(self._socket, _PORTAL, _NEW, parameters=f"portal={address}:{self._port}") != 0:
             raise Unavailable(f"{self.name} cannot listen at {address}:{self._port}.", fix="Read tgtd's log.")
 
     def trouble(self) -> Unavailable | None:

@@ -5,12 +5,16 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from malleable.domain.errors import Unavailable
+from malleable.domain.ids import NetworkId, new_id
 from malleable.gateway import preflight, process
 from malleable.gateway.daemon import Daemon
+from malleable.gateway.layout import NetworkLayout
+from malleable.gateway.portal import Portal
 from malleable.gateway.preflight import Trouble
 from malleable.gateway.process import ProcessId
 from malleable.gateway.settings import GatewaySettings
@@ -108,6 +112,19 @@ def test_a_log_that_a_node_could_fill_is_cut_while_the_daemon_writes_on(tmp_path
 
 def _has_ended(_: ProcessId, said: str) -> bool:
     return said.endswith("end\n")
+
+
+def test_a_target_daemon_that_does_not_answer_is_not_taken_to_listen() -> None:
+    with TemporaryDirectory() as directory:  # a short one, as sockets need it
+        layout = NetworkLayout(run_dir=Path(directory), network_id=NetworkId(new_id()))
+        layout.directory.mkdir(parents=True)
+        portal = Portal(layout, "127.0.0.1")
+        process.spawn(["sleep", "60"], pid_file=layout.pid_file(portal.name), log=layout.log_file(portal.name))
+        try:
+            with pytest.raises(Unavailable, match=r"cannot listen at 127\.0\.0\.2:3260"):
+                portal.listen_also("127.0.0.2")
+        finally:
+            portal.daemon.stop()
 
 
 def test_a_daemon_starts_only_once_it_is_recorded(tmp_path: Path) -> None:
