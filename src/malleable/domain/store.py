@@ -146,6 +146,9 @@ class NetworkRows(Rows[Network], Protocol):
         ``fabrics``: of these alone; None: of all.
         """
 
+    def boot_image(self, fabrics: Collection[str], image_id: UUID) -> bool:
+        """Say in one query whether some node boots an image, by itself or a disk made of it, from these fabrics."""
+
     def usable_by(self, page: Page, project_ids: Collection[ProjectId], name: str | None = None) -> tuple[Network, ...]:
         """Read a page of what these projects may use, in one query: owned, granted and accepted, or public."""
 

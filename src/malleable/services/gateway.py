@@ -171,7 +171,7 @@ class Gateways:
         what = f"file {shown(name)} of image {image_id}"
         with self._parts.store.reading() as tx:
             image = tx.images.find(id=image_id)
-            if fabrics is not None and ImageId(image_id) not in _images(tx, fabrics):
+            if fabrics is not None and not tx.networks.boot_image(fabrics, image_id):
                 image = None
         if image is None or not name or name not in (image.kernel, image.initrd):
             raise not_found(what)
@@ -212,16 +212,6 @@ def _served(tx: Transaction, fabrics: Collection[str] | None, **wanted: Any) -> 
         return boots
     networks = {n.id for n in tx.networks.list(id={boot.network_id for boot in boots}) if _is_of(n, fabrics)}
     return [boot for boot in boots if boot.network_id in networks]
-
-
-def _images(tx: Transaction, fabrics: Collection[str]) -> frozenset[ImageId]:
-    """List the images that nodes boot from networks of some fabrics."""
-    networks = tx.networks.list(fabric=list(fabrics))
-    boots = tx.boots.list(network_id=[n.id for n in networks]) if networks else ()
-    targets = tx.targets.list(node_id=[boot.node_id for boot in boots]) if boots else ()
-    disks = tx.disks.list(id=[t.disk_id for t in targets if t.disk_id]) if targets else ()
-    found = {target.image_id for target in targets} | {disk.image_id for disk in disks}
-    return frozenset(image_id for image_id in found if image_id is not None)
 
 
 def _told(now: datetime, sign: Sign) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from collections.abc import Collection
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Select, bindparam, false, or_, select, update
+from sqlalchemy import CompoundSelect, Select, bindparam, false, or_, select, union_all, update
 
 from malleable.domain.errors import NotFound
 from malleable.domain.ids import NetworkId, ProjectId
 from malleable.domain.networks import GrantState, Network
 from malleable.domain.store import GATEWAY, PAGE_MAX, Page
 from malleable.store.rows import TableRows
-from malleable.store.schema import grants, networks, site
+from malleable.store.schema import boots, disks, grants, networks, site, targets
 
 # The counter's row stays locked until the commit, so generations become visible in their order:
 # a gateway that has seen generation n has seen every smaller one.
@@ -64,6 +65,21 @@ class NetworkTable(TableRows[Network]):
         params |= {"seen": generation, "limit": min(limit, PAGE_MAX)}
         rows = self._session.read(statement, params).all()
         return tuple(self._record.value(row, self._session.seal) for row in rows)
+
+    def boot_image(self, fabrics: Collection[str], image_id: UUID) -> bool:
+        """Say in one query whether some node boots an image, by itself or a disk made of it, from these fabrics."""
+        narrowed, params = self._record.filter({"fabric": list(fabrics)})
+
+        def build() -> CompoundSelect[Any]:
+            wanted = bindparam("image_id", type_=targets.c.image_id.type)
+            booted = select(boots.c.id).join(networks, boots.c.network_id == networks.c.id)
+            here = booted.join(targets, boots.c.target_id == targets.c.id).where(self._record.where(narrowed))
+            shown = here.where(targets.c.image_id == wanted)
+            copied = here.join(disks, targets.c.disk_id == disks.c.id).where(disks.c.image_id == wanted)
+            return union_all(shown, copied).limit(1)  # the first will do, of however many nodes
+
+        statement = self._record.cached(("boot", narrowed), build)
+        return self._session.read(statement, {**params, "image_id": image_id}).first() is not None
 
     def usable_by(self, page: Page, project_ids: Collection[ProjectId], name: str | None = None) -> tuple[Network, ...]:
         """Read a page of what these projects may use, in one query: owned, granted and accepted, or public."""

@@ -5,6 +5,7 @@ from uuid import UUID
 import pytest
 from tests.contract.api.site import START, Site
 from tests.contract.api.test_gateway import arm
+from tests.contract.api.test_lists import counted_queries
 
 from malleable.domain.boots import Boot
 from malleable.domain.errors import Invalid, NotFound
@@ -44,6 +45,9 @@ def test_it_hears_of_its_fabrics_alone(gateways: Site) -> None:
         told = site.get(name, "/v1/gateway/desired").json()
         assert len(told["networks"]) == count
         assert [site.get(name, path).status_code for path in paths] == [status] * 2
+    with counted_queries(site) as statements:
+        assert site.get("gateway:default", paths[0]).status_code == 200
+    assert len([one for one in statements if "boots" in one]) == 1, "however many boot it"
     assert told["generation"] == 0, "what is its, and is committed at this moment, is not missed"
 
 

@@ -131,6 +131,32 @@ def test_who_takes_a_vlan_waits_for_who_holds_its_fabric(postgres_store: SqlStor
     assert vnis == [70_010]
 
 
+def test_an_image_is_booted_from_the_fabrics_of_whoever_boots_it(store: SqlStore) -> None:
+    project, image, node = values.project(), values.image(), values.node()
+    nic, disk = values.nic(node), values.disk(project, image)
+    here, shared = values.network(fabric="main"), values.image()
+    target = values.target(disk, node, here)
+    attachment = values.attachment(nic, here)
+    with store.transaction() as tx:
+        tx.projects.add(project)
+        for one in (image, shared):
+            tx.images.add(one)
+        tx.nodes.add(node)
+        tx.nics.add(nic)
+        tx.disks.add(disk)
+        tx.networks.add(here)
+        tx.attachments.add(attachment)
+        tx.targets.add(target)
+        assert not tx.networks.boot_image(["main"], image.id), "no boot, though there is a target"
+        tx.boots.add(values.boot(attachment, target))
+    for image_id in (image.id, shared.id):
+        with store.transaction() as tx:
+            asked: tuple[list[str], ...] = (["main"], ["other", "main"], ["other"], [])
+            assert [tx.networks.boot_image(fabrics, image_id) for fabrics in asked] == [True, True, False, False]
+            assert not tx.networks.boot_image(["main"], new_id())
+            tx.targets.change(target.id, disk_id=None, image_id=shared.id)
+
+
 def test_every_touch_is_the_next_generation_of_the_site(store: SqlStore) -> None:
     one, two = values.network(), values.network()
     with store.transaction() as tx:
