@@ -5,8 +5,10 @@ VNIs has a tunnel to every other one for each network, and passes nothing from o
 """
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from posixpath import normpath
 from typing import Protocol
 
 from malleable.domain.errors import Invalid
@@ -20,6 +22,7 @@ VTEP, UNDERLAY_MTU = "vtep", "underlay_mtu"  #: settings of a switch
 _UNDERLAY_MTU_MIN, _UNDERLAY_MTU_USUAL, _UNDERLAY_MTU_MAX = 1330, 1500, 65535
 #: Where nodes have no way to, also those that may reach the world (RFC 1918, RFC 4193).
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
+_PORT_DIGITS = 6  #: at most, of what is read as a number
 #: What goes around a packet: Ethernet 14, VXLAN 8, UDP 8 and the outer IP header.
 _OVERHEAD = {4: 50, 6: 70}
 
@@ -69,6 +72,24 @@ def vtep_of(switch: Switch) -> str:
             fix="Use a private one that the other switches' hosts reach; nodes could send packets to a public one.",
         )
     return str(address)
+
+
+def place_of(address: str) -> str:
+    """Write a switch's address in the one way that tells places apart: "unix:/var/run//x" is "unix:/run/x".
+
+    One place that is reached by a socket and by TCP, by a link, or by a name and its IP address counts as two.
+    """
+    kind, _, rest = address.partition(":")
+    if kind == "unix":
+        path = normpath(f"/{rest.lstrip('/')}")
+        return f"unix:{path.removeprefix('/var') if path.startswith('/var/run/') else path}"  # FHS 3.0, 5.13
+    host, _, port = rest.rpartition(":")
+    if kind != "tcp" or not port.isdecimal() or len(port) > _PORT_DIGITS:
+        return address
+    host = host.removeprefix("[").removesuffix("]").lower()
+    with suppress(ValueError):
+        host = ip_address(host).compressed
+    return f"tcp:{host}:{int(port)}"
 
 
 def inner_mtu(switch: Switch) -> int:

@@ -8,7 +8,7 @@ from malleable.domain.ports import Drivers
 from malleable.domain.ports import Switches as Driver
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import Switch
-from malleable.domain.tunnels import inner_mtu, vtep_of
+from malleable.domain.tunnels import inner_mtu, place_of, vtep_of
 
 
 def base_of(pool: Iterable[Vlan]) -> int | None:
@@ -47,10 +47,12 @@ def require_alone(tx: Transaction, switch: Switch) -> None:
 
     Errors: Conflict.
     """
-    for other in tx.switches.list(address=switch.address):
-        if other.id != switch.id and (vtep_of(switch) or vtep_of(other)):
+    place = place_of(switch.address)
+    for other in tx.switches.list():
+        is_twin = other.id != switch.id and place_of(other.address) == place
+        if is_twin and (vtep_of(switch) or vtep_of(other)):
             raise Conflict(
-                f"Switch {other.name} is at {switch.address} already, and one of the two has a VTEP.",
+                f"Switch {other.name} is at {other.address} already, and one of the two has a VTEP.",
                 code="vtep-not-alone",
                 fix="Manage one bridge of an Open vSwitch that has tunnels, and no other.",
             )

@@ -108,6 +108,27 @@ def test_switches_that_cannot_are_refused_in_such_a_fabric(hall: Site) -> None:
 
 
 @pytest.mark.parametrize(
+    ("address", "twin"),
+    [
+        ("unix:/run/v9/db.sock", "unix:/var/run/v9//x/../db.sock"),
+        ("tcp:host:6640", "tcp:HOST:06640"),
+        ("tcp:[fd00::1]:6640", "tcp:[FD00:0::1]:6640"),
+    ],
+)
+def test_an_open_vswitch_is_one_however_its_address_is_written(small_site: Site, address: str, twin: str) -> None:
+    wish = {"driver": "sim", "fabric": "roof"}
+    for place in (address, twin):
+        small_site.switches.add(place, ["p1"])
+    first = {**wish, "name": "first", "address": address, "settings": {"vtep": "10.99.0.9"}}
+    assert _codes(small_site, "POST", "/v1/switches", first) == (201, "")
+    second = {**wish, "name": "second", "address": twin}
+    assert _codes(small_site, "POST", "/v1/switches", second) == (409, "vtep-not-alone")
+    for name, other in enumerate(("unix:/run/v9/other.sock", "tcp:host:6641", f"tcp:host:{'6' * 200}", "tcp:")):
+        small_site.switches.add(other, ["p1"])
+        assert _codes(small_site, "POST", "/v1/switches", {**second, "name": f"n{name}", "address": other}) == (201, "")
+
+
+@pytest.mark.parametrize(
     "vtep", ["host", "10.99.0.300", "127.0.0.1", "0.0.0.0", "224.0.0.1", "fe80::1", "8.8.8.8", "::"]
 )
 def test_a_vtep_is_a_private_address(small_site: Site, vtep: str) -> None:
