@@ -88,6 +88,8 @@ class NetworkService:
         if is_due:
             shut = self._lead_outside(way) if way is not None else shut
             self.trouble = shut or self._second or self._hung()
+        elif self.trouble is None:  # what failed just now is told now, and made good at the next deep look
+            self.trouble = self._second
         return epoch
 
     def _lead_outside(self, way: Way | None) -> Unavailable | None:
