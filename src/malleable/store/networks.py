@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CompoundSelect, Select, bindparam, false, or_, select, union_all, update
+from sqlalchemy import CompoundSelect, Select, bindparam, exists, false, or_, select, union_all, update
 
 from malleable.domain.errors import NotFound
 from malleable.domain.ids import NetworkId, ProjectId
@@ -72,8 +72,9 @@ class NetworkTable(TableRows[Network]):
 
         def build() -> CompoundSelect[Any]:
             wanted = bindparam("image_id", type_=targets.c.image_id.type)
-            booted = select(boots.c.id).join(networks, boots.c.network_id == networks.c.id)
-            here = booted.join(targets, boots.c.target_id == targets.c.id).where(self._record.where(narrowed))
+            # Not a join: SQLite would begin at the fabric, and read all that it boots.
+            is_here = exists().where(networks.c.id == boots.c.network_id, self._record.where(narrowed))
+            here = select(boots.c.id).join(targets, boots.c.target_id == targets.c.id).where(is_here)
             shown = here.where(targets.c.image_id == wanted)
             copied = here.join(disks, targets.c.disk_id == disks.c.id).where(disks.c.image_id == wanted)
             return union_all(shown, copied).limit(1)  # the first will do, of however many nodes
