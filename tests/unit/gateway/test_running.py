@@ -11,7 +11,10 @@ from tests.unit.gateway.rehearsal import RehearsedControlPlane
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.domain.errors import Unavailable
+from malleable.domain.ids import NetworkId
 from malleable.drivers.uplink.ovs import OvsUplink
+from malleable.gateway import namespace
+from malleable.gateway.layout import short_name
 from malleable.gateway.running import Running
 from malleable.gateway.settings import GatewaySettings
 from malleable.wire.gateway import BootStage, DesiredView
@@ -72,6 +75,7 @@ def test_what_is_not_booted_is_told_of_its_boot() -> None:
         finally:
             stop.set()
             thread.join()
+            namespace.remove(short_name(NetworkId(wanted.id)))  # a gateway that stops leaves what nodes run on
     signs = {sign.boot_id: sign for one in control_plane.signs for sign in one.signs}
     assert {sign.stage for sign in signs.values()} == {BootStage.REFUSED}
     for reason, one in told.items():
