@@ -7,21 +7,13 @@ from contextlib import closing
 import pytest
 from tests.contract.targets.initiator import Initiator
 from tests.system.gateway.bench import GatewayBench
-from tests.system.gateway.fabric import CABLES, FAR_BRIDGE
+from tests.system.gateway.fabric import CABLES
+from tests.system.gateway.far import Far
 from tests.system.gateway.host import eventually
-from tests.unit.gateway.told import host, network
 
-from malleable.domain.disks import new_iqn
-from malleable.domain.ids import NetworkId
 from malleable.domain.portals import ISCSI_PORT
-from malleable.domain.ports import DiskHandle, Export
-from malleable.domain.secrets import chap_secret
-from malleable.drivers.target.tgt import TgtTargets
-from malleable.gateway.layout import portal_socket
 
 pytestmark = pytest.mark.room
-
-MAC, ADDRESS = "52:54:00:aa:00:01", "10.0.0.10"
 
 
 def write_on(disk: Initiator, written: list[bytes], is_over: threading.Event) -> None:
@@ -35,23 +27,13 @@ def write_on(disk: Initiator, written: list[bytes], is_over: threading.Event) ->
 
 def test_a_node_keeps_its_session_whichever_of_two_cables_is_cut(bench: GatewayBench) -> None:
     bench.fabric.lay_cables()
-    told = bench.serve(network(vid=101, hosts=[host(MAC, ADDRESS)]))
-    node = bench.fabric.probe("a", MAC, 101, FAR_BRIDGE)
-    assert node.dhcp()[0] == ADDRESS
-    targets, file = TgtTargets(lambda found: portal_socket(bench.settings.run_dir, found)), bench.directory / "disk"
-    file.write_bytes(bytes(1 << 20))
-    export = Export(
-        network_id=NetworkId(told.id), iqn=new_iqn(), lun=1, serial="S1", handle=DiskHandle(path=str(file)),
-        chap_username="u", chap_password=chap_secret(), initiator_address=ADDRESS, size_bytes=1 << 20,
-    )  # fmt: skip
-    targets.export(export)
+    far = Far.of(bench)
     with (
-        closing(Initiator(name="iqn.x:node", iqn=export.iqn, lun=1, is_patient=True)) as disk,
+        closing(Initiator(name="iqn.x:node", iqn=far.export.iqn, lun=1, is_patient=True)) as disk,
         ThreadPoolExecutor(1) as pool,
     ):
-        chap = (export.chap_username, export.chap_password)
-        disk.login(node.namespace, f"{told.gateway_address}:{ISCSI_PORT}", chap)
-        before = targets.sessions(export.network_id, export.iqn)
+        disk.login(far.node.namespace, f"{far.told.gateway_address}:{ISCSI_PORT}", far.chap)
+        before = far.sessions()
         written, is_over = list[bytes](), threading.Event()
         work = pool.submit(write_on, disk, written, is_over)
         try:
@@ -63,5 +45,5 @@ def test_a_node_keeps_its_session_whichever_of_two_cables_is_cut(bench: GatewayB
         finally:
             is_over.set()
         work.result()
-        assert targets.sessions(export.network_id, export.iqn) == before != ()
-    assert file.read_bytes()[:512] == written[-1]
+        assert far.sessions() == before != ()
+    assert far.file.read_bytes()[:512] == written[-1]

@@ -13,24 +13,19 @@ import pytest
 from tests.contract.targets.initiator import Initiator
 from tests.system.gateway.bench import GatewayBench
 from tests.system.gateway.fabric import CABLES, FAR_BRIDGE
+from tests.system.gateway.far import MAC, Far
 from tests.system.gateway.host import eventually, run
 from tests.system.gateway.machine import Machine
 from tests.system.gateway.test_boot import image, lab
-from tests.unit.gateway.told import Json, host, network
+from tests.unit.gateway.told import Json
 
-from malleable.domain.disks import new_iqn
-from malleable.domain.ids import NetworkId
 from malleable.domain.portals import ISCSI_PORT, Redirect, port_of
-from malleable.domain.ports import DiskHandle, Export
-from malleable.domain.secrets import chap_secret
-from malleable.drivers.target.tgt import TgtTargets
-from malleable.gateway.layout import portal_socket
 from malleable.gateway.process import recorded
 
 pytestmark = pytest.mark.room
 __all__ = ["image"]
 
-MAC, ADDRESS, SECOND = "52:54:00:aa:00:01", "10.0.0.10", "10.0.0.2"
+SECOND = "10.0.0.2"
 #: A path that is cut fails within ten seconds, and is tried again for as long as it takes.
 GOES_ON_S = 120.0
 
@@ -51,29 +46,20 @@ def two_ways(bench: GatewayBench) -> GatewayBench:
 
 def test_a_disk_is_had_over_whichever_cable_is_left(two_ways: GatewayBench) -> None:
     bench = two_ways
-    told = bench.serve(network(vid=101, hosts=[host(MAC, ADDRESS)]))
-    node = bench.fabric.probe("a", MAC, 101, FAR_BRIDGE)
-    assert node.dhcp()[0] == ADDRESS
-    targets, file = TgtTargets(lambda found: portal_socket(bench.settings.run_dir, found)), bench.directory / "disk"
-    file.write_bytes(bytes(1 << 20))
-    export = Export(
-        network_id=NetworkId(told.id), iqn=new_iqn(), lun=1, serial="S1", handle=DiskHandle(path=str(file)),
-        chap_username="u", chap_password=chap_secret(), initiator_address=ADDRESS, size_bytes=1 << 20,
-    )  # fmt: skip
-    targets.export(export)
-    chap = (export.chap_username, export.chap_password)
+    far = Far.of(bench)
+    told, node = far.told, far.node
     with ExitStack() as stack:
-        paths = [stack.enter_context(closing(Initiator(name="iqn.x:node", iqn=export.iqn, lun=1))) for _ in CABLES]
+        paths = [stack.enter_context(closing(Initiator(name="iqn.x:node", iqn=far.export.iqn, lun=1))) for _ in CABLES]
         for path, address in zip(paths, (told.gateway_address, SECOND), strict=True):
-            path.login(node.namespace, f"{address}:{ISCSI_PORT}", chap)
-        assert len(targets.sessions(export.network_id, export.iqn)) == 2
+            path.login(node.namespace, f"{address}:{ISCSI_PORT}", far.chap)
+        assert len(far.sessions()) == 2
         for cable, path in zip(CABLES, reversed(paths), strict=True):
             with bench.fabric.cut(cable):
                 data = bytes([cable]) * 512
                 path.write(0, data)
-                assert file.read_bytes()[:512] == data
-        targets.revoke(export.network_id, export.iqn)
-        assert not targets.sessions(export.network_id, export.iqn)
+                assert far.file.read_bytes()[:512] == data
+        far.targets.revoke(far.export.network_id, far.export.iqn)
+        assert not far.sessions()
     stranger = bench.fabric.probe("s", "52:54:00:aa:00:02", 101, FAR_BRIDGE)
     stranger.set_address("10.0.0.99")
     assert stranger.answered(("10.0.0.99", SECOND), ("10.0.0.99", told.gateway_address)) == []
