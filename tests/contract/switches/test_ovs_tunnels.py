@@ -108,6 +108,12 @@ class Hosts:
         for host in hosts:
             self.driver.weave(self.switches[host], self.wanted(host))
             assert self.driver.tunnels(self.switches[host]) == self.wanted(host)
+        self.meet()
+
+    def meet(self) -> None:
+        """Wait until all nodes of a network hear each other: ARP takes a moment, and so does forgetting old flows."""
+        for (host, other), vid in itertools.product(itertools.permutations(HOSTS, 2), VIDS):
+            wait_until(lambda: _has_met(self.taps[f"{host}{vid}"], self.taps[f"{other}{vid}"]))  # noqa: B023
 
     def arrivals(self, send: Callable[[bytes], object]) -> Mapping[str, int]:
         """Send a payload; return how often each node got it, once whatever was sent before the next frames is there."""
@@ -176,8 +182,6 @@ def hosts() -> Iterator[Hosts]:
     with ExitStack() as stack:
         found = Hosts(rooms={host: stack.enter_context(ovs_room()) for host in HOSTS})
         found.weave()
-        for host, other in itertools.permutations(HOSTS, 2):  # until ARP has found them
-            wait_until(lambda: _has_met(found.taps[f"{host}101"], found.taps[f"{other}101"]))  # noqa: B023
         yield found
 
 
