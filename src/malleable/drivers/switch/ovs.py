@@ -173,13 +173,14 @@ class OvsSwitches:
         with self._open(switch) as ovsdb:
             bridge = _bridge(ovsdb, switch)
             woven = ovs_tunnels.read_tunnels(ovsdb, bridge, switch.name)
-            self._fence(switch, bridge, wanted)
+            self._fence(switch, bridge, wanted)  # before there is a tunnel, and until the last one is cut
             wrong = [row for name, row in woven.rows.items() if woven.good.get(name) not in wanted]
             if wrong:
                 ovsdb.change(ovs_tunnels.cut(bridge, wrong))
             missing = sorted(set(wanted) - set(woven.good.values()), key=ovs_tunnels.name_of)
             if missing:
                 ovsdb.change(*ovs_tunnels.make(bridge, missing))
+            self._unfence(switch, bridge, wanted)
         if wrong and not forget_flows(switch.address, timeout_s=self._timeout_s):
             self._delay(self._settle_s)
 
@@ -205,15 +206,22 @@ class OvsSwitches:
 
     def _fence(self, switch: Switch, bridge: Row, wanted: Collection[Tunnel]) -> None:
         """Keep nodes from writing tunnel packets of their own. Errors: Refused where that cannot be."""
-        had, ends = self._fences(switch, bridge), _ends(wanted, bridge)
+        ends = _ends(wanted, bridge)
         if ends and not switch.address.startswith("unix:"):
             raise Refused(
                 f"Switch {switch.name} forwards by ovs-vswitchd itself, and that is not reached by its sockets.",
                 fix="Use a bridge of the kernel (no datapath_type), or reach it by unix:.",
                 code="no-tunnels",
             )
-        if had != ends:
-            write_fence(switch.address, switch.settings["bridge"], had - ends, ends - had, timeout_s=self._timeout_s)
+        missing = ends - self._fences(switch, bridge)
+        if missing:
+            write_fence(switch.address, switch.settings["bridge"], (), missing, timeout_s=self._timeout_s)
+
+    def _unfence(self, switch: Switch, bridge: Row, wanted: Collection[Tunnel]) -> None:
+        """Let nodes reach again what no tunnel ends at any more."""
+        idle = self._fences(switch, bridge) - _ends(wanted, bridge)
+        if idle:
+            write_fence(switch.address, switch.settings["bridge"], idle, (), timeout_s=self._timeout_s)
 
     def _fences(self, switch: Switch, bridge: Row) -> frozenset[str]:
         if bridge["datapath_type"] != _USERSPACE or not switch.address.startswith("unix:"):

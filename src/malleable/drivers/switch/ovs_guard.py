@@ -151,8 +151,7 @@ def write_fence(database: str, bridge: str, had: Iterable[str], wanted: Iterable
     """Let nobody on a bridge reach ``wanted`` addresses, instead of those it had. Errors: as ``write_rules``."""
     lines = [f"delete_strict {_fence(address)}" for address in had]
     lines += [f"add cookie={_COOKIE},{_fence(address)},actions=drop" for address in wanted]
-    if lines:
-        _ofctl(_management(database, bridge), "add-flows", "-", told="\n".join(lines) + "\n", timeout_s=timeout_s)
+    _ofctl(_management(database, bridge), "add-flows", "-", told="\n".join(lines) + "\n", timeout_s=timeout_s)
 
 
 def _fence(address: str) -> str:

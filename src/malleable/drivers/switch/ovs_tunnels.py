@@ -79,7 +79,7 @@ def _told(port: Row, interfaces: Sequence[Row]) -> Tunnel | None:
         not is_there
         or not is_plain
         or options.keys() != {"local_ip", "remote_ip", "key"}
-        or not options["key"].isdigit()
+        or not options["key"].isdecimal()
     ):
         return None
     return Tunnel(local=options["local_ip"], remote=options["remote_ip"], vni=int(options["key"]), vid=tag[0])
