@@ -193,36 +193,14 @@ def _ranges_text(vids: Iterable[int]) -> str:
 
 
 def _drop(tx: Transaction, vlans: list[Vlan], now: datetime) -> None:
-    used = [v for v in vlans if v.network_id is not None]
-    if used:
-        raise Conflict(
-            f"In use, and cannot leave the pool: VLAN {_ranges_text(v.vid for v in used)}.",
-            code="vlan-in-use",
-            fix="Delete their networks first (`m2 network list` shows them), or keep them in the ranges.",
-            details={"vlans": {str(v.vid): str(v.network_id) for v in used}},
-        )
-    resting = [v for v in vlans if v.reusable_at > now]
-    if resting:
-        # Put back into the pool, it would be used again at once.
-        raise Conflict(
-            f"Just given back by a network, and still resting: VLAN {_ranges_text(v.vid for v in resting)}.",
-            code="vlan-resting",
-            fix=f"Try again after {max(v.reusable_at for v in resting):%H:%M:%S} UTC.",
-        )
+    _refuse_used(vlans, now, "In use, and cannot leave the pool", "or keep them in the ranges")
     for vlan in vlans:
         tx.vlans.remove(vlan.id, expect={"network_id": None})
 
 
 def _renumber(tx: Transaction, parts: Parts, fabric: str, pool: Collection[Vlan], base: int | None) -> None:
     """Give the VLANs of a pool other VNIs, or none. Errors: Conflict."""
-    used = [vlan for vlan in pool if vlan.network_id is not None]
-    if used:
-        raise Conflict(
-            f"Networks of fabric {fabric} are on VLAN {_ranges_text(v.vid for v in used)}: nodes would be cut off.",
-            code="vlan-in-use",
-            fix="Delete the networks first (`m2 network list` shows them), or take another fabric.",
-            details={"vlans": {str(v.vid): str(v.network_id) for v in used[:VLANS_SHOWN]}},
-        )
+    _refuse_used(pool, parts.now(), "In use, and nodes would be cut off", "or take another fabric")
     if base is not None:
         require_fabric(tx, parts.drivers, fabric)
     refuse_vnis_elsewhere(tx, fabric, {vlan.vid for vlan in pool}, base)
@@ -231,6 +209,26 @@ def _renumber(tx: Transaction, parts: Parts, fabric: str, pool: Collection[Vlan]
     if base is not None:
         for vlan in pool:
             tx.vlans.change(vlan.id, vni=base + vlan.vid)
+
+
+def _refuse_used(vlans: Collection[Vlan], now: datetime, told: str, otherwise: str) -> None:
+    """Refuse to take VLANs, or their VNIs, out of a pool that networks have, or had a moment ago. Errors: Conflict."""
+    used = [v for v in vlans if v.network_id is not None]
+    if used:
+        raise Conflict(
+            f"{told}: VLAN {_ranges_text(v.vid for v in used)}.",
+            code="vlan-in-use",
+            fix=f"Delete their networks first (`m2 network list` shows them), {otherwise}.",
+            details={"vlans": {str(v.vid): str(v.network_id) for v in used}},
+        )
+    resting = [v for v in vlans if v.reusable_at > now]
+    if resting:
+        # Put back into a pool, it would be used again at once.
+        raise Conflict(
+            f"Just given back by a network, and still resting: VLAN {_ranges_text(v.vid for v in resting)}.",
+            code="vlan-resting",
+            fix=f"Try again after {max(v.reusable_at for v in resting):%H:%M:%S} UTC.",
+        )
 
 
 def _check_untaken(tx: Transaction, fabric: str, vids: frozenset[int]) -> None:

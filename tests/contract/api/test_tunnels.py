@@ -1,6 +1,7 @@
 """Fabrics whose networks travel by VXLAN: what can be one, and what its networks are."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -80,6 +81,16 @@ def test_vnis_end_when_no_network_has_one(hall: Site) -> None:
     assert _codes(hall, "PUT", f"{FABRIC}/vnis", {"base": 70001}) == (200, ""), "though each is its neighbour's old one"
     assert _codes(hall, "PUT", f"{FABRIC}/vnis", {"base": None}) == (200, "")
     assert _network(hall, mtu=1500)["status"] == 201
+
+
+def test_a_vni_rests_as_its_vlan_does(hall: Site) -> None:
+    with hall.store.transaction() as tx:
+        (vlan, *_) = tx.vlans.list(fabric="hall")
+        tx.vlans.change(vlan.id, reusable_at=hall.clock.now() + timedelta(seconds=1))
+    for base in (None, 80000):
+        assert _codes(hall, "PUT", f"{FABRIC}/vnis", {"base": base}) == (409, "vlan-resting"), "another may be given it"
+    hall.clock.advance(1)
+    assert _codes(hall, "PUT", f"{FABRIC}/vnis", {"base": None}) == (200, "")
 
 
 @pytest.mark.parametrize("base", [-1, VNI_BASE_MAX + 1])
