@@ -87,7 +87,7 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "kind": found.kind + (", public" if found.is_public else ""),
         "state": found.state,
         "served": served(found),
-        "subnet": f"{found.cidr}, gateway {found.gateway_address} and {found.second_address}"
+        "subnet": f"{found.cidr}, gateway {found.gateway_address} ({found.second_address} is kept for a second portal)"
         if found.cidr
         else "none of IPv4",
         "ipv6": f"{found.cidr6}, gateway {found.gateway_address6}" if found.cidr6 else "",
