@@ -223,13 +223,11 @@ def gateways_of(networks: Iterable[Network], attachments: Collection[Attachment]
     A node that had the second portal's address before the network was served keeps it, as far as that network goes.
     """
     on = {attachment.network_id: attachment.address for attachment in attachments}
-    return frozenset(
-        address
-        for network in networks
-        if network.has_service
-        for address in gateway_addresses(network)
-        if not address == second_address(network.cidr) == on.get(network.id)
-    )
+    found: set[str] = set()
+    for network in networks:
+        kept = {second_address(network.cidr)} & {on.get(network.id)}
+        found |= gateway_addresses(network) - kept if network.has_service else set()
+    return frozenset(found)
 
 
 def range_of(addressing: Addressing, cidr: str) -> tuple[str, str]:
