@@ -13,10 +13,11 @@ from malleable.cli.node_attach import attach, terminal_keys
 from malleable.cli.node_care import add_care
 from malleable.cli.node_console import follow
 from malleable.cli.node_timeline import node_timeline
-from malleable.cli.options import NewName, NodeArgument, PasswordFile, Watch, read_password
+from malleable.cli.options import NewName, NodeArgument, PasswordFile, ProjectArgument, Watch, read_password
 from malleable.cli.output import Column, done, show_facts, show_list
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
+from malleable.domain.errors import NotFound
 from malleable.domain.nodes import BootDevice, NodeState
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def add_to(app: typer.Typer) -> None:
             "release": node_release,
             "enrol": node_enrol,
             "delete": node_delete,
+            "ip": node_ip,
         },
     )
     add_care(noun)
@@ -112,6 +114,27 @@ def node_show(session: Session, node: NodeArgument) -> None:
         for target in targets
     }
     show_facts(session, facts)
+
+
+def want_held(session: Session, project: str, node: str) -> None:
+    """See that a project holds a node. Errors: NotFound."""
+    held = session.m2.node_get(node)
+    if project not in (held.project, str(held.project_id)):
+        raise NotFound(f"Project {project} does not hold {node}.", fix=f"Look: `m2 node list -p {project}`.")
+
+
+def node_ip(session: Session, project: ProjectArgument, node: NodeArgument) -> None:
+    """Tell the addresses that a project's node has in its networks, one a line; M2's verb."""
+    want_held(session, project, node)
+    found = [a for a in session.m2.attachment_list(node=node) if a.address or a.address6]
+    if session.is_json:
+        session.write_json([attachment.model_dump(mode="json") for attachment in found])
+        return
+    if not found:
+        raise NotFound(f"{node} has no address.", fix=f"Look: `m2 node show {node}`.")
+    for attachment in found:
+        for address in filter(None, (attachment.address, attachment.address6)):
+            session.say(address)
 
 
 def _facts(node: "NodeView", now: datetime) -> dict[str, str]:

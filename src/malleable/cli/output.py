@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.text import Text
 
-T = TypeVar("T", bound="BaseModel")
+T = TypeVar("T")
+View = TypeVar("View", bound="BaseModel")
 
 GAP_COLUMNS = 2
 #: The least room that long text is given before minor columns have to go.
@@ -48,7 +49,7 @@ def styled(text: str) -> "Text":
     return Text(printable(text), style=STYLES.get(text, ""))
 
 
-def show_list(session: Session, found: Iterable[T], columns: Sequence[Column[T]], *, nothing: str) -> None:
+def show_list(session: Session, found: Iterable[View], columns: Sequence[Column[View]], *, nothing: str) -> None:
     """Write a table, or a JSON array of the objects as the API has them."""
     values = list(found)
     if session.is_json:

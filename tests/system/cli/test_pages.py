@@ -46,6 +46,7 @@ def run(hall: Hall, script: str, place: Path) -> subprocess.CompletedProcess[str
             ("roll back disk base done", "grow disk spare done", "image my-base of snapshot before-upgrade done"),
         ),
         ("data-disks.md", ("attach of data to n001 done", "n001 (data)", "move of data to n002 done", "(image)")),
+        ("from-m2.md", ("10.0.0.10\n", "snapshot  kept", "release n001 done", "delete image base done")),
         (
             "signed-images.md",
             ("builders (key ", "provision n001 done", "takes only signed images", "trusted no longer"),
