@@ -1,4 +1,4 @@
-"""How a request reaches its route: authenticated, repeated when the database was busy, once per Idempotency-Key."""
+"""How a request reaches its route: authenticated, understood, repeated when the database was busy, once per key."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from malleable.api import problem
 from malleable.api.calls import Call, bearer, edge_of
+from malleable.api.queries import query_check
 from malleable.domain.errors import Conflict, Invalid, StoreBusy
 from malleable.domain.store import StoredReply
 from malleable.services.caller import Caller
@@ -40,9 +41,10 @@ class OpenRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Wrap the route's handler."""
-        handler = super().get_route_handler()
+        handler, check = super().get_route_handler(), _check_of(self)
 
         async def handle(request: Request) -> Response:
+            check(request)
             return await _patiently(lambda: handler(request))
 
         return handle
@@ -53,11 +55,12 @@ class GuardedRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Wrap the route's handler."""
-        handler = super().get_route_handler()
+        handler, check = super().get_route_handler(), _check_of(self)
         is_post = "POST" in (self.methods or ())
 
         async def handle(request: Request) -> Response:
             await _authenticate(request)
+            check(request)
             key = request.headers.get("idempotency-key") if is_post else None
             if key is None:
                 return await _patiently(lambda: handler(request))
@@ -74,6 +77,11 @@ def unguarded(noun: str) -> APIRouter:
 def guarded(noun: str, *, prefix: str = "/v1") -> APIRouter:
     """Make the router of a noun's routes that need a token."""
     return APIRouter(prefix=prefix, route_class=GuardedRoute, tags=[noun], responses=_ANSWERS)
+
+
+def _check_of(route: APIRoute) -> Callable[[Request], None]:
+    """Make the check of a route's query parameters: those of its function, which has no dependencies with others."""
+    return query_check({field.alias for field in route.dependant.query_params}, has_body=route.body_field is not None)
 
 
 async def _authenticate(request: Request) -> None:

@@ -60,7 +60,7 @@ def attachment_attach(
     request = AttachmentRequest(
         node=node, nic=nic, network=network, channel=channel, address=address, address6=address6
     )
-    operation = session.m2.attachment_create(request, project=session.project)
+    operation = session.m2.attachment_create(request)
     finish(session, operation, is_watching=watch, what=f"attach {node} to {network}")
 
 

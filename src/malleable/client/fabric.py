@@ -15,6 +15,7 @@ from malleable.wire.networks import (
     NetworkView,
 )
 from malleable.wire.operations import OperationView
+from malleable.wire.shapes import Listing
 from malleable.wire.switches import (
     DriverView,
     FabricView,
@@ -35,9 +36,9 @@ from malleable.wire.switches import (
 class FabricCalls(Connection):
     """What connects nodes."""
 
-    def fabric_list(self) -> Iterator[FabricView]:
-        """List fabrics with the counts of their VLAN pools."""
-        return self.items("/v1/fabrics", FabricView)
+    def fabric_list(self) -> tuple[FabricView, ...]:
+        """List fabrics with the counts of their VLAN pools; they come in one page."""
+        return self.get("/v1/fabrics", Listing[FabricView]).items
 
     def fabric_set_vlans(self, fabric: str, ranges: Sequence[str]) -> FabricView:
         """Set a fabric's pool of VLAN ids. Errors: Conflict when one that is left out is in use."""
@@ -84,9 +85,9 @@ class FabricCalls(Connection):
         """Keep what a live switch carries, or only tell what that would do."""
         return self.post(v1("switches", switch, "import"), ImportView, ImportRequest(apply=apply))
 
-    def driver_list(self) -> Iterator[DriverView]:
-        """List drivers with what each was tested on."""
-        return self.items("/v1/drivers", DriverView)
+    def driver_list(self) -> tuple[DriverView, ...]:
+        """List drivers with what each was tested on; they come in one page."""
+        return self.get("/v1/drivers", Listing[DriverView]).items
 
     def path_get(self, one: str, other: str) -> PathView:
         """Tell whether two nodes reach each other, and why."""
@@ -151,9 +152,9 @@ class FabricCalls(Connection):
         """List attachments."""
         return self.items("/v1/attachments", AttachmentView, {"node": node, "network": network, "project": project})
 
-    def attachment_create(self, request: AttachmentRequest, *, project: str | None = None) -> OperationView:
+    def attachment_create(self, request: AttachmentRequest) -> OperationView:
         """Begin to put a NIC on a network."""
-        return self.post("/v1/attachments", OperationView, request, {"project": project})
+        return self.post("/v1/attachments", OperationView, request)
 
     def attachment_delete(self, attachment: UUID) -> OperationView:
         """Begin to take a NIC off a network."""
