@@ -11,7 +11,14 @@ from malleable.services.parts import Shown
 from malleable.services.snapshots import PromoteWish
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
-from malleable.wire.snapshots import GrowRequest, PromoteRequest, RollBackRequest, SnapshotRequest, SnapshotView
+from malleable.wire.snapshots import (
+    GrowRequest,
+    PromoteRequest,
+    RollBackRequest,
+    SnapshotNameRequest,
+    SnapshotRequest,
+    SnapshotView,
+)
 
 routes = guarded("disks")
 
@@ -29,6 +36,7 @@ def snapshot_view(shown: Shown[Snapshot]) -> SnapshotView:
         image_id=snapshot.image_id,
         image=names[snapshot.image_id] if snapshot.image_id else None,
         state=snapshot.state,
+        consistency=snapshot.consistency,
         size_bytes=snapshot.size_bytes,
         created_at=snapshot.created_at,
     )
@@ -47,7 +55,11 @@ def snapshot_list(
 
 @routes.post("/snapshots", status_code=202, response_model=OperationView)
 def snapshot_create(request: Request, body: SnapshotRequest) -> Response:
-    """Keep what a disk is at this moment, as a power cut would leave it; the disk may be running."""
+    """Keep what a disk is at this moment; the disk may be running.
+
+    ``result.consistency`` says what that is: "crash", what a power cut would have left, for a node had the disk;
+    "idle", all that was written, for none had.
+    """
     call = call_of(request)
     operation = call.services.snapshots.snapshot_create(
         call.caller, name=body.name, disk=body.disk, project=body.project
@@ -60,6 +72,16 @@ def snapshot_get(request: Request, snapshot: str, project: RefQuery = None) -> R
     """Read a snapshot."""
     call = call_of(request)
     return ok(snapshot_view(call.services.snapshots.snapshot_get(call.caller, snapshot, project=project)), call)
+
+
+@routes.put("/snapshots/{snapshot}/name", response_model=SnapshotView)
+def snapshot_rename(request: Request, snapshot: str, body: SnapshotNameRequest, project: RefQuery = None) -> Response:
+    """Rename a snapshot."""
+    call = call_of(request)
+    return ok(
+        snapshot_view(call.services.snapshots.snapshot_rename(call.caller, snapshot, name=body.name, project=project)),
+        call,
+    )
 
 
 @routes.delete("/snapshots/{snapshot}", status_code=202, response_model=OperationView)

@@ -8,12 +8,18 @@ from malleable.cli import completion
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, size
 from malleable.cli.options import DiskArgument, NewName, SnapshotArgument, Watch, Yes
-from malleable.cli.output import Column, show_list, show_one
+from malleable.cli.output import Column, done, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.session import Session
+from malleable.domain.disks import Consistency
 
 if TYPE_CHECKING:
     from malleable.wire.snapshots import SnapshotView
+
+_TAKEN = {
+    Consistency.CRASH: "a node had the disk, so this is what a power cut at that moment would have left",
+    Consistency.IDLE: "no node had the disk, so this is all that was written",
+}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
             "list": snapshot_list,
             "show": snapshot_show,
             "create": snapshot_create,
+            "rename": snapshot_rename,
             "promote": snapshot_promote,
             "delete": snapshot_delete,
         },
@@ -45,6 +52,7 @@ def snapshot_list(
         Column(title="project", cell=lambda snapshot: snapshot.project, is_minor=True),
         Column(title="disk", cell=lambda snapshot: snapshot.disk or "-"),
         Column(title="state", cell=lambda snapshot: snapshot.state),
+        Column(title="taken", cell=lambda snapshot: snapshot.consistency or "-", is_minor=True),
         Column(title="size", cell=lambda snapshot: size(snapshot.size_bytes), is_number=True),
         Column(title="age", cell=lambda snapshot: age(snapshot.created_at, now), is_number=True),
     ]
@@ -61,6 +69,7 @@ def snapshot_show(session: Session, snapshot: SnapshotArgument) -> None:
         "disk": found.disk or "gone",
         "boots as": found.image or "nothing: its disk was made blank",
         "state": found.state,
+        "taken": f"{found.consistency}: {_TAKEN[found.consistency]}" if found.consistency else "",
         "size": size(found.size_bytes),
         "age": age(found.created_at, session.now()),
         "id": str(found.id),
@@ -69,11 +78,21 @@ def snapshot_show(session: Session, snapshot: SnapshotArgument) -> None:
 
 
 def snapshot_create(session: Session, disk: DiskArgument, name: NewName, watch: Watch = True) -> None:
-    """Keep what a disk is now, also while it runs: as a power cut would leave it."""
+    """Keep what a disk is now, also while it runs: then as a power cut would leave it."""
     from malleable.wire.snapshots import SnapshotRequest
 
     request = SnapshotRequest(name=name, disk=disk, project=session.project)
-    finish(session, session.m2.snapshot_create(request), is_watching=watch, what=f"snapshot {name} of disk {disk}")
+    operation = session.m2.snapshot_create(request)
+    ended = finish(session, operation, is_watching=watch, what=f"snapshot {name} of disk {disk}")
+    if ended is not None and ended.result.get("consistency") in list(Consistency):
+        consistency = Consistency(str(ended.result["consistency"]))
+        session.hint(f"Taken {consistency}: {_TAKEN[consistency]}.")
+
+
+def snapshot_rename(session: Session, snapshot: SnapshotArgument, name: NewName) -> None:
+    """Give a snapshot another name; what was made of it goes on."""
+    found = session.m2.snapshot_rename(snapshot, name, project=session.project)
+    done(session, found, f"Snapshot {snapshot} is named {found.name} now.")
 
 
 def snapshot_promote(

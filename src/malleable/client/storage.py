@@ -19,7 +19,14 @@ from malleable.wire.disks import (
 )
 from malleable.wire.operations import OperationView
 from malleable.wire.pool import GRACE_S, AuditView, CollectRequest, PoolView
-from malleable.wire.snapshots import GrowRequest, PromoteRequest, RollBackRequest, SnapshotRequest, SnapshotView
+from malleable.wire.snapshots import (
+    GrowRequest,
+    PromoteRequest,
+    RollBackRequest,
+    SnapshotNameRequest,
+    SnapshotRequest,
+    SnapshotView,
+)
 
 #: One daemon that hangs costs the server five seconds.
 AUDIT_TIMEOUT_S = 300.0
@@ -111,8 +118,13 @@ class StorageCalls(Connection):
         return self.get(v1("snapshots", snapshot), SnapshotView, {"project": project})
 
     def snapshot_create(self, request: SnapshotRequest) -> OperationView:
-        """Begin to snapshot a disk, running or not; ``result.snapshot_id`` names it."""
+        """Begin to snapshot a disk, running or not; ``result`` has ``snapshot_id`` and ``consistency``."""
         return self.post("/v1/snapshots", OperationView, request)
+
+    def snapshot_rename(self, snapshot: str, name: str, *, project: str | None = None) -> SnapshotView:
+        """Give a snapshot another name."""
+        request = SnapshotNameRequest(name=name)
+        return self.put(v1("snapshots", snapshot, "name"), SnapshotView, request, {"project": project})
 
     def snapshot_delete(self, snapshot: str, *, project: str | None = None) -> OperationView:
         """Begin to remove a snapshot; its clones stay."""

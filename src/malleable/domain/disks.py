@@ -57,6 +57,13 @@ class SnapshotState(StrEnum):
     DELETING = "deleting"
 
 
+class Consistency(StrEnum):
+    """What a snapshot kept of writes that were under way."""
+
+    CRASH = "crash"  #: a node had the disk: what a power cut at that moment would have left
+    IDLE = "idle"  #: no node had it: all that its last one had written
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A disk's content of one moment. It outlives its disk."""
@@ -67,6 +74,7 @@ class Snapshot:
     disk_id: DiskId | None  #: None when the disk is gone
     image_id: ImageId | None  #: what its disk boots as; None: its disk was made blank
     state: SnapshotState
+    consistency: Consistency | None = None  #: None until it is taken
     size_bytes: int
     created_at: datetime
 

@@ -32,6 +32,7 @@ PUBLIC_FACTS = frozenset(
         "role",
         "session",
         "sha256",
+        "snapshot",
         "snapshot_id",
         "snapshots",
         "state",

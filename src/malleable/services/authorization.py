@@ -171,6 +171,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "snapshot_list": _FILTERED,
         "snapshot_get": _reads(_A, _R),
         "snapshot_create": _changes(_A, _M),
+        "snapshot_change": _changes(_A, _M),
         "snapshot_delete": _changes(_A, _M),
         "target_list": _FILTERED,
         "pool_get": _reads(_O),

@@ -18,6 +18,7 @@ from malleable.services.provisions import image_of
 from malleable.services.signers import want_signed
 from malleable.workflows import flatten, snapshots
 from malleable.workflows.quotas import want_within_quota
+from malleable.workflows.requests import record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,17 @@ class Snapshots:
             operation = snapshots.request_snapshot(tx, now, snapshot=snapshot, disk=source, actor_id=caller.user_id)
             want_within_quota(tx, source.project_id, Holdings(snapshots=1, disk_bytes=snapshot.size_bytes))
             return operation
+
+    def snapshot_rename(self, caller: Caller, ref: str, *, name: str, project: str | None = None) -> Shown[Snapshot]:
+        """Give a snapshot another name; what was made of it goes on. Errors: NotFound, Forbidden, Conflict."""
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            snapshot = find_owned(tx, tx.snapshots, caller, "snapshot_change", ref, project)
+            tx.snapshots.change(snapshot.id, name=name)
+            data = {"snapshot_id": str(snapshot.id), "snapshot": snapshot.name, "name": name}
+            record(tx, now, "snapshot.renamed", project_id=snapshot.project_id, actor_id=caller.user_id, data=data)
+            found = tx.snapshots.get(snapshot.id)
+            return Shown(value=found, names=_names(tx, [found]))
 
     def snapshot_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to delete a snapshot; clones of it stay. Errors: NotFound, Forbidden, Conflict."""

@@ -87,7 +87,7 @@ class OperationView(Answer):
     public_reason: str = ""  #: ``reason`` as tenants read it
     error: Annotated[dict[str, object] | None, ForTenants("code", "explanation", "fix", "message", "step")]
     result: Annotated[
-        dict[str, object], ForTenants("copied_bytes", "disk_id", "disk_ids", "image_id", "snapshot_id")
+        dict[str, object], ForTenants("consistency", "copied_bytes", "disk_id", "disk_ids", "image_id", "snapshot_id")
     ] = {}
     next_due_at: Open[datetime]
     step_deadline_at: Open[datetime | None]

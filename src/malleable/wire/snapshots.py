@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from malleable.domain.disks import SnapshotState
+from malleable.domain.disks import Consistency, SnapshotState
 from malleable.wire.shapes import Answer, DiskBytes, Name, Open, Ref, Request
 
 
@@ -13,6 +13,12 @@ class SnapshotRequest(Request):
     name: Name
     disk: Ref
     project: Ref | None = None  #: where to look for the disk's name
+
+
+class SnapshotNameRequest(Request):
+    """A snapshot's new name."""
+
+    name: Name
 
 
 class PromoteRequest(Request):
@@ -46,5 +52,6 @@ class SnapshotView(Answer):
     image_id: Open[UUID | None]
     image: Open[str | None]
     state: Open[SnapshotState]
+    consistency: Open[Consistency | None] = None  #: null until it is taken
     size_bytes: Open[int]
     created_at: Open[datetime]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
-from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState
+from malleable.domain.disks import Consistency, Disk, DiskState, Snapshot, SnapshotState
 from malleable.domain.errors import Conflict, Invalid, Public, Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, UserId
 from malleable.domain.images import Image, ImageState
@@ -103,17 +103,24 @@ def _image_id(context: Context) -> ImageId:
 
 def _take(context: Context) -> Done:
     """Keep the disk's content of this moment."""
-    snapshot_id = _snapshot_id(context)
-    context.drivers.disks.snapshot(_disk_id(context), snapshot_id)
-    return Done(
-        evidence={"consistency": "crash"},
-        write=lambda tx: _is_ready(tx, snapshot_id),
-        result={"snapshot_id": str(snapshot_id)},
-    )
+    disk_id, snapshot_id = _disk_id(context), _snapshot_id(context)
+    # An earlier try may have taken it, and what was true then is not known any more.
+    was_used = context.is_repeat or _is_used(context, disk_id)
+    context.drivers.disks.snapshot(disk_id, snapshot_id)
+    is_idle = not (was_used or _is_used(context, disk_id))
+    consistency = Consistency.IDLE if is_idle else Consistency.CRASH
+
+    def write(tx: Transaction) -> None:
+        tx.snapshots.change(snapshot_id, state=SnapshotState.READY, consistency=consistency)
+
+    told = {"consistency": consistency.value}
+    return Done(evidence=told, write=write, result={"snapshot_id": str(snapshot_id), **told})
 
 
-def _is_ready(tx: Transaction, snapshot_id: SnapshotId) -> None:
-    tx.snapshots.change(snapshot_id, state=SnapshotState.READY)
+def _is_used(context: Context, disk_id: DiskId) -> bool:
+    """Say whether a node has the disk, or still may have."""
+    with context.store.reading() as tx:
+        return tx.targets.find(disk_id=disk_id) is not None
 
 
 def _drop(context: Context) -> Done:

@@ -442,6 +442,7 @@ TABLE = (
         body={"name": "s", "disk": "{disk:alpha}"},
     ),
     Row("GET /v1/snapshots/{snapshot}", "/v1/snapshots/{snapshot:alpha}", READERS),
+    Row("PUT /v1/snapshots/{snapshot}/name", "/v1/snapshots/{snapshot:alpha}/name", members(200), body={"name": "new"}),
     Row("DELETE /v1/snapshots/{snapshot}", "/v1/snapshots/{snapshot:alpha}", members(202)),
     Row(
         "POST /v1/snapshots/{snapshot}/promote",

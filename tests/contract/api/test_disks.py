@@ -181,3 +181,24 @@ def test_targets_are_of_the_node_and_of_the_project_that_are_named(site: Site) -
     for node in mine:
         assert disks_of("member", f"node={node}") == disks_of("admin", f"node={node}") == {node}
     assert disks_of("admin", f"project=beta&node={min(mine)}") == set()
+
+
+def test_a_snapshot_says_how_it_was_taken_and_gets_another_name(small_site: Site) -> None:
+    site = small_site
+    held, idle = str(site.ids["disk:alpha"]), str(site.ids["spare:alpha"])
+    for disk in (held, idle):
+        site.disks.clone(ImageId(site.ids["image"]), DiskId(UUID(disk)), size_bytes=0)
+    for disk, name, consistency in ((held, "of-held", "crash"), (idle, "of-idle", "idle")):
+        begun = site.post("member", "/v1/snapshots", {"name": name, "disk": disk})
+        assert site.get("member", f"/v1/snapshots/{name}").json()["consistency"] is None
+        list(Room(site).work())
+        ended = site.get("member", f"/v1/operations/{begun.json()['id']}").json()
+        assert (ended["state"], ended["result"]["consistency"]) == ("succeeded", consistency)
+        assert site.get("member", f"/v1/snapshots/{name}").json()["consistency"] == consistency
+    taken = site.call("member", "PUT", "/v1/snapshots/of-idle/name", {"name": "of-held"})
+    assert (taken.status_code, taken.json()["code"]) == (409, "conflict")
+    renamed = site.call("member", "PUT", "/v1/snapshots/of-idle/name", {"name": "kept-longer"})
+    assert (renamed.status_code, renamed.json()["name"]) == (200, "kept-longer")
+    assert site.get("member", "/v1/snapshots/of-idle").status_code == 404
+    (event,) = items(site.get("member", "/v1/events?kind=snapshot.renamed"))
+    assert (event["data"]["snapshot"], event["data"]["name"]) == ("of-idle", "kept-longer")

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Integer, Table, UniqueConstraint
 
-from malleable.domain.disks import DiskState, DiskUse, SnapshotState, TargetState
+from malleable.domain.disks import Consistency, DiskState, DiskUse, SnapshotState, TargetState
 from malleable.domain.images import BootWay, ImageFormat, ImageState, UpProof
 from malleable.domain.nodes import Firmware
 from malleable.store.schema.columns import created, identity, metadata, pages, to, unique_where, words
@@ -115,6 +115,7 @@ snapshots = Table(
     Column("disk_id", Id, ForeignKey("disks.id", ondelete="SET NULL"), index=True),
     to("image_id", "images", nullable=True),
     Column("state", EnumText(SnapshotState), nullable=False),
+    Column("consistency", EnumText(Consistency)),
     Column("size_bytes", BigInteger, nullable=False),
     created(),
     UniqueConstraint("project_id", "name"),

@@ -127,6 +127,7 @@ snapshots = Table(
     Column("disk_id", ID, ForeignKey("disks.id", ondelete="SET NULL"), index=True),
     to("image_id", "images", nullable=True),
     words("state"),
+    Column("consistency", Text),
     Column("size_bytes", BigInteger, nullable=False),
     created(),
     UniqueConstraint("project_id", "name"),
