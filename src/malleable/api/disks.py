@@ -9,7 +9,8 @@ from malleable.api.routing import guarded
 from malleable.domain.disks import Target
 from malleable.domain.errors import Invalid
 from malleable.domain.hooks import first_boot
-from malleable.domain.seeds import Given, parse_user_data
+from malleable.domain.seeds import Given
+from malleable.domain.user_data import parse_user_data
 from malleable.services.disks import DiskWish, PlacedDisk
 from malleable.services.parts import Shown
 from malleable.services.provisions import BootWish, ProvisionWish

@@ -16,7 +16,7 @@ from malleable.cli.session import Session, usage
 from malleable.domain.disks import DiskUse
 from malleable.domain.errors import Invalid
 from malleable.domain.images import BootWay
-from malleable.domain.seeds import USER_DATA_MAX_BYTES
+from malleable.domain.user_data import USER_DATA_MAX_BYTES
 
 if TYPE_CHECKING:
     from malleable.wire.nodes import BootOptions

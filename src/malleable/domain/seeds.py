@@ -1,18 +1,15 @@
 """Seeds: what a project gives a node's system for its first start, and the network-config that follows."""
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
-from malleable.domain.errors import Invalid
 from malleable.domain.ids import NodeId, SeedId, new_id
 from malleable.domain.secrets import Secret
 
-USER_DATA_MAX_BYTES = 1 << 20
 #: Of a default route by another card than the one that the disk comes through: that one is asked first.
 _OTHER_METRIC = 1000
 #: An interface's name holds 15 characters (IFNAMSIZ): "nic63.4094" has room.
@@ -72,22 +69,6 @@ def seed_of(node_id: NodeId, given: Given) -> Seed | None:
         user_data=Secret(base64.b64encode(given.user_data).decode()),
         network_config=Secret(given.network_config),
     )
-
-
-def parse_user_data(text: str, in_base64: str) -> bytes:
-    """Accept user-data as text, or any bytes in Base64. Errors: Invalid; it repeats nothing of it."""
-    if text and in_base64:
-        raise Invalid("User-data is given twice.", fix="Give it either as text or in Base64.")
-    try:
-        data = text.encode() if text else base64.b64decode(in_base64, validate=True)
-    except (binascii.Error, ValueError) as e:
-        raise Invalid("The user-data is not Base64.", fix="Encode it with `base64 -w0 FILE`.") from e
-    if len(data) > USER_DATA_MAX_BYTES:
-        raise Invalid(
-            f"The user-data has {len(data)} bytes.",
-            fix=f"At most {USER_DATA_MAX_BYTES} are kept; compress it with gzip, or let it fetch the rest.",
-        )
-    return data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from malleable.domain.errors import Invalid
 from malleable.domain.hooks import FIRST_BOOT_MAX_CHARS
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootDevice, BootState, Firmware, NodeState, PowerState, plain_address
-from malleable.domain.seeds import USER_DATA_MAX_BYTES
+from malleable.domain.user_data import USER_DATA_MAX_BYTES
 from malleable.wire.shapes import Answer, DiskBytes, Hostname, Line, Mac, Name, Open, Ref, Request, Text, checked
 from malleable.wire.switches import PortName
 

@@ -14,13 +14,13 @@ from tests.contract.api.site import Site
 from malleable.domain.boots import Boot
 from malleable.domain.ids import AttachmentId, NetworkId, NicId, new_id
 from malleable.domain.networks import Channel
-from malleable.domain.seeds import USER_DATA_MAX_BYTES
+from malleable.domain.user_data import USER_DATA_MAX_BYTES
 from malleable.workflows import storage
 
 WISH = {"project": "alpha", "node": "free", "image": "tiny", "network": "blue"}
 SCRIPT = "#!/bin/sh\necho setting up\n"
 #: As large as may be, and no text.
-USER_DATA = gzip.compress(random.Random(1).randbytes(USER_DATA_MAX_BYTES - 400), 0, mtime=0)
+USER_DATA = gzip.compress(b"#!/bin/sh\n" + random.Random(1).randbytes(USER_DATA_MAX_BYTES - 400), 0, mtime=0)
 
 
 def _boot(site: Site) -> Boot:
@@ -109,9 +109,11 @@ def _network_id(site: Site) -> NetworkId:
         {"user_data_base64": "no Base64!"},
         {"user_data": "#!/bin/sh", "user_data_base64": "I2Ns"},
         {"user_data": "\x00"},
+        {"user_data": "packages: [nginx]"},
+        {"user_data_base64": base64.b64encode(b"\x1f\x8b no gzip").decode()},
         {"network_config": "x" * (64 * 1024 + 1)},
     ],
-    ids=["long", "many bytes", "long base64", "no base64", "twice", "nul", "long network"],
+    ids=["long", "many bytes", "long base64", "no base64", "twice", "nul", "unknown", "no gzip", "long network"],
 )
 def test_what_cannot_be_kept_is_refused_and_not_repeated(small_site: Site, given: dict[str, str]) -> None:
     response = small_site.post("member", "/v1/provisions", {**WISH, **given})
