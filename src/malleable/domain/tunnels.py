@@ -92,8 +92,8 @@ def place_of(address: str) -> str:
     return f"tcp:{host}:{int(port)}"
 
 
-def inner_mtu(switch: Switch) -> int:
-    """Say the largest packet that fits a switch's tunnels: the MTU of what is below less VXLAN's. Errors: Invalid."""
+def underlay_mtu(switch: Switch) -> int:
+    """Say the largest packet that an operator says fits below a switch's tunnels. Errors: Invalid."""
     raw = switch.settings.get(UNDERLAY_MTU, str(_UNDERLAY_MTU_USUAL))
     is_number = raw.isascii() and raw.isdigit() and len(raw) <= 5
     if not is_number or not _UNDERLAY_MTU_MIN <= int(raw) <= _UNDERLAY_MTU_MAX:
@@ -101,7 +101,12 @@ def inner_mtu(switch: Switch) -> int:
             f"{raw[:80]!a} is not the MTU of an underlay.",
             fix=f"Write for example underlay_mtu=9000; {_UNDERLAY_MTU_USUAL} is taken without.",
         )
-    return int(raw) - _OVERHEAD[ip_address(vtep_of(switch) or "0.0.0.0").version]
+    return int(raw)
+
+
+def inner_mtu(switch: Switch) -> int:
+    """Say the largest packet that fits a switch's tunnels: the MTU of what is below less VXLAN's. Errors: Invalid."""
+    return underlay_mtu(switch) - _OVERHEAD[ip_address(vtep_of(switch) or "0.0.0.0").version]
 
 
 def tunnels_of(switch: Switch, switches: Iterable[Switch], networks: Iterable[Network]) -> frozenset[Tunnel]:

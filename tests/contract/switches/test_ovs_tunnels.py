@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shutil
 import socket
 import struct
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from tests.contract.switches.conftest import a_switch
@@ -246,6 +248,23 @@ def test_a_switch_that_lost_its_fence_is_told_and_fenced_again(hosts: Hosts) -> 
     assert hosts.arrivals(lambda told: os.write(hosts.taps["b101"].fd, frame.replace(b"%s", told))) == {}
 
 
+def test_the_fence_is_there_before_the_first_tunnel_and_until_the_last_one_is_cut(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every order for rules passes through a program that counts the tunnels of the switch at that moment."""
+    switch, room, log, real = hosts.switches["c"], hosts.rooms["c"], tmp_path / "log", shutil.which("ovs-ofctl")
+    counted = f"ovs-vsctl --db={room.address} list-ports {BRIDGE} | grep -c ^t2-"
+    witness = tmp_path / "ovs-ofctl"
+    witness.write_text(f'#!/bin/sh\ntold=$(cat)\necho "$({counted}) $told" >>{log}\necho "$told" | exec {real} "$@"\n')
+    witness.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    one = [tunnel for tunnel in hosts.wanted("c") if tunnel.vid == VIDS[0]]
+    for wanted in (one, (), hosts.wanted("c")):
+        hosts.driver.weave(switch, wanted)
+    assert [line.split(" ")[:2] for line in log.read_text().splitlines()] == [["0", "delete_strict"], ["0", "add"]]
+    hosts.weave(["c"])
+
+
 def test_packets_of_the_whole_mtu_pass_and_larger_ones_do_not(hosts: Hosts) -> None:
     mtu = inner_mtu(hosts.switches["a"])
     assert mtu == UNDERLAY_MTU - 50
@@ -265,6 +284,15 @@ def test_packets_of_the_whole_mtu_pass_and_larger_ones_do_not(hosts: Hosts) -> N
     hosts.taps["a101"].send(larger)
     wait_until(has_passed)
     assert larger not in heard
+
+
+def test_an_underlay_that_is_narrower_than_told_is_refused(hosts: Hosts) -> None:
+    room = hosts.rooms["b"]
+    hosts.driver.check(hosts.switches["b"])
+    wide = a_switch(room.address, bridge=BRIDGE, vtep=hosts.vteps["b"], underlay_mtu=str(UNDERLAY_MTU + 1))
+    with pytest.raises(Refused, match=f"leave by {UNDERLAY}, which takes packets of {UNDERLAY_MTU}") as refused:
+        hosts.driver.check(wide)
+    assert refused.value.code == "mtu-too-large"
 
 
 def test_what_a_guard_forbids_reaches_no_other_switch(hosts: Hosts) -> None:

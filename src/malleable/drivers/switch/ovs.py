@@ -63,6 +63,7 @@ class OvsSwitches:
             self._rules(ovsdb, switch)
             if vtep_of(switch):
                 ovs_tunnels.read_tunnels(ovsdb, bridge, switch.name)
+                ovs_tunnels.require_underlay(ovsdb, switch, timeout_s=self._timeout_s)
             if members(bridge["controller"]):
                 raise Refused(
                     f"Bridge {switch.settings['bridge']} of switch {switch.name} obeys an OpenFlow controller.",

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from malleable.domain.errors import Refused
-from malleable.domain.tunnels import Tunnel
-from malleable.drivers.ovsdb import Operation, Ovsdb, Row, members, to_set
+from malleable.domain.switches import Switch
+from malleable.domain.tunnels import Tunnel, underlay_mtu, vtep_of
+from malleable.drivers.ovsdb import Operation, Ovsdb, Row, ask_vswitchd, members, select, to_set
 
 _PORT_COLUMNS = ("_uuid", "name", "interfaces", "tag", "trunks", "cvlans", "vlan_mode", "protected")
 _INTERFACE_COLUMNS = ("_uuid", "type", "options", "ofport", "error")
@@ -83,6 +84,28 @@ def _told(port: Row, interfaces: Sequence[Row]) -> Tunnel | None:
     ):
         return None
     return Tunnel(local=options["local_ip"], remote=options["remote_ip"], vni=int(options["key"]), vid=tag[0])
+
+
+def require_underlay(ovsdb: Ovsdb, switch: Switch, *, timeout_s: float) -> None:
+    """Refuse an underlay that takes smaller packets than an operator says: they would be lost without a word.
+
+    Seen is the MTU of the VTEP's device where that is an interface of this Open vSwitch, reached by its socket.
+    Errors: Refused with code "mtu-too-large".
+    """
+    vtep, told = vtep_of(switch), underlay_mtu(switch)
+    if not vtep or not switch.address.startswith("unix:"):
+        return
+    routes = ask_vswitchd(switch.address, "ovs/route/show", timeout_s=timeout_s)
+    own = re.search(rf"{re.escape(vtep)}/(?:32|128) dev (\S+) .*local", routes)
+    (found,) = ovsdb.transact(select("Interface", "name", own[1] if own else "", ["name", "mtu"]))
+    for row in found["rows"]:
+        if any(mtu < told for mtu in members(row["mtu"])):
+            raise Refused(
+                f"The tunnels of switch {switch.name} leave by {row['name']}, which takes packets of"
+                f" {members(row['mtu'])[0]} bytes, and not of {told}.",
+                fix="Raise its MTU and that of its ports, or add the switch with the underlay_mtu that there is.",
+                code="mtu-too-large",
+            )
 
 
 def cut(bridge: Row, rows: Iterable[object]) -> Operation:
