@@ -107,14 +107,20 @@ def outside_of(room: str) -> Outside:
 class Fabric:
     """The switch and all that is plugged into it; a context that leaves nothing."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "") -> None:
+        """Prepare; several at once are told apart by ``name``."""
         self.directory = directory
-        self.room = f"gwt{os.getpid()}"
+        self.room = f"gwt{os.getpid()}{name}"
         self._probes: list[str] = []
 
     @property
     def uplink(self) -> OvsUplink:
         return uplink(self.room, str(self.directory))
+
+    @property
+    def address(self) -> str:
+        """Where the driver of switches finds it."""
+        return f"unix:{self.directory}/db.sock"
 
     def __enter__(self) -> "Fabric":
         run("ip", "netns", "add", self.room)
@@ -143,7 +149,7 @@ class Fabric:
         inside(
             self.room, *self._env, "ovs-vswitchd", f"unix:{self.directory}/db.sock", "--detach", "--no-chdir",
             f"--pidfile={self.directory}/vs.pid", f"--log-file={self.directory}/vs.log",
-            f"--unixctl={self.directory}/vs.ctl",
+            f"--unixctl={self.directory}/ovs-vswitchd.ctl",
         )  # fmt: skip
 
     def kill_switch(self, *daemons: str) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Self
 
 from tests.system.gateway.bench import GatewayBench
-from tests.system.gateway.fabric import FAR_BRIDGE, Probe
+from tests.system.gateway.fabric import FAR_BRIDGE, Fabric, Probe
 from tests.unit.gateway.told import host, network
 
 from malleable.domain.disks import new_iqn
 from malleable.domain.ids import NetworkId
+from malleable.domain.networks import MTU_USUAL
 from malleable.domain.ports import DiskHandle, Export, Session
 from malleable.domain.secrets import Secret, chap_secret
 from malleable.drivers.target.tgt import TgtTargets
@@ -31,10 +32,10 @@ class Far:
     export: Export
 
     @classmethod
-    def of(cls, bench: GatewayBench) -> Self:
-        """Serve the network, and present a disk of 1 MiB to the node."""
-        told = bench.serve(network(vid=101, hosts=[host(MAC, ADDRESS)]))
-        node = bench.fabric.probe("a", MAC, 101, FAR_BRIDGE)
+    def of(cls, bench: GatewayBench, fabric: Fabric | None = None, mtu: int = MTU_USUAL) -> Self:
+        """Serve the network, and present a disk of 1 MiB to the node; it is behind another switch if one is named."""
+        told = bench.serve(network(vid=101, mtu=mtu, hosts=[host(MAC, ADDRESS)]))
+        node = fabric.probe("a", MAC, 101) if fabric else bench.fabric.probe("a", MAC, 101, FAR_BRIDGE)
         assert node.dhcp()[0] == ADDRESS
         targets, file = TgtTargets(lambda found: portal_socket(bench.settings.run_dir, found)), bench.directory / "disk"
         file.write_bytes(bytes(1 << 20))

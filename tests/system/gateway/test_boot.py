@@ -19,6 +19,7 @@ from tests.unit.gateway.told import Json, boot, host, network
 
 from malleable.domain.disks import new_iqn
 from malleable.domain.ids import NetworkId
+from malleable.domain.networks import MTU_USUAL
 from malleable.domain.portals import Redirect, port_of
 from malleable.domain.ports import DiskHandle, Export
 from malleable.domain.secrets import Secret
@@ -110,6 +111,7 @@ def lab(
     has_ipv6: bool = False,
     user_data: str = "",
     has_multipath: bool = False,
+    mtu: int = MTU_USUAL,
 ) -> Iterator[Lab]:
     """Serve a network whose one node is to boot a copy of the image."""
     images, disk = REPOSITORY / "build" / "images", bench.directory / "disk"
@@ -125,7 +127,7 @@ def lab(
     intent["has_multipath"] = has_multipath
     six = {"cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"} if has_ipv6 else {}
     hosts = [{**host(MAC, ADDRESS, "alpha"), "address6": "fd00:a::a" if has_ipv6 else ""}]
-    told = bench.serve(network(vid=101, hosts=hosts, boots=[intent], **six))
+    told = bench.serve(network(vid=101, mtu=mtu, hosts=hosts, boots=[intent], **six))
     targets = TgtTargets(lambda network_id: portal_socket(bench.settings.run_dir, network_id))
     export = Export(
         network_id=NetworkId(told.id), iqn=intent["iqn"], lun=1, serial=intent["serial"],
