@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,23 +61,35 @@ def has_interface(namespace: str, interface: str) -> bool:
 def configure(namespace: str, interface: str, addresses: list[str], *, mtu: int = MTU_USUAL) -> None:
     """Bring ``interface`` and the loopback up with just these addresses (with prefix); idempotent.
 
+    One that is made anew gets the MAC address that it had: nodes go on sending to that for up to a minute.
     A link-local address that the kernel chose stays, unless another one is told.
     """
+    mac, present = _present(namespace, interface)
     lines = ["link set lo up"]
+    if mac != mac_of(interface):
+        lines.append(f"link set {interface} address {mac_of(interface)}")
     if any(address.startswith("fe80:") for address in addresses):
         lines.append(f"link set {interface} addrgenmode none")  # else it takes another link-local one, and speaks by it
     lines.append(f"link set {interface} up mtu {mtu}")
     # nodad: dnsmasq must be able to use the address at once.
     lines += [f"addr replace {a} dev {interface}" + (" nodad" if ":" in a else "") for a in addresses]
     # After the new ones: what goes on by an address that only gets another prefix is not cut off.
-    lines += [f"addr del {a} dev {interface}" for a in _present(namespace, interface) if _is_stale(a, addresses)]
+    lines += [f"addr del {a} dev {interface}" for a in present if _is_stale(a, addresses)]
     command.run(["ip", "-n", namespace, "-batch", "-"], text="\n".join(lines) + "\n")
 
 
-def _present(namespace: str, interface: str) -> list[str]:
+def mac_of(interface: str) -> str:
+    """Choose the MAC address of an interface of ours, by its name: a locally administered one (IEEE 802, 8.4)."""
+    return f"02:{sha256(interface.encode()).digest()[:5].hex(':')}"
+
+
+def _present(namespace: str, interface: str) -> tuple[str, list[str]]:
+    """Read an interface's MAC address, and its addresses with their prefixes."""
     listing = command.run(["ip", "-n", namespace, "-j", "addr", "show", "dev", interface])
-    told = [one for device in json.loads(listing or "[]") for one in device.get("addr_info", ())]
-    return [f"{one['local']}/{one['prefixlen']}" for one in told]
+    devices = [device for device in json.loads(listing or "[]") if device]
+    told = [one for device in devices for one in device.get("addr_info", ())]
+    mac = next((str(device.get("address")) for device in devices), "")
+    return mac, [f"{one['local']}/{one['prefixlen']}" for one in told]
 
 
 def _is_stale(present: str, wanted: list[str]) -> bool:

@@ -42,6 +42,7 @@ class NetworkService:
         self.trouble: Unavailable | None = None  #: what is wrong though the plan is in force, since the last deep look
         self._laid: tuple[str, int, str, str, str] | None = None  #: the VLAN and subnets last made
         self._second: Unavailable | None = None  #: why the second portal that is wanted is not there
+        self._may_have_second = True  #: something of its way may be there, perhaps of an earlier gateway's making
         self._neighbours: dict[str, str] = {}  #: the reservations last told to the kernel: address -> MAC
         self._sources: frozenset[sources.Pair] | None = None  #: who was last let speak, by which address
         self._way: Way | None = None  #: the way outside as it was last opened
@@ -196,9 +197,11 @@ class NetworkService:
         self._second = None
         try:
             if plan.second_address:
+                self._may_have_second = True
                 second_way.ensure(self._layout, self._uplink, plan, mtu)
-            else:
+            elif self._may_have_second:
                 second_way.remove(self._layout, self._uplink)
+                self._may_have_second = False
         except MalleableError as e:
             self._second = Unavailable(f"The second portal is not there: {e.message}", fix=e.fix)
         if plan.is_second_taken:

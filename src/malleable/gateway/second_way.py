@@ -21,18 +21,27 @@ def ensure(layout: NetworkLayout, uplink: Uplink, plan: NetworkPlan, mtu: int) -
     namespace.answer_apart(layout.namespace, device)
     # Of /32: the subnet's own route leads by the first interface alone.
     namespace.configure(layout.namespace, device, [f"{address}/32"], mtu=mtu)
-    rule = _ip(layout, "rule", "show", "pref", str(_TABLE)).split()
+    rule = _rule(layout)
     if rule[1:] != ["from", address, "lookup", str(_TABLE)]:  # of another subnet, or none yet
-        if rule:
-            _ip(layout, "rule", "del", "pref", str(_TABLE))
+        _drop(layout, rule)
         _ip(layout, "rule", "add", "from", address, "lookup", str(_TABLE), "pref", str(_TABLE))
     _ip(layout, "route", "replace", plan.cidr, "dev", device, "src", address, "table", str(_TABLE))
 
 
 def remove(layout: NetworkLayout, uplink: Uplink) -> None:
-    """Take the second interface away; nothing to do if there is none. Errors: the uplink's."""
-    if namespace.has_interface(layout.namespace, layout.second_interface):
-        uplink.unplug(layout.second_interface)
+    """Take the second interface away, or what a gateway that was killed had made of it. Errors: as of ``ensure``."""
+    uplink.unplug(layout.second_interface)  # and with the device its addresses and routes
+    _drop(layout, _rule(layout))
+
+
+def _rule(layout: NetworkLayout) -> list[str]:
+    """Read the words of the rule that leads to the second interface; none without one."""
+    return _ip(layout, "rule", "show", "pref", str(_TABLE)).split()
+
+
+def _drop(layout: NetworkLayout, rule: list[str]) -> None:
+    if rule:
+        _ip(layout, "rule", "del", "pref", str(_TABLE))
 
 
 def _ip(layout: NetworkLayout, *words: str) -> str:

@@ -57,6 +57,12 @@ class GatewayBench:
         self.process.wait(15)
         self.process = None
 
+    def await_death(self) -> None:
+        """Wait until the gateway ended by itself."""
+        assert self.process is not None
+        self.process.wait(15)
+        self.process = None
+
     def restart(self) -> None:
         """Kill -9 the gateway and start another one."""
         self.kill()
