@@ -27,6 +27,7 @@ from malleable.domain.operations import ACTIVE_STATES, Operation
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SwitchPort, mtu_limit
 from malleable.workflows import switching
+from malleable.workflows.reconnect import IN_DOUBT
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ending, Workflow
 
@@ -251,7 +252,7 @@ def _doubt(tx: Transaction, operation: Operation, now: datetime) -> None:
     """The port's outcome is not known: the node stays held, cannot be freed, and says so."""
     if operation.node_id is not None:
         switching.doubt_ports(tx, operation.node_id)
-        reason = f"a port is in an unknown state after {operation.kind}: {operation.reason}"
+        reason = f"{IN_DOUBT}{operation.kind}: {operation.reason}"
         tx.nodes.change(operation.node_id, state_reason=reason)
     record(tx, now, "port.unknown", operation=operation, data=reasons(operation))
 

@@ -1,7 +1,7 @@
 """Repair: put switch ports that drifted back to what is wanted, and keep what was found as events.
 
-Ports whose outcome was lost are wanted shut, and settled when they are read back so. A rebuild is the repair of a
-whole switch, in batches.
+Ports whose outcome was lost are wanted shut, and when they are read back so, what their holder is still on comes back
+(``reconnect``). A rebuild is the repair of a whole switch, in batches.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,6 +17,7 @@ from malleable.domain.store import Transaction
 from malleable.domain.switches import PortConfig, PortState, Switch, SwitchPort
 from malleable.domain.tunnels import vtep_of
 from malleable.workflows import switching, weaving
+from malleable.workflows.reconnect import reconnect
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ask, Context, Done, Step, Workflow
 from malleable.workflows.switching import AWAY_PAUSE, REPAIR_PAUSE, TRIES_UNTOLD
@@ -105,6 +106,9 @@ def _repair(context: Context) -> Done | Wait:
         return _try_later(
             context, switch, outcome, f"Port {told} of switch {switch.name} does not keep what it is told."
         )
+    if any(port.state is PortState.UNKNOWN and port.wanted.is_shut for port in outcome.repaired):
+        context.write(lambda tx: _record(context, tx, switch, outcome))
+        return _repair(context)  # at once: by now they may have to carry what their holder is still on
     evidence = {port.name: _facts(outcome, port) for port in outcome.repaired}
     return Done(evidence={"ports": evidence}, write=lambda tx: _record(context, tx, switch, outcome))
 
@@ -171,6 +175,7 @@ def _record(context: Context, tx: Transaction, switch: Switch, outcome: _Outcome
         record(tx, context.now(), kind, node=node, operation=context.operation, data=data)
     doubted = [port for port in outcome.repaired if port.state is PortState.UNKNOWN]
     switching.settled(doubted, {port.id: port.wanted for port in doubted}, context.now())(tx)
+    reconnect(context, tx, switch, doubted)
 
 
 def _check_intent(context: Context, switch: Switch, drifted: Sequence[SwitchPort]) -> None:

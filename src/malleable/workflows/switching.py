@@ -4,7 +4,7 @@ The intent is durable before the switch is asked, and a port counts as settled o
 intent. Whatever the switch answered, a port that is not settled keeps its node from being freed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -32,10 +32,15 @@ AWAY_PAUSE = Retry(first_delay_s=0.5, max_delay_s=15.0)
 TRIES_UNTOLD = 4
 
 
-def _wanted(
-    context: Context, tx: Transaction, switch: Switch, nics: Iterable[Nic], attachments: Iterable[Attachment]
+def wanted_of(
+    context: Context,
+    tx: Transaction,
+    switch: Switch,
+    nics: Iterable[Nic],
+    attachments: Iterable[Attachment],
+    ports: Collection[SwitchPort],
 ) -> PortConfig:
-    """Say what a NIC's port shall carry: the networks of its attachments that are not on their way out.
+    """Say what a NIC's port shall carry, or both of a bond: its attachments' networks that are not on their way out.
 
     Where the switch can, with what its machine, which has these ``nics``, may not pretend there.
     """
@@ -53,6 +58,7 @@ def _wanted(
         tagged_vids=frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED),
         mtu=None if mtu <= MTU_USUAL else mtu,
         guard=guard,
+        bond=frozenset(port.name for port in ports) if len(ports) > 1 else frozenset(),
     )
 
 
@@ -229,9 +235,8 @@ def _intend(
     if nic.switch_port_id is None:
         raise Conflict(f"NIC {nic.name} has no switch port any more.", code="nic-not-wired")
     switch = tx.switches.get(ports[0].switch_id)
-    config = _wanted(context, tx, switch, nics.values(), [one for one in attachments.values() if one.nic_id == nic.id])
-    if nic.bond and not config.is_shut:
-        config = replace(config, bond=frozenset(port.name for port in ports))
+    on_nic = [one for one in attachments.values() if one.nic_id == nic.id]
+    config = wanted_of(context, tx, switch, nics.values(), on_nic, ports)
     return _Wire(attachment=attachment, switch=switch, ports=[want_port(tx, port, config) for port in ports])
 
 
@@ -272,7 +277,7 @@ def drop_attachments(tx: Transaction, node_id: NodeId) -> None:
 def doubt_ports(tx: Transaction, node_id: NodeId) -> None:
     """Mark the ports that were left in mid-change as unknown, for everyone to see, and want them shut.
 
-    The watch tries until that is read back; what the node's other networks need, the next attach or detach brings back.
+    The watch tries until that is read back, and then brings back what else a held node is on (``reconnect``).
     """
     for port in ports_of_node(tx, node_id):
         if port.state is PortState.CHANGING:
