@@ -82,7 +82,10 @@ def test_d5_a_port_that_does_not_obey_and_loses_its_nic_holds_nobody_up(held: Si
     assert not held.look().vids("p1"), "the port without a NIC is put right all the same"
 
 
-def test_d6_a_network_goes_without_anybody_elses_doing_after_a_connect_that_failed_late(held: Site) -> None:
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_d6_a_network_goes_without_anybody_elses_doing_after_a_connect_that_failed_late(
+    held: Site, is_asked: bool
+) -> None:
     lost(held)
     alice, networks = held.callers["alice"], held.services.networks
     with pytest.raises(Conflict) as refused:
@@ -90,7 +93,11 @@ def test_d6_a_network_goes_without_anybody_elses_doing_after_a_connect_that_fail
     assert refused.value.code == "network-in-use"
 
     held.world.faults.clear()
-    ran(held, held.detach("alice", "n2", "nic1", "green"))
+    if is_asked:
+        ran(held, held.detach("alice", "n2", "nic1", "green"))
+    else:
+        held.scan()
+        held.world.work_for(1)
     held.world.run(networks.network_delete(alice, "green").id)
     assert "green" not in held.look().networks
 

@@ -57,6 +57,7 @@ HAPPENINGS = {
     "work": 8,
     "work_disturbed": 6,
     "work_long": 5,
+    "scan": 2,
     "heal": 3,
 }
 
@@ -246,6 +247,10 @@ class Life(RuleBasedStateMachine):
         """Wait until patience ends: what does not work by now is given up."""
         self.site.world.work_for(dice.choice([200, 900]))
 
+    def scan(self, dice: Dice) -> None:
+        """Let the watch look at the switch in whatever state all is."""
+        self.site.scan()
+
     def heal(self, dice: Dice | None = None) -> None:
         """Let everything work again, and whatever was begun come to its end."""
         world = self.site.world
@@ -255,7 +260,13 @@ class Life(RuleBasedStateMachine):
         for node in CABLES:
             world.room.bmcs.silence(f"sim://{node}", silent=False)
         self.site.rest()
+        self.site.scan()
+        self.site.rest()
         self._hear()
+        look = self.site.look()
+        for name, found in look.nodes.items():
+            is_settled = all(look.ports[port].state == "settled" for port in CABLES[name])
+            assert is_settled or found.state is not NodeState.ALLOCATED, f"{found} is held and stays in doubt"
 
     # -- what must hold ----------------------------------------------------------------------------------------------
 
@@ -284,6 +295,8 @@ class Life(RuleBasedStateMachine):
     def _agree(self, look: Look, name: str) -> None:
         """Compare a node with the model while no operation works on it."""
         node = look.nodes[name]
+        if name in self.doubted and node.state is NodeState.ALLOCATED and not node.state_reason:
+            self._clear_up(look, name)
         if name in self.doubted:
             assert node.state_reason, f"{node} does not say what is not proven"
             return
@@ -296,6 +309,15 @@ class Life(RuleBasedStateMachine):
             native = next((vid for vid, channel in on.items() if channel is Channel.NATIVE), None)
             assert look.carried[port] == (native, frozenset(on) - {native})
             assert look.ports[port].state == "settled"
+
+    def _clear_up(self, look: Look, name: str) -> None:
+        """Take in that the watch has ended a doubt: what was being taken off is off, and nothing else changed."""
+        self.doubted.discard(name)
+        left = look.attached_to(name)
+        mine = {key for key in self.on if key[0] == name}
+        assert left.keys() <= mine
+        for key in mine - left.keys():
+            del self.on[key]
 
     def everything_can_be_taken_down(self) -> None:
         """There is a way back from everywhere: all nodes become free, all networks go, all VLANs can be had again."""

@@ -1,7 +1,7 @@
 """The simulated site of the model: two tenants who ask the services, workers that may die, and a machine room."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from malleable.services.caller import Caller
 from malleable.services.networks import NetworkWish
 from malleable.services.parts import Parts
 from malleable.services.provisions import BootWish, ProvisionWish
+from malleable.workflows.watch import Watch
 
 TENANTS = ("alice", "bob")
 #: Node to the ports of its NICs; the first is the one it boots from.
@@ -129,6 +130,11 @@ class Site:
             if due is not None:
                 self.world.clock.advance_to(due)
         raise AssertionError(f"never rests: {self._active()}")
+
+    def scan(self) -> None:
+        """Let the watch compare every port with what is wanted."""
+        with closing(Watch(store=self.store, drivers=self.world.drivers, clock=self.world.clock)) as watch:
+            watch.scan_ports()
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from malleable.cli.session import Session
 from malleable.cli.timeline import dominant, seconds_of, step_label, step_note, subject, total_seconds, walked
 from malleable.domain.errors import Conflict, NotFound
 from malleable.domain.nodes import NodeState
-from malleable.domain.operations import OperationState
+from malleable.domain.operations import Direction, OperationState
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -27,6 +27,11 @@ _ENDS = {
     OperationState.CANCELLED: "was cancelled and undone",
     OperationState.NEEDS_OPERATOR: "is parked: it could go neither on nor back",
 }
+
+#: The same where a step stood still: its name is in front of the reason.
+_LEFT = {Direction.DO: "failed", Direction.UNDO: "failed and could not be undone"}
+_OF_PORTS = frozenset({"attach", "detach"})
+_MENDS = "Once the switch answers, the port is shut, and then carries again what the node is still on."
 
 
 def finish(
@@ -98,6 +103,10 @@ def _failure(operation: "OperationDetail", what: str, took: str, *, is_stuck: bo
     if operation.state is OperationState.NEEDS_OPERATOR:
         fix = f"{fix} Then `m2 operation resume {operation.id}`.".strip()
         why = operation.reason or why
+    if operation.state is OperationState.FAILED and operation.reason.startswith(f"{operation.step}: "):
+        end = _LEFT[operation.direction]
+        fix = f"{fix} {_MENDS if operation.kind in _OF_PORTS else ''}".strip()
+        why = operation.reason
     if is_stuck:
         end = f"failed and left {operation.node} quarantined"
         fix = f"{fix} An operator removes the cause, then runs `m2 node readmit {operation.node}`.".strip()

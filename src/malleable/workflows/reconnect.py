@@ -33,7 +33,7 @@ def reconnect(context: Context, tx: Transaction, switch: Switch, proven: Iterabl
         wired = [nic.switch_port_id for nic in nics if nic.switch_port_id]
         ports = {port.id: port for port in tx.switch_ports.list(id=wired)}
         touched = {nic.bond or nic.id for nic in found if nic.node_id == node.id}
-        doubts = [_take_up(context, tx, switch, node, nics, ports, key) for key in touched]
+        doubts = [_take_up(context, tx, switch, node=node, nics=nics, known=ports, key=key) for key in touched]
         is_sure = all(port.state is PortState.SETTLED for port in ports.values()) and not any(doubts)
         if is_sure and node.state_reason.startswith(IN_DOUBT):
             tx.nodes.change(node.id, expect={"state_reason": node.state_reason}, state_reason="")
@@ -43,6 +43,7 @@ def _take_up(
     context: Context,
     tx: Transaction,
     switch: Switch,
+    *,
     node: Node,
     nics: Collection[Nic],
     known: Mapping[SwitchPortId, SwitchPort],
@@ -55,7 +56,7 @@ def _take_up(
         return False
     attachments = tx.attachments.list(nic_id=[nic.id for nic in ours])
     staying = [one for one in attachments if one.state is AttachmentState.ATTACHED]
-    config = switching.wanted_of(context, tx, switch, nics, staying, ports)
+    config = switching.wanted_of(context, tx, switch, nics, attachments=staying, ports=ports)
     wanted: dict[str, Any] = {"wanted": config, "state": PortState.UNKNOWN}
     for port in ports if staying else ():
         as_read = {"wanted_generation": port.wanted_generation, "state": PortState.SETTLED}

@@ -175,7 +175,8 @@ def _record(context: Context, tx: Transaction, switch: Switch, outcome: _Outcome
         record(tx, context.now(), kind, node=node, operation=context.operation, data=data)
     doubted = [port for port in outcome.repaired if port.state is PortState.UNKNOWN]
     switching.settled(doubted, {port.id: port.wanted for port in doubted}, context.now())(tx)
-    reconnect(context, tx, switch, doubted)
+    if doubted:
+        reconnect(context, tx, switch, doubted)
 
 
 def _check_intent(context: Context, switch: Switch, drifted: Sequence[SwitchPort]) -> None:

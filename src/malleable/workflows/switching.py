@@ -37,6 +37,7 @@ def wanted_of(
     tx: Transaction,
     switch: Switch,
     nics: Iterable[Nic],
+    *,
     attachments: Iterable[Attachment],
     ports: Collection[SwitchPort],
 ) -> PortConfig:
@@ -236,7 +237,7 @@ def _intend(
         raise Conflict(f"NIC {nic.name} has no switch port any more.", code="nic-not-wired")
     switch = tx.switches.get(ports[0].switch_id)
     on_nic = [one for one in attachments.values() if one.nic_id == nic.id]
-    config = wanted_of(context, tx, switch, nics.values(), on_nic, ports)
+    config = wanted_of(context, tx, switch, nics.values(), attachments=on_nic, ports=ports)
     return _Wire(attachment=attachment, switch=switch, ports=[want_port(tx, port, config) for port in ports])
 
 

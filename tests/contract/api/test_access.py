@@ -241,6 +241,18 @@ def test_a_node_in_quarantine_has_no_tokens(small_site: Site) -> None:
     assert _refused(small_site, "GET", CONSOLE) == (401, "unauthenticated")
 
 
+def test_a_release_also_ends_what_is_over_by_its_clock_alone(site: Site) -> None:
+    """Another server's clock may be behind, and this one set back."""
+    _run(site)
+    _allow(site, ttl_s=60)
+    site.clock.advance(61)
+    assert site.post("member", "/v1/nodes/held/release").status_code == 202
+    site.clock.jump(-61)
+    assert _refused(site, "GET", CONSOLE) == (401, "unauthenticated")
+    told = items(site.get("member", "/v1/events?node=held&kind=node.access-revoked"))
+    assert [event["data"] for event in told] == [{"count": 1}], "of those that were good: that of the site"
+
+
 @pytest.mark.parametrize("how", ["issuer", "colleague", "operator"])
 def test_a_token_is_revoked_by_its_issuer_its_project_and_the_operator(site: Site, how: str) -> None:
     _run(site)

@@ -34,6 +34,26 @@ def test_a_node_left_in_quarantine_is_not_called_undone(desk: Desk) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("direction", "end"), [("do", "failed after 40.0 s"), ("undo", "failed and could not be undone after 40.0 s")]
+)
+def test_what_was_not_undone_is_not_called_so(desk: Desk, direction: str, end: str) -> None:
+    desk.answers[f"GET /v1/nodes/{id_of(1)}"] = node(state="allocated")
+    desk.answers[f"GET /v1/operations/{OPERATION}"] = operation(
+        "failed",
+        kind="detach",
+        step="disconnect-port",
+        direction=direction,
+        reason=f"disconnect-port: {DEAD}",
+        error={"code": "unreachable", "message": DEAD, "fix": "Check its cable.", "details": {}},
+    )
+    assert desk.m2("operation", "watch", OPERATION).err.splitlines() == [
+        f"error: detach node-01 {end}: disconnect-port: {DEAD}",
+        "fix: Check its cable. Once the switch answers, the port is shut, and then carries again what the node is"
+        " still on.",
+    ]
+
+
 def test_what_was_undone_is_called_so(desk: Desk) -> None:
     desk.answers[f"GET /v1/nodes/{id_of(1)}"] = node(state="allocated")
     assert "failed and was undone after 40.0 s" in desk.m2("node", "release", "node-01").err
