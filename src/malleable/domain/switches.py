@@ -54,6 +54,11 @@ class PortConfig:
     def is_shut(self) -> bool:
         return self.native_vid is None and not self.tagged_vids
 
+    @property
+    def vids(self) -> frozenset[int]:
+        """All its VLANs, native and tagged."""
+        return self.tagged_vids | (frozenset() if self.native_vid is None else {self.native_vid})
+
 
 SHUT = PortConfig()
 

@@ -70,7 +70,7 @@ class Fabrics:
         """Add VLANs to a fabric's pool and take others out.
 
         Errors: Invalid for ids outside 1 to 4094, or given twice; Conflict for what is in the pool already, not in it,
-        used by a network, still resting or another fabric's.
+        used by a network, carried by an adopted port, still resting or another fabric's.
         """
         require(caller, "fabric_set_vlans")
         new, gone = parse_ranges(add, is_once=True), parse_ranges(remove, is_once=True)
@@ -88,8 +88,8 @@ class Fabrics:
     def fabric_set_vlans(self, caller: Caller, name: str, ranges: Iterable[str]) -> Fabric:
         """Make ``ranges`` the pool of a fabric: adds what is new, drops what is left out.
 
-        Errors: Invalid for ids outside 1 to 4094; Conflict when a network uses one that is left out, or for another
-        fabric's.
+        Errors: Invalid for ids outside 1 to 4094; Conflict when a network uses one that is left out, an adopted port
+        carries a new one, or for another fabric's.
         """
         require(caller, "fabric_set_vlans")
         wanted = parse_ranges(ranges)
@@ -129,6 +129,7 @@ class Fabrics:
         _drop(tx, [vlan for vid, vlan in present.items() if vid not in wanted], now)
         new, base = wanted - present.keys(), base_of(present.values())
         _check_untaken(tx, name, new)
+        _check_uncarried(tx, name, new)
         refuse_elsewhere(tx, now, name, new)
         refuse_vnis_elsewhere(tx, name, new, base)
         for vid in sorted(new):
@@ -240,6 +241,22 @@ def _check_untaken(tx: Transaction, fabric: str, vids: frozenset[int]) -> None:
             code="vlan-taken",
             fix="Leave this VLAN out of the ranges, or delete the network first.",
             details={"vlans": {str(n.vid): str(n.id) for n in taken[:VLANS_SHOWN]}},
+        )
+
+
+def _check_uncarried(tx: Transaction, fabric: str, vids: frozenset[int]) -> None:
+    """Refuse VLANs that adopted ports carry: a network would reach what hangs on these."""
+    switches = {switch.id: switch.name for switch in tx.switches.list(fabric=fabric)} if vids else {}
+    ports = tx.switch_ports.list(switch_id=list(switches)) if switches else ()
+    carrying = [(port, sorted(port.wanted.vids & vids)) for port in ports if port.wanted.vids & vids]
+    if carrying:
+        port, carried = carrying[0]
+        more = f", and {len(carrying) - 1} more ports carry some of these" if len(carrying) > 1 else ""
+        raise Conflict(
+            f"Port {port.name} of switch {switches[port.switch_id]} is kept on VLAN {_ranges_text(carried)}{more}.",
+            code="vlan-on-port",
+            fix="Leave the VLAN out of the ranges; or `m2 switch port delete` the ports, and take them off it.",
+            details={"ports": {f"{switches[p.switch_id]} {p.name}": vs for p, vs in carrying[:VLANS_SHOWN]}},
         )
 
 

@@ -8,7 +8,7 @@ from malleable.domain.ids import NetworkId
 from malleable.domain.networks import Attachment, AttachmentState, Channel, Network
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.store import Transaction
-from malleable.domain.switches import PortConfig, PortState, SwitchPort
+from malleable.domain.switches import PortState, SwitchPort
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node
 from malleable.services.parts import Parts
@@ -78,7 +78,7 @@ class _Side:
     def vlans(self) -> set[tuple[str, int]]:
         """Name what its ports were read back with, by fabric."""
         ports = self.ports.values()
-        return {(self.fabrics[p.switch_id], vid) for p in ports if p.observed for vid in _vids(p.observed)}
+        return {(self.fabrics[p.switch_id], vid) for p in ports if p.observed for vid in p.observed.vids}
 
 
 class Paths:
@@ -138,9 +138,5 @@ def _closed(attachment: Attachment, port: SwitchPort | None, network: Network) -
         return f"What its switch port carries is not known; it is being {'shut' if port.wanted.is_shut else 'proven'}."
     if attachment.state is not AttachmentState.ATTACHED:
         return f"It is {attachment.state}."
-    carried = _vids(port.observed) if port.observed else frozenset()
+    carried = port.observed.vids if port.observed else frozenset()
     return "" if network.vid in carried else "Its switch port was not read back carrying the network."
-
-
-def _vids(config: PortConfig) -> frozenset[int]:
-    return config.tagged_vids | (frozenset() if config.native_vid is None else {config.native_vid})

@@ -172,6 +172,7 @@ class SwitchService:
             switch = find_named(tx.switches, ref, "switch")
         names, carried = self._live(switch)
         with self._parts.store.transaction() as tx:
+            tx.vlans.hold(switch.fabric)  # who adds VLANs to the pool meanwhile sees what is adopted, or is seen
             plans = adoption.plan(adoption.known(tx, switch), names, carried)
             adoption.adopt(tx, self._parts.now(), switch, plans, actor_id=caller.user_id)
             return plans

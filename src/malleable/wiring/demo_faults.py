@@ -23,6 +23,10 @@ class DemoFault(StrEnum):
     SWITCH_REFUSES = "switch-refuses"  #: answers everything with an error and does nothing
     SWITCH_DROPS = "switch-drops"  #: accepts a change and does nothing
     SWITCH_LIES = "switch-lies"  #: accepts a change, does nothing, and reads back what was asked
+    SWITCH_LATE = "switch-late"  #: accepts a change and does it ten seconds later
+    SWITCH_HALF = "switch-half"  #: does the first half of what is asked at once, then the answer is lost
+    SWITCH_SLOW = "switch-slow"  #: answers everything three seconds late
+    SWITCH_WIPED = "switch-wiped"  #: lost all that it was told, once; answers well
 
 
 _LIES: Mapping[DemoFault, Lie] = {
@@ -33,7 +37,11 @@ _MISBEHAVIOURS: Mapping[DemoFault, Misbehaviour] = {
     DemoFault.SWITCH_DEAD: Misbehaviour.DEAD,
     DemoFault.SWITCH_DROPS: Misbehaviour.DROPS,
     DemoFault.SWITCH_LIES: Misbehaviour.LIES,
+    DemoFault.SWITCH_LATE: Misbehaviour.LATE,
+    DemoFault.SWITCH_HALF: Misbehaviour.HALF,
+    DemoFault.SWITCH_SLOW: Misbehaviour.SLOW,
 }
+_LATE_S: Mapping[DemoFault, float] = {DemoFault.SWITCH_LATE: 10.0, DemoFault.SWITCH_SLOW: 3.0}
 _CALLS: Mapping[DemoFault, FaultKind] = {
     DemoFault.BMC_REFUSES: FaultKind.REFUSED,
     DemoFault.LOST_REPLY: FaultKind.LOST_REPLY,
@@ -75,6 +83,8 @@ class DemoFaults:
         if fault not in possible:
             raise Invalid(f"{target} cannot have the fault {fault!a}.", fix=f"Choose of {', '.join(sorted(possible))}.")
         self._change(lambda: self._ordered.update({target: DemoFault(fault)}))
+        if fault == DemoFault.SWITCH_WIPED:
+            self._site.switches.wipe(self._switches[target])
 
     def mend(self, target: str | None) -> None:
         """Mend one machine or switch, or (None) all; nothing to do where nothing is broken. Errors: NotFound."""
@@ -106,7 +116,8 @@ class DemoFaults:
                 self._fail_calls(address, fault)
             for name, address in self._switches.items():
                 fault = self._ordered.get(name)
-                self._site.switches.misbehave(address, _MISBEHAVIOURS.get(fault) if fault else None)
+                how, late_s = (_MISBEHAVIOURS.get(fault), _LATE_S.get(fault, 0.0)) if fault else (None, 0.0)
+                self._site.switches.misbehave(address, how, late_s=late_s)
                 self._fail_calls(address, fault)
 
     def _fail_calls(self, address: str, fault: DemoFault | None) -> None:

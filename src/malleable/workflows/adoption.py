@@ -67,16 +67,12 @@ def _judge(
         return Adoption.LEAVE, "It is in no state that can be kept; an uplink that carries every VLAN, for example."
     if is_wired:
         return Adoption.LEAVE, "A node is wired to it: reading the node again shuts it (`m2 node readmit`)."
-    if names := sorted({known.networks[vid] for vid in _vids(carried) if vid in known.networks}):
+    if names := sorted({known.networks[vid] for vid in carried.vids if vid in known.networks}):
         return Adoption.LEAVE, f"It reaches network {', '.join(names)}, and nobody attached it: look at it."
-    if taken := sorted(_vids(carried) & known.pool):
+    if taken := sorted(carried.vids & known.pool):
         told = ", ".join(map(str, taken))
-        return Adoption.LEAVE, f"A network may be given VLAN {told} of the pool: take it out with `m2 fabric vlans`."
+        return Adoption.LEAVE, f"A network may be given VLAN {told} of the pool: take it out with `m2 fabric remove`."
     return Adoption.ADOPT, "It is kept as it is from now on."
-
-
-def _vids(config: PortConfig) -> frozenset[int]:
-    return config.tagged_vids | (frozenset() if config.native_vid is None else {config.native_vid})
 
 
 def adopt(

@@ -80,6 +80,20 @@ def test_ports_that_reach_our_networks_or_may_tomorrow_are_left_alone(small_site
     assert f"VLAN {vlan.vid} of the pool" in told["p7"][1]
 
 
+def test_a_vlan_that_an_adopted_port_carries_never_comes_into_the_pool(site: Site) -> None:
+    settle(site)
+    site.switches.drift(SWITCH, "p6", PortConfig(native_vid=3000, tagged_vids=frozenset({3001})))
+    assert plans(site, apply=True)["p6"][0] == "adopt"
+    for vlans in (["3000"], ["2990-3010"], ["3001"]):
+        refused = site.call("operator", "POST", "/v1/fabrics/default/vlans", {"add": vlans})
+        assert (refused.status_code, refused.json()["code"]) == (409, "vlan-on-port")
+    assert "Port p6 of switch tor1 is kept on VLAN 3001." in refused.json()["detail"]
+    taken = site.call("operator", "POST", "/v1/fabrics/default/vlans", {"add": ["3002-3010"]})
+    assert taken.status_code == 200, taken.text
+    assert site.call("operator", "DELETE", "/v1/switches/tor1/ports/p6").status_code == 204
+    assert site.call("operator", "POST", "/v1/fabrics/default/vlans", {"add": ["3000"]}).status_code == 200
+
+
 def test_a_switch_that_moved_or_has_a_new_password_is_tried_first(small_site: Site) -> None:
     site = small_site
     changed = site.call("operator", "PUT", "/v1/switches/tor1/access", {"username": "netops", "password": "new-secret"})

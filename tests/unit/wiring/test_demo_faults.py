@@ -77,7 +77,7 @@ def outcome(site: SimulatedSite, target: str) -> object:
         return type(e)
 
 
-@pytest.mark.parametrize("fault", sorted(DemoFault))
+@pytest.mark.parametrize("fault", sorted(set(DemoFault) - {DemoFault.SWITCH_SLOW, DemoFault.SWITCH_WIPED}))
 def test_a_fault_lasts_until_it_is_mended(faults: DemoFaults, site: SimulatedSite, fault: DemoFault) -> None:
     target = "n001" if fault in OF_MACHINES else "tor1"
     good = (PowerState.ON, PowerState.ON) if target == "n001" else (WANTED, WANTED)
@@ -100,6 +100,7 @@ def test_the_faults_are_the_ones_they_are_called(faults: DemoFaults, site: Simul
         DemoFault.LIES_ABOUT_POWER: (PowerState.ON, PowerState.OFF),
         DemoFault.SWITCH_DEAD: Unreachable,
         DemoFault.SWITCH_REFUSES: Refused,
+        DemoFault.SWITCH_HALF: Unreachable,
     }
     for fault, wanted in expected.items():
         target = "n001" if fault in OF_MACHINES else "tor1"
@@ -109,6 +110,25 @@ def test_the_faults_are_the_ones_they_are_called(faults: DemoFaults, site: Simul
     said, so = set_port(site)
     assert said == WANTED
     assert so != WANTED
+
+
+def test_a_slow_switch_does_what_it_is_told_and_answers_late(
+    faults: DemoFaults, site: SimulatedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited_s: list[float] = []
+    monkeypatch.setattr(site.switches, "_delay", waited_s.append)
+    faults.order("tor1", DemoFault.SWITCH_SLOW)
+    assert outcome(site, "tor1") == (WANTED, WANTED)
+    assert waited_s == [3.0, 3.0], "to change and to read"
+
+
+def test_a_wiped_switch_is_as_out_of_the_box_until_somebody_sets_it(faults: DemoFaults, site: SimulatedSite) -> None:
+    assert outcome(site, "tor1") == (WANTED, WANTED)
+    faults.order("tor1", DemoFault.SWITCH_WIPED)
+    assert site.switches.carried("sim://tor1", PORT) is None, "every VLAN"
+    assert outcome(site, "tor1") == (WANTED, WANTED)
+    faults.order("n001", DemoFault.BMC_SILENT)
+    assert site.switches.carried("sim://tor1", PORT) == WANTED, "another order does not wipe it again"
 
 
 def test_only_the_one_named_is_broken_and_all_are_mended_at_once(faults: DemoFaults, site: SimulatedSite) -> None:

@@ -17,7 +17,7 @@ VIDS = range(1, 4095)
 def row_of(name: str, config: PortConfig) -> Row:
     """Write a configuration as columns of table Port. Errors: Refused."""
     native, tagged = config.native_vid, sorted(config.tagged_vids)
-    if any(vid not in VIDS for vid in _vids(config)) or native in tagged:
+    if any(vid not in VIDS for vid in config.vids) or native in tagged:
         raise Refused(
             f"Port {name} cannot carry {config}.", fix="Use VLANs 1 to 4094, each once on a port.", code="bad-vlan"
         )
@@ -56,9 +56,5 @@ def told_by(port: Row) -> PortConfig | str:
         return "carries every VLAN"
     else:
         return f"is in VLAN mode {mode} with tag {list(tag)} and trunks {sorted(trunks)}"
-    odd = sorted(vid for vid in _vids(config) if vid not in VIDS)
+    odd = sorted(vid for vid in config.vids if vid not in VIDS)
     return f"carries the reserved VLANs {odd}" if odd else config
-
-
-def _vids(config: PortConfig) -> frozenset[int]:
-    return config.tagged_vids | frozenset(() if config.native_vid is None else (config.native_vid,))
