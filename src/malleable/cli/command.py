@@ -80,8 +80,7 @@ def register(app: typer.Typer, commands: Mapping[str, Command], *, panel: str | 
 
 def _runner(function: Command) -> Command:
     def run(ctx: typer.Context, **arguments: Any) -> None:
-        outer = ctx.find_root().params  # `m2 --json node list` and `m2 node list --json` are the same
-        given = {name: arguments.pop(name) or outer.get(name) for name in EVERYWHERE}
+        given = {name: _given(ctx, name, arguments.pop(name)) for name in EVERYWHERE}
         session = Session(
             ctx.find_object(Surroundings) or Surroundings(),
             Given(url=given["given_url"], project=given["given_project"], cacert=given["given_cacert"]),
@@ -97,6 +96,17 @@ def _runner(function: Command) -> Command:
     run.__signature__ = _signature(function)  # type: ignore[attr-defined]
     run.__annotations__ = {name: p.annotation for name, p in inspect.signature(run).parameters.items()}
     return run
+
+
+def _given(ctx: typer.Context, name: str, value: Any) -> Any:
+    """Choose between what was given after the command and before it: `m2 --json node list` is `m2 node list --json`.
+
+    What was typed, wherever, goes before what the environment says.
+    """
+    source = ctx.get_parameter_source(name)
+    if value and source is not None and source.name == "COMMANDLINE":
+        return value
+    return ctx.find_root().params.get(name) or value
 
 
 def _signature(function: Command) -> inspect.Signature:

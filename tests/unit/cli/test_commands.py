@@ -99,6 +99,13 @@ def test_options_may_stand_before_the_command_too(desk: Desk) -> None:
     assert desk.requests[0].url.params["project"] == "blue"
 
 
+@pytest.mark.parametrize("words", ["--project blue node list", "node list --project blue", "-p red node list -p blue"])
+def test_what_is_typed_goes_before_the_environment(desk: Desk, words: str) -> None:
+    desk.answers["GET /v1/nodes"] = []
+    assert desk.m2(*words.split(), environment={"M2_PROJECT": "green", "M2_URL": URL}).code == 0
+    assert desk.requests[0].url.params["project"] == "blue"
+
+
 def test_the_environment_names_server_project_and_token(desk: Desk) -> None:
     desk.answers["GET /v1/nodes"] = []
     desk.m2("node", "list", environment={"M2_URL": "https://far", "M2_PROJECT": "blue", "M2_TOKEN": "t9"})
