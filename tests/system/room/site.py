@@ -3,8 +3,8 @@
 import os
 import re
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -32,6 +32,8 @@ from malleable.wiring.room.cli_calls import M2
 from malleable.wiring.room.hall import Hall
 from malleable.wiring.room.main import hall_of
 from malleable.wiring.story import Story
+
+Pool = Callable[[rack.RackDescription], AbstractContextManager[None]]
 
 PROJECT, NETWORK, IMAGE = "lab", "net", "tiny"
 #: Ten times what an idle machine needs, or more: these are for stopping, not for measuring.
@@ -224,14 +226,18 @@ class Site:
 
 
 @contextmanager
-def open_site(*, machines: int, enrolled: int) -> Iterator[Site]:
-    """Build a room of BIOS machines (they boot fastest) with a server that knows some of them; leave no trace of it."""
+def open_site(*, machines: int, enrolled: int, pool: Pool = lambda _: nullcontext()) -> Iterator[Site]:
+    """Build a room of BIOS machines (they boot fastest) with a server that knows some of them; leave no trace of it.
+
+    ``pool`` is entered before the server starts and left once it is gone; without one its disks are files.
+    """
     name = f"s{os.getpid()}"
     hall = hall_of(name)
-    with ExitStack() as stack:
+    with ExitStack() as outlasting, ExitStack() as stack:
         stack.callback(lambda: _assert_gone(hall))
         spec = rack.RackSpec(name=name, nodes=machines, memory_mib=512, firmware=(Firmware.BIOS,), has_tpm=False)
         site = Site(hall=hall, room=rack.up(spec))
+        outlasting.enter_context(pool(site.room))
         site.start()
         stack.callback(lambda: site.client.close())
         site.furnish(enrolled)

@@ -1,4 +1,7 @@
-"""The life of an image, told by `m2`: imported, booted, changed, kept, promoted, booted by many, moved, taken back."""
+"""The life of an image, told by `m2`: imported, booted, changed, kept, promoted, booted by many, moved, taken back.
+
+Once with a pool of files, once with one in Ceph.
+"""
 
 import hashlib
 import json
@@ -10,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ceph import missing_for_ceph
 from tests.system.room.images import TINY
+from tests.system.room.pool_in_ceph import pool_in_ceph
 from tests.system.room.site import NETWORK, PROJECT, Site, open_site
 
 pytestmark = [pytest.mark.room, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -27,12 +32,15 @@ echo "WROTE TEXT"
 """
 
 
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    """Four machines."""
+@pytest.fixture(scope="module", params=["files", "ceph"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Four machines, and disks that are files that share blocks, or in Ceph."""
     if os.geteuid() != 0:
         pytest.skip("a machine room needs root")
-    with open_site(machines=4, enrolled=4) as opened:
+    is_ceph = request.param == "ceph"
+    if is_ceph and (lacking := missing_for_ceph()):
+        pytest.skip(lacking)
+    with open_site(machines=4, enrolled=4, **({"pool": pool_in_ceph} if is_ceph else {})) as opened:
         yield opened
 
 
