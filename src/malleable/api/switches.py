@@ -115,6 +115,7 @@ def _path(path: Path) -> PathView:
             network_id=network.network_id,
             network=network.network,
             is_open=network.is_open,
+            reason=network.reason,
             ends=tuple(
                 PathEndView(node=end.node, nic=end.nic, channel=end.channel, is_open=end.is_open, reason=end.reason)
                 for end in network.ends

@@ -1,17 +1,19 @@
 """Paths: which networks let one node reach another, and why or why not."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from malleable.domain.ids import NetworkId
+from malleable.domain.ids import NetworkId, SwitchId
 from malleable.domain.networks import Attachment, AttachmentState, Channel, Network
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.store import Transaction
-from malleable.domain.switches import PortState, SwitchPort
+from malleable.domain.switches import PortState, Switch, SwitchPort
+from malleable.domain.tunnels import vtep_of
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node
 from malleable.services.parts import Parts
+from malleable.workflows.weaving import is_ordered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,8 @@ class End:
     channel: Channel
     is_open: bool  #: its switch port was read back carrying the network
     reason: str  #: why not; "" when open
+    switch_id: SwitchId | None = None
+    is_woven: bool = False  #: its switch was read back with the network's tunnels to the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +37,31 @@ class SharedNetwork:
     network_id: NetworkId
     ends: tuple[End, ...]
 
+    travels: bool = False  #: from switch to switch by tunnels
+
     @property
     def is_open(self) -> bool:
-        """Say whether a NIC of each node is really on it."""
-        return len({end.node for end in self.ends if end.is_open}) == len({end.node for end in self.ends})
+        """Say whether a NIC of each node is really on it, and they have a way to each other."""
+        return self._has_ends and any(self._meet(*pair) for pair in self._pairs())
+
+    @property
+    def reason(self) -> str:
+        """Say why not, though the NICs are on it; else ""."""
+        if self.is_open or not self._has_ends:
+            return ""
+        return "The tunnels between their switches are not proven."
+
+    @property
+    def _has_ends(self) -> bool:
+        return {end.node for end in self.ends if end.is_open} == {end.node for end in self.ends}
+
+    def _pairs(self) -> Iterator[tuple[End, End]]:
+        is_one = len({end.node for end in self.ends}) == 1
+        opened = [end for end in self.ends if end.is_open]
+        return ((one, other) for one in opened for other in opened if is_one or one.node != other.node)
+
+    def _meet(self, one: End, other: End) -> bool:
+        return not self.travels or one.switch_id == other.switch_id or (one.is_woven and other.is_woven)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +84,8 @@ class Path:
             return f"{one} and {other} reach each other on network {', '.join(opened)}."
         if self.stray_vids:
             return "Their switch ports carry a VLAN together that no network explains: the watch puts that right."
+        if apart := [network for network in self.shared if network.reason]:
+            return f"{one} and {other} are on network {apart[0].network}, but apart. {apart[0].reason}"
         if self.shared:
             names = ", ".join(network.network for network in self.shared)
             return f"{one} and {other} are on network {names}, but not both of their ports carry it yet."
@@ -72,13 +99,14 @@ class _Side:
     node: Node
     nics: Mapping[UUID, Nic]
     ports: Mapping[UUID, SwitchPort]
-    fabrics: Mapping[UUID, str]  #: by switch
+    switches: Mapping[UUID, Switch]
+    being_woven: Collection[UUID]  #: switches whose tunnels an operation is about
     attachments: tuple[Attachment, ...]
 
     def vlans(self) -> set[tuple[str, int]]:
         """Name what its ports were read back with, by fabric."""
         ports = self.ports.values()
-        return {(self.fabrics[p.switch_id], vid) for p in ports if p.observed for vid in p.observed.vids}
+        return {(self.switches[p.switch_id].fabric, vid) for p in ports if p.observed for vid in p.observed.vids}
 
 
 class Paths:
@@ -113,21 +141,32 @@ def _side(tx: Transaction, node: Node) -> _Side:
         node=node,
         nics={nic.id: nic for nic in nics},
         ports={port.id: port for port in ports},
-        fabrics={switch.id: switch.fabric for switch in switches},
+        switches={switch.id: switch for switch in switches},
+        being_woven={switch.id for switch in switches if vtep_of(switch) and is_ordered(tx, switch)},
         attachments=tuple(tx.attachments.list(nic_id=[nic.id for nic in nics])) if nics else (),
     )
 
 
 def _shared(network: Network, sides: Iterable[_Side]) -> SharedNetwork:
     ends = tuple(_end(side, a, network) for side in sides for a in side.attachments if a.network_id == network.id)
-    return SharedNetwork(network=network.name, network_id=network.id, ends=ends)
+    travels = network.vni is not None
+    return SharedNetwork(network=network.name, network_id=network.id, ends=ends, travels=travels)
 
 
 def _end(side: _Side, attachment: Attachment, network: Network) -> End:
     nic = side.nics[attachment.nic_id]
     port = side.ports.get(nic.switch_port_id) if nic.switch_port_id else None
     reason = _closed(attachment, port, network)
-    return End(node=side.node.name, nic=nic.name, channel=attachment.channel, is_open=not reason, reason=reason)
+    switch = side.switches[port.switch_id] if port else None
+    return End(
+        node=side.node.name,
+        nic=nic.name,
+        channel=attachment.channel,
+        is_open=not reason,
+        reason=reason,
+        switch_id=switch.id if switch else None,
+        is_woven=switch is not None and network.vni in switch.vnis and switch.id not in side.being_woven,
+    )
 
 
 def _closed(attachment: Attachment, port: SwitchPort | None, network: Network) -> str:

@@ -150,11 +150,12 @@ class PathEndView(Answer):
 
 
 class SharedNetworkView(Answer):
-    """A network that two nodes are on; open when a NIC of each was read back on it."""
+    """A network that two nodes are on; open when a NIC of each was read back on it, else with what is between them."""
 
     network_id: Open[UUID]
     network: Open[str]
     is_open: Open[bool]
+    reason: Open[str]
     ends: Open[tuple[PathEndView, ...]]
 
 

@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
-from tests.contract.api.site import Site, items
+from tests.contract.api.site import Site, items, later
 
+from malleable.domain.ids import AttachmentId, NetworkId, NicId, SwitchId, SwitchPortId, new_id
+from malleable.domain.networks import Attachment, AttachmentState, Channel
+from malleable.domain.nodes import NodeState
+from malleable.domain.operations import OperationState
+from malleable.domain.switches import PortConfig, PortState, SwitchPort
 from malleable.domain.tunnels import VNI_BASE_MAX, Tunnel
 from malleable.sim.faults import FaultKind
 
@@ -189,6 +195,45 @@ def test_a_switch_shows_the_vnis_it_may_have(hall: Site) -> None:
         assert switch is not None
         tx.switches.change(switch.id, vnis=(70200,))
     assert hall.get("operator", "/v1/switches/v2").json()["vnis"] == [70200]
+
+
+def test_a_path_between_switches_is_open_only_by_proven_tunnels(hall: Site) -> None:
+    network = hall.get("admin", f"/v1/networks/{_network(hall)['id']}").json()
+    with hall.store.transaction() as tx:
+        for number in (1, 2):
+            switch = tx.switches.find(name=f"v{number}")
+            assert switch is not None
+            hall.ids[f"v{number}"], hall.ids["port9"] = switch.id, new_id()
+            port = SwitchPort(id=SwitchPortId(hall.ids["port9"]), switch_id=switch.id, name="p1", created_at=later(0))
+            tx.switch_ports.add(port)
+            config = PortConfig(native_vid=network["vid"])
+            tx.switch_ports.change(port.id, wanted=config, observed=config, state=PortState.SETTLED)
+            hall.node(tx, f"far{number}", NodeState.ALLOCATED, port=9, project="alpha")
+            attachment = Attachment(
+                id=AttachmentId(new_id()),
+                nic_id=NicId(hall.ids[f"nic:far{number}"]),
+                network_id=NetworkId(UUID(network["id"])),
+                channel=Channel.NATIVE,
+                state=AttachmentState.ATTACHED,
+                address=f"10.0.0.1{number}",
+                created_at=later(0),
+            )
+            tx.attachments.add(attachment)
+
+    def told() -> tuple[bool, str]:
+        found = hall.get("member", "/v1/paths?one=far1&other=far2").json()
+        return found["is_open"], found["networks"][0]["reason"]
+
+    apart = (False, "The tunnels between their switches are not proven.")
+    assert told() == apart, "nothing was woven yet"
+    with hall.store.transaction() as tx:
+        for weaving in tx.operations.list(kind="weave-tunnels"):
+            tx.operations.change(weaving.id, state=OperationState.SUCCEEDED)
+        tx.switches.change(SwitchId(hall.ids["v1"]), vnis=(network["vni"],))
+    assert told() == apart, "one end is no tunnel"
+    with hall.store.transaction() as tx:
+        tx.switches.change(SwitchId(hall.ids["v2"]), vnis=(network["vni"],))
+    assert told() == (True, "")
 
 
 @pytest.mark.parametrize("fault", [None, FaultKind.LOST_REQUEST, FaultKind.REFUSED])
