@@ -115,6 +115,16 @@ class UsageRows(Rows[UsageRecord], Protocol):
         """Drop all records that are older."""
 
 
+class SwitchRows(Rows[Switch], Protocol):
+    """Switches."""
+
+    def hold(self, place: str) -> None:
+        """Keep everybody else who holds a place (``tunnels.place_of``) waiting until this transaction ends.
+
+        Read which switches are there only after that. Who holds a fabric as well holds that first.
+        """
+
+
 class VlanRows(Rows[Vlan], Protocol):
     """The VLAN pools of the fabrics."""
 
@@ -259,7 +269,7 @@ class Transaction(Protocol):
     nodes: Rows[Node]
     nics: Rows[Nic]
     console_writers: Rows[ConsoleWriter]
-    switches: Rows[Switch]
+    switches: SwitchRows
     switch_ports: Rows[SwitchPort]
     gateways: Rows[Gateway]
     vlans: VlanRows

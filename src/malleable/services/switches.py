@@ -12,7 +12,7 @@ from malleable.domain.ports import Switches as Driver
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import PortConfig, PortPlan, Switch, SwitchPort
-from malleable.domain.tunnels import vtep_of
+from malleable.domain.tunnels import place_of, vtep_of
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_named, listed, names_of, shown
@@ -93,6 +93,7 @@ class SwitchService:
         has_old_tunnels = _has_tunnels(driver, switch)
         with self._parts.store.transaction() as tx:
             tx.vlans.hold(switch.fabric)
+            tx.switches.hold(place_of(switch.address))
             has_tunnels = require_switch(tx, self._parts.drivers, switch)
             tx.switches.add(switch)
             if has_tunnels:
@@ -123,6 +124,7 @@ class SwitchService:
         )
         _check(self._driver(switch.driver), switch)
         with self._parts.store.transaction() as tx:
+            tx.switches.hold(place_of(switch.address))
             require_alone(tx, switch)
             tx.switches.change(switch.id, address=switch.address, username=switch.username, password=switch.password)
             data = {"name": switch.name, "changed": changed}

@@ -31,6 +31,7 @@ from malleable.domain.store import (
     ProjectRows,
     Rows,
     SidedRows,
+    SwitchRows,
     TokenRows,
     Transaction,
     UsageRows,
@@ -53,6 +54,7 @@ from malleable.store.rows import TableRows
 from malleable.store.sealing import Seal
 from malleable.store.session import Session, meaning_of
 from malleable.store.sides import SidedTable, handed, presented
+from malleable.store.switches import SwitchTable
 from malleable.store.turns import OwnTurn, Turn
 from malleable.store.usage import UsageTable
 from malleable.store.vlans import VlanTable
@@ -81,7 +83,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "nodes": _plain(Node, schema.nodes),
     "nics": _plain(Nic, schema.nics),
     "console_writers": _plain(ConsoleWriter, schema.console_writers),
-    "switches": _plain(Switch, schema.switches),
+    "switches": partial(SwitchTable, Record(Switch, schema.switches)),
     "switch_ports": _plain(SwitchPort, schema.switch_ports),
     "gateways": _plain(Gateway, schema.gateways),
     "vlans": partial(VlanTable, Record(Vlan, schema.vlans)),
@@ -120,7 +122,7 @@ class SqlTransaction:
     nodes: Rows[Node]
     nics: Rows[Nic]
     console_writers: Rows[ConsoleWriter]
-    switches: Rows[Switch]
+    switches: SwitchRows
     switch_ports: Rows[SwitchPort]
     gateways: Rows[Gateway]
     vlans: VlanRows
