@@ -49,8 +49,6 @@ class Connection:
         self._url = base_url.rstrip("/")
         self._pause = pause
         headers = {"User-Agent": f"malleable/{version('malleable')}"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token.reveal()}"
         try:
             self._http = httpx.Client(
                 base_url=self._url,
@@ -61,7 +59,13 @@ class Connection:
             )
         except (httpx.InvalidURL, ValueError) as e:
             raise self._not_a_url() from e
+        if token is not None:
+            self.sign_in(token)
         weakref.finalize(self, self._http.close)  # a client that is dropped leaves no socket behind
+
+    def sign_in(self, token: Secret) -> None:
+        """Call with this token from now on."""
+        self._http.headers["Authorization"] = f"Bearer {token.reveal()}"
 
     def __enter__(self) -> Self:
         return self

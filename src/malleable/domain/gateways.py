@@ -10,6 +10,8 @@ from malleable.domain.ids import GatewayId
 BEAT_S = 15.0
 #: ... and whoever was not heard of for so long is taken for dead.
 SILENT_AFTER_S = 60.0
+#: The code of the error that a gateway gets whose name another has that lives.
+NAME_TAKEN = "gateway-name-taken"
 #: Instead of the fabrics' names: whoever serves them all. No fabric can be called so.
 ALL_FABRICS = "*"
 
@@ -31,6 +33,7 @@ class Gateway:
     ] = ()  #: what is wrong by its own word: a portal that hangs, a daemon that does not stay up
     holds_writers: bool = False  #: it has nodes wait, for the pool on its host is nearly full
     fabrics: tuple[str, ...] = ()  #: that it reaches by ways of their own: their VLANs are nobody else's
+    instance: str = ""  #: which one it is of those that call themselves so; "": it did not say
     serves: tuple[str, ...]  #: the fabrics that its token names, or ``ALL_FABRICS``
     created_at: datetime
 

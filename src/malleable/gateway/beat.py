@@ -5,8 +5,8 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
-from malleable.domain.errors import MalleableError
-from malleable.domain.gateways import BEAT_S
+from malleable.domain.errors import Conflict, MalleableError
+from malleable.domain.gateways import BEAT_S, NAME_TAKEN
 from malleable.domain.ports import Clock
 from malleable.gateway.control_plane import ControlPlane
 from malleable.gateway.fabrics import Fabrics
@@ -26,10 +26,13 @@ def beat(
     stop: threading.Event,
     *,
     fabrics: Fabrics,
+    instance: str,
+    introduced: threading.Event,
 ) -> None:
     """Tell it at once, every 15 s, and a second after something has changed, until ``stop``.
 
-    What cannot be told is told next time.
+    What cannot be told is told next time; ``introduced`` is set when it was told once, or could not be.
+    Errors: Conflict when another gateway has our name, and lives.
     """
     name, due_s, known = socket.gethostname(), 0.0, None
     while True:
@@ -39,10 +42,15 @@ def beat(
             known, due_s = told, clock.monotonic_s() + BEAT_S
             try:
                 holds_writers = any(trouble.holds_writers for trouble in found)
-                sign = GatewayBeat(name=name, troubles=told, holds_writers=holds_writers, fabrics=fabrics.names)
+                sign = GatewayBeat(
+                    name=name, troubles=told, holds_writers=holds_writers, fabrics=fabrics.names, instance=instance
+                )
                 client.gateway_report(ReportsRequest(gateway=sign))
             except MalleableError as e:
+                if isinstance(e, Conflict) and e.code == NAME_TAKEN:
+                    raise
                 log.debug("the control plane was not told that we live: %s", e)
+        introduced.set()
         if stop.wait(LOOK_S):
             return
 

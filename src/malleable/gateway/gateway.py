@@ -3,7 +3,7 @@
 import fcntl
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -38,13 +38,17 @@ class Gateway:
         self._clock = clock
         self._running: Running | None = None
 
-    def run(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set. Errors: Unavailable (the host lacks something), Conflict (another one runs)."""
+    def run(self, stop: threading.Event, first: Callable[[], object] = lambda: None) -> None:
+        """Serve until ``stop`` is set; do ``first`` once no other gateway serves from the same directory.
+
+        Errors: Unavailable (the host lacks something), Conflict (another one runs, here or by our name), ``first``'s.
+        """
         lacking = next((trouble for trouble in preflight.missing(self._settings) if trouble.is_fatal), None)
         if lacking is not None:
             raise Unavailable(lacking.what, fix=lacking.fix)
         with self._sole_owner():
             self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            first()
             self._put_loaders()
             neighbours.widen(self._limits)
             self._running = Running(self._client, self._uplink, self._settings, self._clock)

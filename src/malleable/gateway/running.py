@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from malleable.domain.errors import MalleableError, Unavailable
+from malleable.domain.errors import Conflict, MalleableError, Unavailable
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Clock, Uplink
 from malleable.gateway import neighbours
@@ -19,6 +19,7 @@ from malleable.gateway.files import FileCache, FileKey
 from malleable.gateway.follower import Follower
 from malleable.gateway.http_message import Request
 from malleable.gateway.http_server import HttpServer
+from malleable.gateway.instance import instance_of
 from malleable.gateway.kept_signs import KeptSigns
 from malleable.gateway.layout import NetworkLayout, known_networks
 from malleable.gateway.memory import Memory
@@ -52,8 +53,11 @@ class Running:
         self._uplink = uplink
         self._guard = threading.Lock()
         self._unlinked: MalleableError | None = None
+        self._introduced = threading.Event()  #: nobody else lives by our name, or there is nobody who could tell
+        self._taken: Conflict | None = None  #: somebody does
         self._dead = ""  #: the part that ended though nobody told it to
         self._memory_file = settings.state_dir / "desired.json"
+        self._instance = instance_of(settings.state_dir)
         leftovers = [layout.network_id for layout in known_networks(settings.run_dir)]
         self._desired = Desired(Memory(self._memory_file), leftovers, settings.fabrics)
         self._signs = Signs(KeptSigns(settings.state_dir / "signs"))
@@ -73,12 +77,13 @@ class Running:
     def work(self, stop: threading.Event, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Serve until ``stop`` is set, and do ``meanwhile`` every second.
 
-        Errors: Unavailable when a part of it died; whoever set it up may do so anew.
+        Errors: Unavailable when a part of it died; whoever set it up may do so anew. Conflict when another gateway of
+        our name lives: then nothing new is served, and what memory brought back is left as a killed gateway leaves it.
         """
         over = threading.Event()  # for this gateway alone: others may live by ``stop``
         reconciling = self._part("reconcile", lambda: self._reconciler.run(over), over)
         parts = (
-            self._part("follow", lambda: self._follower.run(over), over),
+            self._part("follow", lambda: self._follow(over), over),
             self._part("report", self._reporter.run, over),
             self._part("pool", lambda: self._pool_guard.run(over), over),
             self._part("beat", lambda: self._beat(over), over),
@@ -102,11 +107,33 @@ class Running:
             # A long question may take half a minute to end; its thread ends by itself after it.
             for part in parts:
                 part.join(_JOIN_S)
+        if self._taken is not None:
+            raise self._taken
         if self._dead:
             raise Unavailable(f"The gateway's thread {self._dead!r} ended by itself.", fix="Read the gateway's log.")
 
+    def _follow(self, over: threading.Event) -> None:
+        """Hear of what is wanted, once we are known not to be somebody's double."""
+        self._introduced.wait()
+        self._follower.run(over)
+
     def _beat(self, over: threading.Event) -> None:
-        beat(self._client, self._clock, self.troubles, over, fabrics=self._settings.fabrics)
+        fabrics, instance = self._settings.fabrics, self._instance
+        try:
+            beat(
+                self._client,
+                self._clock,
+                self.troubles,
+                over,
+                fabrics=fabrics,
+                instance=instance,
+                introduced=self._introduced,
+            )
+        except Conflict as e:
+            self._taken = e
+            over.set()
+        finally:
+            self._introduced.set()
 
     def _part(self, name: str, live: Callable[[], None], over: threading.Event) -> threading.Thread:
         """Make a thread without which there is no gateway: all of it ends with this one, to be started again."""

@@ -1,7 +1,7 @@
 """The first run: the first admin, and the gateway's account."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from malleable.domain.errors import Conflict
 from malleable.domain.gateways import ALL_FABRICS
@@ -15,7 +15,7 @@ from malleable.services.parts import Parts
 from malleable.services.users import Users
 from malleable.workflows.requests import record
 
-#: A gateway runs for months; its token is made anew at every start, so this only bounds a forgotten one.
+#: A gateway runs for months.
 GATEWAY_TTL_S = 366 * 24 * 3600
 
 
@@ -54,23 +54,33 @@ def bootstrap_admin(
 
 
 def bootstrap_gateway(
-    parts: Parts, users: Users, *, name: str = "gateway", fabrics: Sequence[str] = (ALL_FABRICS,)
+    parts: Parts,
+    users: Users,
+    *,
+    name: str = "gateway",
+    fabrics: Sequence[str] = (ALL_FABRICS,),
+    of: str = "",
 ) -> Secret:
-    """Issue a gateway's token, good for a year, making its account if there is none. Call it anew at every start.
+    """Issue a gateway's token, good for a year, making its account if there is none.
 
-    No password opens the account. Expired tokens of it are dropped. Errors: Invalid, NotFound: the fabrics.
+    A program that makes one at every start says ``of`` whom it is: the one before is worth nothing from then on, so it
+    must be over. Without, it is one more. No password opens the account. Expired tokens of it are dropped.
+    Errors: Invalid, NotFound: the fabrics.
     """
+    wish = TokenWish(name=f"gateway of {of}" if of else "gateway", ttl_s=GATEWAY_TTL_S, fabrics=())
     with parts.store.reading() as tx:
-        fabrics = parse_fabrics(tx, fabrics)
+        wish = replace(wish, fabrics=parse_fabrics(tx, fabrics))
         is_there = tx.users.count(name=name) > 0
     fresh = None if is_there else users.make(name=name, password=None, site_role=Role.GATEWAY)
     try:
-        return _gateway_token(parts, name, fresh, fabrics)
+        return _gateway_token(parts, name, fresh, wish, replaces=bool(of))
     except Conflict:
-        return _gateway_token(parts, name, None, fabrics)  # another program made the account at this very moment
+        return _gateway_token(
+            parts, name, None, wish, replaces=bool(of)
+        )  # another program made the account at this very moment
 
 
-def _gateway_token(parts: Parts, name: str, fresh: User | None, fabrics: tuple[str, ...]) -> Secret:
+def _gateway_token(parts: Parts, name: str, fresh: User | None, wish: TokenWish, *, replaces: bool) -> Secret:
     now = parts.now()
     with parts.store.transaction() as tx:
         user = tx.users.find(name=name)
@@ -81,9 +91,8 @@ def _gateway_token(parts: Parts, name: str, fresh: User | None, fabrics: tuple[s
         if user is None:
             raise AssertionError("the gateway's account vanished while a token was made for it")
         for token in tx.tokens.list(user_id=user.id):
-            if token.expires_at <= now:
+            if token.expires_at <= now or (replaces and token.name == wish.name):
                 tx.tokens.remove(token.id)
-        wish = TokenWish(name="gateway", ttl_s=GATEWAY_TTL_S, fabrics=fabrics)
         return issue(tx, now, user, wish, None).secret
 
 

@@ -10,8 +10,8 @@ from uuid import UUID
 from malleable.domain import portals
 from malleable.domain.boots import BOOT_REASONS, Boot
 from malleable.domain.disks import Disk, DiskUse, Target, TargetState
-from malleable.domain.errors import Forbidden, Refused
-from malleable.domain.gateways import ALL_FABRICS, Gateway
+from malleable.domain.errors import Conflict, Forbidden, Refused
+from malleable.domain.gateways import ALL_FABRICS, NAME_TAKEN, SILENT_AFTER_S, Gateway
 from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, NodeId, new_id
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, NetworkState
@@ -98,6 +98,7 @@ class Beat:
     name: str
     troubles: tuple[str, ...] = ()
     holds_writers: bool = False
+    instance: str = ""
     fabrics: tuple[str, ...] = ()
 
 
@@ -125,6 +126,7 @@ class Gateways:
         """Note what a gateway has in force, and wake what waits for it. Idempotent; unknown networks are passed over.
 
         A new epoch of a target daemon begins to give it its targets back.
+        Errors: Conflict with code "gateway-name-taken" for a beat in the name of another gateway that lives.
         """
         fabrics = _fabrics(caller, "gateway_report")
         now = self._parts.now()
@@ -227,8 +229,8 @@ def _heard(tx: Transaction, now: datetime, beat: Beat, fabrics: Collection[str] 
     serves = (ALL_FABRICS,) if fabrics is None else tuple(sorted(fabrics))
     apart = tuple(name for name in beat.fabrics if fabrics is None or name in fabrics)
     known = tx.gateways.find(name=beat.name)
-    if known is not None and known.serves != serves and not known.is_silent(now):
-        return  # another's name: that one lives, and what it says of itself stands
+    if known is not None and not known.is_silent(now):
+        _require_same(known, beat, serves, now)
     if known is None:
         tx.gateways.add(
             Gateway(
@@ -239,6 +241,7 @@ def _heard(tx: Transaction, now: datetime, beat: Beat, fabrics: Collection[str] 
                 holds_writers=beat.holds_writers,
                 fabrics=apart,
                 serves=serves,
+                instance=beat.instance,
                 created_at=now,
             )
         )
@@ -250,6 +253,7 @@ def _heard(tx: Transaction, now: datetime, beat: Beat, fabrics: Collection[str] 
             holds_writers=beat.holds_writers,
             fabrics=apart,
             serves=serves,
+            instance=beat.instance,
         )
     if beat.holds_writers != (known is not None and known.holds_writers):
         kind = "pool.writers-held" if beat.holds_writers else "pool.writers-go-on"
@@ -257,6 +261,24 @@ def _heard(tx: Transaction, now: datetime, beat: Beat, fabrics: Collection[str] 
     for other in tx.gateways.list():
         if other.silent_s(now) > FORGOTTEN_AFTER_S:
             tx.gateways.remove(other.id)
+
+
+def _require_same(known: Gateway, beat: Beat, serves: tuple[str, ...], now: datetime) -> None:
+    """Be sure that a beat is of the gateway that had its name last; where it does not say, of one for the same fabrics.
+
+    Errors: Conflict.
+    """
+    says = bool(known.instance and beat.instance)
+    if (known.instance == beat.instance) if says else (known.serves == serves):
+        return
+    raise Conflict(
+        f"Another gateway is called {known.name} as well: it was heard of {known.silent_s(now):.0f} s ago, and serves"
+        f" {'all fabrics' if known.serves == (ALL_FABRICS,) else ', '.join(known.serves)}. It is instance"
+        f" {known.instance or 'unknown'}, this one is {beat.instance or 'unknown'}.",
+        code=NAME_TAKEN,
+        fix="Stop one of them, or give its host another name. The file gateway/instance in each state directory tells"
+        f" them apart. One that is gone for good makes room {SILENT_AFTER_S:.0f} s after it was last heard of.",
+    )
 
 
 def _note(tx: Transaction, now: datetime, network: Network, report: Served) -> None:

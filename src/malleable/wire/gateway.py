@@ -117,6 +117,7 @@ class GatewayBeat(Request):
     name: Line
     troubles: tuple[Line, ...] = Field(default=(), max_length=100)
     holds_writers: bool = False  #: nodes wait, for the pool on its host is nearly full
+    instance: Line = ""  #: which it is of those that have its name; the same after a restart
     fabrics: tuple[Line, ...] = Field(default=(), max_length=16)  #: that it reaches apart from all others
 
 

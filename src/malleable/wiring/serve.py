@@ -25,6 +25,7 @@ from malleable.domain.errors import Invalid, MalleableError, Unavailable
 from malleable.domain.ports import Drivers, Uplink
 from malleable.domain.secrets import Secret
 from malleable.gateway.gateway import Gateway
+from malleable.gateway.instance import instance_of
 from malleable.services.bootstrap import bootstrap_admin, bootstrap_gateway
 from malleable.wiring.assembly import Assembly, assemble, gateway_settings, serve_file
 from malleable.wiring.clock import SystemClock
@@ -267,14 +268,19 @@ def _announce(assembly: Assembly, listener: socket, *, is_tls: bool) -> str:
 def _gateway_beside(assembly: Assembly, url: str, stop: threading.Event) -> None:
     """Run this host's gateway through the API like any other, again after a failure."""
     services = assembly.services
-    token = bootstrap_gateway(services.parts, services.users)
-    client = Client(url, token, verify=_trust(assembly, url))
-    gateway = Gateway(client, uplink(assembly.settings.uplink), gateway_settings(assembly.settings), assembly.clock)
+    client = Client(url, verify=_trust(assembly, url))
+    settings = gateway_settings(assembly.settings)
+    gateway = Gateway(client, uplink(assembly.settings.uplink), settings, assembly.clock)
+
+    def sign_in() -> None:
+        """Take a new token, in the place of the one that an earlier life of this gateway had."""
+        client.sign_in(bootstrap_gateway(services.parts, services.users, of=instance_of(settings.state_dir)))
+
     threading.Thread(target=_tell_troubles, args=(gateway, stop), name="gateway-health", daemon=True).start()
     while not stop.is_set():
         try:
             with anywhere():  # with the daemons that it starts
-                gateway.run(stop)
+                gateway.run(stop, sign_in)
         except MalleableError as e:
             log.error("the gateway cannot run", error=str(e))
             stop.wait(GATEWAY_RETRY_S)

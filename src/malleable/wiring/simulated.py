@@ -132,7 +132,7 @@ class SimulatedSite:
 
     def gateway(self, assembly: Assembly, url: str, stop: threading.Event) -> None:
         """Be this site's gateway, through the API like a real one, until ``stop``."""
-        token = bootstrap_gateway(assembly.services.parts, assembly.services.users)
+        token = bootstrap_gateway(assembly.services.parts, assembly.services.users, of="simulated")
         threads = [
             threading.Thread(target=self._follow, args=(Client(url, token), stop), daemon=True),
             threading.Thread(target=self._pass_signs_on, args=(Client(url, token), stop), daemon=True),

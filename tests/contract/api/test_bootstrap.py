@@ -40,7 +40,21 @@ def test_a_given_password_is_taken_and_a_short_one_refused(services: Services) -
     services.authentication.login("root", "long enough", TokenWish(name="t", ttl_s=60))
 
 
-def test_the_gateway_gets_a_new_token_at_every_start(services: Services) -> None:
+def test_who_takes_a_token_at_every_start_has_one_and_takes_nobody_elses(services: Services) -> None:
+    kept = [bootstrap_gateway(services.parts, services.users).reveal()]
+    first, *later = (
+        bootstrap_gateway(services.parts, services.users, of=who).reveal() for who in ("one", "other", "one")
+    )
+    kept += later
+    for secret in kept:
+        assert services.authentication.caller_of(secret).site_role is Role.GATEWAY
+    with pytest.raises(Unauthenticated):
+        services.authentication.caller_of(first)
+    with services.parts.store.reading() as tx:
+        assert sorted(token.name for token in tx.tokens.list()) == ["gateway", "gateway of one", "gateway of other"]
+
+
+def test_a_gateway_gets_a_token_beside_those_there_are(services: Services) -> None:
     one = bootstrap_gateway(services.parts, services.users).reveal()
     other = bootstrap_gateway(services.parts, services.users).reveal()
     assert one != other

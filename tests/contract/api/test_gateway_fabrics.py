@@ -97,15 +97,36 @@ def test_a_fabric_is_apart_when_its_gateways_serve_no_other(gateways: Site) -> N
     assert apart() == []
 
 
+def _beat(site: Site, token: str, instance: str) -> str:
+    """Have a gateway called "east" tell that it lives; return "" or why it may not."""
+    told = site.post(token, "/v1/gateway/reports", {"gateway": {"name": "east", "instance": instance}})
+    assert told.status_code == (409 if told.content else 204)
+    return f"{told.json()['code']}: {told.json()['detail']}" if told.content else ""
+
+
 def test_no_gateway_speaks_in_the_name_of_another_that_lives(gateways: Site) -> None:
     site = gateways
-    beat = {"gateway": {"name": "east", "fabrics": [], "troubles": []}}
     for waits_s, name, whose in (
         (0, "gateway:roof", "roof"),
         (1, "gateway:default", "roof"),
         (SILENT_AFTER_S, "gateway:default", "default"),
     ):
         site.clock.advance(waits_s)
-        assert site.post(name, "/v1/gateway/reports", beat).status_code == 204
+        assert bool(_beat(site, name, "")) is (waits_s == 1)
         with site.store.reading() as tx:
             assert [gateway.serves for gateway in tx.gateways.list()] == [(whose,)]
+
+
+def test_of_two_gateways_of_one_name_and_the_same_fabrics_the_second_is_told_of_the_first(gateways: Site) -> None:
+    site = gateways
+    assert _beat(site, "gateway", "one") == ""
+    site.clock.advance(7)
+    refused = _beat(site, "gateway", "other")
+    assert refused.startswith("gateway-name-taken: Another gateway is called east as well: it was heard of 7 s ago")
+    assert "serves all fabrics. It is instance one, this one is other." in refused
+    assert _beat(site, "gateway:roof", "one") == "", "it was started anew, with another token"
+    site.clock.advance(SILENT_AFTER_S + 1)
+    assert _beat(site, "gateway", "other") == "", "the first is gone"
+    assert _beat(site, "gateway", "one"), "and is the second when it comes back"
+    with site.store.reading() as tx:
+        assert [gateway.instance for gateway in tx.gateways.list()] == ["other"]

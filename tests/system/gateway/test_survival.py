@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,10 @@ def test_a_second_gateway_is_turned_away_and_teardown_leaves_nothing(bench: Gate
         gateway = Gateway(client, bench.fabric.uplink, bench.settings, SystemClock())
         with pytest.raises(Conflict):
             gateway.teardown()
+        begun: list[bool] = []
+        with pytest.raises(Conflict):
+            gateway.run(threading.Event(), lambda: begun.append(True))
+        assert begun == []
         pids = [daemon(layout, name).pid for name in ("dnsmasq", "tgtd")]
         bench.kill(signal.SIGTERM)
         gateway.teardown()

@@ -46,6 +46,7 @@ def test_a_server_killed_in_mid_provision_goes_on_with_it_and_running_machines_n
     assert max(step.attempts for step in ended.steps if step.name == "power-off") > 1
     assert (site.node(fresh).boot, site.node(running).boot) == ("up", "up")
     assert of_the_system(site, running) == sessions != []
+    assert len(list(site.client.token_list(user="gateway"))) == 1, "each life of the server's gateway had its own"
     site.await_beats(fresh, 1)
 
 

@@ -10,14 +10,15 @@ from tests.unit.gateway.clock import HandClock
 from tests.unit.gateway.rehearsal import RehearsedControlPlane
 from tests.unit.gateway.told import boot, host, network
 
-from malleable.domain.errors import Unavailable
+from malleable.domain.errors import Conflict, Unavailable
+from malleable.domain.gateways import NAME_TAKEN
 from malleable.domain.ids import NetworkId
 from malleable.drivers.uplink.ovs import OvsUplink
 from malleable.gateway import namespace
 from malleable.gateway.layout import short_name
 from malleable.gateway.running import Running
 from malleable.gateway.settings import GatewaySettings
-from malleable.wire.gateway import BootStage, DesiredView
+from malleable.wire.gateway import BootStage, DesiredView, ReportsRequest
 
 
 class PatientControlPlane(RehearsedControlPlane):
@@ -80,6 +81,29 @@ def test_what_is_not_booted_is_told_of_its_boot() -> None:
     assert {sign.stage for sign in signs.values()} == {BootStage.REFUSED}
     for reason, one in told.items():
         assert reason in signs[one["id"]].log
+
+
+class TakenControlPlane(PatientControlPlane):
+    """One that knows another gateway of the same name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.instances: list[str] = []
+
+    def gateway_report(self, request: ReportsRequest) -> None:
+        assert request.gateway is not None
+        self.instances.append(request.gateway.instance)
+        raise Conflict("Another gateway is called so.", code=NAME_TAKEN)
+
+
+def test_the_double_of_a_gateway_that_lives_ends_before_it_hears_what_to_serve(tmp_path: Path) -> None:
+    control_plane = TakenControlPlane()
+    for _ in range(2):
+        with pytest.raises(Conflict, match="called so"):
+            running(control_plane, tmp_path).work(threading.Event())
+    assert control_plane.asked == []
+    assert len(control_plane.instances) == 2
+    assert len(set(control_plane.instances)) == 1, "it is the same after a restart"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

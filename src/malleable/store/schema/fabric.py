@@ -61,6 +61,7 @@ gateways = Table(
     Column("holds_writers", Boolean, nullable=False),
     Column("fabrics", TupleOf(), nullable=False),
     Column("serves", TupleOf(), nullable=False),
+    words("instance"),
     created(),
     UniqueConstraint("name"),
     info={"noun": "gateway"},

@@ -68,6 +68,7 @@ gateways = Table(
     Column("holds_writers", Boolean, nullable=False),
     Column("fabrics", OBJECT, nullable=False),
     Column("serves", OBJECT, nullable=False),
+    words("instance"),
     created(),
     UniqueConstraint("name"),
 )
