@@ -1,13 +1,17 @@
 """Ports that drift and do not obey: one operation that waits ever longer, and nobody else waits for it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
+from threading import Event
 
+import pytest
 from tests.contract.store.test_query_counts import counted
 from tests.sweep.world import SWITCH, Crash, CrashAt, World
 
-from malleable.domain.ids import NodeId, SwitchPortId, new_id
+from malleable.domain.ids import NodeId, SwitchId, SwitchPortId, new_id
 from malleable.domain.networks import Channel
 from malleable.domain.operations import Operation
 from malleable.domain.store import Page
@@ -15,7 +19,7 @@ from malleable.domain.switches import SHUT, PortConfig, PortState, SwitchPort
 from malleable.sim.faults import FaultKind
 from malleable.sim.switches import Misbehaviour
 from malleable.workflows import attach, release, repair
-from malleable.workflows.watch import Watch
+from malleable.workflows.watch import LOOKS_AT_ONCE, Watch
 
 STRANGE = PortConfig(native_vid=666)
 SCAN_S = 20.0
@@ -273,6 +277,73 @@ def test_a_scan_asks_the_database_the_same_however_many_ports(new_world: Callabl
             assert watch.scan_ports() == 0
             asked.append(len(statements))
     assert asked == [2, 2], "the switches, and each one's ports"
+
+
+@contextmanager
+def hanging(world: World, monkeypatch: pytest.MonkeyPatch, count: int, *, failures: int = 0) -> Iterator[None]:
+    """Add switches that fail so many reads at once, and let every later one hang until the end."""
+    is_over = Event()
+    monkeypatch.setattr(world.faults, "_delay", lambda _: is_over.wait())
+    with world.store.transaction() as tx:
+        for number in range(count):
+            address = f"sim://away{number}"
+            switch = replace(
+                tx.switches.get(world.switch_id), id=SwitchId(new_id()), name=f"away{number}", address=address
+            )
+            tx.switches.add(switch)
+            port = SwitchPort(id=SwitchPortId(new_id()), switch_id=switch.id, name="q", created_at=world.clock.now())
+            tx.switch_ports.add(port)
+            tx.switch_ports.change(port.id, state=PortState.SETTLED, wanted_generation=1)
+            world.faults.add("read", FaultKind.LOST_REQUEST, key=address, times=failures)
+            world.faults.add("read", FaultKind.SLOW, key=address, times=None)
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def scan_until(watch: Watch, is_so: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if is_so():
+            return
+        watch.scan_ports()
+    raise AssertionError("it is never so, however often the ports are scanned")
+
+
+def looks(world: World) -> Counter[str | None]:
+    return Counter(key for method, key in world.faults.calls if method == "read" and key != SWITCH)
+
+
+def test_switches_that_hang_keep_no_other_ones_drift_from_being_found(
+    new_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world()
+    world.running_node()
+    with hanging(world, monkeypatch, 5):
+        watch = Watch(store=world.store, drivers=world.drivers, clock=world.clock, patience_s=0.01)
+        for _ in range(3):
+            world.switches.drift(SWITCH, "p1", STRANGE)
+            scan_until(watch, lambda: any(repair.finished_at is None for repair in repairs(world)))
+            world.work_for(1)
+            assert carried(world) == (101, frozenset())
+        assert set(looks(world).values()) <= {1}, "who hangs is not asked again meanwhile"
+    watch.close()
+
+
+def test_switches_that_were_away_are_looked_at_beside_the_others(
+    new_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice as many as there are threads: once known, they wait for each other and for nobody else."""
+    world = new_world()
+    world.running_node()
+    with hanging(world, monkeypatch, 2 * LOOKS_AT_ONCE, failures=1):
+        watch = Watch(store=world.store, drivers=world.drivers, clock=world.clock, patience_s=0.01)
+        scan_until(watch, lambda: len(looks(world)) == 2 * LOOKS_AT_ONCE)
+        world.switches.drift(SWITCH, "p1", STRANGE)
+        scan_until(watch, lambda: bool(repairs(world)))
+        world.work_for(1)
+        assert carried(world) == (101, frozenset())
+    watch.close()
 
 
 def test_a_port_that_is_gone_hides_no_drift_and_holds_up_no_repair(new_world: Callable[[], World]) -> None:

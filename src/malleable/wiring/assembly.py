@@ -62,7 +62,8 @@ class Assembly:
 
     def watch(self) -> Watch:
         """Make the watch over powers and ports."""
-        return Watch(store=self.store, drivers=self.drivers, clock=self.clock)
+        patience_s = self.settings.worker.port_scan_s / 4
+        return Watch(store=self.store, drivers=self.drivers, clock=self.clock, patience_s=patience_s)
 
     def expire_uploads(self) -> int:
         """Begin to delete uploads that nobody finished; return how many."""

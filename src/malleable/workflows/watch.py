@@ -1,16 +1,17 @@
 """What runs beside the operations and never stops: powers are looked at, switch ports are compared with intent.
 
 Each look is one pass over everything, in batches: a page of nodes, one call per switch, a constant number of queries
-per batch. A device that does not answer costs its own time-out on one of a few threads and delays nobody's batch.
+per batch. A device that does not answer costs its own time-out on one of a few threads. BMCs have threads of their own,
+and so have switches that did not answer when they were looked at last: the others are looked at in time all the same.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import structlog
 
 from malleable.domain.errors import Busy, DriverError, Unreachable
+from malleable.domain.ids import SwitchId
 from malleable.domain.nodes import Node, NodeState, PowerState
 from malleable.domain.operations import ACTIVE_STATES
 from malleable.domain.ports import Clock, Drivers, Switches
@@ -31,13 +32,22 @@ LOOKS_AT_ONCE = 8
 class Watch:
     """Looks at powers and ports."""
 
-    def __init__(self, *, store: Store, drivers: Drivers, clock: Clock) -> None:
-        self._store, self._drivers, self._clock = store, drivers, clock
-        self._threads = ThreadPoolExecutor(max_workers=LOOKS_AT_ONCE, thread_name_prefix="watch")
+    def __init__(self, *, store: Store, drivers: Drivers, clock: Clock, patience_s: float | None = None) -> None:
+        """Wait for a scan of all switches at most ``patience_s``; None: until the last one has answered or failed."""
+        self._store, self._drivers, self._clock, self._patience_s = store, drivers, clock, patience_s
+        self._powers, self._ports, self._away = (
+            ThreadPoolExecutor(max_workers=LOOKS_AT_ONCE, thread_name_prefix=f"watch-{what}")
+            for what in ("powers", "ports", "away")
+        )
+        self._is_closing = False
+        self._looks: dict[SwitchId, Future[int | None]] = {}  #: the latest of each switch, perhaps not at its end
 
     def close(self) -> None:
         """Let the looks at hand end."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._is_closing = True
+        for threads in (self._powers, self._ports, self._away):
+            # Who waits for a look at a switch would never hear that it was cancelled.
+            threads.shutdown(wait=True, cancel_futures=threads is self._powers)
 
     # -- power --------------------------------------------------------------------------------------------------------
 
@@ -50,7 +60,7 @@ class Watch:
             if not nodes:
                 return count
             known = [node for node in nodes if node.bmc_system]
-            seen = dict(zip(known, self._threads.map(self._power, known), strict=True))
+            seen = dict(zip(known, self._powers.map(self._power, known), strict=True))
             self._note(seen)
             after, count = nodes[-1].id, count + len(known)
 
@@ -103,13 +113,32 @@ class Watch:
         """Compare every port and tunnel with what is wanted and repair what is not; return how many ports that were.
 
         Ports whose outcome was lost are among them until they are read back shut. All tunnels of a switch count as one.
+        A switch for which patience ends is looked at to the end, and only then again.
         """
         with self._store.reading() as tx:
             switches = tx.switches.list()
             mesh = weaving.read_mesh(tx, switches)
-        return sum(self._threads.map(partial(self._scan_switch, mesh), switches))
+        former = {switch.id: self._looks.get(switch.id) for switch in switches}
+        self._looks = {
+            switch.id: look if look is not None and not look.done() else self._look_at(mesh, switch, look)
+            for switch in switches
+            for look in [former[switch.id]]
+        }
+        ended, _ = wait([look for id, look in self._looks.items() if look is not former[id]], timeout=self._patience_s)
+        return sum(look.result() or 0 for look in ended)
 
-    def _scan_switch(self, mesh: weaving.Mesh, switch: Switch) -> int:
+    def _look_at(self, mesh: weaving.Mesh, switch: Switch, former: Future[int | None] | None) -> Future[int | None]:
+        """Begin to look at a switch, on the threads for those that were away if it was."""
+        defect = former.exception() if former is not None else None
+        if defect is not None:
+            log.warning("switch not scanned", switch=switch.name, error=str(defect), exc_info=defect)
+        was_away = former is not None and (defect is not None or former.result() is None)
+        return (self._away if was_away else self._ports).submit(self._scan_switch, mesh, switch)
+
+    def _scan_switch(self, mesh: weaving.Mesh, switch: Switch) -> int | None:
+        """Return how many of its ports were not as wanted; None when it did not answer."""
+        if self._is_closing:
+            return None
         with self._store.reading() as tx:
             found = tx.switch_ports.list(switch_id=switch.id, state=[PortState.SETTLED, PortState.UNKNOWN])
         ports = [port for port in found if port.is_kept]
@@ -126,7 +155,7 @@ class Watch:
             return len(drifted) + (self._scan_tunnels(mesh, switch, driver) if vtep_of(switch) else 0)
         except DriverError as e:
             log.warning("switch not scanned", switch=switch.name, error=str(e))
-            return len(drifted)
+            return len(drifted) or None
 
     def _scan_tunnels(self, mesh: weaving.Mesh, switch: Switch, driver: Switches) -> int:
         """Have the switch's tunnels put right if they are not as wanted, and nobody is at it; return 1 if so.
