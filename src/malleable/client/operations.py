@@ -9,7 +9,7 @@ from uuid import UUID
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
 from malleable.client.sse import parse_stream
-from malleable.domain.errors import Malformed, Unavailable
+from malleable.domain.errors import Malformed, NotFound, Unauthenticated, Unavailable
 from malleable.domain.operations import OperationState
 from malleable.wire.events import EventView, LinkView
 from malleable.wire.operations import OperationDetail, OperationView
@@ -67,12 +67,13 @@ class OperationCalls(Connection):
         """Follow an operation until it ends or parks; ``on_update`` sees every look at it.
 
         A server that is away for less than a minute is waited for. The operation goes on whether anybody follows it.
-        Errors: Unavailable (code "still-running") after ``timeout_s``; what the operation failed with is in the answer.
+        Errors: Unavailable (code "still-running") after ``timeout_s``; Unauthenticated and NotFound once one's rights
+        are taken away; what the operation failed with is in the answer.
         """
         began = seen_at = time.monotonic()
         pause_s, last = FIRST_LOOK_S, None
         while True:
-            found = self._look(operation, seen_at)
+            found = self._look(operation, seen_at, is_known=last is not None)
             if found is not None:
                 seen_at = time.monotonic()
                 if on_update is not None:
@@ -91,14 +92,19 @@ class OperationCalls(Connection):
                 )
             self._pause(pause_s * random.uniform(0.8, 1.2))
 
-    def _look(self, operation: UUID, seen_at: float) -> OperationDetail | None:
-        """Read the operation; None while the server is away for not too long."""
+    def _look(self, operation: UUID, seen_at: float, *, is_known: bool) -> OperationDetail | None:
+        """Read the operation, seen before if it ``is_known``; None while the server is away for not too long."""
         try:
             return self.operation_get(operation)
         except Unavailable:
             if time.monotonic() - seen_at > OUTAGE_S:
                 raise
             return None
+        except (NotFound, Unauthenticated) as e:
+            if not is_known:
+                raise
+            fix = f"{e.fix} The operation {operation} goes on all the same; whoever may see it can watch or cancel it."
+            raise type(e)(e.message, fix=fix, code=e.code) from e
 
     def event_list(
         self,

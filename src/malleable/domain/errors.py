@@ -44,7 +44,10 @@ _BY_CODE: Mapping[str, Public] = {
         "Too many disks were cloned or rolled back one from another.",
         "Flatten the disk that the snapshot is of (`m2 disk flatten DISK`); if it is gone, promote the snapshot.",
     ),
-    "checksum": Public("The upload is not what was announced: its SHA-256 is another.", "Upload the file again."),
+    "checksum": Public(
+        "The upload is not what was announced: its SHA-256 is another.",
+        "Compare the file with the SHA-256 that was announced (`sha256sum FILE`), then upload it again.",
+    ),
     "disk-shrinks": Public("A disk cannot become smaller.", "Make one of at least its size."),
     "image-corrupt": Public("The image is damaged.", "Delete it and import it again; its disks are not affected."),
     "no-boot-disk": Public("This node cannot be started from a disk of its own.", "Start it from the network."),

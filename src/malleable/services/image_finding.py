@@ -7,6 +7,7 @@ from malleable.domain.errors import Conflict
 from malleable.domain.ids import ImageId, ProjectId, parse_id
 from malleable.domain.images import Image, ImageState
 from malleable.domain.store import Transaction
+from malleable.domain.unready import unsealed
 from malleable.services.authorization import Reach, not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_by_name, is_name, shown, side_of
@@ -35,7 +36,7 @@ def open_sealed(
     with parts.store.reading() as tx:
         image = find_image(tx, caller, "image_read", ref, project)
     if image.state is not ImageState.SEALED:
-        raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+        raise unsealed(image)
     if file is None:
         return image, parts.drivers.disks.open_image(image.id)
     if file not in image.files:

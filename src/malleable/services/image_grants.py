@@ -8,6 +8,7 @@ from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import ImageGrantId, ProjectId, new_id
 from malleable.domain.images import Image, ImageGrant, ImageState
 from malleable.domain.store import Page, Transaction
+from malleable.domain.unready import unsealed
 from malleable.services import handing
 from malleable.services.authorization import may, require
 from malleable.services.caller import Caller
@@ -107,7 +108,7 @@ def _want_shareable(tx: Transaction, image: Image, grantee_id: ProjectId) -> Non
         )
     # Locked: who changes how it boots at this moment is seen, or sees the grant.
     if not tx.images.change(image.id, expect={"state": ImageState.SEALED}):
-        raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+        raise unsealed(image)
 
 
 def _find(tx: Transaction, caller: Caller, grant_id: UUID) -> tuple[ImageGrant, Image]:

@@ -14,6 +14,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
 from malleable.domain.seeds import Given
 from malleable.domain.store import Page, Transaction
+from malleable.domain.unready import unsealed
 from malleable.services import image_finding
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
@@ -153,7 +154,7 @@ class Provisions:
             return disk, image_of(tx, disk)
         image = find_image(tx, caller, wish.image or "", project_id)
         if image.state is not ImageState.SEALED:
-            raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+            raise unsealed(image)
         return None, image
 
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, WithJsonSchema
 
 from malleable.domain.access import INPUT_MAX_CHARS
 from malleable.domain.boots import parse_ssh_key
@@ -17,8 +17,9 @@ from malleable.domain.user_data import USER_DATA_MAX_BYTES
 from malleable.wire.shapes import Answer, DiskBytes, Hostname, Line, Mac, Name, Open, Ref, Request, Text, checked
 from malleable.wire.switches import PortName
 
-UserData = Annotated[str, StringConstraints(max_length=USER_DATA_MAX_BYTES, pattern=r"^[^\x00]*$")]
-InBase64 = Annotated[str, StringConstraints(max_length=USER_DATA_MAX_BYTES * 4 // 3 + 4)]
+#: How long these may be is told by who parses them, in words about user-data; bodies have a limit anyway.
+UserData = Annotated[str, WithJsonSchema({"type": "string", "maxLength": USER_DATA_MAX_BYTES})]
+InBase64 = Annotated[str, WithJsonSchema({"type": "string", "maxLength": USER_DATA_MAX_BYTES * 4 // 3 + 4})]
 SshKey = Annotated[str, StringConstraints(max_length=16 * 1024), checked(parse_ssh_key)]
 
 

@@ -3,11 +3,12 @@
 from datetime import datetime
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Public, Refused
+from malleable.domain.errors import Public, Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, UserId, new_id
 from malleable.domain.images import Image, ImageState
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.store import Transaction
+from malleable.domain.unready import unsealed
 from malleable.workflows import presenting, storage
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Step, Workflow
@@ -17,7 +18,7 @@ def request(tx: Transaction, now: datetime, *, source: Image, image: Image, acto
     """Add an image and begin to fill it from another one. Errors: Conflict when that is not sealed."""
     # Locked: who deletes it at this moment is seen, or sees the operation.
     if not tx.images.change(source.id, expect={"state": ImageState.SEALED}):
-        raise Conflict(f"Image {source.name} is {source.state}, not sealed.", code="image-not-sealed")
+        raise unsealed(source)
     tx.images.add(image)
     arguments = {
         "name": image.name,

@@ -17,6 +17,7 @@ from malleable.domain.portals import Redirect
 from malleable.domain.ports import Disks, Export
 from malleable.domain.secrets import chap_secret
 from malleable.domain.store import Transaction
+from malleable.domain.unready import unready_disk
 from malleable.workflows.seeds import seed_volumes
 from malleable.workflows.steps import Context, Done, Step
 
@@ -38,7 +39,7 @@ def check_usable(disks: Sequence[Disk], project_id: ProjectId) -> None:
             # Another operation makes it, and takes it back should it fail: from under whoever runs it by then.
             raise Conflict(f"Disk {disk.name} is still being made.", code="disk-creating", fix="Wait for its end.")
         if disk.state is not DiskState.READY:
-            raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state", fix="Wait for its end.")
+            raise unready_disk(disk)
     twice = [disk.name for disk, count in Counter(disks).items() if count > 1]
     if twice:
         raise Conflict(f"Disk {twice[0]} is named twice.", code="disk-twice", fix="Name each disk once.")

@@ -10,6 +10,7 @@ from malleable.domain.ids import DiskId, ImageId, SnapshotId, UserId
 from malleable.domain.images import Image, ImageState
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.store import Transaction
+from malleable.domain.unready import unready_disk, unready_snapshot
 from malleable.workflows import presenting, storage
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
@@ -24,7 +25,7 @@ def request_snapshot(
     """Add the snapshot and begin to take it; the disk may be running. Errors: Conflict."""
     # Locked, so that somebody who deletes or rolls back the disk at this moment is seen, or sees the snapshot.
     if not tx.disks.change(disk.id, expect={"state": DiskState.READY, "project_id": disk.project_id}):
-        raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
+        raise unready_disk(disk)
     tx.snapshots.add(snapshot)
     arguments = {"name": snapshot.name, "disk_id": str(disk.id), "snapshot_id": str(snapshot.id)}
     return begin(tx, now, "snapshot-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
@@ -34,7 +35,7 @@ def request_delete(tx: Transaction, now: datetime, *, snapshot: Snapshot, actor_
     """Begin to delete a snapshot that nobody is using at this moment. Errors: Conflict."""
     expect = {"state": SnapshotState.READY, "project_id": snapshot.project_id}
     if not tx.snapshots.change(snapshot.id, expect=expect, state=SnapshotState.DELETING):
-        raise Conflict(f"Snapshot {snapshot.name} is {snapshot.state}.", code="snapshot-state")
+        raise unready_snapshot(snapshot)
     wanted = {"snapshot_id": str(snapshot.id)}
     storage.want_unused(tx, f"snapshot {snapshot.name}", wanted, project_id=snapshot.project_id)
     arguments = {"name": snapshot.name, "snapshot_id": str(snapshot.id)}

@@ -15,6 +15,7 @@ from malleable.domain.networks import Network
 from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Rows, Transaction
+from malleable.domain.unready import unready_disk, unready_snapshot, unsealed
 from malleable.workflows import presenting
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import begin, reasons, record
@@ -60,7 +61,7 @@ def want_origin(tx: Transaction, disk: Disk) -> dict[str, object]:
     """Be sure that a new disk's origin is ready; return what its operation's arguments tell of it. Errors: Conflict."""
     image = tx.images.get(disk.image_id) if disk.image_id else None
     if image is not None and image.state is not ImageState.SEALED:
-        raise Conflict(f"Image {image.name} is {image.state}, not sealed.", code="image-not-sealed")
+        raise unsealed(image)
     if disk.snapshot_id is None:
         return {}
     want_ready(tx, tx.snapshots.get(disk.snapshot_id))
@@ -70,7 +71,7 @@ def want_origin(tx: Transaction, disk: Disk) -> dict[str, object]:
 def want_ready(tx: Transaction, snapshot: Snapshot) -> None:
     """Lock a snapshot: who deletes it at this moment is seen, or sees what is begun on it. Errors: Conflict."""
     if not tx.snapshots.change(snapshot.id, expect={"state": SnapshotState.READY, "project_id": snapshot.project_id}):
-        raise Conflict(f"Snapshot {snapshot.name} is {snapshot.state}.", code="snapshot-state")
+        raise unready_snapshot(snapshot)
 
 
 def request_delete(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
@@ -101,7 +102,7 @@ def _take(tx: Transaction, disk: Disk, state: DiskState, **changes: object) -> N
     # First of all, so that the row is locked: who takes the disk at this moment is seen afterwards, or sees this.
     expect = {"state": DiskState.READY, "size_bytes": disk.size_bytes, "project_id": disk.project_id}
     if not tx.disks.change(disk.id, expect=expect, state=state, **changes):
-        raise Conflict(f"Disk {disk.name} is {disk.state}.", code="disk-state")
+        raise unready_disk(disk)
 
 
 def want_unused(tx: Transaction, what: str, arguments: Mapping[str, object], *, project_id: ProjectId) -> None:

@@ -17,11 +17,11 @@ from tests.contract.switches.conftest import Bench, a_switch, ovs_bench
 from tests.contract.switches.room import OvsRoom
 from tests.contract.switches.suite import ACCESS, HYBRID, JUMBO, RULES, TRUNK
 
-from malleable.domain.errors import Refused
+from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import SHUT, PortConfig
 from malleable.drivers.switch.ansible.dialects import Dialect, ranges, vids_in
-from malleable.drivers.switch.ansible.driver import DIALECTS, ROLES, AnsibleSwitches
+from malleable.drivers.switch.ansible.driver import DIALECTS, ROLES, AnsibleSwitches, check_run
 
 WITH_ANSIBLE = [
     pytest.mark.room,
@@ -72,6 +72,34 @@ def _holds(process: Path, secret: bytes) -> bool:
     with suppress(OSError):
         return any(secret in (process / name).read_bytes() for name in ("cmdline", "environ"))
     return False
+
+
+@pytest.mark.parametrize("event", ["runner_on_failed", "runner_on_unreachable"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to authenticate.",
+        "ssh connection failed: Access denied for 'password'. Authentication that can continue: publickey,password",
+        "Authentication failed.",
+        "Could not connect to https://10.0.0.1:443/command-api: HTTP Error 401: Unauthorized",
+    ],
+)
+def test_a_password_changed_on_the_switch_is_not_told_as_silence(event: str, said: str) -> None:
+    failed = {"event": event, "event_data": {"res": {"msg": said}}}
+    with pytest.raises(Refused) as refused:
+        check_run(a_switch("10.0.0.1"), [failed], "failed")
+    assert refused.value.code == "switch-credentials"
+    assert "m2 switch update" in refused.value.fix
+    assert said not in str(refused.value)
+
+
+def test_a_switch_that_does_not_answer_is_told_as_that() -> None:
+    failed = {
+        "event": "runner_on_failed",
+        "event_data": {"res": {"msg": "ssh connection failed: Connection timed out"}},
+    }
+    with pytest.raises(Unreachable):
+        check_run(a_switch("10.0.0.1"), [failed], "failed")
 
 
 # The dialects, each with a running configuration as its system writes it.

@@ -10,7 +10,7 @@ import pytest
 from malleable.client import Client
 from malleable.client.chains import check_chain
 from malleable.client.sse import Sent, parse_stream
-from malleable.domain.errors import Unavailable
+from malleable.domain.errors import NotFound, RequestError, Unauthenticated, Unavailable
 from malleable.domain.events import GENESIS, Event, link_hash
 from malleable.domain.ids import EventId, NodeId, new_id
 from malleable.domain.operations import OperationState
@@ -63,6 +63,20 @@ def follow(*answers: httpx.Response | httpx.TransportError, timeout_s: float | N
     ended = client.operation_wait(OPERATION, seen.append, timeout_s)
     assert ended == seen[-1]
     return seen
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, Unauthenticated), (404, NotFound)])
+def test_who_loses_the_right_to_look_is_told_that_it_goes_on(status: int, kind: type[RequestError]) -> None:
+    gone = httpx.Response(
+        status, json={"title": "No", "status": status, "detail": "No more.", "code": "gone", "fix": "Log in."}
+    )
+    with pytest.raises(kind, match="No more") as refused:
+        follow(operation("running"), gone)
+    assert refused.value.fix.startswith("Log in. ")
+    assert f"{OPERATION} goes on" in refused.value.fix
+    with pytest.raises(kind) as refused:
+        follow(gone)
+    assert refused.value.fix == "Log in.", "it was never there for this one to see"
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled", "needs-operator"])

@@ -41,6 +41,15 @@ DIALECTS: Mapping[str, Dialect] = {
 _IN_MEMORY = Path("/dev/shm")
 #: What a module says when the device did not answer in time, whatever Ansible calls it.
 _SILENCE = ("timed out", "timeout", "connection failed", "unreachable", "no route to host", "connection refused")
+#: How it says that it was not let in: paramiko, libssh ("ssh connection failed: …") and eAPI, each in its own words.
+_NO_ENTRY = (
+    "authentication failed",
+    "failed to authenticate",
+    "permission denied",
+    "access denied",
+    "invalid password",
+    "unauthorized",
+)
 _SIGALRM = -14  #: how ovs-vsctl ends when its --timeout is over
 
 
@@ -130,7 +139,7 @@ class AnsibleSwitches:
             events = [event for event in done.events if event.get("event_data", {}).get("task") in ("change", "show")]
             if done.status == "timeout":
                 raise Unreachable(f"Ansible did not end with switch {switch.name} within {self._timeout_s:.0f} s.")
-            _raise_failure(switch, events, done.status)
+            check_run(switch, events, done.status)
         shown = [event["event_data"]["res"] for event in events if event["event"] == "runner_item_on_ok"]
         return [str(result.get("stdout", "")) for result in shown]
 
@@ -196,8 +205,8 @@ def _environment(folder: Path) -> Mapping[str, str]:
     }
 
 
-def _raise_failure(switch: Switch, events: Sequence[Mapping[str, Any]], status: str) -> None:
-    """Raise what a run died of. Errors: Unreachable, Refused."""
+def check_run(switch: Switch, events: Sequence[Mapping[str, Any]], status: str) -> None:
+    """Raise what a run died of, by its events. Errors: Unreachable; Refused, of a login with "switch-credentials"."""
     bad = ("runner_on_unreachable", "runner_on_failed", "runner_item_on_failed")
     failed = next((event for event in events if event["event"] in bad), None)
     if failed is None:
@@ -219,7 +228,7 @@ def _raise_failure(switch: Switch, events: Sequence[Mapping[str, Any]], status: 
 
 
 def _is_about_login(said: str) -> bool:
-    return any(word in said.lower() for word in ("authentication failed", "permission denied", "invalid password"))
+    return any(word in said.lower() for word in _NO_ENTRY)
 
 
 def _require(switch: Switch, told: Mapping[str, Told], names: Collection[str]) -> Mapping[str, Told]:
