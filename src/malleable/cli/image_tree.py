@@ -20,7 +20,7 @@ def image_tree(
     session: Session,
     image: ImageArgument,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Also tell the bytes that each shares with nothing; takes longer.")
+        bool, typer.Option("--measure", help="Also tell each one's own bytes, and those it shares; takes longer.")
     ] = False,
 ) -> None:
     """Show an image's disks, their snapshots, the images made of these, and who has them."""
@@ -57,7 +57,8 @@ def _grow(grown: "dict[UUID, Tree]", branch: "BranchView") -> bool:
 def _line(branch: "BranchView") -> str:
     facts = [branch.kind, branch.name, size(branch.size_bytes)]
     if branch.own_bytes is not None:
-        facts.append(f"({size(branch.own_bytes)} its own)")
+        shared = f", {size(branch.shared_bytes)} shared" if branch.shared_bytes is not None else ""
+        facts.append(f"({size(branch.own_bytes)} its own{shared})")
     if branch.project is not None:
         facts.append(f"of {branch.project}")
     if branch.state not in ("sealed", "ready"):

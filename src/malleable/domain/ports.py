@@ -231,6 +231,7 @@ class Usage:
     """What one disk, snapshot or image takes of its pool."""
 
     own_bytes: int  #: physical bytes that nothing else shares: what deleting it frees
+    shared_bytes: int  #: physical bytes of its content that others have, too, or that it reads through them
     pieces: int  #: extents or objects; a snapshot takes time for each
 
 

@@ -34,6 +34,7 @@ class Branch:
     state: str
     size_bytes: int
     own_bytes: int | None = None  #: that nothing else shares; None: not measured
+    shared_bytes: int | None = None  #: of its content, that others have, too; None: not measured
     node: str | None = None  #: who boots it, or has it for data
 
 
@@ -78,7 +79,7 @@ class ImageTrees:
             usage = self._parts.drivers.disks.usage(_stored_id(branch))
         except DriverError:  # it is on its way in or out
             return branch
-        return replace(branch, own_bytes=usage.own_bytes)
+        return replace(branch, own_bytes=usage.own_bytes, shared_bytes=usage.shared_bytes)
 
 
 def _stored_id(branch: Branch) -> ImageId | DiskId | SnapshotId:

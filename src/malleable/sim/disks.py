@@ -279,11 +279,12 @@ class SimDisks:
         """Do as ``Disks.usage``: each block a disk wrote is a piece, and its own also while a snapshot shares it."""
         with self._call("usage", stored_id):
             if stored_id in self._images:
-                return Usage(own_bytes=len(self._images[ImageId(stored_id)][0]), pieces=1)
+                return Usage(own_bytes=len(self._images[ImageId(stored_id)][0]), shared_bytes=0, pieces=1)
             clone = self._disks.get(DiskId(stored_id)) or self._snapshots.get(SnapshotId(stored_id))
             if clone is None:
                 raise Refused(f"The pool holds nothing with the id {stored_id}.", code="no-such-thing")
-            return Usage(own_bytes=BLOCK_BYTES * len(clone.written), pieces=1 + len(clone.written))
+            own_bytes, shared_bytes = BLOCK_BYTES * len(clone.written), BLOCK_BYTES * len(clone.foreign())
+            return Usage(own_bytes=own_bytes, shared_bytes=shared_bytes, pieces=1 + len(clone.written))
 
     def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
         """Do as ``Disks.taken_bytes``."""

@@ -165,6 +165,7 @@ class BranchView(Answer):
     state: Open[str]
     size_bytes: Open[int]
     own_bytes: Open[int | None]  #: that nothing else shares; null: not measured
+    shared_bytes: Open[int | None] = None  #: of its content, that others have, too; null: not measured
     node: Open[str | None]  #: who has it
 
 

@@ -68,7 +68,9 @@ def test_whoever_boots_a_disk_is_named_and_bytes_are_measured(small_site: Site) 
     found = tree(small_site, "member", "tiny", "?measure=true")["branches"]
     assert {branch["node"] for branch in found if branch["name"] == "web"} == {None}
     assert any(branch["node"] == "held" for branch in tree(small_site, "admin", "alpha-image")["branches"] + found)
-    assert next(branch for branch in found if branch["name"] == "web")["own_bytes"] is not None
+    web = next(branch for branch in found if branch["name"] == "web")
+    assert web["own_bytes"] is not None
+    assert web["shared_bytes"] is not None
 
 
 def test_tenants_see_their_own_branches_alone(small_site: Site) -> None:

@@ -242,7 +242,8 @@ class ArrayDisks:
             volumes = self._array.volumes()
         for kind in (DISK, SNAPSHOT, IMAGE):
             if volume := volumes.get(f"{kind}{stored_id}"):
-                return Usage(own_bytes=volume.own_bytes, pieces=1)
+                shared_bytes = max(volume.size_bytes - volume.own_bytes, 0)
+                return Usage(own_bytes=volume.own_bytes, shared_bytes=shared_bytes, pieces=1)
         raise refusals.nothing(stored_id)
 
     def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:

@@ -336,6 +336,11 @@ def usage_counts_what_was_written(bench: Bench) -> None:
     bench.write(disk_id, 0, b"mine" * 4096)
     after = bench.disks.usage(disk_id)
     assert before.own_bytes < after.own_bytes <= before.own_bytes + 8 * MIB
+    assert before.shared_bytes >= after.shared_bytes
+    assert before.shared_bytes > 0
+    blank_id = DiskId(new_id())
+    bench.disks.make_blank(blank_id, size_bytes=4 * MIB)
+    assert bench.disks.usage(blank_id).shared_bytes == 0
     assert after.pieces >= 1
     assert bench.disks.usage(bench.snapshot(disk_id)).pieces >= 1
     assert bench.disks.usage(image_id).pieces >= 1

@@ -16,7 +16,7 @@ def test_a_tree_is_drawn_whatever_its_order(desk: Desk) -> None:
         branch(1, "image", "tiny", None),
         branch(4, "image", "mine", 1, project="alice", state="importing"),
         branch(3, "snapshot", "then", 2, own_bytes=1 << 20),
-        branch(2, "disk", "root", 1, project="alice", node="n1"),
+        branch(2, "disk", "root", 1, project="alice", node="n1", own_bytes=1 << 10, shared_bytes=1 << 21),
     ]
     desk.answers["GET /v1/images/tiny/tree"] = {"branches": branches, "hidden_count": 2, "is_cut": True}
     ran = desk.m2("image", "tree", "tiny", "--measure")
@@ -25,7 +25,7 @@ def test_a_tree_is_drawn_whatever_its_order(desk: Desk) -> None:
     assert lines == [
         "image tiny 1 GiB",
         "image mine 1 GiB of alice importing",
-        "disk root 1 GiB of alice on node n1",
+        "disk root 1 GiB (1 KiB its own, 2 MiB shared) of alice on node n1",
         "snapshot then 1 GiB (1 MiB its own)",
     ]
     assert "2 more of other projects" in ran.err

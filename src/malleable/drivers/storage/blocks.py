@@ -61,13 +61,14 @@ def extent_count(fd: int) -> int:
     return int(FIEMAP.unpack(fcntl.ioctl(fd, FS_IOC_FIEMAP, everything))[3])
 
 
-def own_bytes(fd: int) -> tuple[int, int]:
-    """Sum the bytes of a file that no other file shares, and count its pieces."""
-    own = pieces = 0
+def measured(fd: int) -> tuple[int, int, int]:
+    """Sum the bytes of a file that no other file shares, those that others share, and count its pieces."""
+    own = shared = pieces = 0
     for _, length_bytes, is_shared in extents(fd):
         own += 0 if is_shared else length_bytes
+        shared += length_bytes if is_shared else 0
         pieces += 1
-    return own, pieces
+    return own, shared, pieces
 
 
 def extents(fd: int) -> Iterator[tuple[int, int, bool]]:

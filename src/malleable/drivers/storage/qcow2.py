@@ -385,9 +385,10 @@ class Qcow2Disks(FilePool):
         top = links.pop(stored_id, None)
         if top is None:
             raise refusals.nothing(stored_id)
-        own = reached(known, [top]) - reached(known, links.values())
+        all_its, others = reached(known, [top]), reached(known, links.values())
         with mapped("measure the pool"):
-            return Usage(own_bytes=layers.taken_bytes(own), pieces=layers.measure(top)[1])
+            own_bytes, shared_bytes = layers.taken_bytes(all_its - others), layers.taken_bytes(all_its & others)
+            return Usage(own_bytes=own_bytes, shared_bytes=shared_bytes, pieces=layers.measure(top)[1])
 
     def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
         """Do as ``Disks.taken_bytes``: each layer counts once in a group."""

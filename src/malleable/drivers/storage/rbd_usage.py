@@ -13,11 +13,14 @@ from malleable.drivers.storage.rbd_library import rbd
 def measure(pool: RbdPool, entry: Entry) -> Usage:
     """Measure an entry. Takes time for each object; with the object map of every snapshot that is little."""
     with pool.image(entry.rbd, entry.snapshot or None) as image:
-        pieces = len(_changed(image, None))
+        pieces, all_bytes = len(_changed(image, None)), _bytes(_changed(image, None, has_parents=True))
         if entry.snapshot:
-            return Usage(own_bytes=_bytes(_own_of_snapshot(pool, entry, image)), pieces=pieces)
-        snapshots = _snapshots(image)
-        return Usage(own_bytes=_bytes(_changed(image, snapshots[-1] if snapshots else None)), pieces=pieces)
+            own_bytes = _bytes(_own_of_snapshot(pool, entry, image))
+        else:
+            snapshots = _snapshots(image)
+            own_bytes = _bytes(_changed(image, snapshots[-1] if snapshots else None))
+    # Of what was written over since a snapshot both count: the content has it once.
+    return Usage(own_bytes=own_bytes, shared_bytes=max(all_bytes - own_bytes, 0), pieces=pieces)
 
 
 def taken(pool: RbdPool, entries: Collection[Entry]) -> int:
@@ -61,15 +64,15 @@ def _snapshots(image: Any) -> list[str]:
     return [snapshot["name"] for snapshot in sorted(image.list_snaps(), key=lambda one: int(one["id"]))]
 
 
-def _changed(image: Any, since: str | None) -> dict[int, int]:
-    """Find the objects written since a snapshot (None: ever), by offset; what the parent holds is not counted."""
+def _changed(image: Any, since: str | None, *, has_parents: bool = False) -> dict[int, int]:
+    """Find the objects written since a snapshot (None: ever), by offset, with or without those of its parents."""
     found: dict[int, int] = {}
 
     def note(offset: int, length: int, exists: bool) -> None:
         if exists or since is not None:
             found[offset] = length
 
-    image.diff_iterate(0, image.size(), since, note, include_parent=False, whole_object=True)
+    image.diff_iterate(0, image.size(), since, note, include_parent=has_parents, whole_object=True)
     return found
 
 

@@ -166,8 +166,8 @@ class ReflinkDisks(FilePool):
         """Do as ``Disks.usage``. Bytes of an image or snapshot count as shared as long as one clone has them."""
         for path in self._paths(stored_id):
             with mapped("measure the pool"), suppress(FileNotFoundError), path.open("rb") as file:
-                own_bytes, pieces = blocks.own_bytes(file.fileno())
-                return Usage(own_bytes=own_bytes, pieces=pieces)
+                own_bytes, shared_bytes, pieces = blocks.measured(file.fileno())
+                return Usage(own_bytes=own_bytes, shared_bytes=shared_bytes, pieces=pieces)
         raise refusals.nothing(stored_id)
 
     def _paths(self, stored_id: UUID) -> tuple[Path, ...]:
