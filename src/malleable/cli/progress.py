@@ -101,7 +101,7 @@ def _failure(operation: "OperationDetail", what: str, took: str, *, is_stuck: bo
     fix = str(problem.get("fix") or "")
     end = _ENDS.get(operation.state, operation.state)
     if operation.state is OperationState.NEEDS_OPERATOR:
-        fix = f"{fix} Then `m2 operation resume {operation.id}`.".strip()
+        fix = f"{fix} An operator removes the cause, then runs `m2 operation resume {operation.id}`.".strip()
         why = operation.reason or why
     if operation.state is OperationState.FAILED and operation.reason.startswith(f"{operation.step}: "):
         end = _LEFT[operation.direction]
@@ -149,7 +149,8 @@ class _PlainView(AbstractContextManager["_PlainView"]):
         if operation.reason and news not in self._told and operation.finished_at is None:
             # Once: a step that waits says the same again after every look.
             self._told.add(news)
-            self._print(f"           {operation.step}: {operation.reason}")
+            why = operation.reason.removeprefix(f"{operation.step}: ")  # of one that parks, it begins with the step
+            self._print(f"           {operation.step}: {why}")
 
     def _print(self, line: str) -> None:
         self._console.print(printable(line), soft_wrap=True)

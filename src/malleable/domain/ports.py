@@ -207,6 +207,7 @@ class Capacity:
     total_bytes: int
     free_bytes: int
     reserve_bytes: int = 0  #: once less is free, nothing new is made: disks in use must be able to grow
+    is_read_only: bool = False  #: its file system takes no writes, neither ours nor those of nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,8 @@ class Health:
         except MalleableError as e:
             log.warning("the pool does not work", error=str(e))
             return "The pool cannot be measured."
+        if capacity.is_read_only:
+            return "The pool takes no writes: nothing new is made in it, and nodes' writes fail."
         if capacity.free_bytes < capacity.reserve_bytes:
             return "The pool has less free than its reserve: nothing new is made in it."
         return ""

@@ -61,11 +61,17 @@ class _Clone:
             self.written[n] = bytes(whole[(n - first) * BLOCK_BYTES : (n - first + 1) * BLOCK_BYTES])
 
 
+#: What a pool goes on with that takes no writes.
+_READS = frozenset(
+    {"capacity", "open_image", "file", "verify", "has_disk", "usage", "taken_bytes", "handle", "image_handle", "list"}
+)
+
+
 class SimDisks:
     """``Disks`` without a filesystem; clones of clones form chains, as in Ceph.
 
-    Knobs: ``faults``, ``total_bytes``, ``max_chain``, ``flatten_blocks`` (for one call), ``damage_image``, ``read``,
-    ``write``.
+    Knobs: ``faults``, ``total_bytes``, ``is_read_only``, ``max_chain``, ``flatten_blocks`` (for one call),
+    ``damage_image``, ``read``, ``write``.
     """
 
     def __init__(self, *, total_bytes: int = TOTAL_BYTES, reserve_bytes: int = 0, faults: Faults | None = None) -> None:
@@ -73,6 +79,7 @@ class SimDisks:
         self.faults = faults or Faults()
         self.total_bytes = total_bytes
         self.reserve_bytes = reserve_bytes
+        self.is_read_only = False
         self.max_chain = 8
         self.flatten_blocks = 1 << 18
         self._lock = threading.RLock()
@@ -88,6 +95,8 @@ class SimDisks:
     def _call(self, method: str, key: object = None) -> Iterator[None]:
         name = None if key is None else str(key)
         self.faults.before(method, name)
+        if self.is_read_only and method not in _READS:
+            raise Refused("The simulated pool is read-only.", code="pool-broken", fix="Mount it for writing again.")
         with self._lock:
             yield
         self.faults.after(method, name)
@@ -101,7 +110,10 @@ class SimDisks:
         """Do as ``Disks.capacity``: images count whole, clones what was written to them."""
         with self._call("capacity"):
             return Capacity(
-                total_bytes=self.total_bytes, free_bytes=self._free_bytes(), reserve_bytes=self.reserve_bytes
+                total_bytes=self.total_bytes,
+                free_bytes=self._free_bytes(),
+                reserve_bytes=self.reserve_bytes,
+                is_read_only=self.is_read_only,
             )
 
     def _free_bytes(self) -> int:

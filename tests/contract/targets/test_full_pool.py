@@ -272,11 +272,14 @@ def test_a_pool_gone_read_only_refuses_what_is_new_and_is_well_again_afterwards(
     subprocess.run([*remount, "remount,ro"], check=True)
     try:
         codes = refusals(pool, image_id, disk_id, tmp_path / "source")
-        with pytest.raises(Refused, match="Read-only"):
+        with pytest.raises(Refused, match="Read-only") as refused:
             pool.check()
+        assert "mount it for writing again" in refused.value.fix
+        assert pool.capacity().is_read_only
     finally:
         subprocess.run([*remount, "remount,rw"], check=True)
     assert codes == ["pool-broken"] * 4
     assert Path(pool.handle(disk_id).path).read_bytes() == (tmp_path / "source").read_bytes()
     pool.check()
+    assert not pool.capacity().is_read_only
     pool.clone(image_id, DiskId(new_id()), size_bytes=0)

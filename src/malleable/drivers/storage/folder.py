@@ -113,6 +113,7 @@ class PoolFolder:
             total_bytes=mine.f_blocks * mine.f_frsize,
             free_bytes=min(mine.f_bavail * mine.f_frsize, host.f_bavail * host.f_frsize),
             reserve_bytes=self._settings.reserve_bytes,
+            is_read_only=bool((mine.f_flag | host.f_flag) & os.ST_RDONLY),
         )
 
     def want_free(self, size_bytes: int) -> None:
@@ -155,7 +156,10 @@ def mapped(what: str) -> Iterator[None]:
             raise Refused(
                 f"Cannot {what}: the pool is full.", code="pool-full", fix="Delete images or disks, or enlarge it."
             ) from e
-        raise Refused(f"Cannot {what}: {e.strerror}.", code="pool-broken", details={"path": str(e.filename)}) from e
+        fix = "See what the kernel says of the pool's file system (`dmesg`)"
+        fix += " and mount it for writing again." if e.errno == errno.EROFS else "; `m2d doctor` tries the pool."
+        details = {"path": str(e.filename)}
+        raise Refused(f"Cannot {what}: {e.strerror}.", code="pool-broken", fix=fix, details=details) from e
 
 
 def lock_folder(folder: Path) -> int:
