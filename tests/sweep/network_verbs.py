@@ -10,7 +10,7 @@ from malleable.domain.projects import Project
 from malleable.workflows import grants
 
 
-def _revoke_grant(world: World) -> tuple[NodeId, OperationId]:
+def revoke_grant(world: World) -> tuple[NodeId, OperationId]:
     """The network a node boots in was another project's all along, who now takes it back by force."""
     node_id, _ = world.running_node()
     owner = Project(id=ProjectId(new_id()), name="owner", created_at=world.clock.now())
@@ -44,4 +44,4 @@ def _grant_revoked(world: World, node_id: NodeId) -> None:
         assert (tx.grants.count(), tx.attachments.count()) == (0, 0)
 
 
-NETWORK_VERBS = (Verb(name="revoke-grant", begin=_revoke_grant, check=_grant_revoked, steps=1, has_devices=False),)
+NETWORK_VERBS = (Verb(name="revoke-grant", begin=revoke_grant, check=_grant_revoked, steps=1, has_devices=False),)

@@ -9,6 +9,7 @@ from threading import Event
 
 import pytest
 from tests.contract.store.test_query_counts import counted
+from tests.sweep.network_verbs import revoke_grant
 from tests.sweep.world import SWITCH, Crash, CrashAt, World
 
 from malleable.domain.ids import NodeId, SwitchId, SwitchPortId, new_id
@@ -218,6 +219,23 @@ def test_a_switch_that_takes_only_a_shut_port_keeps_the_node_in_doubt(new_world:
         world.faults.clear()
         world.work_for(700)
     assert_rejoined(world, node_id)
+
+
+def test_a_grant_that_is_revoked_at_a_dead_switch_ends_once_that_is_back(new_world: Callable[[], World]) -> None:
+    """By one detach: begun again at every look, it would be thousands a day."""
+    world = new_world()
+    _, revoke = revoke_grant(world)
+    world.switches.misbehave(SWITCH, Misbehaviour.DEAD)
+    with watched(world) as watch:
+        for is_dead in (True, False):
+            for _ in range(30):
+                watch.scan_ports()
+                world.work_for(SCAN_S)
+            assert (world.operation(revoke).finished_at is None) is is_dead
+            world.switches.misbehave(SWITCH, None)
+    with world.store.reading() as tx:
+        assert (tx.operations.count(kind="detach"), tx.grants.count(), tx.attachments.count()) == (1, 0, 0)
+    assert world.switches.carried(SWITCH, "p1") == SHUT
 
 
 def test_a_node_with_an_unknown_port_is_not_freed_before_the_port_is_proven_shut(

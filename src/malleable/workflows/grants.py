@@ -5,10 +5,11 @@ from uuid import UUID
 
 from malleable.domain.errors import Conflict, Public
 from malleable.domain.ids import AttachmentId, GrantId, NetworkId, ProjectId, UserId
-from malleable.domain.networks import Attachment, Grant, GrantState, Network
+from malleable.domain.networks import Attachment, AttachmentState, Grant, GrantState, Network
 from malleable.domain.nodes import Node, NodeState
 from malleable.domain.operations import ACTIVE_STATES, Operation, Wait
 from malleable.domain.store import Transaction
+from malleable.domain.switches import PortState
 from malleable.workflows import attach, release
 from malleable.workflows.requests import begin, record
 from malleable.workflows.steps import Context, Done, Step, Workflow
@@ -99,14 +100,17 @@ def _clear(context: Context) -> Done | Wait:
 
 
 def _begin_detach(context: Context, attachment_id: AttachmentId, node: Node) -> None:
-    """Begin to stop or detach a node that nothing else works on; one that is busy or on its way back is left alone."""
+    """Begin to stop or detach a node that nothing else works on.
+
+    One that is busy or on its way back is left alone, and one whose port is in doubt: the watch takes that off itself.
+    """
 
     def write(tx: Transaction) -> None:
         attachment = tx.attachments.find(id=attachment_id)
         if attachment is None or tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
             return
         held = tx.nodes.get(node.id)
-        if held.state is not NodeState.ALLOCATED:
+        if held.state is not NodeState.ALLOCATED or _is_in_doubt(tx, attachment):
             return
         if tx.boots.find(attachment_id=attachment_id) is not None:
             release.request_stop(tx, context.now(), node=held, actor_id=None)
@@ -119,6 +123,13 @@ def _begin_detach(context: Context, attachment_id: AttachmentId, node: Node) -> 
         if e.details.get("constraint") != "uq_operations_active_node":
             raise
         # Somebody else began something with the node just now: it is looked at again.
+
+
+def _is_in_doubt(tx: Transaction, attachment: Attachment) -> bool:
+    """Say whether an attachment was being taken off when its port's outcome was lost."""
+    port_id = tx.nics.get(attachment.nic_id).switch_port_id
+    is_leaving = attachment.state is AttachmentState.DETACHING
+    return is_leaving and port_id is not None and tx.switch_ports.get(port_id).state is PortState.UNKNOWN
 
 
 def forget_grants(tx: Transaction, network_id: NetworkId) -> None:
