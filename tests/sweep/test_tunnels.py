@@ -1,6 +1,7 @@
 """Tunnels that drift, switches that are away, and networks that come and go meanwhile."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.contract.store.test_query_counts import counted
 from tests.sweep.test_repair import events, watched
@@ -49,6 +50,22 @@ def test_drift_is_found_once_repaired_and_told(new_world: Callable[[], World]) -
         assert len(weavings(world)) == ordered + 1, "somebody is at it already"
         world.work_for(1.0)
         assert watch.scan_ports() == 0
+    assert tunnels(world, SWITCH) == wanted(SWITCH, 101, 102)
+    assert events(world, "tunnels.repaired") == 1
+
+
+def test_a_switch_that_started_anew_is_looked_at_at_once(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    woven(world)
+    with watched(world) as watch:
+        world.switches.restart(SWITCH)
+        world.switches.rewire(SWITCH, ())
+        assert watch.stand_by() == 1
+        world.work_for(1.0)
+        with ThreadPoolExecutor(1) as pool:
+            idle = pool.submit(watch.stand_by)
+            watch.close()
+            assert idle.result() == 0, "it does not keep a server that stops"
     assert tunnels(world, SWITCH) == wanted(SWITCH, 101, 102)
     assert events(world, "tunnels.repaired") == 1
 

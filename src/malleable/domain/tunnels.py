@@ -50,6 +50,13 @@ class Tunnels(Protocol):
         subset may have been made.
         """
 
+    def stand_by(self, switch: Switch, wait_s: float) -> bool | None:
+        """Wait for a switch to start anew, and give it back at once what keeps nodes from its tunnels.
+
+        Return as soon as that was missing, also at the call: True; after ``wait_s`` False, also if the switch is not
+        there; at once None for a switch that forgets nothing. No error: whoever reads the tunnels is told.
+        """
+
     def tunnels(self, switch: Switch) -> frozenset[Tunnel]:
         """Read back the tunnels that are in the data path.
 

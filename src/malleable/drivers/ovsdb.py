@@ -8,8 +8,11 @@ import codecs
 import json
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from select import POLLIN, poll
 from types import TracebackType
 from typing import Any, Self
 
@@ -178,9 +181,7 @@ def ask_vswitchd(database: str, command: str, *words: str, timeout_s: float) -> 
 
     Errors: Unreachable when there is none that answers; Refused in its words.
     """
-    kind, _, path = database.partition(":")
-    controls = Path(path).parent.glob("ovs-vswitchd*.ctl") if kind == "unix" else ()
-    for control in controls:
+    for control in _controls(database):
         try:
             with JsonRpc(f"unix:{control}", timeout_s=timeout_s) as rpc:
                 reply = rpc.call(command, *words)
@@ -189,7 +190,40 @@ def ask_vswitchd(database: str, command: str, *words: str, timeout_s: float) -> 
         if reply.get("error") is not None:
             raise Refused(f"Open vSwitch at {database} refused {command}: {str(reply['error']).strip()}")
         return str(reply.get("result") or "")
-    raise Unreachable(
+    raise _no_vswitchd(database)
+
+
+@contextmanager
+def hold_on(database: str, *, timeout_s: float) -> Iterator[Callable[[float], bool]]:
+    """Keep a connection to ovs-vswitchd; yield what waits so many seconds for its end, and says whether it came.
+
+    Errors: Unreachable when there is none that answers.
+    """
+    for control in _controls(database):
+        try:
+            life = _connect(f"unix:{control}", timeout_s)
+        except OSError:
+            continue  # the file of one that was killed; or not ours to use
+        with life:
+            yield partial(_has_ended, life)
+        return
+    raise _no_vswitchd(database)
+
+
+def _has_ended(life: socket.socket, wait_s: float) -> bool:
+    end = poll()  # not select: a server may have more than 1,024 files open
+    end.register(life, POLLIN)
+    return bool(end.poll(max(0.0, wait_s) * 1000))
+
+
+def _controls(database: str) -> Iterable[Path]:
+    """List the control sockets of ovs-vswitchd beside a database's; some are of those that were killed."""
+    kind, _, path = database.partition(":")
+    return Path(path).parent.glob("ovs-vswitchd*.ctl") if kind == "unix" else ()
+
+
+def _no_vswitchd(database: str) -> Unreachable:
+    return Unreachable(
         f"The control socket of ovs-vswitchd does not answer beside {database}.", fix="Start ovs-vswitchd."
     )
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from malleable.domain.errors import Malformed, Refused, Unreachable
@@ -40,6 +40,7 @@ class _Switch:
     tunnels_at_s: float = 0.0  #: when those that were asked for are there, of one that applies late
     misbehaviour: Misbehaviour | None = None
     late_s: float = 0.0
+    is_bare: bool = False  #: it started anew, and nothing keeps nodes from its tunnels
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -109,6 +110,15 @@ class SimSwitches:
         with switch.lock:
             switch.tunnels = frozenset(tunnels)
 
+    def restart(self, address: str) -> None:
+        """Have a switch start anew, without its guards."""
+        switch = self._switches[address]
+        with switch.lock:
+            switch.is_bare = True
+            for port in switch.ports.values():
+                if port.carried is not None:
+                    port.carried = replace(port.carried, guard=None)
+
     def meet(self, one: tuple[str, str], other: tuple[str, str]) -> bool:
         """Say whether two ports (address, name) of one fabric can really exchange an untagged or tagged frame."""
         ends = [self._switches[one[0]], self._switches[other[0]]]
@@ -151,6 +161,15 @@ class SimSwitches:
         if is_half:
             raise Unreachable(f"Switch {switch.name} stopped answering.")
         self.faults.after("weave", switch.address)
+
+    def stand_by(self, switch: Switch, wait_s: float) -> bool | None:  # noqa: ARG002 - it forgets only when it is told to
+        """Nobody need wait: only ``restart`` has a switch forget anything."""
+        found = self._switches.get(switch.address)
+        if found is None:
+            return None
+        with found.lock:
+            was_bare, found.is_bare = found.is_bare, False
+        return was_bare or None
 
     def tunnels(self, switch: Switch) -> frozenset[Tunnel]:
         found = self._find(switch, "tunnels")

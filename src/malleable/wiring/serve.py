@@ -37,6 +37,8 @@ log = structlog.get_logger()
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GATEWAY_RETRY_S = 5.0
+#: A look that is taken again at once is not, once it has failed.
+AFTER_FAILURE_S = 1.0
 HEALTH_LOOK_S = 30.0
 EXPIRY_LOOK_S = 3600.0
 REPLIES_LOOK_S = 600.0
@@ -134,6 +136,7 @@ def _work_beside(assembly: Assembly, _url: str, stop: threading.Event) -> None:
     looks = [
         threading.Thread(target=_every, args=(settings.power_poll_s, watch.look_at_powers, stop), daemon=True),
         threading.Thread(target=_every, args=(settings.port_scan_s, watch.scan_ports, stop), daemon=True),
+        threading.Thread(target=_every, args=(0.0, watch.stand_by, stop), daemon=True),
         threading.Thread(target=_every, args=(EXPIRY_LOOK_S, assembly.expire_uploads, stop), daemon=True),
         threading.Thread(target=_every, args=(REPLIES_LOOK_S, assembly.services.idempotency.expire, stop), daemon=True),
         threading.Thread(target=_every, args=(METERS_LOOK_S, assembly.services.paces.expire, stop), daemon=True),
@@ -156,6 +159,7 @@ def _every(seconds: float, look: Callable[[], object], stop: threading.Event) ->
             error = thread.submit(look).exception()
             if error is not None:
                 log.warning("a look over the room failed", look=look.__name__, error=str(error), exc_info=error)
+                stop.wait(AFTER_FAILURE_S)
 
 
 def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:

@@ -7,6 +7,7 @@ and so have switches that did not answer when they were looked at last: the othe
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Event
 
 import structlog
 
@@ -27,6 +28,10 @@ log = structlog.get_logger()
 
 BATCH = 200
 LOOKS_AT_ONCE = 8
+#: So long at a stretch a switch is stood by; a server that stops waits for the end of it.
+STAND_BY_S = 1.0
+#: Where none need be: until somebody adds one that does.
+NONE_YET_S = 20.0
 
 
 class Watch:
@@ -39,12 +44,12 @@ class Watch:
             ThreadPoolExecutor(max_workers=LOOKS_AT_ONCE, thread_name_prefix=f"watch-{what}")
             for what in ("powers", "ports", "away")
         )
-        self._is_closing = False
+        self._is_over = Event()
         self._looks: dict[SwitchId, Future[int | None]] = {}  #: the latest of each switch, perhaps not at its end
 
     def close(self) -> None:
         """Let the looks at hand end."""
-        self._is_closing = True
+        self._is_over.set()
         for threads in (self._powers, self._ports, self._away):
             # Who waits for a look at a switch would never hear that it was cancelled.
             threads.shutdown(wait=True, cancel_futures=threads is self._powers)
@@ -127,6 +132,30 @@ class Watch:
         ended, _ = wait([look for id, look in self._looks.items() if look is not former[id]], timeout=self._patience_s)
         return sum(look.result() or 0 for look in ended)
 
+    def stand_by(self) -> int:
+        """Wait a second for switches to start anew without what keeps nodes from their tunnels; return how many did.
+
+        They have it back by then, and their ports and tunnels were compared with what is wanted.
+        """
+        with self._store.reading() as tx:
+            switches = [switch for switch in tx.switches.list() if vtep_of(switch)]
+        with ThreadPoolExecutor(max(1, len(switches)), thread_name_prefix="stand-by") as sentries:
+            told = list(sentries.map(self._stand_by, switches))
+        revived = [switch for switch, was_bare in zip(switches, told, strict=True) if was_bare]
+        if revived:
+            with self._store.reading() as tx:
+                mesh = weaving.read_mesh(tx, tx.switches.list())
+            for switch in revived:
+                log.warning("switch started anew", switch=switch.name)
+                self._scan_switch(mesh, switch)
+        if all(was_bare is None for was_bare in told):
+            self._is_over.wait(NONE_YET_S)
+        return len(revived)
+
+    def _stand_by(self, switch: Switch) -> bool | None:
+        driver = self._drivers.switches.get(switch.driver)
+        return None if driver is None else driver.stand_by(switch, STAND_BY_S)
+
     def _look_at(self, mesh: weaving.Mesh, switch: Switch, former: Future[int | None] | None) -> Future[int | None]:
         """Begin to look at a switch, on the threads for those that were away if it was."""
         defect = former.exception() if former is not None else None
@@ -137,7 +166,7 @@ class Watch:
 
     def _scan_switch(self, mesh: weaving.Mesh, switch: Switch) -> int | None:
         """Return how many of its ports were not as wanted; None when it did not answer."""
-        if self._is_closing:
+        if self._is_over.is_set():
             return None
         with self._store.reading() as tx:
             found = tx.switch_ports.list(switch_id=switch.id, state=[PortState.SETTLED, PortState.UNKNOWN])

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -263,6 +264,21 @@ def test_the_fence_is_there_before_the_first_tunnel_and_until_the_last_one_is_cu
         hosts.driver.weave(switch, wanted)
     assert [line.split(" ")[:2] for line in log.read_text().splitlines()] == [["0", "delete_strict"], ["0", "add"]]
     hosts.weave(["c"])
+
+
+def test_a_switch_that_starts_anew_is_fenced_at_once(hosts: Hosts) -> None:
+    switch, room = hosts.switches["c"], hosts.rooms["c"]
+    assert hosts.driver.stand_by(switch, 0.0) is False
+    with ThreadPoolExecutor(1) as pool:
+        standing = pool.submit(hosts.driver.stand_by, switch, 30.0)
+        room.stop_daemon("ovs-vswitchd")
+        room.start_vswitchd()
+        assert standing.result() is True
+    assert hosts.driver.stand_by(switch, 0.0) is False
+    hosts.weave(["c"])
+    frame = vxlan(hosts.vteps["a"], hosts.vteps["c"], hosts.mac_of("c"), VNI_BASE + 102, b"%s")
+    assert hosts.arrivals(lambda told: os.write(hosts.taps["b101"].fd, frame.replace(b"%s", told))) == {}
+    assert hosts.driver.stand_by(a_switch(room.address, bridge=BRIDGE), 30.0) is None, "it has no tunnels"
 
 
 def test_packets_of_the_whole_mtu_pass_and_larger_ones_do_not(hosts: Hosts) -> None:

@@ -83,6 +83,9 @@ class OnBoth:
         self._sim.weave(switch, wanted)
         self._real.weave(self._of(switch), wanted)
 
+    def stand_by(self, switch: Switch, wait_s: float) -> bool | None:
+        return self._real.stand_by(self._of(switch), wait_s)
+
     def tunnels(self, switch: Switch) -> frozenset[Tunnel]:
         self._sim.tunnels(switch)
         return self._real.tunnels(self._of(switch))

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from malleable.domain.errors import Malformed, Refused
+from malleable.domain.errors import DriverError, Malformed, Refused
 from malleable.domain.switches import SHUT, PortConfig, Switch
 from malleable.domain.tunnels import Tunnel, vtep_of
-from malleable.drivers.ovsdb import DATABASE, Operation, Ovsdb, Row, forget_flows, members, select, to_set
+from malleable.drivers.ovsdb import DATABASE, Operation, Ovsdb, Row, forget_flows, hold_on, members, select, to_set
 from malleable.drivers.switch import ovs_bond, ovs_tunnels
 from malleable.drivers.switch.ovs_guard import (
     CLAIM,
@@ -32,6 +32,8 @@ from malleable.drivers.switch.ovs_vlans import row_of, told_by
 #: interface types that a node's cable can end at
 OUTSIDE_TYPES = ("", "system", "tap", "afxdp", "dpdk", "dpdkvhostuser", "dpdkvhostuserclient")
 
+_RETURN_POLL_S = 0.005  #: how often ovs-vswitchd that ended is looked for
+_REFUSED_POLL_S = 0.02  #: and asked to take its rules, which costs a process
 _USERSPACE = "netdev"  #: datapath_type of bridges whose frames ovs-vswitchd forwards itself
 
 _PORT_COLUMNS = (
@@ -204,6 +206,36 @@ class OvsSwitches:
                 details={"tunnels": odd},
             )
         return frozenset(woven.good.values())
+
+    def stand_by(self, switch: Switch, wait_s: float) -> bool | None:
+        """Hang on ovs-vswitchd's control socket: it is cut when ovs-vswitchd ends, and with it go all rules."""
+        if not vtep_of(switch) or not switch.address.startswith("unix:"):
+            return None
+        end_s = time.monotonic() + wait_s
+        while True:
+            try:
+                with hold_on(switch.address, timeout_s=self._timeout_s) as is_over:
+                    if self._refence(switch):
+                        return True
+                    if not is_over(end_s - time.monotonic()):
+                        return False
+            except Refused:  # it has not made the bridge yet, or there is no ovs-ofctl
+                self._delay(_REFUSED_POLL_S)
+            except DriverError:  # it is not there
+                self._delay(_RETURN_POLL_S)
+            if time.monotonic() > end_s:
+                return False
+
+    def _refence(self, switch: Switch) -> bool:
+        """Fence the ends of the tunnels that are there, if they are not; say so."""
+        with self._open(switch) as ovsdb:
+            bridge = _bridge(ovsdb, switch)
+            ends = ovs_tunnels.ends_in(ovsdb) if bridge["datapath_type"] == _USERSPACE else frozenset()
+        missing = ends - self._fences(switch, bridge)
+        if missing:
+            write_fence(switch.address, switch.settings["bridge"], (), missing, timeout_s=self._timeout_s)
+            forget_flows(switch.address, timeout_s=self._timeout_s)
+        return bool(missing)
 
     def _fence(self, switch: Switch, bridge: Row, wanted: Collection[Tunnel]) -> None:
         """Keep nodes from writing tunnel packets of their own. Errors: Refused where that cannot be."""

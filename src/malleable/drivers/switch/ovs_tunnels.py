@@ -108,6 +108,13 @@ def require_underlay(ovsdb: Ovsdb, switch: Switch, *, timeout_s: float) -> None:
             )
 
 
+def ends_in(ovsdb: Ovsdb) -> frozenset[str]:
+    """Read the addresses that tunnels of ours end at, whether they are in the data path yet or not."""
+    (found,) = ovsdb.transact(select("Interface", "type", "vxlan", ["name", "options"]))
+    ours = [dict(row["options"][1]) for row in found["rows"] if _OURS.fullmatch(str(row["name"]))]
+    return frozenset(options["local_ip"] for options in ours if "local_ip" in options)
+
+
 def cut(bridge: Row, rows: Iterable[object]) -> Operation:
     """Take ports off a bridge; they are gone with that."""
     return _ports(bridge, "delete", rows)

@@ -91,6 +91,9 @@ class AnsibleSwitches:
         if wanted:
             raise Refused(f"Switch {switch.name} has no tunnels by Ansible.", code="no-tunnels")
 
+    def stand_by(self, switch: Switch, wait_s: float) -> bool | None:  # noqa: ARG002 - the port's signature
+        return None
+
     def tunnels(self, switch: Switch) -> frozenset[Tunnel]:  # noqa: ARG002 - the port's signature
         return frozenset()
 
