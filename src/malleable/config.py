@@ -192,6 +192,14 @@ class Settings(BaseSettings):
     outside: OutsideSettings = OutsideSettings()
     gateway: GatewaySettings = GatewaySettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_strays(cls, given: dict[str, object]) -> dict[str, object]:
+        """Have a variable of the environment that is of no setting refused, as a line of the file is."""
+        names = [name.removeprefix("M2D_").lower() for name in os.environ if name.startswith("M2D_")]
+        strays = {name.replace("__", "."): "" for name in names if name.partition("__")[0] not in cls.model_fields}
+        return strays | given
+
     @property
     def database(self) -> str:
         """The database's URL."""

@@ -246,9 +246,11 @@ def _run() -> int:
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        _complain(
-            f"The setting {where} is wrong: {first['msg']}.", f"Set M2D_{where.upper().replace('.', '__')} right."
-        )
+        name = f"M2D_{where.upper().replace('.', '__')}"
+        if first["type"] == "extra_forbidden":
+            _complain(f"There is no setting {where}.", f"Spell {name} right, here or in {ETC}, or unset it.")
+        else:
+            _complain(f"The setting {where} is wrong: {first['msg']}.", f"Set {name} right.")
     return 1
 
 

@@ -122,6 +122,8 @@ def test_a_gateway_that_does_not_know_its_api_says_what_to_set(place: Place) -> 
         ("M2D_POOL__CACHE", "none", "M2D_POOL__CACHE"),
         ("M2D_WORKER__UP_DEADLINE_S", "1", "M2D_WORKER__UP_DEADLINE_S"),
         ("M2D_LISTEN__COLOUR", "blue", "M2D_LISTEN__COLOUR"),
+        ("M2D_LISTN__PORT", "8642", "M2D_LISTN__PORT"),
+        ("M2D_DATABASEURL", "sqlite:///x", "There is no setting databaseurl"),
         ("M2D_DATABASE_URL", "mysql://user@host/name", "mysql"),
         ("M2D_DATABASE_URL", "postgresql://nobody:hunter2@127.0.0.1:9/name", "database"),
         ("M2D_STATE_DIR", "/proc/nowhere", "M2D_STATE_DIR"),
