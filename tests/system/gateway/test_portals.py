@@ -70,7 +70,8 @@ def test_a_disk_is_had_over_whichever_cable_is_left(two_ways: GatewayBench) -> N
     assert node.reaches(told.gateway_address)
 
 
-#: Writes pieces around in a file for as long as it lives; each was on the disk before it was said.
+#: Writes pieces around in a file for as long as it lives; each was on the disk before it was said. Where the image
+#: itself does not tell of paths, a second loop does.
 WRITER = """#!/bin/sh
 cat >/writer <<'END'
 #!/bin/sh
@@ -85,7 +86,20 @@ done
 echo "MALLEABLE-PIECE failed"
 END
 chmod +x /writer
-/writer &
+systemd-run -q /writer || /writer &
+cat >/watcher <<'END'
+#!/bin/sh
+exec </dev/null >/dev/console 2>&1
+is_cut=no
+while sleep 1; do
+    case "$is_cut $(dmsetup status --target multipath)" in
+    *" F "*) is_cut=yes ;;
+    yes*) is_cut=no && echo "path of the disk is back" ;;
+    esac
+done
+END
+chmod +x /watcher
+! command -v multipathd || systemd-run -q /watcher
 """
 PIECE_BYTES, PIECES, ROOT_AT_BYTES = 16384, 64, 10 << 20
 
@@ -114,6 +128,7 @@ def pieces_on(disk: Path) -> list[str]:
 
 
 @SLOW
+@pytest.mark.parametrize("image", ["tiny", "debian-12"], indirect=True)
 def test_a_machine_writes_on_whichever_cable_is_cut(two_ways: GatewayBench, image: Json) -> None:
     bench = two_ways
     with (
