@@ -1,0 +1,59 @@
+"""Users of one pool in Ceph: each host may have its own."""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.contract.disks.conftest import CONTENT, Bench
+from tests.contract.disks.rbd_flattening import Rule
+
+from malleable.domain.errors import DriverError
+from malleable.domain.ids import DiskId, new_id
+from malleable.drivers.storage.rbd_cluster import RbdPool, RbdSettings
+from malleable.drivers.storage.rbd_process import DisksApart, apart
+from malleable.sim.ceph.files import user_capabilities
+
+OTHER = "other"
+
+
+def _ceph(settings: RbdSettings, *words: str) -> str:
+    """Run a command as the cluster's administrator."""
+    command = ["ceph", "-c", str(settings.conf.with_name("ceph.conf")), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def _another_user(settings: RbdSettings) -> RbdSettings:
+    """Make a user of the same rights, with a key and a configuration of its own."""
+    rights = [word for pair in user_capabilities(settings.pool, "").items() for word in pair]
+    keyring = settings.cache_dir.with_name("other.keyring")
+    keyring.write_text(_ceph(settings, "auth", "get-or-create", f"client.{OTHER}", *rights))
+    conf: Path = keyring.with_suffix(".conf")
+    old = str(settings.conf.with_name("client.keyring"))
+    assert old in settings.conf.read_text()
+    conf.write_text(settings.conf.read_text().replace(old, str(keyring)))
+    return replace(settings, conf=conf, user=OTHER, cache_dir=settings.cache_dir.with_name("other"))
+
+
+def each_host_may_have_a_user_of_its_own(pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings) -> None:
+    others = _another_user(settings)
+    other = apart(others)
+    disk_id = DiskId(new_id())
+    try:
+        other.clone(bench.image(), disk_id, size_bytes=0)
+        assert (other.handle(disk_id).user, disks.handle(disk_id).user) == (OTHER, settings.user)
+        bench.write(disk_id, 0, b"mine")
+        other.shut_out(other.handle(disk_id))
+        assert bench.content(disk_id) == b"mine" + CONTENT[4:]
+    finally:
+        other.close()
+        _ceph(settings, "auth", "rm", f"client.{OTHER}")
+    # Its key is taken away; whoever has another goes on.
+    late = apart(others)
+    with pytest.raises(DriverError):
+        late.list()
+    late.close()
+    disks.delete_disk(disk_id)
+
+
+RULES: tuple[Rule, ...] = (each_host_may_have_a_user_of_its_own,)
