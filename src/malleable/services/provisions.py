@@ -27,6 +27,7 @@ from malleable.services.signers import want_signed
 from malleable.workflows import data_disks, move, provision
 from malleable.workflows.provision import Wish
 from malleable.workflows.quotas import want_within_quota
+from malleable.workflows.storage import want_unused
 
 #: Free nodes looked at when any will do: more than one, so that many askers at once do not all want the same.
 CANDIDATES = 64
@@ -107,6 +108,8 @@ class Provisions:
             elif target is not None:
                 where = tx.networks.get(target.network_id)
             else:
+                used = {"disk_id": str(disk.id)}  # by another move, say, that is between two nodes
+                want_unused(tx, f"disk {disk.name}", used, project_id=disk.project_id)
                 raise Invalid(f"Disk {disk.name} runs nowhere.", code="network-needed", fix="Name a network.")
             chosen = find_node(tx, caller, "node_get", node)
             image = image_of(tx, disk)

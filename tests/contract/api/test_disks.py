@@ -202,3 +202,15 @@ def test_a_snapshot_says_how_it_was_taken_and_gets_another_name(small_site: Site
     assert site.get("member", "/v1/snapshots/of-idle").status_code == 404
     (event,) = items(site.get("member", "/v1/events?kind=snapshot.renamed"))
     assert (event["data"]["snapshot"], event["data"]["name"]) == ("of-idle", "kept-longer")
+
+
+def test_a_disk_that_is_on_its_way_to_a_node_says_so_to_who_would_move_it(small_site: Site) -> None:
+    site = small_site
+    where = f"/v1/disks/{site.ids['spare:alpha']}/move"
+    nowhere = site.post("member", where, {"node": "free"})
+    assert (nowhere.status_code, nowhere.json()["code"]) == (422, "network-needed")
+    first = site.post("member", where, {"node": "free", "network": str(site.ids["network:alpha"])})
+    assert first.status_code == 202, first.text
+    second = site.post("member", where, {"node": "free"})
+    assert (second.status_code, second.json()["code"]) == (409, "disk-in-use")
+    assert first.json()["id"] in second.json()["detail"]
