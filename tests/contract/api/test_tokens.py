@@ -2,7 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
+
+from malleable.sim.faults import FaultKind
 
 PASSWORD = "correct horse"
 
@@ -138,3 +141,18 @@ def test_a_deleted_user_is_gone_with_its_tokens(site: Site) -> None:
     assert site.call("admin", "DELETE", "/v1/users/member").status_code == 204
     for caller in ("member", "read_only"):
         assert site.get(caller, "/v1/nodes").status_code == 401
+
+
+def test_what_a_deleted_user_began_goes_on_for_its_project(site: Site) -> None:
+    room = Room(site)
+    begun = site.post("member", "/v1/nodes/held/release")
+    assert begun.status_code == 202, begun.text
+    room.faults.add("apply", FaultKind.LOST_REQUEST)
+    work = room.work()
+    next(work)
+    assert site.call("admin", "DELETE", "/v1/users/member").status_code == 204
+    assert site.get("admin", f"/v1/operations/{begun.json()['id']}").json()["finished_at"] is None
+    list(work)
+    ended = site.get("admin", f"/v1/operations/{begun.json()['id']}").json()
+    assert (ended["state"], ended["actor_id"]) == ("succeeded", str(site.ids["user:member"]))
+    assert site.get("operator", "/v1/nodes/held").json()["state"] == "free"
