@@ -1,17 +1,19 @@
 """Paths: which networks let one node reach another, and why or why not."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
+from malleable.domain.errors import NotFound
 from malleable.domain.ids import NetworkId, SwitchId
 from malleable.domain.networks import Attachment, AttachmentState, Channel, Network
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortState, Switch, SwitchPort
 from malleable.domain.tunnels import vtep_of
+from malleable.services.authorization import may
 from malleable.services.caller import Caller
-from malleable.services.finding import find_node
+from malleable.services.finding import find_named, find_node
 from malleable.services.parts import Parts
 from malleable.workflows.weaving import is_ordered
 
@@ -71,6 +73,7 @@ class Path:
     nodes: tuple[str, str]
     shared: tuple[SharedNetwork, ...]
     stray_vids: tuple[int, ...]  #: VLANs that ports of both were read back with, and no network explains
+    is_whole: bool = True  #: False: of networks that are not the caller's nothing is told
 
     @property
     def is_open(self) -> bool:
@@ -89,6 +92,8 @@ class Path:
         if self.shared:
             names = ", ".join(network.network for network in self.shared)
             return f"{one} and {other} are on network {names}, but not both of their ports carry it yet."
+        if not self.is_whole:
+            return f"{one} and {other} are together on no network of yours; others of their holders are not told."
         return f"{one} and {other} are on no network together: no frame of the one reaches the other."
 
 
@@ -102,6 +107,7 @@ class _Side:
     switches: Mapping[UUID, Switch]
     being_woven: Collection[UUID]  #: switches whose tunnels an operation is about
     attachments: tuple[Attachment, ...]
+    is_guest: bool = False  #: another project's, on a network of the caller's: only attachments to such are here
 
     def vlans(self) -> set[tuple[str, int]]:
         """Name what its ports were read back with, by fabric."""
@@ -116,9 +122,12 @@ class Paths:
         self._parts = parts
 
     def path_get(self, caller: Caller, one: str, other: str) -> Path:
-        """Tell what connects two nodes that the caller may look into. Errors: NotFound, Forbidden."""
+        """Tell what connects two nodes that the caller may look into, or that are guests on the caller's networks.
+
+        Of guests only the caller's own networks are told. Errors: NotFound, Forbidden.
+        """
         with self._parts.store.reading() as tx:
-            sides = [_side(tx, find_node(tx, caller, "path_get", ref)) for ref in (one, other)]
+            sides = [_find_side(tx, caller, ref) for ref in (one, other)]
             mine, theirs = sides
             shared_ids = {a.network_id for a in mine.attachments} & {a.network_id for a in theirs.attachments}
             networks = tx.networks.list(id=list(shared_ids)) if shared_ids else ()
@@ -129,7 +138,20 @@ class Paths:
             nodes=(mine.node.name, theirs.node.name),
             shared=tuple(_shared(network, sides) for network in sorted(networks, key=lambda n: n.name)),
             stray_vids=tuple(sorted(vid for _, vid in stray)) if mine.node.id != theirs.node.id and is_told else (),
+            is_whole=not any(side.is_guest for side in sides),
         )
+
+
+def _find_side(tx: Transaction, caller: Caller, ref: str) -> _Side:
+    try:
+        return _side(tx, find_node(tx, caller, "path_get", ref))
+    except NotFound:
+        guest = _side(tx, find_named(tx.nodes, ref, "node"))
+        on = tx.networks.list(id=[a.network_id for a in guest.attachments]) if guest.attachments else ()
+        own = {n.id for n in on if n.project_id and may(caller, "network_get", project_id=n.project_id)}
+        if not own:
+            raise
+        return replace(guest, is_guest=True, attachments=tuple(a for a in guest.attachments if a.network_id in own))
 
 
 def _side(tx: Transaction, node: Node) -> _Side:

@@ -74,6 +74,23 @@ def test_what_others_have_on_a_shared_network_is_the_owners_to_see(site: Site) -
     assert {item["node"] for item in items(site.get("member", path))} == {"held", "foreign"}
 
 
+def test_who_reaches_a_guest_on_a_shared_network_is_its_owners_to_ask(site: Site) -> None:
+    path = "/v1/paths?one=held&other=foreign"
+    assert site.get("member", path).status_code == 404, "no guest yet"
+    assert _join(site, network="network:lent")[0] == 202
+    apart = site.get("member", path).json()
+    assert (apart["is_open"], apart["networks"]) == (False, [])
+    assert "no network of yours" in apart["reason"]
+    list(Room(site).work())
+    assert _join(site, caller="member", network="network:lent", node="held")[0] == 202
+    list(Room(site).work())
+    told = site.get("member", path).json()
+    assert (told["is_open"], [network["network"] for network in told["networks"]]) == (True, ["lent"])
+    assert {end["node"] for network in told["networks"] for end in network["ends"]} == {"held", "foreign"}
+    assert site.get("other", path).status_code == 404, "a guest hears of nobody but itself"
+    assert site.get("narrow", path).status_code == 404, "nor does who was let use one node"
+
+
 @pytest.mark.parametrize(
     ("caller", "network", "grantee", "expected"),
     [
