@@ -6,7 +6,7 @@ from uuid import UUID
 from malleable.domain.errors import Public, Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, UserId, new_id
 from malleable.domain.images import Image, ImageState
-from malleable.domain.operations import Operation, Retry
+from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.unready import unsealed
 from malleable.workflows import presenting, storage
@@ -94,7 +94,7 @@ COPY_IMAGE = Workflow(
             undo=_uncopy,
             deadline_s=storage.SEAL_DEADLINE_S,
             sla_s=120.0,
-            retry=Retry(attempts=2),
+            retry=presenting.COPY_RETRY,
             resource=presenting.copy_resource,
             device=presenting.POOL,
             is_laborious=True,

@@ -9,7 +9,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.workflows import presenting
 from malleable.workflows.requests import begin, reasons, record
-from malleable.workflows.steps import Context, Done, Step, Workflow
+from malleable.workflows.steps import Context, Done, Workflow
 from malleable.workflows.storage import want_origin
 
 
@@ -68,16 +68,7 @@ def _not_created(tx: Transaction, operation: Operation, now: datetime) -> None:
 
 CREATE_DISKS = Workflow(
     name="create-disks",
-    steps=(
-        Step(
-            name="clone-disks",
-            do=_clone,
-            undo=_discard,
-            deadline_s=300.0,
-            resource=presenting.pool_resource,
-            device=presenting.POOL,
-        ),
-    ),
+    steps=(presenting.pool_step("clone-disks", _clone, _discard),),
     on_done=_created,
     on_undone=_not_created,
 )

@@ -19,10 +19,15 @@ from malleable.domain.secrets import chap_secret
 from malleable.domain.store import Transaction
 from malleable.domain.unready import unready_disk
 from malleable.workflows.seeds import seed_volumes
-from malleable.workflows.steps import Context, Done, Step
+from malleable.workflows.steps import Context, Done, Step, StepFunction
 
 #: A daemon that hangs, or whose gateway is away, comes back once somebody sees to it; the step's deadline ends that.
 TARGET_RETRY = Retry(attempts=1000, first_delay_s=0.5, max_delay_s=20.0)
+#: A pool that is away comes back by itself too: what needs it waits and goes on, for an hour.
+POOL_RETRY = Retry(attempts=1000, first_delay_s=0.5, max_delay_s=20.0)
+POOL_DEADLINE_S = 3600.0
+#: The same of what copies whole disks, for half an hour: few enough that what kills its worker every time is parked.
+COPY_RETRY = Retry(attempts=20, first_delay_s=1.0, max_delay_s=120.0)
 PORTAL_LOOK_S = 1.0
 POOL = "The disk storage"
 TARGETS = "The server of the network's disks"
@@ -322,13 +327,22 @@ def pool_resource(_: Operation) -> str:
     return "pool:default"
 
 
-CLONE_DISK = Step(
-    name="clone-disk",
-    do=clone,
-    undo=discard,
-    resource=pool_resource,
+def pool_step(name: str, do: StepFunction, undo: StepFunction | None = None) -> Step:
+    """Make a step that asks the pool for one thing and waits for it while it is away."""
+    return Step(
+        name=name,
+        do=do,
+        undo=undo,
+        deadline_s=POOL_DEADLINE_S,
+        retry=POOL_RETRY,
+        resource=pool_resource,
+        device=POOL,
+    )
+
+
+CLONE_DISK = replace(
+    pool_step("clone-disk", clone, discard),
     needed=lambda operation: bool(operation.arguments.get("makes_disk")),
-    device=POOL,
 )
 EXPORT_TARGET = Step(
     name="export-target",

@@ -1,6 +1,7 @@
 """A disk's history: snapshots, rolling back, promotion to an image, growth."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from malleable.domain.disks import Consistency, Disk, DiskState, Snapshot, Snaps
 from malleable.domain.errors import Conflict, Invalid, Public, Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, UserId
 from malleable.domain.images import Image, ImageState
-from malleable.domain.operations import Operation, Retry
+from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.unready import unready_disk, unready_snapshot
 from malleable.workflows import presenting, storage
@@ -218,37 +219,28 @@ def _idle_again(tx: Transaction, operation: Operation) -> None:
 
 SNAPSHOT_DISK = Workflow(
     name="snapshot-disk",
-    steps=(
-        Step(
-            name="snapshot-disk",
-            do=_take,
-            undo=_drop,
-            sla_s=SNAPSHOT_SLA_S,
-            resource=presenting.pool_resource,
-            device=presenting.POOL,
-        ),
-    ),
+    steps=(replace(presenting.pool_step("snapshot-disk", _take, _drop), sla_s=SNAPSHOT_SLA_S),),
     on_done=_ended("snapshot.created"),
     on_undone=_ended("snapshot.create-failed", _never_taken),
 )
 DELETE_SNAPSHOT = Workflow(
     name="delete-snapshot",
     # No undo: bytes do not come back.
-    steps=(Step(name="delete-snapshot", do=_drop, resource=presenting.pool_resource, device=presenting.POOL),),
+    steps=(presenting.pool_step("delete-snapshot", _drop),),
     on_done=_ended("snapshot.deleted"),
     on_undone=None,
 )
 ROLL_BACK_DISK = Workflow(
     name="roll-back-disk",
     # No undo: the pool does all of it or nothing; either way the disk is whole.
-    steps=(Step(name="roll-back-disk", do=_roll_back, resource=presenting.pool_resource, device=presenting.POOL),),
+    steps=(presenting.pool_step("roll-back-disk", _roll_back),),
     on_done=_ended("disk.rolled-back"),
     on_undone=_ended("disk.roll-back-failed", _idle_again),
 )
 GROW_DISK = Workflow(
     name="grow-disk",
     # No undo: bytes past the disk's recorded size are of no harm.
-    steps=(Step(name="grow-disk", do=_grow, resource=presenting.pool_resource, device=presenting.POOL),),
+    steps=(presenting.pool_step("grow-disk", _grow),),
     on_done=_ended("disk.grown"),
     on_undone=_ended("disk.grow-failed", _idle_again),
 )
@@ -261,7 +253,7 @@ PROMOTE_SNAPSHOT = Workflow(
             undo=_unpromote,
             deadline_s=storage.SEAL_DEADLINE_S,
             sla_s=120.0,
-            retry=Retry(attempts=2),
+            retry=presenting.COPY_RETRY,
             resource=presenting.copy_resource,
             device=presenting.POOL,
             is_laborious=True,

@@ -444,7 +444,7 @@ CREATE_DISK = Workflow(
 DELETE_DISK = Workflow(
     name="delete-disk",
     # No undo: bytes do not come back.
-    steps=(Step(name="delete-disk", do=_delete_disk, resource=presenting.pool_resource, device=presenting.POOL),),
+    steps=(presenting.pool_step("delete-disk", _delete_disk),),
     on_done=_ended("disk.deleted"),
     on_undone=None,
 )
@@ -459,7 +459,7 @@ IMPORT_IMAGE = Workflow(
             undo=_unseal,
             deadline_s=SEAL_DEADLINE_S,
             sla_s=120.0,
-            retry=Retry(attempts=2),
+            retry=presenting.COPY_RETRY,
             resource=presenting.copy_resource,
             device=presenting.POOL,
             is_laborious=True,
@@ -474,7 +474,7 @@ DELETE_IMAGE = Workflow(
     name="delete-image",
     # No undo: bytes do not come back.
     steps=(
-        Step(name="delete-image", do=_unseal, resource=presenting.pool_resource, device=presenting.POOL),
+        presenting.pool_step("delete-image", _unseal),
         DROP_UPLOAD,
     ),
     on_done=_ended("image.deleted"),
