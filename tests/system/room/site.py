@@ -226,7 +226,9 @@ class Site:
 
 
 @contextmanager
-def open_site(*, machines: int, enrolled: int, pool: Pool = lambda _: nullcontext()) -> Iterator[Site]:
+def open_site(
+    *, machines: int, enrolled: int, memory_mib: int = 512, pool: Pool = lambda _: nullcontext()
+) -> Iterator[Site]:
     """Build a room of BIOS machines (they boot fastest) with a server that knows some of them; leave no trace of it.
 
     ``pool`` is entered before the server starts and left once it is gone; without one its disks are files.
@@ -235,7 +237,7 @@ def open_site(*, machines: int, enrolled: int, pool: Pool = lambda _: nullcontex
     hall = hall_of(name)
     with ExitStack() as outlasting, ExitStack() as stack:
         stack.callback(lambda: _assert_gone(hall))
-        spec = rack.RackSpec(name=name, nodes=machines, memory_mib=512, firmware=(Firmware.BIOS,), has_tpm=False)
+        spec = rack.RackSpec(name=name, nodes=machines, memory_mib=memory_mib, firmware=(Firmware.BIOS,), has_tpm=False)
         site = Site(hall=hall, room=rack.up(spec))
         outlasting.enter_context(pool(site.room))
         site.start()

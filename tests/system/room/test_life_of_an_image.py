@@ -1,6 +1,6 @@
 """The life of an image, told by `m2`: imported, booted, changed, kept, promoted, booted by many, moved, taken back.
 
-Once with a pool of files, once with one in Ceph.
+Once with a pool of files, once with one in Ceph. MALLEABLE_TEST_DEBIAN=1: with Debian in place of tiny.
 """
 
 import hashlib
@@ -21,6 +21,9 @@ from tests.system.room.site import NETWORK, PROJECT, Site, open_site
 pytestmark = [pytest.mark.room, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 FIRST, FLEET = "first", ("fleet-1", "fleet-2", "fleet-3")
+#: What is imported: tiny, which boots fastest, or Debian.
+GOLDEN = TINY.with_name("debian-12.json" if os.environ.get("MALLEABLE_TEST_DEBIAN") else TINY.name)
+MEMORY_MIB = 512 if GOLDEN == TINY else 1024
 
 #: Says what is in the file, then writes to it: what the disk knew before it was booted, and will know from then on.
 REMEMBER = """#!/bin/sh
@@ -40,7 +43,9 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     is_ceph = request.param == "ceph"
     if is_ceph and (lacking := missing_for_ceph()):
         pytest.skip(lacking)
-    with open_site(machines=4, enrolled=4, **({"pool": pool_in_ceph} if is_ceph else {})) as opened:
+    with open_site(
+        machines=4, enrolled=4, memory_mib=MEMORY_MIB, **({"pool": pool_in_ceph} if is_ceph else {})
+    ) as opened:
         yield opened
 
 
@@ -73,13 +78,13 @@ class Tenant:
 
 
 def as_qcow2(folder: Path) -> Path:
-    """Make of the tiny image what a distribution offers: a qcow2 file and a manifest."""
-    manifest = json.loads(TINY.read_text())
+    """Make of a golden image what a distribution offers: a qcow2 file and a manifest."""
+    manifest = json.loads(GOLDEN.read_text())
     disk = folder / "distribution.qcow2"
-    source = str(TINY.parent / manifest["file"])
+    source = str(GOLDEN.parent / manifest["file"])
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, str(disk)], check=True)
     for name in (manifest["kernel"], manifest["initrd"]):
-        shutil.copy(TINY.parent / name, folder)
+        shutil.copy(GOLDEN.parent / name, folder)
     with disk.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     changes = {"name": "distribution", "file": disk.name, "format": "qcow2", "sha256": digest}
