@@ -15,13 +15,13 @@ DOUBT = "is `m2d gateway` running?"
 
 
 class GoneAt:
-    """A probe that takes the gateway away, and what it has seen, when a step is begun."""
+    """A probe that takes the gateway away, and what it has seen, once the operation has entered a step."""
 
     def __init__(self, world: World, step: str) -> None:
         self.world, self.step = world, step
 
     def at(self, point: str, operation: Operation) -> None:
-        if operation.step == self.step:
+        if self.world.operation(operation.id).step == self.step:
             self.world.is_gateway_up = False
             self.world.forget_signs()
 

@@ -249,12 +249,18 @@ def _keep_log(connection: sqlite3.Connection) -> None:
 #: Of one server process. More only wait for each other's rows: its Python runs on one core.
 POSTGRES_CONNECTIONS = 10
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-#: A process that hangs or dies half-way through a transaction must not hold up the site. Statements are planned once,
-#: not six times per connection: no plan of ours depends on values, and planning was a third of a new connection's work.
-_SERVER_OPTIONS = (
-    f"-c timezone=UTC -c plan_cache_mode=force_generic_plan -c lock_timeout={LOCK_TIMEOUT_S:.0f}s"
-    f" -c idle_in_transaction_session_timeout={2 * LOCK_TIMEOUT_S:.0f}s"
-)
+_SETTINGS = {
+    "timezone": "UTC",
+    # A process that hangs or dies half-way through a transaction must not hold up the site.
+    "lock_timeout": f"{LOCK_TIMEOUT_S:.0f}s",
+    "idle_in_transaction_session_timeout": f"{2 * LOCK_TIMEOUT_S:.0f}s",
+    # Statements are planned once, not six times per connection: no plan of ours depends on values, and planning was a
+    # third of a new connection's work. At that time a table may be empty, and is soon not: of all ways to read it only
+    # those are allowed that do not grow with it. (Whoever forbids one makes plans look dear, and worth compiling.)
+    "plan_cache_mode": "force_generic_plan",
+    **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
+}
+_SERVER_OPTIONS = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
 
 
 def postgres_engine(url: URL) -> Engine:

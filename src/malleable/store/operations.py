@@ -54,6 +54,7 @@ _CLAIM = (
         state=case((_in(_S.PENDING, _S.WAITING), _S.RUNNING.value), else_=ops.c.state),
         started_at=func.coalesce(ops.c.started_at, _now),
         fence=ops.c.fence + 1,
+        attempt=ops.c.attempt + 1,
         woken_at=None,
     )
 )

@@ -77,8 +77,18 @@ def arm(context: Context) -> Done | Wait:
     if wanted is not None:
         return served(context, int(str(wanted)), "takes the boot intent over")
     _want_as_signed(context)
-    network_id = _network_id(context)
-    return ask_gateway(context, network_id, "takes the boot intent over", lambda tx: _write_intent(context, tx))
+    return _ask_to_arm(context)
+
+
+def _ask_to_arm(context: Context) -> Ask:
+    return ask_gateway(
+        context, _network_id(context), "takes the boot intent over", lambda tx: _write_intent(context, tx)
+    )
+
+
+def _open_arm(context: Context, tx: Transaction) -> Wait | None:
+    """Ask the gateway as the step begins, unless a signed image's files have to be looked at first."""
+    return None if context.operation.arguments.get(SIGNED_FILES) else _ask_to_arm(context).asked(tx)
 
 
 def _want_as_signed(context: Context) -> None:
@@ -177,6 +187,16 @@ def disarm(context: Context) -> Done | Wait:
     gone = boot
 
     return ask_gateway(context, gone.network_id, "forgets the boot intent", lambda tx: forget_boot(tx, gone))
+
+
+def _open_await_up(context: Context, _: Transaction) -> Wait:
+    """Wait at first: the machine was switched on just now. A sign of life that was sooner ends the wait at once."""
+    return Wait(
+        seconds=UP_LOOK_S,
+        reason="the machine was switched on just now",
+        public=Public("The machine was switched on just now."),
+        resource=f"boot:{context.node_id}",
+    )
 
 
 def await_up(context: Context, *, patience_s: float) -> Done | Wait:
@@ -329,7 +349,12 @@ AWAIT_PREDECESSOR = Step(
     needed=lambda operation: bool(operation.arguments.get("after")),
 )
 ARM_BOOT = Step(
-    name="arm-boot", do=arm, undo=disarm, deadline_s=timedelta(minutes=5).total_seconds(), device="The gateway"
+    name="arm-boot",
+    do=arm,
+    undo=disarm,
+    opening=_open_arm,
+    deadline_s=timedelta(minutes=5).total_seconds(),
+    device="The gateway",
 )
 DISARM_BOOT = Step(
     name="disarm-boot",
@@ -349,6 +374,7 @@ AWAIT_UP = up_within(
     Step(
         name="await-up",
         do=partial(await_up, patience_s=UP_DEADLINE_S / 2),
+        opening=_open_await_up,
         # No undo: looking changes nothing; power-on's undo takes the system away.
         retry=BMC_RETRY,
         sla_s=60.0,

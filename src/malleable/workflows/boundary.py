@@ -10,7 +10,7 @@ from malleable.domain.operations import Direction, Operation, OperationState, St
 from malleable.domain.store import EVENTS, GATEWAY, WORK, Transaction
 from malleable.workflows import plan
 from malleable.workflows.plan import Place
-from malleable.workflows.steps import Ask, Done, Step, Workflow
+from malleable.workflows.steps import Ask, Context, Done, Step, Workflow
 
 T = TypeVar("T")
 
@@ -34,6 +34,11 @@ class Begun:
 
     operation: Operation
     place: Place
+    intent: object = None  #: what the step's opening has written
+
+
+class Unopened(Exception):
+    """What opens the next step could not be written; nothing is, and the step can begin without."""
 
 
 class Unwritten(Exception):
@@ -48,6 +53,22 @@ class Deadly(MalleableError):
     """The worker died at this step again and again."""
 
     code = "deadly-step"
+
+
+def resumed(workflow: Workflow, operation: Operation) -> Begun | None:
+    """Go on with the look that a claimed operation waited for, if there is nothing to write before: no token to take.
+
+    Errors: UnknownStep.
+    """
+    is_open = operation.step_began_at is not None and operation.step_deadline_at is not None
+    if not is_open or operation.attempt > 1 or operation.is_cancel_requested:
+        return None
+    place = plan.current(workflow, operation)
+    if place is None or place.step.name != operation.step or place.step.resource is not None:
+        return None
+    attempts = operation.step_attempts + 1
+    again = replace(operation, step_attempts=attempts, resource="", reason="", public_reason="")
+    return Begun(operation=again, place=place)
 
 
 class Boundary:
@@ -65,30 +86,33 @@ class Boundary:
         now: datetime,
         *,
         limits: Mapping[str, int],
+        context: Callable[[Operation], Context] | None,
         is_stopping: bool = False,
     ) -> None:
         self.operation = operation  #: as this transaction leaves it
         self._tx, self._workflow, self._now, self._limits = tx, workflow, now, limits
+        self._context = context  #: for what opens a step; None: it begins without
         self._is_stopping = is_stopping
         self._is_walking = True  #: so what it says it holds, it holds
-        # What waits has no try behind it: a claimed operation with one was lost by its worker, maybe token in hand.
-        self._held = operation.resource if operation.attempt > 0 else ""
+        self._held = operation.resource
         self._has_new_deadline = self._has_new_line = False
 
     # -- what may come of a step --------------------------------------------------------------------------------------
 
     def begin(self) -> Begun | None:
-        """Enter the place at which a claimed operation stands. Errors: UnknownStep."""
+        """Enter the place at which a claimed operation stands. Errors: UnknownStep, Unopened."""
         operation, workflow = self.operation, self._workflow
         self._is_walking = False
-        if operation.attempt > 0:
-            # Whoever lost it may have died between a commit and telling others of it.
+        if operation.attempt == 1:
+            self._held = ""  # what waits has no try behind it: its resource is what it waits for
+        else:
+            # Whoever lost it, maybe token in hand, may have died between a commit and telling others of it.
             for channel in (EVENTS, GATEWAY, WORK):
                 self._tx.notify(channel)
         if not (operation.is_cancel_requested and self._can_turn_back):
             place = plan.current(workflow, operation)
-            if place is not None and operation.attempt >= place.step.retry.attempts + DEATHS_MAX:
-                raise Deadly(f"The worker died {operation.attempt} times at step {operation.step}.")
+            if place is not None and operation.attempt > place.step.retry.attempts + DEATHS_MAX:
+                raise Deadly(f"The worker died {operation.attempt - 1} times at step {operation.step}.")
             return self._enter(place)
         if operation.resource:
             # It may have been woken to take a token that it will not take now: the next in line shall have it.
@@ -104,7 +128,7 @@ class Boundary:
         return self._enter(place, is_written=True)
 
     def finish(self, place: Place, done: Done) -> Begun | None:
-        """End a step and begin the next one. Errors: Unwritten."""
+        """End a step and begin the next one. Errors: Unwritten, Unopened."""
         before, following = self.operation, plan.following(self._workflow, self.operation, place)
         result = {"result": {**before.result, **done.result}} if done.result else {}
         # One statement for both: this is what most of the engine's time goes into.
@@ -202,7 +226,7 @@ class Boundary:
             "step": step.name,
             "direction": place.direction,
             "state": OperationState.RUNNING if place.direction is Direction.DO else OperationState.UNDOING,
-            "attempt": 1 if is_new else operation.attempt + 1,
+            "attempt": 1 if is_new else operation.attempt,  # it was counted by the claim
             "step_deadline_at": deadline_at if self._has_new_deadline else operation.step_deadline_at,
             "resource": self._resource_of(step),
             "reason": "",
@@ -226,7 +250,23 @@ class Boundary:
         if not self._has_token(resource):
             self._give_way(RESOURCE_RECHECK_S, f"waits for its turn at {resource}", TAKES_ITS_TURN, resource)
             return None
-        return Begun(operation=self.operation, place=place)
+        return self._open(place)
+
+    def _open(self, place: Place) -> Begun | None:
+        """Write what opens a step that is entered; None: it begins by waiting. Errors: Unopened."""
+        opening = place.step.opening if self._has_new_line and place.direction is Direction.DO else None
+        if opening is None or self._context is None:
+            return Begun(operation=self.operation, place=place)
+        try:
+            intent = opening(self._context(self.operation), self._tx)
+            if isinstance(intent, Wait):
+                self.wait(intent)
+                return None
+        except FenceLost:
+            raise
+        except Exception as e:
+            raise Unopened from e
+        return Begun(operation=self.operation, place=place, intent=intent)
 
     def _give_way(self, delay_s: float, reason: str, public: Public, resource: str) -> None:
         """Leave a step that is entered but not begun: that was no try, and its time has not begun to run."""
@@ -295,7 +335,7 @@ class Boundary:
         """Give the lease and the token back until later."""
         is_doing = self.operation.direction is Direction.DO
         is_cancelled = self._write(
-            **changes,
+            **{"step_attempts": self.operation.step_attempts, **changes},
             state=OperationState.WAITING if is_doing else OperationState.UNDOING,
             resource=resource,
             reason=reason,

@@ -90,8 +90,12 @@ def _boot_of(tx: Transaction, node: Node) -> Boot:
     return boot
 
 
+def _claim(context: Context, tx: Transaction) -> presenting.Claim | Wait:
+    return presenting.claim_disks(context, tx, [DiskId(UUID(context.argument("disk_id")))], DiskUse.DATA)
+
+
 def _export(context: Context) -> Done | Wait:
-    return presenting.present(context, [DiskId(UUID(context.argument("disk_id")))], DiskUse.DATA)
+    return presenting.present(context, _claim)
 
 
 def _announce(context: Context) -> Done | Wait:
@@ -128,6 +132,7 @@ ATTACH_DISK = Workflow(
             name="export-data-disk",
             do=_export,
             undo=presenting.revoke_disk,
+            opening=_claim,
             deadline_s=presenting.EXPORT_TARGET.deadline_s,
             retry=presenting.TARGET_RETRY,
             resource=presenting.network_resource,

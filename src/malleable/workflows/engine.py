@@ -8,7 +8,7 @@ before acting again) or the step ended with everything it wrote.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -19,7 +19,7 @@ from malleable.domain.errors import Busy, FenceLost, Malformed, MalleableError, 
 from malleable.domain.operations import Operation, OperationState, Wait
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import WORK, Store, Transaction
-from malleable.workflows.boundary import Begun, Boundary, Unwritten, park, public_of
+from malleable.workflows.boundary import Begun, Boundary, Unopened, Unwritten, park, public_of, resumed
 from malleable.workflows.plan import Place
 from malleable.workflows.steps import Context, Done, Observer, Probe, Workflow
 
@@ -71,7 +71,7 @@ class Engine:
         now = self.clock.now()
         claim: dict[str, Any] = {"worker": self.worker, "fence": operation.fence + 1, "state": OperationState.RUNNING}
         claim |= {"lease_expires_at": now + timedelta(seconds=self.lease_s), "started_at": now}
-        return self._boundary(tx, operation).take(claim)
+        return self._boundary(tx, operation, opens=False).take(claim)
 
     def keep(self, lost: Sequence[Operation] = ()) -> None:
         """Renew the lease of everything this worker walks; give back that of ``lost``, which it no longer walks."""
@@ -127,20 +127,14 @@ class Engine:
                 f"This version does not know the workflow {operation.kind!r}.",
                 fix="Run it with the version that began it.",
             )
-        return self._cross(operation, Boundary.begin)
+        begun = None if self._is_stopping else resumed(self.workflows[operation.kind], operation)
+        return begun or self._cross(operation, Boundary.begin)
 
     def _walk_step(self, begun: Begun) -> Begun | Operation:
         operation, place = begun.operation, begun.place
         self._at("begun", operation)
         started_s = self.clock.monotonic_s()
-        context = Context(
-            operation=operation,
-            store=self.store,
-            drivers=self.drivers,
-            clock=self.clock,
-            memory=operation.step_evidence,
-            is_repeat=operation.step_attempts > 1,
-        )
+        context = replace(self._context(operation), intent=begun.intent)
         with anywhere() if place.step.is_laborious else nullcontext():
             outcome = _asked(place.function, context)
         self._at("acted", operation)
@@ -180,9 +174,14 @@ class Engine:
 
         If there is none now: the operation as it was left.
         """
-        with self.store.transaction() as tx:
-            boundary = self._boundary(tx, operation)
-            begun = act(boundary, *args, **kwargs)
+        try:
+            with self.store.transaction() as tx:
+                boundary = self._boundary(tx, operation)
+                begun = act(boundary, *args, **kwargs)
+        except Unopened:
+            with self.store.transaction() as tx:
+                boundary = self._boundary(tx, operation, opens=False)
+                begun = act(boundary, *args, **kwargs)
         ended = boundary.operation
         if ended.state is OperationState.NEEDS_OPERATOR:
             self._tell_parked(ended, str((ended.error or {}).get("code", "")))
@@ -190,13 +189,24 @@ class Engine:
             self._observer.operation_ended(ended)
         return begun or ended
 
-    def _boundary(self, tx: Transaction, operation: Operation) -> Boundary:
+    def _context(self, operation: Operation) -> Context:
+        return Context(
+            operation=operation,
+            store=self.store,
+            drivers=self.drivers,
+            clock=self.clock,
+            memory=operation.step_evidence,
+            is_repeat=operation.step_attempts > 1,
+        )
+
+    def _boundary(self, tx: Transaction, operation: Operation, *, opens: bool = True) -> Boundary:
         return Boundary(
             tx,
             self.workflows[operation.kind],
             operation,
             self.clock.now(),
             limits=self.drivers.limits,
+            context=self._context if opens else None,
             is_stopping=self._is_stopping,
         )
 

@@ -1,9 +1,10 @@
 """Steps that present a disk to a node and take it away again, with fencing."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from malleable.domain import portals
@@ -106,15 +107,34 @@ def discard(context: Context) -> Done:
     return Done(evidence={"disk": "removed"}, write=write)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a node is to have, each by a target of its own: while that is there, nobody else has it."""
+
+    network: Network
+    attachment: Attachment
+    presented: Sequence[tuple[Target, Disk | Image]]
+
+
 def export(context: Context) -> Done | Wait:
     """Present what the node boots: its disk, or an image that it only reads."""
-    disk_id = context.argument("disk_id")
-    return present(context, [DiskId(UUID(disk_id))], DiskUse.BOOT) if disk_id else _present_image(context)
+    return present(context, claim_boot)
 
 
 def export_data(context: Context) -> Done | Wait:
     """Present the disks that the node has for data besides."""
-    return present(context, told_disks(context.operation), DiskUse.DATA)
+    return present(context, claim_data)
+
+
+def claim_boot(context: Context, tx: Transaction) -> Claim | Wait:
+    """Add the target of what the node boots; Wait: no gateway is there to serve it."""
+    disk_id = context.argument("disk_id")
+    return claim_disks(context, tx, [DiskId(UUID(disk_id))], DiskUse.BOOT) if disk_id else _claim_image(context, tx)
+
+
+def claim_data(context: Context, tx: Transaction) -> Claim | Wait:
+    """Add the targets of the disks that the node has for data, as ``claim_boot``."""
+    return claim_disks(context, tx, told_disks(context.operation), DiskUse.DATA)
 
 
 def told_disks(operation: Operation) -> list[DiskId]:
@@ -123,13 +143,35 @@ def told_disks(operation: Operation) -> list[DiskId]:
     return [DiskId(UUID(str(disk_id))) for disk_id in told] if isinstance(told, list) else []
 
 
-def present(context: Context, disk_ids: Sequence[DiskId], use: DiskUse) -> Done | Wait:
-    """Present disks inside the network, each by a target of its own: to one address and one secret."""
-    with context.store.reading() as tx:
-        disks = tx.disks.list(id=disk_ids)
-        network = tx.networks.get(NetworkId(UUID(context.argument("network_id"))))
-        attachment = tx.attachments.get(AttachmentId(UUID(context.argument("attachment_id"))))
-        there = {target.disk_id: target for target in tx.targets.list(disk_id=disk_ids)}
+def present(context: Context, claim: Callable[[Context, Transaction], Claim | Wait]) -> Done | Wait:
+    """Present what is claimed inside the network, each by its target: to one address and one secret."""
+    claimed = context.intent if isinstance(context.intent, Claim) else context.write(partial(claim, context))
+    if isinstance(claimed, Wait):
+        return claimed
+    targets = [target for target, _ in claimed.presented]
+    seeds = _seeds(context, targets)
+    for target, presented in claimed.presented:
+        context.drivers.targets.export(export_of(context, claimed.network, target, presented, seeds))
+
+    def write(tx: Transaction) -> None:
+        for target in targets:
+            tx.targets.change(target.id, state=TargetState.EXPORTED)
+
+    return Done(evidence={**_told(targets), "initiator_address": claimed.attachment.address}, write=write)
+
+
+def _told(targets: Sequence[Target]) -> dict[str, object]:
+    first = targets[0]
+    if first.use is DiskUse.DATA:
+        return {"iqns": [target.iqn for target in targets]}
+    return {"iqn": first.iqn} if first.image_id is None else {"iqn": first.iqn, "read_only": True}
+
+
+def claim_disks(context: Context, tx: Transaction, disk_ids: Sequence[DiskId], use: DiskUse) -> Claim | Wait:
+    """Add a target for every disk that has none yet: what fences it, before any daemon is asked. Errors: Conflict."""
+    disks = tx.disks.list(id=disk_ids)
+    network, attachment = _where(context, tx)
+    there = {target.disk_id: target for target in tx.targets.list(disk_id=disk_ids)}
     gone = len(disk_ids) - sum(disk.project_id == context.operation.project_id for disk in disks)
     if gone:
         raise Conflict(f"{gone} of the disks to be presented are not there any more.", code="disk-state")
@@ -137,45 +179,29 @@ def present(context: Context, disk_ids: Sequence[DiskId], use: DiskUse) -> Done 
         return _await_portal(network)
     if any(target.node_id != context.operation.node_id for target in there.values()):
         raise Conflict("The disk is presented to another node.", code="disk-exported", fix="Release that node first.")
-    new = [(disk, _target(context, attachment, network, use, disk)) for disk in disks if disk.id not in there]
-    if new:
-        context.write(lambda tx: _take(tx, new))  # what fences the disks, before any daemon is asked
-    there |= {disk.id: target for disk, target in new}
-    targets = [there[disk.id] for disk in disks]
-    seeds = _seeds(context, targets)
-    for target, disk in zip(targets, disks, strict=True):
-        context.drivers.targets.export(export_of(context, network, target, disk, seeds))
-
-    def write(tx: Transaction) -> None:
-        for target in targets:
-            tx.targets.change(target.id, state=TargetState.EXPORTED)
-
-    iqns = [target.iqn for target in targets]
-    told = {"iqn": iqns[0]} if use is DiskUse.BOOT else {"iqns": iqns}
-    return Done(evidence={**told, "initiator_address": attachment.address}, write=write)
+    for disk in disks:
+        if disk.id not in there:
+            there[disk.id] = _target(context, attachment, network, use, disk)
+            _take(tx, disk, there[disk.id])
+    return Claim(network=network, attachment=attachment, presented=[(there[disk.id], disk) for disk in disks])
 
 
-def _present_image(context: Context) -> Done | Wait:
-    """Present an image inside the network, read only: to this node by a target of its own, as disks are."""
-    with context.store.reading() as tx:
-        image = tx.images.get(ImageId(UUID(context.argument("image_id"))))
-        network = tx.networks.get(NetworkId(UUID(context.argument("network_id"))))
-        attachment = tx.attachments.get(AttachmentId(UUID(context.argument("attachment_id"))))
-        target = tx.targets.find(node_id=context.operation.node_id, use=DiskUse.BOOT)
+def _claim_image(context: Context, tx: Transaction) -> Claim | Wait:
+    """Add the target by which the node reads its image, if there is none yet: for this node alone, as disks have."""
+    image = tx.images.get(ImageId(UUID(context.argument("image_id"))))
+    network, attachment = _where(context, tx)
+    target = tx.targets.find(node_id=context.operation.node_id, use=DiskUse.BOOT)
     if not network.portal_epoch:
         return _await_portal(network)
     if target is None:
         target = _target(context, attachment, network, DiskUse.BOOT, image)
-        fresh = target
-        context.write(lambda tx: _share(tx, image, fresh))
-    context.drivers.targets.export(export_of(context, network, target, image, _seeds(context, [target])))
-    target_id = target.id
+        _share(tx, image, target)
+    return Claim(network=network, attachment=attachment, presented=[(target, image)])
 
-    def write(tx: Transaction) -> None:
-        tx.targets.change(target_id, state=TargetState.EXPORTED)
 
-    evidence = {"iqn": target.iqn, "initiator_address": target.initiator_address, "read_only": True}
-    return Done(evidence=evidence, write=write)
+def _where(context: Context, tx: Transaction) -> tuple[Network, Attachment]:
+    network = tx.networks.get(NetworkId(UUID(context.argument("network_id"))))
+    return network, tx.attachments.get(AttachmentId(UUID(context.argument("attachment_id"))))
 
 
 def _await_portal(network: Network) -> Wait:
@@ -188,12 +214,11 @@ def _await_portal(network: Network) -> Wait:
     )
 
 
-def _take(tx: Transaction, new: Sequence[tuple[Disk, Target]]) -> None:
-    """Add disks' targets, unless somebody deletes one or gives it away: locked, so that one of them sees the other."""
-    for disk, target in new:
-        if not tx.disks.change(disk.id, expect={"state": DiskState.READY, "project_id": disk.project_id}):
-            raise Conflict(f"Disk {disk.name} is not there to be used any more.", code="disk-state")
-        tx.targets.add(target)
+def _take(tx: Transaction, disk: Disk, target: Target) -> None:
+    """Add a disk's target, unless somebody deletes it or gives it away: locked, so that one of them sees the other."""
+    if not tx.disks.change(disk.id, expect={"state": DiskState.READY, "project_id": disk.project_id}):
+        raise Conflict(f"Disk {disk.name} is not there to be used any more.", code="disk-state")
+    tx.targets.add(target)
 
 
 def _share(tx: Transaction, image: Image, target: Target) -> None:
@@ -348,13 +373,18 @@ EXPORT_TARGET = Step(
     name="export-target",
     do=export,
     undo=revoke_all,
+    opening=claim_boot,
     deadline_s=timedelta(minutes=10).total_seconds(),
     retry=TARGET_RETRY,
     resource=network_resource,
     device=TARGETS,
 )
 EXPORT_DATA = replace(
-    EXPORT_TARGET, name="export-data-disks", do=export_data, needed=lambda operation: bool(told_disks(operation))
+    EXPORT_TARGET,
+    name="export-data-disks",
+    do=export_data,
+    opening=claim_data,
+    needed=lambda operation: bool(told_disks(operation)),
 )
 REVOKE_TARGETS = Step(
     name="revoke-targets",

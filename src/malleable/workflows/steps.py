@@ -1,7 +1,7 @@
 """What a workflow is made of: a visible table of steps, each with its do, its undo and its limits."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -37,6 +37,11 @@ class Ask(Wait):
 
     write: Callable[[Transaction], Mapping[str, object]]
 
+    def asked(self, tx: Transaction) -> Wait:
+        """Ask now, where the fence has been carried already; return the wait for the answer."""
+        told = {field.name: getattr(self, field.name) for field in fields(Wait)}
+        return Wait(**{**told, "memory": {**self.memory, **self.write(tx)}})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -48,6 +53,7 @@ class Context:
     clock: Clock
     memory: Mapping[str, object]  #: what this step's earlier looks left (``Wait.memory``)
     is_repeat: bool  #: an earlier try may have acted: observe first, then act
+    intent: object = None  #: what ``Step.opening`` has written; None: the step does so itself
 
     def now(self) -> datetime:
         return self.clock.now()
@@ -77,6 +83,10 @@ class Context:
 
 
 StepFunction: TypeAlias = Callable[[Context], Done | Wait]
+#: What must be durable before a step's device is asked, written as the step first begins, in that very transaction.
+#: What it returns is the step's ``Context.intent``; a Wait begins the step by waiting. ``do`` can do without it: where
+#: it raises, the step begins without.
+Opening: TypeAlias = Callable[[Context, Transaction], object]
 
 
 def _always(_: Operation) -> bool:
@@ -90,6 +100,7 @@ class Step:
     name: str  #: stable: running operations find their place by it after an upgrade
     do: StepFunction
     undo: StepFunction | None = None  #: None gets a comment at the step table saying why
+    opening: Opening | None = None  #: of ``do``: it saves the transaction that the step would need for its intent
     deadline_s: float = 120.0  #: for the whole stay in the step, waits and retries included
     sla_s: float = 10.0  #: longer than this is worth a look; shown, never enforced
     retry: Retry = field(default_factory=Retry)

@@ -177,8 +177,8 @@ def connect(context: Context, *, tells_gateway: bool = True) -> Done:
 
     The gateway is told, unless a later step does that before the machine is switched on.
     """
-    attachment_id = AttachmentId(UUID(context.argument("attachment_id")))
-    wire = context.write(lambda tx: _intend(context, tx, attachment_id))
+    attachment_id = _attachment_id(context)
+    wire = context.intent if isinstance(context.intent, _Wire) else context.write(partial(_join, context))
     if wire is None:
         raise NotFound(f"There is no attachment {attachment_id}.")
     proven = _settle_switch(context, wire.switch, wire.ports)
@@ -195,8 +195,7 @@ def connect(context: Context, *, tells_gateway: bool = True) -> Done:
 
 def disconnect(context: Context) -> Done:
     """Make the NIC's port carry everything but the attachment's network, then drop the attachment."""
-    attachment_id = AttachmentId(UUID(context.argument("attachment_id")))
-    wire = context.write(lambda tx: _intend(context, tx, attachment_id, is_leaving=True))
+    wire = context.intent if isinstance(context.intent, _Wire) else context.write(partial(_leave, context))
     if wire is None:
         return Done(evidence={"port": "already without it"})
     proven = _settle_switch(context, wire.switch, wire.ports)
@@ -218,10 +217,22 @@ class _Wire:
     ports: Sequence[SwitchPort]  #: with the intent
 
 
-def _intend(
-    context: Context, tx: Transaction, attachment_id: AttachmentId, *, is_leaving: bool = False
-) -> _Wire | None:
-    """Write what an attachment's port shall carry, with it or without it; None when there is no such attachment."""
+def _attachment_id(context: Context) -> AttachmentId:
+    return AttachmentId(UUID(context.argument("attachment_id")))
+
+
+def _join(context: Context, tx: Transaction) -> _Wire | None:
+    """Write what the attachment's port shall carry, with it; None when there is no such attachment."""
+    return _intend(context, tx, is_leaving=False)
+
+
+def _leave(context: Context, tx: Transaction) -> _Wire | None:
+    """Write what the attachment's port shall carry, without it; None when there is no such attachment."""
+    return _intend(context, tx, is_leaving=True)
+
+
+def _intend(context: Context, tx: Transaction, *, is_leaving: bool) -> _Wire | None:
+    attachment_id = _attachment_id(context)
     nics = {nic.id: nic for nic in tx.nics.list(node_id=context.node_id)}
     attachments = {one.id: one for one in tx.attachments.list(nic_id=list(nics))}
     attachment = attachments.get(attachment_id)
@@ -295,6 +306,7 @@ CONNECT = Step(
     name="connect-port",
     do=connect,
     undo=disconnect,
+    opening=_join,
     retry=SWITCH_RETRY,
     resource=switch_resource,
     deadline_s=180.0,
@@ -305,6 +317,7 @@ CONNECT_TO_BOOT = replace(CONNECT, do=partial(connect, tells_gateway=False))
 DISCONNECT = Step(
     name="disconnect-port",
     do=disconnect,
+    opening=_leave,
     # No undo: detaching is asked for by the holder and only ever takes reach away.
     retry=SWITCH_RETRY,
     resource=switch_resource,

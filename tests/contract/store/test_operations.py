@@ -41,7 +41,8 @@ def let_go(store: SqlStore, operation: Operation, due: float, **changes: object)
 
 def test_a_claim_takes_the_lease(store: SqlStore) -> None:
     added = add(store)
-    expected = replace(added, state=S.RUNNING, worker="w1", fence=1, lease_expires_at=later(LEASE_S), started_at=NOW)
+    leased = replace(added, worker="w1", fence=1, lease_expires_at=later(LEASE_S))
+    expected = replace(leased, state=S.RUNNING, attempt=1, started_at=NOW)
     assert claim(store) == [expected]
     assert read(store, added) == expected
     assert claim(store, worker="w2") == []

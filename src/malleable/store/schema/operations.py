@@ -69,9 +69,8 @@ pages(operations, "node_id project_id state")
 #: Queries that shall use a partial index repeat its condition to the letter: SQLite proves nothing else.
 ACTIVE = "state IN ({})".format(", ".join(f"'{state}'" for state in sorted(ACTIVE_STATES)))
 unique_where("uq_operations_active_node", operations, "node_id", ACTIVE)
-for _column in ("worker", "resource"):
-    _active = text(ACTIVE)
-    Index(f"ix_operations_active_{_column}", operations.c[_column], sqlite_where=_active, postgresql_where=_active)
+_active = text(ACTIVE)
+Index("ix_operations_active_resource", operations.c.resource, sqlite_where=_active, postgresql_where=_active)
 
 steps = Table(
     "steps",

@@ -76,9 +76,8 @@ operations = Table(
 pages(operations, "node_id project_id state")
 ACTIVE = "state IN ('needs-operator', 'pending', 'running', 'undoing', 'waiting')"
 unique_where("uq_operations_active_node", operations, "node_id", ACTIVE)
-for _column in ("worker", "resource"):
-    _active = text(ACTIVE)
-    Index(f"ix_operations_active_{_column}", operations.c[_column], sqlite_where=_active, postgresql_where=_active)
+_active = text(ACTIVE)
+Index("ix_operations_active_resource", operations.c.resource, sqlite_where=_active, postgresql_where=_active)
 
 steps = Table(
     "steps",
