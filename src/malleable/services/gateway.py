@@ -17,7 +17,7 @@ from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, NetworkState
 from malleable.domain.nodes import Nic
 from malleable.domain.seeds import Document
-from malleable.domain.store import WORK, Transaction
+from malleable.domain.store import Transaction
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import names_of, shown
@@ -135,14 +135,17 @@ class Gateways:
                 _heard(tx, now, beat, fabrics)
             ids = {s.network_id for s in served} | set(removed)
             networks = {n.id: n for n in tx.networks.list(id=ids) if _is_of(n, fabrics)} if ids else {}
+            woken = 0
             for report in served:
                 if report.network_id in networks:
-                    _note(tx, now, networks[report.network_id], report)
+                    woken += _note(tx, now, networks[report.network_id], report)
             for id in removed:
                 network = networks.get(NetworkId(id))
                 if network is not None and network.state is NetworkState.REMOVING:
                     tx.networks.change(network.id, served_generation=network.generation)
-                    _wake(tx, now, network.id)
+                    woken += _wake(tx, now, network.id)
+            claimed = self._parts.claim(tx) if woken else ()
+        self._parts.hand_out(claimed)
 
     def gateway_sign(self, caller: Caller, signs: Sequence[Sign]) -> None:
         """Note signs of life; of each kind the first since the boot was armed counts. Unknown boots are passed over."""
@@ -164,8 +167,8 @@ class Gateways:
                 tx.boots.change(boot_id, expect={"armed_at": boots[boot_id].armed_at}, **stages[boot_id])
             for node_id in sorted(boots[boot_id].node_id for boot_id in stages):
                 tx.operations.wake(now=now, node_id=node_id)
-            if stages:
-                tx.notify(WORK)
+            claimed = self._parts.claim(tx) if stages else ()
+        self._parts.hand_out(claimed)
 
     def gateway_file(self, caller: Caller, image_id: UUID, name: str) -> Path:
         """Locate a file kept beside an image. Errors: NotFound."""
@@ -281,7 +284,8 @@ def _require_same(known: Gateway, beat: Beat, serves: tuple[str, ...], now: date
     )
 
 
-def _note(tx: Transaction, now: datetime, network: Network, report: Served) -> None:
+def _note(tx: Transaction, now: datetime, network: Network, report: Served) -> int:
+    """Note what is in force of a network, and return how many operations that has woken."""
     changes: dict[str, Any] = {}
     if report.served_generation > network.served_generation and report.served_generation <= network.generation:
         changes["served_generation"] = report.served_generation
@@ -290,18 +294,18 @@ def _note(tx: Transaction, now: datetime, network: Network, report: Served) -> N
         moves = portals.compare(network.portal_epoch, report.portal_epoch)
         if moves.lost:
             storage.request_restore(tx, now, network_id=network.id, moves=moves)
-    if changes:
-        tx.networks.change(network.id, **changes)
-        _wake(tx, now, network.id)
+    if not changes:
+        return 0
+    tx.networks.change(network.id, **changes)
+    return _wake(tx, now, network.id)
 
 
-def _wake(tx: Transaction, now: datetime, network_id: NetworkId) -> None:
-    """Make every operation that waits for the network look again.
+def _wake(tx: Transaction, now: datetime, network_id: NetworkId) -> int:
+    """Make every operation that waits for the network look again; return how many.
 
     None can miss it: what an operation asks of the gateway is committed together with its wait.
     """
-    if tx.operations.wake_all(now=now, resource=f"network:{network_id}"):
-        tx.notify(WORK)
+    return tx.operations.wake_all(now=now, resource=f"network:{network_id}")
 
 
 def _desired(tx: Transaction, networks: Sequence[Network]) -> tuple[Desired, ...]:

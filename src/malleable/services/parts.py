@@ -1,6 +1,6 @@
 """What the services are made from, given by whoever wires the program."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
@@ -53,6 +53,18 @@ class Parts:
             return operation
         self.worker.walk_soon(begun, wait_s=0.0)
         return begun.operation
+
+    def claim(self, tx: Transaction) -> Sequence[Operation]:
+        """Claim what this transaction has made due, if there is a worker here; as the last thing of all in it."""
+        if self.worker is None:
+            tx.notify(WORK)
+            return ()
+        return self.worker.claim(tx)
+
+    def hand_out(self, claimed: Sequence[Operation]) -> None:
+        """Have what is claimed walked, and do not wait for it."""
+        if self.worker is not None:
+            self.worker.hand_out(claimed)
 
     def walked(self, operation: Operation, begun: Begun | None) -> Operation:
         """Return an operation as it is after a moment in which what is begun of it was walked."""

@@ -61,7 +61,11 @@ class Engine:
     def claim(self, limit: int) -> tuple[Operation, ...]:
         """Take the lease of up to ``limit`` due operations."""
         with self.store.transaction() as tx:
-            return tx.operations.claim(self.worker, self.clock.now(), self.lease_s, limit)
+            return self.claim_in(tx, limit)
+
+    def claim_in(self, tx: Transaction, limit: int) -> tuple[Operation, ...]:
+        """Take the lease of up to ``limit`` due operations, if the transaction commits."""
+        return tx.operations.claim(self.worker, self.clock.now(), self.lease_s, limit)
 
     def enter(self, tx: Transaction, operation: Operation) -> Begun | None:
         """Claim an operation and begin its first step in the transaction that adds it; None: it waits for its turn.

@@ -68,9 +68,7 @@ class Worker:
 
         Do it last of all in the transaction: it takes concurrency tokens. ``walk_soon`` what is begun.
         """
-        with self._changed:
-            is_free = self._dispatcher.is_alive() and not self._stopping.is_set() and len(self._walking) < self._threads
-        if not is_free:
+        if self._free(self._threads) <= 0:
             tx.notify(WORK)
             return None
         return self._engine.enter(tx, operation)
@@ -82,6 +80,30 @@ class Worker:
             self._changed.notify_all()
         with suppress(RuntimeError):  # stopped meanwhile: another worker goes on when the lease runs out
             wait([self._pool.submit(self._walk, begun.operation, begun)], wait_s)
+
+    def claim(self, tx: Transaction) -> tuple[Operation, ...]:
+        """Claim here what this transaction has made due; (): any worker takes it up as usual.
+
+        Do it last of all in the transaction, and ``hand_out`` what is claimed once it is committed. In a crowd it is
+        left to the dispatcher, which claims for many at once.
+        """
+        free = self._free(min(CROWD, self._threads))
+        claimed = self._engine.claim_in(tx, free) if free > 0 else ()
+        if len(claimed) >= free:
+            tx.notify(WORK)
+        return claimed
+
+    def hand_out(self, claimed: Sequence[Operation]) -> None:
+        """Walk what is claimed and committed; do not wait for it."""
+        with suppress(RuntimeError):  # stopped meanwhile: another worker goes on when the lease runs out
+            for operation in claimed:
+                self._submit(operation)
+
+    def _free(self, most: int) -> int:
+        """Say how many more operations than now this worker may walk, if it is to walk so many at most."""
+        with self._changed:
+            is_working = self._dispatcher.is_alive() and not self._stopping.is_set()
+            return most - len(self._walking) if is_working else 0
 
     # -- handing out work -------------------------------------------------------------------------------------------
 

@@ -5,17 +5,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from tests.conftest import KEY
 from tests.contract.engine.restarting import RestartingPostgres, restarting_postgres
 from tests.contract.engine.shop import Shop
 
-from malleable.domain.errors import Unavailable
+from malleable.domain.errors import Conflict, Unavailable
 from malleable.domain.ids import OperationId
 from malleable.domain.operations import Operation, OperationState, Wait
-from malleable.domain.store import WORK
+from malleable.domain.store import WORK, Transaction
 from malleable.store import SqlStore, open_store
 from malleable.store.migrate import upgrade
 from malleable.wiring.clock import SystemClock
@@ -195,6 +195,59 @@ def test_a_worker_that_does_not_run_begins_nothing(live: Shop) -> None:
     operation_id, begun = _begin_here(live, Worker(live.engine()), "make")
     assert begun is None
     assert live.operation(operation_id).state == "pending"
+
+
+def _waiting(shop: Shop) -> OperationId:
+    """Make an operation that waits for a network for a minute, and then is at its end."""
+    shop.workflow("make", shop.step("a", Wait(seconds=60, reason="asked", resource="network:1"), Done()))
+    operation_id = shop.begin("make")
+    assert shop.engine().run_due() == 1
+    return operation_id
+
+
+def _wake(tx: Transaction, shop: Shop) -> None:
+    assert tx.operations.wake_all(now=shop.clock.now(), resource="network:1") == 1
+
+
+def test_what_is_woken_here_is_claimed_with_that_and_walked_once_it_is_committed(live: Shop, until: Until) -> None:
+    operation_id = _waiting(live)
+    with _working(live.engine()) as worker:
+        with live.store.transaction() as tx:
+            _wake(tx, live)
+            claimed = worker.claim(tx)
+            assert [operation.id for operation in claimed] == [operation_id]
+            assert live.calls == ["a"]
+        assert live.engine().claim(10) == ()
+        worker.hand_out(claimed)
+        until(_has(live, operation_id, "succeeded"), seconds=5)
+    assert live.operation(operation_id).fence == 2
+
+
+def test_what_is_woken_and_rolled_back_waits_on(live: Shop) -> None:
+    operation_id = _waiting(live)
+    with _working(live.engine()) as worker, suppress(Conflict), live.store.transaction() as tx:
+        _wake(tx, live)
+        assert len(worker.claim(tx)) == 1
+        raise Conflict
+    assert live.operation(operation_id).state == "waiting"
+
+
+def test_what_is_woken_where_no_worker_runs_is_left_to_another(live: Shop, until: Until) -> None:
+    operation_id = _waiting(live)
+    with _working(live.engine()):
+        with live.store.transaction() as tx:
+            _wake(tx, live)
+            assert Worker(live.engine()).claim(tx) == ()
+        until(_has(live, operation_id, "succeeded"), seconds=5)
+
+
+def test_what_was_claimed_by_a_worker_that_stopped_meanwhile_goes_on_elsewhere(shop: Shop) -> None:
+    operation_id = _waiting(shop)
+    with _working(shop.engine()) as worker, shop.store.transaction() as tx:
+        _wake(tx, shop)
+        claimed = worker.claim(tx)
+    worker.hand_out(claimed)
+    assert shop.run(operation_id).state == "succeeded"
 
 
 def test_stop_returns_at_once_when_nothing_is_at_hand(live: Shop) -> None:
