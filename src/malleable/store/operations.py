@@ -55,6 +55,8 @@ _CLAIM = (
         started_at=func.coalesce(ops.c.started_at, _now),
         fence=ops.c.fence + 1,
         attempt=ops.c.attempt + 1,
+        reason="",
+        public_reason="",
         woken_at=None,
     )
 )

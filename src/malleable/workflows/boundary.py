@@ -66,8 +66,7 @@ def resumed(workflow: Workflow, operation: Operation) -> Begun | None:
     place = plan.current(workflow, operation)
     if place is None or place.step.name != operation.step or place.step.resource is not None:
         return None
-    attempts = operation.step_attempts + 1
-    again = replace(operation, step_attempts=attempts, resource="", reason="", public_reason="")
+    again = replace(operation, step_attempts=operation.step_attempts + 1, resource="")
     return Begun(operation=again, place=place)
 
 

@@ -178,15 +178,19 @@ class Engine:
 
         If there is none now: the operation as it was left.
         """
+
+        def cross(*, opens: bool) -> tuple[Begun | None, Operation]:
+            with self.store.transaction() as tx:
+                boundary = self._boundary(tx, operation, opens=opens)
+                begun = act(boundary, *args, **kwargs)
+            return begun, boundary.operation
+
         try:
-            with self.store.transaction() as tx:
-                boundary = self._boundary(tx, operation)
-                begun = act(boundary, *args, **kwargs)
-        except Unopened:
-            with self.store.transaction() as tx:
-                boundary = self._boundary(tx, operation, opens=False)
-                begun = act(boundary, *args, **kwargs)
-        ended = boundary.operation
+            begun, ended = cross(opens=True)
+        except Unopened as e:
+            if not isinstance(e.__cause__, MalleableError):
+                log.error("a defect kept a step from being opened", operation=str(operation.id), exc_info=e.__cause__)
+            begun, ended = cross(opens=False)
         if ended.state is OperationState.NEEDS_OPERATOR:
             self._tell_parked(ended, str((ended.error or {}).get("code", "")))
         elif self._observer is not None and ended.finished_at is not None:
@@ -203,7 +207,7 @@ class Engine:
             is_repeat=operation.step_attempts > 1,
         )
 
-    def _boundary(self, tx: Transaction, operation: Operation, *, opens: bool = True) -> Boundary:
+    def _boundary(self, tx: Transaction, operation: Operation, *, opens: bool) -> Boundary:
         return Boundary(
             tx,
             self.workflows[operation.kind],

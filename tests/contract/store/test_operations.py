@@ -101,14 +101,14 @@ def test_writes_carry_the_fence(store: SqlStore) -> None:
     add(store)
     (old,) = claim(store)
     with store.transaction() as tx:
-        tx.operations.write(old.id, old.fence, reason="still mine")
+        tx.operations.write(old.id, old.fence, step_error="still mine")
         tx.operations.write(old.id, old.fence)
     (new,) = claim(store, at=LEASE_S, worker="w2")
     with pytest.raises(FenceLost), store.transaction() as tx:
-        tx.operations.write(old.id, old.fence, reason="not mine any more")
+        tx.operations.write(old.id, old.fence, step_error="not mine any more")
     with pytest.raises(FenceLost), store.transaction() as tx:
         tx.operations.write(old.id, old.fence)
-    assert read(store, new).reason == "still mine"
+    assert read(store, new).step_error == "still mine"
 
 
 def test_a_write_says_whether_a_cancel_is_asked_for(store: SqlStore) -> None:
