@@ -5,7 +5,7 @@ from typing import Any
 
 from malleable.domain.errors import Conflict, Refused
 from malleable.domain.nodes import Node
-from malleable.domain.operations import ACTIVE_STATES, OperationState
+from malleable.domain.operations import OperationState
 from malleable.domain.ports import Bmc, Inspection, Power
 from malleable.domain.secrets import Secret
 from malleable.domain.store import Transaction
@@ -13,7 +13,7 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_node, names_of
 from malleable.services.parts import Parts, Shown
 from malleable.workflows.powering import NO_DRIVER, bmc_of
-from malleable.workflows.requests import record
+from malleable.workflows.requests import record, want_idle
 
 #: What a change rests on: if any of it is another by then, nothing was proven.
 _KNOWN = (
@@ -72,9 +72,7 @@ class Credentials:
     def _idle(self, tx: Transaction, caller: Caller, ref: str) -> Node:
         """Find a node on which no operation works; one that is parked waits for somebody to do just this."""
         node = find_node(tx, caller, "node_set_credentials", ref)
-        working = ACTIVE_STATES - {OperationState.NEEDS_OPERATOR}
-        if tx.operations.count(node_id=node.id, state=list(working)):
-            raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
+        want_idle(tx, node, but_for=frozenset({OperationState.NEEDS_OPERATOR}))
         return node
 
 

@@ -7,7 +7,6 @@ from uuid import UUID
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import NicId, NodeId, SwitchPortId, parse_id
 from malleable.domain.nodes import Nic, Node, NodeState
-from malleable.domain.operations import ACTIVE_STATES
 from malleable.domain.store import Page, Transaction
 from malleable.domain.switches import SwitchPort
 from malleable.services.authorization import not_found
@@ -15,7 +14,7 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_named, find_node, is_name, listed, names_of, shown
 from malleable.services.parts import Listed, Parts
 from malleable.services.switches import find_port
-from malleable.workflows.requests import record
+from malleable.workflows.requests import record, want_idle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +89,7 @@ def unheld(tx: Transaction, caller: Caller, node_ref: str) -> Node:
     # A quarantined node's old port is not proven shut: forgetting it would leave it open for ever.
     if node.state in (NodeState.ALLOCATED, NodeState.RELEASING, NodeState.QUARANTINED):
         raise Conflict(f"Node {node.name} is {node.state}; its wiring is fixed.", code="node-held", fix=_NOT_NOW)
-    if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
-        # It has read the wiring, or is about to, and frees the node by it.
-        raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
+    want_idle(tx, node)  # an operation has read the wiring, or is about to, and frees the node by it
     return node
 
 

@@ -8,7 +8,7 @@ from malleable.domain.access import Verb
 from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import NicId, NodeId, new_id
 from malleable.domain.nodes import BootState, Nic, Node, NodeState, PowerState
-from malleable.domain.operations import ACTIVE_STATES, Operation
+from malleable.domain.operations import Operation
 from malleable.domain.ports import Power
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret, without_secrets
@@ -34,7 +34,7 @@ from malleable.services.switches import find_port
 from malleable.workflows import enrol, power, release
 from malleable.workflows.booting import boot_secrets
 from malleable.workflows.powering import NO_DRIVER, bmc_of
-from malleable.workflows.requests import move_node, record
+from malleable.workflows.requests import move_node, record, want_idle
 from malleable.workflows.switching import ports_of_node
 
 CONSOLE_LINES_MAX = 1000
@@ -147,8 +147,7 @@ class Nodes:
                     fix="Release it first.",
                     details={"held_by": str(node.project_id)},
                 )
-            if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
-                raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
+            want_idle(tx, node)
             if not is_forced:
                 _require_nothing_lost(node)
             for nic in tx.nics.list(node_id=node.id):
@@ -207,8 +206,7 @@ class Nodes:
         """Take a node that nobody holds out of use. Errors: NotFound, Conflict."""
         with self._parts.store.transaction() as tx:
             node = find_node(tx, caller, "node_maintain", ref)
-            if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES)):
-                raise Conflict(f"An operation works on node {node.name}.", code="node-busy", fix="Wait, or cancel it.")
+            want_idle(tx, node)
             return self._move(tx, caller, node, NodeState.MAINTENANCE, reason)
 
     def node_end_maintenance(self, caller: Caller, ref: str) -> Shown[Node]:

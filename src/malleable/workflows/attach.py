@@ -23,12 +23,12 @@ from malleable.domain.networks import (
     range_of,
 )
 from malleable.domain.nodes import Nic, Node, NodeState
-from malleable.domain.operations import ACTIVE_STATES, Operation
+from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SwitchPort, mtu_limit
 from malleable.workflows import switching
 from malleable.workflows.reconnect import IN_DOUBT
-from malleable.workflows.requests import begin, reasons, record
+from malleable.workflows.requests import begin, reasons, record, want_idle
 from malleable.workflows.steps import Ending, Workflow
 
 #: So many addresses are asked for at once.
@@ -62,11 +62,8 @@ def check_connection(tx: Transaction, wish: Connection) -> SwitchPort:
             code="nic-not-wired",
             fix=f"An operator runs `m2 node wire {wish.node.name} {nic.name} SWITCH PORT`.",
         )
-    is_held = wish.node.project_id == wish.project_id  # of one that is only being taken, its state tells
-    if is_held and tx.operations.count(node_id=wish.node.id, state=list(ACTIVE_STATES)):
-        name = wish.node.name
-        fix = f"Wait for its end (`m2 operation watch {name}`), or cancel it (`m2 operation cancel {name}`)."
-        raise Conflict(f"An operation works on node {name}.", code="node-busy", fix=fix)
+    if wish.node.project_id == wish.project_id:  # of one that is only being taken, its state tells
+        want_idle(tx, wish.node)
     if not _may_join(tx, wish):
         # As for any object of another tenant: it does not exist.
         raise NotFound(f"There is no network {network.name} for the project that holds the node.")

@@ -22,7 +22,7 @@ from malleable.workflows import booting, finishing, powering, presenting, switch
 from malleable.workflows.access import revoke_access
 from malleable.workflows.attach import Connection, check_connection, reserve_attachment
 from malleable.workflows.quarantine import quarantine
-from malleable.workflows.requests import begin, move_node, reasons, record
+from malleable.workflows.requests import begin, move_node, reasons, record, want_idle
 from malleable.workflows.seeds import forget_boot, keep_boot
 from malleable.workflows.steps import Ending, Workflow
 
@@ -63,6 +63,7 @@ def request(tx: Transaction, now: datetime, wish: Wish, *, wakes: bool = True) -
     _check_served(wish.network)
     node = wish.node
     if node.state is NodeState.ALLOCATED and node.project_id == wish.project_id:
+        want_idle(tx, node)
         kind, attachment, port = "boot", _present_attachment(tx, wish), _port(tx, wish.nic)
         if tx.boots.find(node_id=node.id) is not None:
             raise Conflict(

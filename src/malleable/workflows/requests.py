@@ -1,6 +1,6 @@
 """How an operation begins: its row, its event and its wake-up, in the caller's transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from malleable.domain.errors import Conflict
 from malleable.domain.events import Event, detail_hash, split_facts
 from malleable.domain.ids import EventId, NodeId, OperationId, ProjectId, UserId, new_id
 from malleable.domain.nodes import TRANSITIONS, Node, NodeState
-from malleable.domain.operations import Direction, Operation, OperationState
+from malleable.domain.operations import ACTIVE_STATES, Direction, Operation, OperationState
 from malleable.domain.store import EVENTS, WORK, Transaction
 
 #: Workflows that only go forward; they end in quarantine rather than half undone.
@@ -65,6 +65,14 @@ def begin(
     if wakes:
         tx.notify(WORK)
     return operation
+
+
+def want_idle(tx: Transaction, node: Node, *, but_for: Collection[OperationState] = ()) -> None:
+    """Be sure that no operation works on a node, but for one in such a state. Errors: Conflict, with what to do."""
+    if tx.operations.count(node_id=node.id, state=list(ACTIVE_STATES - set(but_for))):
+        name = node.name
+        fix = f"Wait for its end (`m2 operation watch {name}`), or cancel it (`m2 operation cancel {name}`)."
+        raise Conflict(f"An operation works on node {name}.", code="node-busy", fix=fix)
 
 
 def cancel(tx: Transaction, now: datetime, operation: Operation) -> Operation:

@@ -74,6 +74,15 @@ def test_the_wiring_stays_while_an_operation_reads_it(small_site: Site) -> None:
         assert (response.status_code, response.json()["code"]) == (409, "node-busy")
 
 
+def test_who_provisions_a_node_twice_hears_that_it_is_being_worked_on(small_site: Site) -> None:
+    wish = {"project": "alpha", "image": "tiny", "network": "blue", "node": "free"}
+    assert small_site.post("member", "/v1/provisions", {**wish, "disk_name": "one"}).status_code == 202
+    again = small_site.post("member", "/v1/provisions", {**wish, "disk_name": "two"})
+    assert (again.status_code, again.json()["code"]) == (409, "node-busy")
+    assert "m2 operation watch free" in again.json()["fix"]
+    assert small_site.get("member", "/v1/disks/two?project=alpha").status_code == 404
+
+
 @pytest.mark.parametrize("power", list(PowerState))
 def test_only_a_node_that_is_off_is_free_after_maintenance(small_site: Site, power: PowerState) -> None:
     """A retired node may still run its last holder's system."""

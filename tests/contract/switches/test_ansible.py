@@ -20,6 +20,7 @@ from tests.contract.switches.suite import ACCESS, HYBRID, JUMBO, RULES, TRUNK
 from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import SHUT, PortConfig
+from malleable.domain.switches import Switch as RealSwitch
 from malleable.drivers.switch.ansible.dialects import Dialect, ranges, vids_in
 from malleable.drivers.switch.ansible.driver import DIALECTS, ROLES, AnsibleSwitches, check_run
 
@@ -100,6 +101,39 @@ def test_a_switch_that_does_not_answer_is_told_as_that() -> None:
     }
     with pytest.raises(Unreachable):
         check_run(a_switch("10.0.0.1"), [failed], "failed")
+
+
+def _over_the_network(system: str) -> RealSwitch:
+    """Describe a switch where no switch is; maybe this host's own SSH listens there."""
+    return replace(a_switch("127.0.0.1"), settings={"os": system}, username="netops", password=Secret("secret"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ansible_runner") is None, reason='needs the extra "ansible"')
+class TestOverTheNetwork:
+    @pytest.mark.parametrize("system", ["nxos", "eos", "junos", "sonic"])
+    def test_everything_is_installed_that_a_switch_is_asked_with(self, system: str) -> None:
+        with pytest.raises((Unreachable, Refused), match=r"(?i)ssh|host key|does not let") as failed:
+            AnsibleSwitches().check(_over_the_network(system))
+        assert "installed" not in str(failed.value)
+
+    def test_a_collection_that_is_missing_is_named(self) -> None:
+        with pytest.raises(Refused) as refused:
+            AnsibleSwitches().check(_over_the_network("os10"))
+        assert refused.value.code == "no-collection"
+        assert "ansible-galaxy collection install dellemc.os10" in refused.value.fix
+
+    def test_a_collection_that_somebody_installed_is_found(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plugins = tmp_path / ".ansible/collections/ansible_collections/dellemc/os10/plugins"
+        for kind, base in (("terminal", "TerminalBase"), ("cliconf", "CliconfBase")):
+            source = f"from ansible_collections.ansible.netcommon.plugins.plugin_utils.{kind}_base import {base}\n"
+            named = {"terminal": "TerminalModule", "cliconf": "Cliconf"}[kind]
+            (plugins / kind).mkdir(parents=True)
+            (plugins / kind / "os10.py").write_text(f"{source}class {named}({base}):\n    pass\n")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with pytest.raises((Unreachable, Refused), match=r"(?i)ssh|host key|does not let"):
+            AnsibleSwitches().check(_over_the_network("os10"))
 
 
 # The dialects, each with a running configuration as its system writes it.

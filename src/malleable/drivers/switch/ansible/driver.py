@@ -39,6 +39,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "sonic": dialects.SONIC,
 }
 _IN_MEMORY = Path("/dev/shm")
+_COLLECTIONS = "~/.ansible/collections:/usr/share/ansible/collections"
 #: What a module says when the device did not answer in time, whatever Ansible calls it.
 _SILENCE = ("timed out", "timeout", "connection failed", "unreachable", "no route to host", "connection refused")
 #: How it says that it was not let in: paramiko, libssh ("ssh connection failed: …") and eAPI, each in its own words.
@@ -50,6 +51,8 @@ _NO_ENTRY = (
     "invalid password",
     "unauthorized",
 )
+#: How it says that it does not know the switch's system, with the system's name before it.
+_NO_COLLECTION = "is not supported"
 _SIGALRM = -14  #: how ovs-vsctl ends when its --timeout is over
 
 
@@ -201,6 +204,8 @@ def _environment(folder: Path) -> Mapping[str, str]:
     programs = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     return {
         "ANSIBLE_HOME": str(folder / "home"),
+        # By itself it would look in that new home, where nobody has installed anything.
+        "ANSIBLE_COLLECTIONS_PATH": os.environ.get("ANSIBLE_COLLECTIONS_PATH", _COLLECTIONS),
         "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
         "ANSIBLE_REMOTE_TEMP": str(folder / "tmp"),
         "ANSIBLE_RETRY_FILES_ENABLED": "0",
@@ -227,6 +232,13 @@ def check_run(switch: Switch, events: Sequence[Mapping[str, Any]], status: str) 
     is_silent = failed["event"] == "runner_on_unreachable" or result.get("rc") == _SIGALRM
     if is_silent or any(word in said.lower() for word in _SILENCE):
         raise Unreachable(f"Switch {switch.name} at {switch.address} does not answer: {said}")
+    if _NO_COLLECTION in said:
+        needs = _dialect(switch).needs
+        raise Refused(
+            f"Switch {switch.name} cannot be asked: Ansible has no collection {needs} here.",
+            fix=f"Run `ansible-galaxy collection install {needs}` as the user that the server runs as.",
+            code="no-collection",
+        )
     raise Refused(f"Switch {switch.name} refused: {said}", code="ansible")
 
 
