@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 ETC = Path("/etc/malleable/m2d.toml")
 GIB = 1 << 30
 _FABRIC = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
+#: What Kubernetes tells every container of a Service named m2d; none of ours.
+_KUBERNETES = re.compile(r"M2D_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_\w+)?)$", re.ASCII)
 
 
 def _state_dir() -> Path:
@@ -196,7 +198,8 @@ class Settings(BaseSettings):
     @classmethod
     def _take_strays(cls, given: dict[str, object]) -> dict[str, object]:
         """Have a variable of the environment that is of no setting refused, as a line of the file is."""
-        names = [name.removeprefix("M2D_").lower() for name in os.environ if name.startswith("M2D_")]
+        ours = [name for name in os.environ if name.startswith("M2D_") and not _KUBERNETES.match(name)]
+        names = [name.removeprefix("M2D_").lower() for name in ours]
         strays = {name.replace("__", "."): "" for name in names if name.partition("__")[0] not in cls.model_fields}
         return strays | given
 

@@ -157,8 +157,11 @@ def mv(
 
 def _want_unneeded(session: Session, image: str) -> None:
     """Look before an image is copied whether it could be removed: else there would be two. Errors: Conflict."""
-    root, *others = session.m2.image_tree(image, project=session.project).branches
+    found = session.m2.image_tree(image, project=session.project)
+    root, *others = found.branches
     needed_by = [other.name for other in others if other.kind != "image" and other.parent_id == root.id]
+    if found.hidden_count:
+        needed_by.append(f"{found.hidden_count} of other projects")
     if needed_by:
         raise Conflict(
             f"Image {image} is still needed by {', '.join(needed_by)}.",

@@ -115,6 +115,10 @@ class StepRecord:
     public_error: str = ""  #: the same for tenants
 
 
+#: Beyond these no pause is shorter than its limit; what is tried for days counts further than a float does.
+_DOUBLINGS_MAX = 64
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """How a step meets the failure kinds that may pass; Refused never repeats."""
@@ -125,7 +129,8 @@ class Retry:
 
     def delay_s(self, attempt: int) -> float:
         """Return the back-off before try ``attempt`` + 1."""
-        return float(min(self.first_delay_s * 2 ** max(attempt - 1, 0), self.max_delay_s))
+        doublings = min(max(attempt - 1, 0), _DOUBLINGS_MAX)
+        return min(self.first_delay_s * 2.0**doublings, self.max_delay_s)
 
 
 NOT_YET = Public("It is not ready yet.")

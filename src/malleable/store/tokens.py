@@ -4,7 +4,8 @@ On PostgreSQL no wake-up is lost and nobody waits in a circle, though one transa
 another. Takers of one resource queue on its lock until they commit. A taker that is refused holds on to the tokens it
 saw (FOR KEY SHARE), so whoever gives one back meanwhile commits after it and finds it waiting. A token that is being
 given back at that moment cannot be held on to; then the taker waits no time at all and looks again. After taking, a
-transaction locks nothing but the heads of event chains.
+transaction locks nothing but what opens the step that takes it (its own ports, disks or image; nobody who holds those
+waits for a token) and the heads of event chains.
 
 Nobody passes those who were woken to take a token: whoever comes later waits in line behind them. Without that, 100
 operations at five switches had each to be woken eight times, to find the token gone again.

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GATEWAY_RETRY_S = 5.0
 #: A look that is taken again at once is not, once it has failed.
-AFTER_FAILURE_S = 1.0
+AFTER_FAILURE_S, AFTER_FAILURES_S = 1.0, 20.0
 HEALTH_LOOK_S = 30.0
 EXPIRY_LOOK_S = 3600.0
 REPLIES_LOOK_S = 600.0
@@ -154,12 +154,16 @@ def _work_beside(assembly: Assembly, _url: str, stop: threading.Event) -> None:
 
 def _every(seconds: float, look: Callable[[], object], stop: threading.Event) -> None:
     with ThreadPoolExecutor(max_workers=1) as thread:
+        pause_s = AFTER_FAILURE_S
         while not stop.wait(seconds):
             # Whatever goes wrong with one look, a defect included, the next one is taken.
             error = thread.submit(look).exception()
-            if error is not None:
-                log.warning("a look over the room failed", look=look.__name__, error=str(error), exc_info=error)
-                stop.wait(AFTER_FAILURE_S)
+            if error is None:
+                pause_s = AFTER_FAILURE_S
+                continue
+            log.warning("a look over the room failed", look=look.__name__, error=str(error), exc_info=error)
+            stop.wait(pause_s)
+            pause_s = min(2 * pause_s, AFTER_FAILURES_S)
 
 
 def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:

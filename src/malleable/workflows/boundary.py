@@ -55,13 +55,14 @@ class Deadly(MalleableError):
     code = "deadly-step"
 
 
-def resumed(workflow: Workflow, operation: Operation) -> Begun | None:
+def resumed(workflow: Workflow, operation: Operation, now: datetime) -> Begun | None:
     """Go on with the look that a claimed operation waited for, if there is nothing to write before: no token to take.
 
-    Errors: UnknownStep.
+    Only under the lease of its claim: without a write nobody is asked for the fence. Errors: UnknownStep.
     """
     is_open = operation.step_began_at is not None and operation.step_deadline_at is not None
-    if not is_open or operation.attempt > 1 or operation.is_cancel_requested:
+    is_ours = operation.lease_expires_at is not None and now < operation.lease_expires_at
+    if not is_open or not is_ours or operation.attempt > 1 or operation.is_cancel_requested:
         return None
     place = plan.current(workflow, operation)
     if place is None or place.step.name != operation.step or place.step.resource is not None:
@@ -246,6 +247,11 @@ class Boundary:
             self._give_way(0.0, "its worker stops", Public("It goes on in a moment."), "")
             self._tx.notify(WORK)
             return None
+        if not resource:
+            # Opened first: what it locks comes before the rows of those that are woken to take a token, everywhere.
+            begun = self._open(place)
+            self._release()
+            return begun
         if not self._has_token(resource):
             self._give_way(RESOURCE_RECHECK_S, f"waits for its turn at {resource}", TAKES_ITS_TURN, resource)
             return None
@@ -362,10 +368,8 @@ class Boundary:
         """Give back the token of another step; take this one's."""
         if self._held and self._held == resource and self._is_walking:
             return True
-        if self._held and self._held != resource:
+        if self._held != resource:
             self._release()
-        if not resource:
-            return True
         id, fence = self.operation.id, self.operation.fence
         is_taken = self._tx.operations.take_resource(resource, self._limit(resource), id, fence)
         self._held = resource if is_taken else ""

@@ -131,7 +131,8 @@ class Engine:
                 f"This version does not know the workflow {operation.kind!r}.",
                 fix="Run it with the version that began it.",
             )
-        begun = None if self._is_stopping else resumed(self.workflows[operation.kind], operation)
+        workflow, now = self.workflows[operation.kind], self.clock.now()
+        begun = None if self._is_stopping else resumed(workflow, operation, now)
         return begun or self._cross(operation, Boundary.begin)
 
     def _walk_step(self, begun: Begun) -> Begun | Operation:

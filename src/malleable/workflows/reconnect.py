@@ -9,7 +9,7 @@ from typing import Any
 
 from malleable.domain.errors import StoreBusy
 from malleable.domain.ids import SwitchPortId
-from malleable.domain.networks import AttachmentState
+from malleable.domain.networks import Attachment, AttachmentState, GrantState
 from malleable.domain.nodes import Nic, Node, NodeState
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortState, Switch, SwitchPort
@@ -39,6 +39,16 @@ def reconnect(context: Context, tx: Transaction, switch: Switch, proven: Iterabl
             tx.nodes.change(node.id, expect={"state_reason": node.state_reason}, state_reason="")
 
 
+def _staying(tx: Transaction, node: Node, attachments: Collection[Attachment]) -> list[Attachment]:
+    """Choose what comes back: not what is being taken off, nor what is shared by a grant that is being revoked."""
+    if not attachments:
+        return []
+    on = [one.network_id for one in attachments]
+    revoking = tx.grants.list(network_id=on, project_id=node.project_id, state=GrantState.REVOKING)
+    revoked = {grant.network_id for grant in revoking}
+    return [one for one in attachments if one.state is AttachmentState.ATTACHED and one.network_id not in revoked]
+
+
 def _take_up(
     context: Context,
     tx: Transaction,
@@ -55,7 +65,7 @@ def _take_up(
     if not all(port.state is PortState.SETTLED and port.wanted.is_shut for port in ports):
         return False
     attachments = tx.attachments.list(nic_id=[nic.id for nic in ours])
-    staying = [one for one in attachments if one.state is AttachmentState.ATTACHED]
+    staying = _staying(tx, node, attachments)
     config = switching.wanted_of(context, tx, switch, nics, attachments=staying, ports=ports)
     wanted: dict[str, Any] = {"wanted": config, "state": PortState.UNKNOWN}
     for port in ports if staying else ():

@@ -3,8 +3,7 @@
 import random
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 
 import structlog
@@ -78,8 +77,7 @@ class Worker:
         with self._changed:
             self._walking[begun.operation.id] = None
             self._changed.notify_all()
-        with suppress(RuntimeError):  # stopped meanwhile: another worker goes on when the lease runs out
-            wait([self._pool.submit(self._walk, begun.operation, begun)], wait_s)
+        wait(self._start(begun.operation, begun), wait_s)
 
     def claim(self, tx: Transaction) -> tuple[Operation, ...]:
         """Claim here what this transaction has made due; (): any worker takes it up as usual.
@@ -95,9 +93,8 @@ class Worker:
 
     def hand_out(self, claimed: Sequence[Operation]) -> None:
         """Walk what is claimed and committed; do not wait for it."""
-        with suppress(RuntimeError):  # stopped meanwhile: another worker goes on when the lease runs out
-            for operation in claimed:
-                self._submit(operation)
+        for operation in claimed:
+            self._submit(operation)
 
     def _free(self, most: int) -> int:
         """Say how many more operations than now this worker may walk, if it is to walk so many at most."""
@@ -155,7 +152,18 @@ class Worker:
                 return
             self._walking[operation.id] = None
             self._changed.notify_all()
-        self._pool.submit(self._walk, operation)
+        self._start(operation)
+
+    def _start(self, operation: Operation, begun: Begun | None = None) -> list[Future[None]]:
+        """Have a thread walk what is among ``_walking``; []: the worker stops meanwhile, and gives it back."""
+        try:
+            return [self._pool.submit(self._walk, operation, begun)]
+        except RuntimeError:
+            with self._changed:
+                self._walking.pop(operation.id, None)
+                self._lost.append(operation)
+                self._changed.notify_all()
+            return []
 
     def _walk(self, operation: Operation, begun: Begun | None = None) -> None:
         claimed = self._walk_once(operation, begun)

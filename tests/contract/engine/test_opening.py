@@ -7,7 +7,7 @@ from tests.contract.engine.shop import At, Crash, Shop, crash
 from tests.contract.store import values
 
 from malleable.domain.errors import Conflict, FenceLost
-from malleable.domain.operations import OperationState, Wait
+from malleable.domain.operations import Operation, OperationState, Wait
 from malleable.domain.store import Transaction
 from malleable.store import SqlStore
 from malleable.workflows.steps import Context, Done
@@ -20,6 +20,10 @@ def opened(context: Context, tx: Transaction) -> str:
 
 def told(context: Context) -> Done:
     return Done(evidence={"intent": context.intent})
+
+
+def targets(_: Operation) -> str:
+    return "targets:n"
 
 
 def projects(shop: Shop) -> list[str]:
@@ -139,6 +143,41 @@ def test_a_stale_worker_opens_nothing(shop: Shop) -> None:
     assert projects(shop) == []
     with pytest.raises(FenceLost), shop.store.transaction() as tx:
         tx.operations.write(claimed.id, claimed.fence)
+
+
+def test_a_stale_worker_takes_no_look_that_was_waited_for(shop: Shop) -> None:
+    shop.workflow("make", shop.step("a", Wait(seconds=5, reason="not yet"), Done()))
+    shop.begin("make")
+    shop.engine().run_due()
+    shop.advance(5)
+    slow = shop.engine()
+    (claimed,) = slow.claim(1)
+    shop.advance(10)
+    shop.engine().run_due()
+    assert shop.calls == ["a", "a", "[done]"]
+    slow.walk(claimed)
+    assert shop.calls == ["a", "a", "[done]"]
+
+
+def test_what_opens_a_step_is_locked_before_those_who_are_woken_for_the_last_ones_token(shop: Shop) -> None:
+    """A step that ends may lock the same, the site's row, and then wakes; in two orders they would wait in a circle."""
+    shop.limits = {"targets": 1}
+    shop.workflow("make", shop.step("a", resource=targets), shop.step("b", told, opening=opened))
+    shop.workflow("wait", shop.step("w", resource=targets))
+    assert isinstance(shop.store, SqlStore)
+    statements = shop.store.database.statements
+    shop.begin("make")
+    heard: list[str] = []
+
+    def wait_behind() -> None:
+        shop.begin("wait")
+        shop.engine().run_due()
+        statements.heard = heard.append
+
+    shop.engine(probe=At("a:acted", wait_behind)).run_due()
+    statements.heard = None
+    order = [sql.split()[2] for sql in heard if sql.startswith(("INSERT INTO projects", "DELETE FROM resource_tokens"))]
+    assert order[:2] == ["projects", "resource_tokens"], heard
 
 
 def test_a_look_that_was_waited_for_needs_no_transaction_but_the_claims_and_its_own(shop: Shop) -> None:

@@ -239,3 +239,8 @@ def _pending(shop: Shop) -> Operation:
 def _count(shop: Shop, state: OperationState) -> int:
     with shop.store.reading() as tx:
         return tx.operations.count(state=state)
+
+
+def test_what_is_tried_for_days_still_has_a_pause() -> None:
+    assert Retry(first_delay_s=0.5, max_delay_s=15.0).delay_s(100_000) == 15.0
+    assert Retry(first_delay_s=0.5, max_delay_s=15.0).delay_s(2) == 1.0

@@ -197,6 +197,15 @@ def test_a_worker_that_does_not_run_begins_nothing(live: Shop) -> None:
     assert live.operation(operation_id).state == "pending"
 
 
+def _refuses(worker: Worker) -> bool:
+    """Say whether a worker that stops takes no more."""
+    try:
+        worker._pool.submit(int)
+    except RuntimeError:
+        return True
+    return False
+
+
 def _waiting(shop: Shop) -> OperationId:
     """Make an operation that waits for a network for a minute, and then is at its end."""
     shop.workflow("make", shop.step("a", Wait(seconds=60, reason="asked", resource="network:1"), Done()))
@@ -248,6 +257,33 @@ def test_what_was_claimed_by_a_worker_that_stopped_meanwhile_goes_on_elsewhere(s
         claimed = worker.claim(tx)
     worker.hand_out(claimed)
     assert shop.run(operation_id).state == "succeeded"
+
+
+def test_what_is_handed_out_to_a_worker_that_ends_a_long_step_is_given_back(live: Shop, until: Until) -> None:
+    entered, may_end = threading.Event(), threading.Event()
+
+    def slow(_: Context) -> Done:
+        entered.set()
+        assert may_end.wait(20)
+        return Done()
+
+    live.workflow("long", live.step("s", slow))
+    operation_id = _waiting(live)
+    worker = Worker(live.engine(lease_s=0.6), threads=2)
+    worker.start()
+    live.begin("long")
+    assert entered.wait(10)
+    with live.store.transaction() as tx:
+        _wake(tx, live)
+        claimed = worker.claim(tx)
+    ending = threading.Thread(target=worker.stop)
+    ending.start()
+    until(lambda: _refuses(worker), seconds=5)
+    worker.hand_out(claimed)
+    other = live.engine()
+    until(lambda: [one.id for one in other.claim(10)] == [operation_id], seconds=5)
+    may_end.set()
+    ending.join(10)
 
 
 def test_stop_returns_at_once_when_nothing_is_at_hand(live: Shop) -> None:

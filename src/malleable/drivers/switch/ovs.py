@@ -211,7 +211,7 @@ class OvsSwitches:
         """Hang on ovs-vswitchd's control socket: it is cut when ovs-vswitchd ends, and with it go all rules."""
         if not vtep_of(switch) or not switch.address.startswith("unix:"):
             return None
-        end_s = time.monotonic() + wait_s
+        end_s, absent_s = time.monotonic() + wait_s, _RETURN_POLL_S
         while True:
             try:
                 with hold_on(switch.address, timeout_s=self._timeout_s) as is_over:
@@ -222,7 +222,8 @@ class OvsSwitches:
             except Refused:  # it has not made the bridge yet, or there is no ovs-ofctl
                 self._delay(_REFUSED_POLL_S)
             except DriverError:  # it is not there
-                self._delay(_RETURN_POLL_S)
+                self._delay(absent_s)
+                absent_s = min(absent_s * 1.2, _REFUSED_POLL_S)
             if time.monotonic() > end_s:
                 return False
 
