@@ -13,23 +13,31 @@ from malleable.workflows import grants
 def revoke_grant(world: World) -> tuple[NodeId, OperationId]:
     """The network a node boots in was another project's all along, who now takes it back by force."""
     node_id, _ = world.running_node()
+    grant = shared(world, GrantState.ACCEPTED)
+    with world.store.transaction() as tx:
+        network, now = tx.networks.get(world.network_id), world.clock.now()
+        assert network.project_id is not None
+        operation = grants.request_revoke(
+            tx, now, grant=grant, network=network, for_project_id=network.project_id, is_forced=True, actor_id=None
+        )
+    return node_id, operation.id
+
+
+def shared(world: World, state: GrantState) -> Grant:
+    """Have the network be another project's, that shares it by a grant in such a state."""
     owner = Project(id=ProjectId(new_id()), name="owner", created_at=world.clock.now())
     grant = Grant(
         id=GrantId(new_id()),
         network_id=world.network_id,
         project_id=world.project_id,
-        state=GrantState.ACCEPTED,
+        state=state,
         created_at=world.clock.now(),
     )
     with world.store.transaction() as tx:
         tx.projects.add(owner)
         tx.networks.change(world.network_id, project_id=owner.id)
         tx.grants.add(grant)
-        network, now = tx.networks.get(world.network_id), world.clock.now()
-        operation = grants.request_revoke(
-            tx, now, grant=grant, network=network, for_project_id=owner.id, is_forced=True, actor_id=None
-        )
-    return node_id, operation.id
+    return grant
 
 
 def _grant_revoked(world: World, node_id: NodeId) -> None:

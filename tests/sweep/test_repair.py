@@ -9,11 +9,11 @@ from threading import Event
 
 import pytest
 from tests.contract.store.test_query_counts import counted
-from tests.sweep.network_verbs import revoke_grant
+from tests.sweep.network_verbs import revoke_grant, shared
 from tests.sweep.world import SWITCH, Crash, CrashAt, World
 
 from malleable.domain.ids import NodeId, SwitchId, SwitchPortId, new_id
-from malleable.domain.networks import Channel
+from malleable.domain.networks import Channel, GrantState
 from malleable.domain.operations import Operation
 from malleable.domain.store import Page
 from malleable.domain.switches import SHUT, PortConfig, PortState, SwitchPort
@@ -235,6 +235,18 @@ def test_a_grant_that_is_revoked_at_a_dead_switch_ends_once_that_is_back(new_wor
             world.switches.misbehave(SWITCH, None)
     with world.store.reading() as tx:
         assert (tx.operations.count(kind="detach"), tx.grants.count(), tx.attachments.count()) == (1, 0, 0)
+    assert world.switches.carried(SWITCH, "p1") == SHUT
+
+
+def test_a_network_whose_grant_is_being_revoked_does_not_come_back(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    doubted(world)
+    shared(world, GrantState.REVOKING)
+    world.faults.clear()
+    with watched(world) as watch:
+        for _ in range(3):
+            watch.scan_ports()
+            world.work_for(1)
     assert world.switches.carried(SWITCH, "p1") == SHUT
 
 
