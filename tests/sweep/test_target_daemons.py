@@ -1,6 +1,6 @@
 """A target daemon drained, and targets restored while others are revoked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import pytest
@@ -8,7 +8,7 @@ from tests.sweep.world import World
 
 from malleable.domain import portals
 from malleable.domain.disks import Target, TargetState
-from malleable.domain.ids import OperationId
+from malleable.domain.ids import NetworkId, OperationId
 from malleable.domain.portals import Redirect
 from malleable.domain.ports import Export
 from malleable.sim.faults import FaultKind
@@ -76,12 +76,47 @@ def test_what_is_revoked_while_it_is_restored_is_not_presented_again(new_world: 
     late = Revoking()
     late.meanwhile = lambda: revoke(world, late)
     world.drivers = replace(world.drivers, targets=late)
-    world.drivers = replace(world.drivers, targets=late)
     with world.store.transaction() as tx:
         operation = storage.request_restore(tx, world.clock.now(), network_id=world.network_id)
     assert world.run(operation.id).state == "succeeded"
     assert only_target(world).state == TargetState.REVOKING
     assert late.list(world.network_id) == frozenset()
+
+
+class Exporting(SimTargets):
+    """A daemon asked what it has at the moment that somebody gives it another target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], None] | None = None
+
+    def list(self, network_id: NetworkId, daemons: Collection[int] | None = None) -> frozenset[str]:
+        """Do as ``Targets.list``, late once."""
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().list(network_id, daemons)
+
+
+def test_what_is_exported_while_others_are_restored_stays(new_world: NewWorld) -> None:
+    world = new_world()
+    world.running_node()
+    target, (export,) = only_target(world), world.targets.exported(world.network_id)
+    with world.store.transaction() as tx:
+        tx.targets.change(target.id, state=TargetState.REVOKING)
+        operation = storage.request_restore(tx, world.clock.now(), network_id=world.network_id)
+    late = Exporting()
+    late.meanwhile = lambda: present(world, late, target, export)
+    world.drivers = replace(world.drivers, targets=late)
+    assert world.run(operation.id).state == "succeeded"
+    assert late.exported(world.network_id) == (export,)
+
+
+def present(world: World, targets: SimTargets, target: Target, export: Export) -> None:
+    """Give the node its disk (again: a restore sees no difference), as its provision does."""
+    with world.store.transaction() as tx:
+        tx.targets.change(target.id, state=TargetState.EXPORTED)
+    targets.export(export)
 
 
 def revoke(world: World, targets: SimTargets) -> None:

@@ -319,25 +319,28 @@ def _restore(context: Context) -> Done:
     What another daemon is to serve from now on is taken from the one that served it: its node logs in anew.
     """
     network_id = NetworkId(UUID(context.argument("network_id")))
-    with context.store.reading() as tx:
+    driver = context.drivers.targets
+    with context.store.glance() as tx:
         network = tx.networks.get(network_id)
+    # Before the rows are read: each is there before its export is, and what is exported meanwhile is no stranger.
+    presented = driver.list(network_id, _daemons(context, network))
+    with context.store.reading() as tx:
         known = tx.targets.list(network_id=network_id, state=_PRESENTED)
         targets = [target for target in known if _is_of(context, "daemons", target)]
-        presented: dict[UUID | None, Disk | Image] = {}
+        origins: dict[UUID | None, Disk | Image] = {}
         if targets:
-            presented |= {disk.id: disk for disk in tx.disks.list(id=[t.disk_id for t in targets if t.disk_id])}
-            presented |= {image.id: image for image in tx.images.list(id=[t.image_id for t in targets if t.image_id])}
+            origins |= {disk.id: disk for disk in tx.disks.list(id=[t.disk_id for t in targets if t.disk_id])}
+            origins |= {image.id: image for image in tx.images.list(id=[t.image_id for t in targets if t.image_id])}
         seeds = presenting.seeds_of(tx, targets)
-    driver = context.drivers.targets
-    moved = dict(zip(_numbers(context, "moved") or (), _numbers(context, "former") or (), strict=True))
-    strangers = driver.list(network_id, _daemons(context, network)) - {target.iqn for target in known}
+    strangers = presented - {target.iqn for target in known}
     for iqn in strangers:
         driver.revoke(network_id, iqn)
+    moved = dict(zip(_numbers(context, "moved") or (), _numbers(context, "former") or (), strict=True))
     for start in range(0, len(targets), BATCH):
         batch = targets[start : start + BATCH]
         try:
             for target in batch:
-                what = presented[target.disk_id or target.image_id]
+                what = origins[target.disk_id or target.image_id]
                 export = presenting.export_of(context, network, target, what, seeds)
                 former = moved.get(target.daemon, export.daemon)
                 if former != export.daemon:  # as it was asked for; drained and taken back meanwhile it may be at home
