@@ -10,9 +10,9 @@ from tests.sweep.storage_verbs import WRITTEN, begun, golden, imported, not_impo
 from tests.sweep.verb import Check, Verb
 from tests.sweep.world import World
 
+from malleable.domain.fetching import Login
 from malleable.domain.ids import ImageId, NodeId, OperationId, SignerId, new_id
 from malleable.domain.images import ImageFormat, ImageState
-from malleable.domain.ports import Login
 from malleable.domain.secrets import Secret
 from malleable.domain.signatures import Signer, parse_key
 from malleable.sim.converter import packed

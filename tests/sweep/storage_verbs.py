@@ -20,7 +20,7 @@ from malleable.domain.secrets import Secret
 from malleable.domain.signatures import Signer
 from malleable.domain.store import Transaction
 from malleable.sim.converter import packed
-from malleable.workflows import audit, collect, disk_batch, flatten, snapshots, storage, verify
+from malleable.workflows import audit, collect, disk_batch, flatten, importing, snapshots, storage, verify
 
 NOBODY = NodeId(new_id())
 WRITTEN = b"kept" * 128
@@ -293,7 +293,7 @@ def _importing(upload_format: ImageFormat, by: str) -> Callable[[World], tuple[N
         signature = signed(world, content, by) if by else ""
         return begun(
             world,
-            lambda tx: storage.request_import(tx, now, image=image, spool=spool, actor_id=None, signature=signature),
+            lambda tx: importing.request(tx, now, image=image, spool=spool, actor_id=None, signature=signature),
         )
 
     return begin

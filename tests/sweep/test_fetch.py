@@ -15,10 +15,10 @@ from tests.sweep.storage_verbs import golden
 from tests.sweep.world import CrashAt, World
 
 from malleable.config import WorkerSettings
+from malleable.domain.fetching import Fetched, Fetcher
 from malleable.domain.ids import ImageId, ProjectId, SignerId, new_id
 from malleable.domain.images import Image, ImageState
 from malleable.domain.operations import Operation
-from malleable.domain.ports import Fetched, Fetcher
 from malleable.domain.projects import Quota
 from malleable.domain.signatures import Signer, parse_key
 from malleable.drivers.fetch.guard import Guard

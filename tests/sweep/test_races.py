@@ -14,7 +14,7 @@ from malleable.domain.ids import DiskId, ImageId, NodeId, SwitchPortId, new_id
 from malleable.domain.images import Image, ImageState
 from malleable.domain.nodes import NodeState
 from malleable.domain.switches import SwitchPort
-from malleable.workflows import storage
+from malleable.workflows import importing, storage
 from malleable.workflows.requests import cancel
 
 
@@ -109,8 +109,8 @@ def test_an_image_is_sealed_once_at_a_time(new_world: Callable[[], World]) -> No
     world = new_world()
     image, spool = _uploaded(world)
     with world.store.transaction() as tx:
-        first = storage.request_import(tx, world.clock.now(), image=image, spool=spool, actor_id=None)
-    for request in (storage.request_import, storage.request_delete_image):
+        first = importing.request(tx, world.clock.now(), image=image, spool=spool, actor_id=None)
+    for request in (importing.request, storage.request_delete_image):
         with world.store.transaction() as tx, pytest.raises(Conflict) as refused:
             request(tx, world.clock.now(), image=image, spool=spool, actor_id=None)
         assert _code(refused) == "image-sealing"
@@ -124,7 +124,7 @@ def test_a_deleted_image_leaves_neither_bytes_nor_upload(new_world: Callable[[],
     image, spool = _uploaded(world)
     if is_sealed:
         with world.store.transaction() as tx:
-            sealing = storage.request_import(tx, world.clock.now(), image=image, spool=spool, actor_id=None)
+            sealing = importing.request(tx, world.clock.now(), image=image, spool=spool, actor_id=None)
         world.run(sealing.id)
     with world.store.transaction() as tx:
         operation = storage.request_delete_image(tx, world.clock.now(), image=image, spool=spool, actor_id=None)
@@ -139,7 +139,7 @@ def test_a_failed_import_ends_with_the_images_deletion(new_world: Callable[[], W
     world = new_world()
     image, spool = _uploaded(world)
     with world.store.transaction() as tx:
-        sealing = storage.request_import(tx, world.clock.now(), image=image, spool=spool, actor_id=None)
+        sealing = importing.request(tx, world.clock.now(), image=image, spool=spool, actor_id=None)
         cancel(tx, world.clock.now(), sealing)
     assert world.run(sealing.id).state == "cancelled"
     with world.store.transaction() as tx:

@@ -14,8 +14,8 @@ from malleable.api.calls import After, Limit, RefQuery, call_of, created, nothin
 from malleable.api.operations import begun
 from malleable.api.routing import guarded
 from malleable.domain.errors import Invalid
+from malleable.domain.fetching import Login
 from malleable.domain.images import Image
-from malleable.domain.ports import Login
 from malleable.domain.secrets import Secret
 from malleable.domain.signatures import key_number
 from malleable.services.images import FetchWish, ImageWish, Upload

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -36,6 +38,8 @@ _FACTS = (
     "has_multipath",
 )
 BLOCK_BYTES = 64 * 1024
+#: How often it is looked how far a program is, and what `qemu-img -p` says of that.
+LOOK_S, _SHARE = 0.2, re.compile(rb"\((\d{1,3}\.\d\d)/100%\)")
 _ZEROS = bytes(BLOCK_BYTES)
 
 
@@ -100,7 +104,7 @@ def _bring_disk(session: Session, image: "ImageView", target: Path, image_format
         with session.m2.image_content(str(image.id)) as chunks:
             found = _write(part, _metered(session, chunks, f"export {image.name}", image.size_bytes))
         _want_same(found, image.sha256)
-        _finish(part, target, image_format)
+        _finish(session, part, target, image_format)
     finally:
         part.unlink(missing_ok=True)
     session.say(f"{target.name}: {image_format}, {size(image.size_bytes)}, proven by SHA-256 {image.sha256}")
@@ -147,31 +151,67 @@ def _sha256_of(path: Path) -> str:
 
 
 def _metered(session: Session, chunks: Iterator[bytes], what: str, size_bytes: int) -> Iterator[bytes]:
-    """Show how far it is, where somebody looks."""
-    console = session.err if session.is_json else session.out
-    if not console.is_terminal or console.is_dumb_terminal:
-        yield from chunks
-        return
-    with transfer_bar(session) as shown:
-        task = shown.add_task(what, total=size_bytes)
+    done_bytes = 0
+    with _shown(session, what, size_bytes) as tell:
         for chunk in chunks:
-            shown.advance(task, len(chunk))
+            done_bytes += len(chunk)
+            tell(done_bytes)
             yield chunk
 
 
-def _finish(part: Path, target: Path, image_format: ImageFormat) -> None:
+@contextmanager
+def _shown(session: Session, what: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Show how far something is that is told, in bytes, where somebody looks."""
+    console = session.err if session.is_json else session.out
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda _: None
+        return
+    with transfer_bar(session) as bar:
+        task = bar.add_task(what, total=size_bytes)
+        yield lambda done_bytes: bar.update(task, completed=done_bytes)
+
+
+def _finish(session: Session, part: Path, target: Path, image_format: ImageFormat) -> None:
     if image_format is ImageFormat.RAW:
         os.link(part, target)  # unlike a rename it never replaces a file that appeared meanwhile
         return
-    words = _packer(part, target, image_format)
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        target.unlink(missing_ok=True)
-        raise Invalid(f"{words[0]} could not write {target}: {done.stderr.strip()}", fix="Export as raw.")
+    packed = target.with_name(f".{target.name}.packed")
+    try:
+        with _shown(session, f"pack as {image_format}", part.stat().st_size) as tell:
+            failed = _pack(part, packed, image_format, tell)
+        if failed:
+            raise Invalid(f"{target} could not be written: {failed}", fix="Export as raw.")
+        os.link(packed, target)
+    finally:
+        packed.unlink(missing_ok=True)
 
 
-def _packer(part: Path, target: Path, image_format: ImageFormat) -> list[str]:
+def _pack(part: Path, packed: Path, image_format: ImageFormat, tell: Callable[[int], None]) -> str:
+    """Have a program write a raw disk in another format; return why it failed, or ""."""
+    words, share = _packer(part, packed, image_format), 0.0
+    with (
+        part.open("rb") as raw,
+        subprocess.Popen(words, stdin=raw, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run,
+    ):
+        assert run.stdout is not None
+        assert run.stderr is not None
+        os.set_blocking(run.stdout.fileno(), False)
+        try:
+            while run.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    run.wait(LOOK_S)
+                if said := _SHARE.findall(run.stdout.read() or b""):
+                    share = float(said[-1]) / 100
+                # Who reads what it was given has moved on in it: it was opened once.
+                tell(max(int(share * part.stat().st_size), os.lseek(raw.fileno(), 0, os.SEEK_CUR)))
+            return run.stderr.read().decode(errors="replace").strip() or "?" if run.returncode else ""
+        finally:
+            run.kill()
+
+
+def _packer(part: Path, packed: Path, image_format: ImageFormat) -> list[str]:
     if image_format is ImageFormat.ZSTD:
-        return ["zstd", "--quiet", "--threads=0", "--check", str(part), "-o", str(target)]
+        size = f"--stream-size={part.stat().st_size}"
+        return ["zstd", "--quiet", "--force", "--threads=0", "--check", size, "-o", str(packed)]
     name = _NAMES.get(image_format, image_format.value)
-    return ["qemu-img", "convert", "-f", "raw", "-O", name, str(part), str(target)]
+    return ["qemu-img", "convert", "-p", "-f", "raw", "-O", name, str(part), str(packed)]

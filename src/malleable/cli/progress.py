@@ -10,7 +10,17 @@ import typer
 from malleable.cli.command import FAILED, INTERRUPTED, tell
 from malleable.cli.formats import printable, span
 from malleable.cli.session import Session
-from malleable.cli.timeline import dominant, seconds_of, step_label, step_note, subject, total_seconds, walked
+from malleable.cli.timeline import (
+    copied,
+    dominant,
+    seconds_of,
+    step_label,
+    step_note,
+    subject,
+    tenths,
+    total_seconds,
+    walked,
+)
 from malleable.domain.errors import Conflict, NotFound
 from malleable.domain.nodes import NodeState
 from malleable.domain.operations import Direction, OperationState
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-    from malleable.wire.operations import OperationDetail, OperationView
+    from malleable.wire.operations import OperationDetail, OperationView, StepView
 
 #: What a person reads at the end, by end state.
 _ENDS = {
@@ -145,12 +155,21 @@ class _PlainView(AbstractContextManager["_PlainView"]):
                 self._shown.add(step.ordinal)
                 note = step_note(step)
                 self._print(f"{span(seconds_of(step, now)):>9}  {step_label(step)}" + (f"  {note}" if note else ""))
+            elif step.finished_at is None:
+                self._tell_copy(step)
         news = (operation.step, operation.reason)
         if operation.reason and news not in self._told and operation.finished_at is None:
             # Once: a step that waits says the same again after every look.
             self._told.add(news)
             why = operation.reason.removeprefix(f"{operation.step}: ")  # of one that parks, it begins with the step
             self._print(f"           {operation.step}: {why}")
+
+    def _tell_copy(self, step: "StepView") -> None:
+        """Print a line for each tenth of a copy: whoever reads a log wants no line a second."""
+        told, tenth = copied(step), tenths(step)
+        if told and (step.name, str(tenth)) not in self._told:
+            self._told.add((step.name, str(tenth)))
+            self._print(f"           {step_label(step)}: {told}")
 
     def _print(self, line: str) -> None:
         self._console.print(printable(line), soft_wrap=True)

@@ -62,8 +62,24 @@ def step_note(step: "StepView") -> str:
     attempts = f" ({step.attempts} attempts)" if step.attempts > 1 else ""
     if step.error:
         return f"{printable(step.error)}{attempts}"
-    have, whole = step.evidence.get("fetched_bytes"), step.evidence.get("size_bytes")
-    return f"{size(have)} of {size(whole)}" if isinstance(have, int) and isinstance(whole, int) else ""
+    return printable(copied(step))
+
+
+def copied(step: "StepView") -> str:
+    """Say how far a step's copy is, and how fast it was of late; "" for what copies nothing, or tells nothing yet."""
+    done, whole = _bytes_of(step, "done_bytes"), _bytes_of(step, "of_bytes")
+    rate = f", {size(_bytes_of(step, 'bytes_per_s'))}/s" if "bytes_per_s" in step.evidence else ""
+    return f"{size(done)} of {size(whole)}{rate}" if whole else ""
+
+
+def tenths(step: "StepView") -> int:
+    """Say how far a step's copy is, 0 to 10."""
+    return 10 * _bytes_of(step, "done_bytes") // max(_bytes_of(step, "of_bytes"), 1)
+
+
+def _bytes_of(step: "StepView", name: str) -> int:
+    told = step.evidence.get(name)
+    return told if isinstance(told, int) else 0
 
 
 def proofs(operation: "OperationDetail") -> "dict[str, str]":

@@ -4,7 +4,7 @@ Drivers are stateless towards the caller and safe to call from many threads. Eve
 four driver errors: Unreachable, Busy, Refused, Malformed. No driver retries a change; the engine does.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -13,15 +13,16 @@ from typing import BinaryIO, Literal, Protocol
 from uuid import UUID
 
 from malleable.domain.drivers import DriverFacts
+from malleable.domain.fetching import Fetcher
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, SnapshotId
 from malleable.domain.images import ImageFormat
 from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.portals import Redirect
+from malleable.domain.progress import OnProgress, unheard
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import PortConfig, Switch
 from malleable.domain.tunnels import Tunnels
-from malleable.domain.urls import ANY_ARTIFACT, ArtifactWish
 
 
 class Clock(Protocol):
@@ -273,14 +274,30 @@ class Disks(Protocol):
     def capacity(self) -> Capacity:
         """Return the pool's size."""
 
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
+    def seal(
+        self,
+        image_id: ImageId,
+        source: Path,
+        *,
+        sha256: str | None,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         """Copy ``source`` (raw) sequentially into the pool, prove its SHA-256 if given, make it immutable.
 
         ``files`` (kernel, initrd; by plain file name) are kept beside it. Nothing is visible before all is proven.
+        ``on_progress`` is told all along, holes included, unless the image is there already.
         Errors: Refused with code "checksum" or "pool-full".
         """
 
-    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+    def promote(
+        self,
+        snapshot_id: SnapshotId,
+        image_id: ImageId,
+        *,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         """Seal an image from a snapshot: a full, sequential copy. Errors: as ``seal``, and "no-such-snapshot"."""
 
     def file(self, image_id: ImageId, name: str) -> Path:
@@ -363,55 +380,20 @@ class Disks(Protocol):
 class Converter(Protocol):
     """What reads disks of other formats than raw. Uploads are not to be trusted."""
 
-    def convert(self, source: Path, image_format: ImageFormat, target: Path, *, max_bytes: int) -> int:
-        """Write the raw content of a file to another (sparse, all or nothing); return its size.
-
-        Errors: Refused with code "image-malformed", "image-not-whole", "image-encrypted", "image-too-large",
-        "spool-full" or "no-converter".
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
-    """Who asks a registry."""
-
-    username: str
-    password: Secret
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """A file that came from the web."""
-
-    size_bytes: int
-    sha256: str = ""  #: what it is said to be, not proven yet; "": nobody says
-    signing_key: str = ""  #: with which of the keys somebody signed that it is this; "": none were given
-
-
-class Fetcher(Protocol):
-    """What reads files from the web. Neither those who name them nor the servers are to be trusted."""
-
-    def fetch(
+    def convert(
         self,
-        url: str,
+        source: Path,
+        image_format: ImageFormat,
         target: Path,
         *,
-        size_bytes: int | None,
         max_bytes: int,
-        on_progress: Callable[[int, int], None],
-        login: Login | None = None,
-        artifact: ArtifactWish = ANY_ARTIFACT,
-    ) -> Fetched:
-        """Write a file of the web, or a registry's (``oci://``), to ``target`` (all or nothing).
+        on_progress: OnProgress = unheard,
+    ) -> int:
+        """Write the raw content of a file to another (sparse, all or nothing); return its size.
 
-        Who signed an artifact is known before any of its file is read.
-
-        Goes on where an earlier call for the same target stopped, if the server can. ``size_bytes``: what it must have;
-        None takes the server's word. ``on_progress`` is told how many bytes of how many are there: before the first,
-        then about every second. What it raises ends the call; what has come is kept for the next.
-        Errors: Unreachable, Busy or Malformed (call again); Refused with code "url-refused" (not to be asked),
-        "url-answer" (the server will not), "registry-login" (not without another login), "layer-unclear" (several
-        files in one, or not one for the architecture), "signature", "wrong-size", "url-too-large" or "spool-full".
+        ``on_progress`` is told at least every second, of bytes of the one file or of the other.
+        Errors: Refused with code "image-malformed", "image-not-whole", "image-encrypted", "image-too-large",
+        "spool-full" or "no-converter".
         """
 
 

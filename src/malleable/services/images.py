@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from malleable.domain.errors import Conflict, Exhausted, Invalid
+from malleable.domain.fetching import Login
 from malleable.domain.ids import ImageId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageFormat, ImageState, UpProof
 from malleable.domain.manifests import want_all_signed
 from malleable.domain.nodes import Firmware
 from malleable.domain.operations import Operation
-from malleable.domain.ports import Login
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Page, Transaction
 from malleable.domain.urls import OCI
@@ -26,7 +26,7 @@ from malleable.services.finding import find_project, listed, merged, names_of, s
 from malleable.services.image_finding import find_image, open_sealed, shared_with
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.signers import as_signed_for, signer_of, want_signed
-from malleable.workflows import copy, fetch, storage, verify
+from malleable.workflows import copy, fetch, importing, storage, verify
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import record
 
@@ -340,7 +340,7 @@ class Images:
                 want_signed(tx, self._parts, image.project_id, image)
             want_all_signed(image, signature, manifest)
             now, actor_id = self._parts.now(), caller.user_id
-            return storage.request_import(
+            return importing.request(
                 tx, now, image=image, spool=spool, actor_id=actor_id, signature=signature, manifest=manifest
             )
 

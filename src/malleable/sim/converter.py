@@ -4,6 +4,7 @@ from pathlib import Path
 
 from malleable.domain.errors import Refused
 from malleable.domain.images import MAGIC, ImageFormat
+from malleable.domain.progress import OnProgress, counted, unheard
 from malleable.sim.faults import Faults
 
 
@@ -18,7 +19,15 @@ class SimConverter:
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
 
-    def convert(self, source: Path, image_format: ImageFormat, target: Path, *, max_bytes: int) -> int:
+    def convert(
+        self,
+        source: Path,
+        image_format: ImageFormat,
+        target: Path,
+        *,
+        max_bytes: int,
+        on_progress: OnProgress = unheard,
+    ) -> int:
         """Do as ``Converter.convert``."""
         self.faults.before("convert", None)
         content = source.read_bytes()
@@ -27,6 +36,8 @@ class SimConverter:
         content = content.removeprefix(MAGIC[image_format])
         if len(content) > max_bytes:
             raise Refused(f"The image unpacks to {len(content)} bytes.", code="image-too-large")
+        count = counted(on_progress, len(content))
+        count(len(content))
         part = target.with_suffix(".part")
         part.write_bytes(content)
         part.replace(target)

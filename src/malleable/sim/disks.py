@@ -15,6 +15,7 @@ from uuid import UUID
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId
 from malleable.domain.ports import Capacity, DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.progress import OnProgress, counted, unheard
 from malleable.sim.faults import Faults
 
 TOTAL_BYTES = 1 << 40
@@ -71,7 +72,7 @@ class SimDisks:
     """``Disks`` without a filesystem; clones of clones form chains, as in Ceph.
 
     Knobs: ``faults``, ``total_bytes``, ``is_read_only``, ``max_chain``, ``flatten_blocks`` (for one call),
-    ``damage_image``, ``read``, ``write``.
+    ``copy_bytes`` (for each "copy" that faults strike), ``damage_image``, ``read``, ``write``.
     """
 
     def __init__(self, *, total_bytes: int = TOTAL_BYTES, reserve_bytes: int = 0, faults: Faults | None = None) -> None:
@@ -82,6 +83,7 @@ class SimDisks:
         self.is_read_only = False
         self.max_chain = 8
         self.flatten_blocks = 1 << 18
+        self.copy_bytes = 4 << 20
         self._lock = threading.RLock()
         self._images: dict[ImageId, tuple[bytes, str]] = {}
         self._damaged: set[ImageId] = set()
@@ -125,10 +127,31 @@ class SimDisks:
         if self._free_bytes() - size_bytes < self.reserve_bytes:
             raise Refused("The simulated pool is full.", code="pool-full", fix="Delete images or disks.")
 
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
+    def seal(
+        self,
+        image_id: ImageId,
+        source: Path,
+        *,
+        sha256: str | None,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         """Do as ``Disks.seal``."""
+        self._copy(image_id, source.stat().st_size, on_progress)
         with self._call("seal", image_id):
             return self._seal(image_id, source.read_bytes(), sha256, files)
+
+    def _copy(self, image_id: ImageId, size_bytes: int, on_progress: OnProgress) -> None:
+        """Be as long about it as was ordered, while other calls go on; nothing of it is there before the end."""
+        if image_id in self._images:
+            return
+        count, left_bytes = counted(on_progress, size_bytes), size_bytes
+        while left_bytes > 0:
+            self.faults.before("copy", str(image_id))
+            piece_bytes = min(self.copy_bytes, left_bytes)
+            left_bytes -= piece_bytes
+            self.faults.after("copy", str(image_id))
+            count(piece_bytes)
 
     def _seal(self, image_id: ImageId, content: bytes, sha256: str | None, files: Mapping[str, Path]) -> Sealed:
         if image_id in self._images:
@@ -152,8 +175,18 @@ class SimDisks:
         for name, path in files.items():
             shutil.copyfile(path, folder / name)
 
-    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+    def promote(
+        self,
+        snapshot_id: SnapshotId,
+        image_id: ImageId,
+        *,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         """Do as ``Disks.promote``."""
+        with self._lock:
+            size_bytes = self._frozen(snapshot_id).size_bytes
+        self._copy(image_id, size_bytes, on_progress)
         with self._call("promote", image_id):
             frozen = self._frozen(snapshot_id)
             return self._seal(image_id, frozen.read(0, frozen.size_bytes), None, files)

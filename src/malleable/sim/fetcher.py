@@ -1,10 +1,10 @@
 """A web in memory, with faults to order."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from malleable.domain.errors import Refused
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.fetching import Fetched, Login
+from malleable.domain.progress import OnProgress
 from malleable.domain.urls import ANY_ARTIFACT, ArtifactWish
 from malleable.sim.faults import Faults
 
@@ -25,7 +25,7 @@ class SimFetcher:
         *,
         size_bytes: int | None,
         max_bytes: int,
-        on_progress: Callable[[int, int], None],
+        on_progress: OnProgress,
         login: Login | None = None,
         artifact: ArtifactWish = ANY_ARTIFACT,
     ) -> Fetched:

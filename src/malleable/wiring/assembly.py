@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from malleable.config import GIB, QuotaSettings, ScrubSettings, Settings
 from malleable.domain.drivers import DriverFacts
 from malleable.domain.errors import Invalid, Unavailable
-from malleable.domain.ports import Clock, Drivers, Fetcher, Power
+from malleable.domain.fetching import Fetcher
+from malleable.domain.ports import Clock, Drivers, Power
 from malleable.domain.projects import Quota
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy, SiteScrubs
 from malleable.domain.store import Store

@@ -10,6 +10,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.unready import unsealed
 from malleable.workflows import presenting, storage
+from malleable.workflows.progress import Progress, cancellable
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Step, Workflow
 
@@ -35,7 +36,7 @@ def _id(context: Context, name: str) -> UUID:
     return UUID(context.argument(name))
 
 
-def _copy(context: Context) -> Done:
+def _copy(context: Context, progress: Progress) -> Done:
     """Clone the image, keep that, and seal a full copy of it."""
     image_id, source_id = ImageId(_id(context, "image_id")), ImageId(_id(context, storage.SOURCE))
     disk_id, snapshot_id = DiskId(_id(context, "through_disk_id")), SnapshotId(_id(context, "through_snapshot_id"))
@@ -45,7 +46,7 @@ def _copy(context: Context) -> Done:
     disks.clone(source_id, disk_id, size_bytes=0)
     disks.snapshot(disk_id, snapshot_id)
     files = {name: disks.file(source_id, name) for name in image.files}
-    sealed = disks.promote(snapshot_id, image_id, files=files)
+    sealed = disks.promote(snapshot_id, image_id, files=files, on_progress=progress)
     if sealed.sha256 != source.sha256:
         told = Public("The image is damaged: its SHA-256 is another.", "Import it again.")
         raise Refused(told.message, fix=told.fix, code="image-corrupt", public=told)
@@ -90,7 +91,7 @@ COPY_IMAGE = Workflow(
     steps=(
         Step(
             name="copy",
-            do=_copy,
+            do=cancellable(_copy),
             undo=_uncopy,
             deadline_s=storage.SEAL_DEADLINE_S,
             sla_s=120.0,

@@ -7,14 +7,15 @@ from pathlib import Path
 from uuid import UUID
 
 from malleable.domain.errors import Public, Refused
+from malleable.domain.fetching import Fetched, Login
 from malleable.domain.ids import FetchLoginId, ImageId, UserId, new_id
 from malleable.domain.images import FetchLogin, Image, format_of
-from malleable.domain.operations import Operation, Retry, Wait
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.operations import Operation, Retry
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Transaction
 from malleable.domain.urls import ArtifactWish
-from malleable.workflows import storage, verify
+from malleable.workflows import importing, verify
+from malleable.workflows.progress import Progress, cancellable
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import begin
 from malleable.workflows.steps import Context, Done, Step, Workflow
@@ -63,12 +64,8 @@ def request(
     return begin(tx, now, "fetch-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
 
 
-class _CancelledError(Exception):
-    """The operation is to be undone; what has come may stay."""
-
-
-def _fetch(context: Context) -> Done | Wait:
-    """Bring the file into the upload's folder; take its size and its format from it."""
+def _fetch(context: Context, progress: Progress) -> Done:
+    """Bring the file into the upload's folder; take its size and its format from it. Cancelled, what has come stays."""
     if context.drivers.fetcher is None:
         raise Refused("This server fetches nothing.", code="no-fetcher", fix="Upload the image.")
     image_id = ImageId(UUID(context.argument("image_id")))
@@ -78,20 +75,17 @@ def _fetch(context: Context) -> Done | Wait:
     spool = Path(context.argument("spool"))
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     told = context.operation.arguments.get("size_bytes")
-    try:
-        fetched = context.drivers.fetcher.fetch(
-            context.argument("url"),
-            spool / verify.UPLOAD,
-            size_bytes=int(str(told)) if told else None,
-            max_bytes=context.drivers.disks.capacity().total_bytes,
-            on_progress=partial(_tell, context, image),
-            login=Login(username=kept.username, password=kept.password) if kept else None,
-            artifact=ArtifactWish(
-                architecture=image.architecture, keys=None if signers is None else verify.cosign_keys(signers)
-            ),
-        )
-    except _CancelledError:
-        return Wait(seconds=0, reason="it is cancelled")
+    fetched = context.drivers.fetcher.fetch(
+        context.argument("url"),
+        spool / verify.UPLOAD,
+        size_bytes=int(str(told)) if told else None,
+        max_bytes=context.drivers.disks.capacity().total_bytes,
+        on_progress=partial(_tell, context, image, progress),
+        login=Login(username=kept.username, password=kept.password) if kept else None,
+        artifact=ArtifactWish(
+            architecture=image.architecture, keys=None if signers is None else verify.cosign_keys(signers)
+        ),
+    )
     return _arrived(image, spool / verify.UPLOAD, fetched)
 
 
@@ -125,11 +119,14 @@ def _forget_login(tx: Transaction, image_id: ImageId) -> None:
 
 def _not_fetched(tx: Transaction, operation: Operation, now: datetime) -> None:
     _forget_login(tx, ImageId(UUID(str(operation.arguments["image_id"]))))
-    storage.not_imported(tx, operation, now)
+    importing.not_imported(tx, operation, now)
 
 
-def _tell(context: Context, image: Image, have_bytes: int, size_bytes: int) -> None:
-    """Keep how far it is, and take the bytes from the quota. Errors: Refused when time is up; Conflict, FenceLost."""
+def _tell(context: Context, image: Image, progress: Progress, have_bytes: int, size_bytes: int) -> None:
+    """Keep how far it is, and take the bytes from the quota.
+
+    Errors: Refused when time is up; Conflict; Cancelled, FenceLost.
+    """
     deadline_at = context.operation.step_deadline_at
     if deadline_at is not None and context.now() >= deadline_at:
         hours = FETCH_DEADLINE_S / 3600
@@ -138,16 +135,12 @@ def _tell(context: Context, image: Image, have_bytes: int, size_bytes: int) -> N
         )
         raise Refused(told.message, code="deadline", fix=told.fix, public=told)
 
-    def write(tx: Transaction) -> bool:
-        told = {"fetched_bytes": have_bytes, "size_bytes": size_bytes}
-        standing = tx.operations.write(context.operation.id, context.operation.fence, step_evidence=told)
+    def take(tx: Transaction) -> None:
         if tx.images.get(image.id).size_bytes != size_bytes:
             tx.images.change(image.id, size_bytes=size_bytes)
             want_within_quota(tx, image.project_id, Holdings(image_bytes=max(size_bytes - image.size_bytes, 0)))
-        return standing.is_cancel_requested
 
-    if context.write(write):
-        raise _CancelledError
+    progress.keep(have_bytes, size_bytes, take)
 
 
 def _fetch_resource(operation: Operation) -> str:
@@ -160,7 +153,7 @@ FETCH_IMAGE = Workflow(
     steps=(
         Step(
             name=STEP,
-            do=_fetch,
+            do=cancellable(_fetch),
             undo=verify.drop,
             deadline_s=FETCH_DEADLINE_S,
             sla_s=600.0,
@@ -171,9 +164,9 @@ FETCH_IMAGE = Workflow(
         ),
         verify.VERIFY,
         # Whether there is anything to unpack is known only now.
-        replace(storage.CONVERT, needed=lambda _: True),
-        *storage.IMPORT_IMAGE.steps[2:],
+        replace(importing.CONVERT, needed=lambda _: True),
+        *importing.IMPORT_IMAGE.steps[2:],
     ),
-    on_done=storage.IMPORT_IMAGE.on_done,
+    on_done=importing.IMPORT_IMAGE.on_done,
     on_undone=_not_fetched,
 )

@@ -32,22 +32,26 @@ def _flatten(context: Context) -> Done | Wait:
     disk_id = DiskId(UUID(context.argument("disk_id")))
     slice_s = _told(context, "slice_s", SLICE_S)
     call = _call(context, disk_id)
+    began_s = context.clock.monotonic_s()
     found = context.drivers.disks.flatten(disk_id, seconds=slice_s, call=call)
-    copied_bytes = int(_told(context, "copied_bytes", 0)) + found.copied_bytes
+    took_s = context.clock.monotonic_s() - began_s
+    copied_bytes = int(_told(context, "done_bytes", 0)) + found.copied_bytes
     if found.is_done:
         return Done(
             evidence={"copied_bytes": copied_bytes},
             write=lambda tx: _ready(tx, disk_id),
             result={"disk_id": str(disk_id), "copied_bytes": copied_bytes},
         )
-    told = f"{copied_bytes / GIB:.1f} of {(copied_bytes + found.left_bytes) / GIB:.1f} GiB are copied"
+    of_bytes = copied_bytes + found.left_bytes
+    told = f"{copied_bytes / GIB:.1f} of {of_bytes / GIB:.1f} GiB are copied"
     return Wait(
         seconds=0,
         reason=told,
         public=Public(f"{told}."),
         memory={
-            "copied_bytes": copied_bytes,
-            "left_bytes": found.left_bytes,
+            "done_bytes": copied_bytes,
+            "of_bytes": of_bytes,
+            "bytes_per_s": round(found.copied_bytes / took_s) if took_s > 0 else 0,
             "call": call.value,
             # Time that sufficed for nothing went into holes that have to be passed each time.
             "slice_s": slice_s if found.copied_bytes else 2 * slice_s,

@@ -13,6 +13,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.unready import unready_disk, unready_snapshot
 from malleable.workflows import presenting, storage
+from malleable.workflows.progress import Progress, cancellable
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
 
@@ -157,7 +158,7 @@ def _grow(context: Context) -> Done:
     return Done(evidence={"size_bytes": size_bytes}, write=write)
 
 
-def _promote(context: Context) -> Done:
+def _promote(context: Context, progress: Progress) -> Done:
     """Copy the snapshot into an image of its own, with its parent's kernel and initrd."""
     image_id, snapshot_id = _image_id(context), _snapshot_id(context)
     with context.store.reading() as tx:
@@ -169,7 +170,7 @@ def _promote(context: Context) -> Done:
         told = Public("The disk is larger than all disk storage.", "Promote a smaller one.")
         raise Refused(told.message, fix=told.fix, code="image-too-large", public=told)
     files = {name: disks.file(parent_id, name) for name in image.files} if parent_id else {}
-    sealed = disks.promote(snapshot_id, image_id, files=files)
+    sealed = disks.promote(snapshot_id, image_id, files=files, on_progress=progress)
 
     def write(tx: Transaction) -> None:
         if not tx.images.change(image_id, size_bytes=sealed.size_bytes, sha256=sealed.sha256):
@@ -249,7 +250,7 @@ PROMOTE_SNAPSHOT = Workflow(
     steps=(
         Step(
             name="promote",
-            do=_promote,
+            do=cancellable(_promote),
             undo=_unpromote,
             deadline_s=storage.SEAL_DEADLINE_S,
             sla_s=120.0,

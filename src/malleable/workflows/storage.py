@@ -1,4 +1,4 @@
-"""Disks and images outside a node's life: create, delete, import; and targets restored after a daemon's death."""
+"""Disks and images outside a node's life: create and delete; and targets restored after a daemon's death."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,29 +8,18 @@ from uuid import UUID
 
 from malleable.domain import portals
 from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState
-from malleable.domain.errors import Busy, Conflict, Refused
+from malleable.domain.errors import Busy, Conflict
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
-from malleable.domain.images import Image, ImageFormat, ImageGrant, ImageState
+from malleable.domain.images import Image, ImageGrant, ImageState
 from malleable.domain.networks import Network
-from malleable.domain.operations import ACTIVE_STATES, Operation, Retry
-from malleable.domain.projects import Holdings
+from malleable.domain.operations import ACTIVE_STATES, Operation
 from malleable.domain.store import Page, Rows, Transaction
 from malleable.domain.unready import unready_disk, unready_snapshot, unsealed
 from malleable.workflows import presenting
-from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
 from malleable.workflows.verify import (
-    FILES,
-    MANIFEST,
-    RAW,
-    SIGNATURE,
-    UNTRUSTED,
-    UPLOAD,
-    VERIFY,
     drop,
-    taken,
-    want_known,
 )
 
 #: The states of targets that daemons are to have.
@@ -130,37 +119,6 @@ def is_about(operation: Operation, name: str, value: object) -> bool:
     return operation.arguments.get(name) == value or (isinstance(several, list) and value in several)
 
 
-def request_import(
-    tx: Transaction,
-    now: datetime,
-    *,
-    image: Image,
-    spool: Path,
-    actor_id: UserId | None,
-    signature: str = "",
-    manifest: str = "",
-) -> Operation:
-    """Begin to seal an uploaded image; the signature is of the manifest if there is one, else of the disk.
-
-    Errors: Conflict when it is not waiting for that, or signed by a stranger.
-    """
-    if not tx.images.change(image.id, expect={"state": ImageState.IMPORTING}):
-        raise Conflict(f"Image {image.name} is {image.state} already.", code="image-state")
-    check_unsealing(tx, image)
-    arguments = {
-        "name": image.name,
-        "image_id": str(image.id),
-        "spool": str(spool),
-        "format": image.upload_format.value,
-    }
-    if signature:
-        want_known(tx, image.project_id, signature)
-        arguments[SIGNATURE] = signature
-    if manifest:
-        arguments[MANIFEST] = manifest
-    return begin(tx, now, "import-image", project_id=image.project_id, actor_id=actor_id, arguments=arguments)
-
-
 def check_unsealing(tx: Transaction, image: Image) -> None:
     """Be sure that nobody seals or promotes the image at this moment. Errors: Conflict."""
     if _active_on(tx, {"image_id": str(image.id)}, kind=MAKERS) is not None:
@@ -253,63 +211,14 @@ def _delete_disk(context: Context) -> Done:
     return Done(evidence={"disk": "deleted"}, write=write)
 
 
-def _image_id(context: Context) -> ImageId:
+def image_id_of(context: Context) -> ImageId:
+    """Read which image an operation is about."""
     return ImageId(UUID(context.argument("image_id")))
 
 
-def _is_packed(operation: Operation) -> bool:
-    return operation.arguments.get("format", ImageFormat.RAW) != ImageFormat.RAW
-
-
-def _convert(context: Context) -> Done:
-    """Make the raw disk that a proven upload holds."""
-    spool = taken(context)
-    with context.store.reading() as tx:
-        image = tx.images.get(_image_id(context))
-    if image.upload_format is ImageFormat.RAW:
-        return Done(evidence={"image": "is raw"})
-    if (spool / RAW).exists():
-        return _unpacked(image, (spool / RAW).stat().st_size)
-    if context.drivers.converter is None:
-        raise Refused(
-            f"This server reads no {image.upload_format} images.", code="no-converter", fix="Upload the image as raw."
-        )
-    max_bytes = context.drivers.disks.capacity().total_bytes
-    size_bytes = context.drivers.converter.convert(
-        spool / UPLOAD, image.upload_format, spool / RAW, max_bytes=max_bytes
-    )
-    return _unpacked(image, size_bytes)
-
-
-def _unpacked(image: Image, size_bytes: int) -> Done:
-    """Take what it unpacked to from the quota."""
-
-    def write(tx: Transaction) -> None:
-        tx.images.change(image.id, size_bytes=size_bytes)
-        want_within_quota(tx, image.project_id, Holdings(image_bytes=max(size_bytes - image.size_bytes, 0)))
-
-    return Done(evidence={"upload_sha256": image.sha256, "size_bytes": size_bytes}, write=write)
-
-
-def _seal(context: Context) -> Done:
-    """Copy the upload into the pool, prove its checksum, make it immutable."""
-    image_id = _image_id(context)
-    with context.store.reading() as tx:
-        image = tx.images.get(image_id)
-    spool = taken(context)
-    files = {name: spool / FILES / name for name in image.files}
-    is_packed = image.upload_format is not ImageFormat.RAW
-    source, sha256 = (spool / RAW, None) if is_packed else (spool / UPLOAD, image.sha256 or None)
-    sealed = context.drivers.disks.seal(image_id, source, sha256=sha256, files=files)
-
-    def write(tx: Transaction) -> None:
-        tx.images.change(image_id, size_bytes=sealed.size_bytes, sha256=sealed.sha256)
-
-    return Done(evidence={"sha256": sealed.sha256, "size_bytes": sealed.size_bytes}, write=write)
-
-
-def _unseal(context: Context) -> Done:
-    context.drivers.disks.delete_image(_image_id(context))
+def unseal(context: Context) -> Done:
+    """Take an image out of the pool."""
+    context.drivers.disks.delete_image(image_id_of(context))
     return Done(evidence={"image": "removed"})
 
 
@@ -388,7 +297,9 @@ def _take_back(context: Context, batch: Sequence[Target]) -> None:
             context.drivers.targets.revoke(target.network_id, target.iqn)
 
 
-def _ended(kind: str) -> Ending:
+def ended(kind: str) -> Ending:
+    """Record an operation's end as an event of this kind."""
+
     def end(tx: Transaction, operation: Operation, now: datetime) -> None:
         keys = ("name", "disk_id", "image_id", "network_id")
         data = {key: operation.arguments[key] for key in keys if key in operation.arguments}
@@ -402,24 +313,9 @@ def is_sealed(tx: Transaction, operation: Operation) -> None:
     tx.images.change(UUID(str(operation.arguments["image_id"])), state=ImageState.SEALED)
 
 
-def _imported(tx: Transaction, operation: Operation, now: datetime) -> None:
-    is_sealed(tx, operation)
-    _ended("image.imported")(tx, operation, now)
-
-
 def _not_created(tx: Transaction, operation: Operation, now: datetime) -> None:
     tx.disks.remove(UUID(str(operation.arguments["disk_id"])), expect={"state": DiskState.CREATING})
-    _ended("disk.create-failed")(tx, operation, now)
-
-
-def not_imported(tx: Transaction, operation: Operation, now: datetime) -> None:
-    """Nothing can be done with a failed image but to delete it; one whose signature is wrong goes at once."""
-    image_id = UUID(str(operation.arguments["image_id"]))
-    if (operation.error or {}).get("code") == UNTRUSTED:
-        tx.images.remove(image_id)
-    else:
-        tx.images.change(image_id, state=ImageState.FAILED)
-    _ended("image.import-failed")(tx, operation, now)
+    ended("disk.create-failed")(tx, operation, now)
 
 
 DROP_UPLOAD = Step(
@@ -429,58 +325,24 @@ DROP_UPLOAD = Step(
 )
 #: Copying and checking a large image takes as long as its bytes.
 SEAL_DEADLINE_S = 3600.0
-CONVERT = Step(
-    name="convert",
-    do=_convert,
-    # No undo: what was unpacked goes with the upload.
-    deadline_s=SEAL_DEADLINE_S,
-    sla_s=120.0,
-    retry=Retry(attempts=2),
-    resource=presenting.copy_resource,
-    needed=_is_packed,
-    device=presenting.POOL,
-    is_laborious=True,
-)
 CREATE_DISK = Workflow(
-    name="create-disk", steps=(presenting.CLONE_DISK,), on_done=_ended("disk.created"), on_undone=_not_created
+    name="create-disk", steps=(presenting.CLONE_DISK,), on_done=ended("disk.created"), on_undone=_not_created
 )
 DELETE_DISK = Workflow(
     name="delete-disk",
     # No undo: bytes do not come back.
     steps=(presenting.pool_step("delete-disk", _delete_disk),),
-    on_done=_ended("disk.deleted"),
+    on_done=ended("disk.deleted"),
     on_undone=None,
-)
-IMPORT_IMAGE = Workflow(
-    name="import-image",
-    steps=(
-        VERIFY,
-        CONVERT,
-        Step(
-            name="seal",
-            do=_seal,
-            undo=_unseal,
-            deadline_s=SEAL_DEADLINE_S,
-            sla_s=120.0,
-            retry=presenting.COPY_RETRY,
-            resource=presenting.copy_resource,
-            device=presenting.POOL,
-            is_laborious=True,
-        ),
-        # No undo: the upload is of no use once it is sealed.
-        DROP_UPLOAD,
-    ),
-    on_done=_imported,
-    on_undone=not_imported,
 )
 DELETE_IMAGE = Workflow(
     name="delete-image",
     # No undo: bytes do not come back.
     steps=(
-        presenting.pool_step("delete-image", _unseal),
+        presenting.pool_step("delete-image", unseal),
         DROP_UPLOAD,
     ),
-    on_done=_ended("image.deleted"),
+    on_done=ended("image.deleted"),
     on_undone=None,
 )
 RESTORE_TARGETS = Workflow(
@@ -495,6 +357,6 @@ RESTORE_TARGETS = Workflow(
             deadline_s=3600.0,
         ),
     ),
-    on_done=_ended("targets.restored"),
+    on_done=ended("targets.restored"),
     on_undone=None,
 )

@@ -1,6 +1,7 @@
 """What came of an image, in the folder of its upload; and the step that proves it: its SHA-256, and who signed it."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -13,9 +14,11 @@ from malleable.domain.errors import Conflict, Public, Refused
 from malleable.domain.ids import ImageId, ProjectId
 from malleable.domain.images import Image, ImageFormat
 from malleable.domain.manifests import other_than, parse_manifest
+from malleable.domain.progress import OnProgress, counted
 from malleable.domain.signatures import Content, Signer, is_signed, key_number, signed_with
 from malleable.domain.store import Transaction
 from malleable.workflows import presenting
+from malleable.workflows.progress import Progress, cancellable
 from malleable.workflows.steps import Context, Done, Step
 
 #: In an upload's folder: what came; and, once it is taken to be sealed, the same below ``TAKEN`` beside the raw disk.
@@ -86,12 +89,14 @@ def _with_key(signers: Sequence[Signer], number: str) -> Sequence[Signer]:
 class _Read:
     """A file that is hashed as it is read."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, on_progress: OnProgress) -> None:
         self._file, self._sha256 = file, hashlib.sha256()
+        self._count = counted(on_progress, os.fstat(file.fileno()).st_size)
 
     def read(self, _: int, /) -> bytes:
         chunk = self._file.read(READ_BYTES)
         self._sha256.update(chunk)
+        self._count(len(chunk))
         return chunk
 
     def sha256(self) -> str:
@@ -101,7 +106,7 @@ class _Read:
         return self._sha256.hexdigest()
 
 
-def _verify(context: Context) -> Done:
+def _verify(context: Context, progress: Progress) -> Done:
     """Prove the upload's checksums and its signature, reading it once, and write down what it is and who signed it.
 
     A raw disk that nobody signed is left to the seal.
@@ -117,7 +122,7 @@ def _verify(context: Context) -> Done:
         return Done(evidence=told, write=_writing(image, {**beside, "signed_by": "", "signing_key": ""}))
     manifest = context.operation.arguments.get(MANIFEST)
     with (folder / UPLOAD).open("rb") as file:
-        content = _Read(file)
+        content = _Read(file, progress)
         signed = content if manifest is None else BytesIO(str(manifest).encode())
         signer = None if signature is None else _signer(signers, str(signature), signed)
         if signature is None and image.signing_key:
@@ -214,7 +219,7 @@ def drop(context: Context) -> Done:
 
 VERIFY = Step(
     name="verify",
-    do=_verify,
+    do=cancellable(_verify),
     undo=drop,
     deadline_s=VERIFY_DEADLINE_S,
     sla_s=120.0,

@@ -8,7 +8,7 @@ import pytest
 
 from malleable.domain.errors import MalleableError
 from malleable.domain.images import ImageFormat
-from malleable.drivers.convert.qemu import NAMES, QemuConverter
+from malleable.drivers.convert.qemu import NAMES, QemuConverter, _Shares
 
 pytestmark = pytest.mark.room
 MIB = 1 << 20
@@ -122,6 +122,37 @@ def test_an_encrypted_image_is_refused(raw: Path) -> None:
     options = "encrypt.format=aes,encrypt.key-secret=s"  # LUKS measures the machine first, and fails on a busy one
     qemu_img("create", *secret, "-f", "qcow2", "-o", options, image, "8M")
     assert refusal(image, ImageFormat.QCOW2) == "image-encrypted"
+
+
+@pytest.mark.parametrize("image_format", [ImageFormat.QCOW2, ImageFormat.ZSTD])
+def test_unpacking_tells_how_far_it_is_and_ends_when_nobody_wants_it(image_format: ImageFormat, raw: Path) -> None:
+    class EndedError(Exception):
+        pass
+
+    def end(_: int, __: int) -> None:
+        raise EndedError
+
+    is_zstd = image_format is ImageFormat.ZSTD
+    source = zstd(raw.read_bytes(), raw.with_name("disk.zst")) if is_zstd else packed(raw, image_format)
+    target, before = raw.with_name("target"), set(raw.parent.iterdir())
+    converter, told = QemuConverter(reserve_bytes=0), list[tuple[int, int]]()
+    with pytest.raises(EndedError):
+        converter.convert(source, image_format, target, max_bytes=SIZE_BYTES, on_progress=end)
+    assert set(raw.parent.iterdir()) == before
+    converter.convert(
+        source, image_format, target, max_bytes=SIZE_BYTES, on_progress=lambda done, of: told.append((done, of))
+    )
+    assert told == sorted(told)
+    assert {of for _, of in told} == {source.stat().st_size if is_zstd else SIZE_BYTES}
+    assert not is_zstd or told[-1][0] == source.stat().st_size
+
+
+def test_what_qemu_img_says_of_its_progress_is_a_share_and_no_more() -> None:
+    with _Shares() as shares:
+        assert shares.latest() == 0
+        for said, share in ((b"    (0.00/100%)\r    (41.50/100%)\r", 0.415), (b"no", 0.415), (b"(999.00/100%)", 1.0)):
+            os.write(shares.said_to, said)
+            assert shares.latest() == share
 
 
 def zstd(content: bytes, target: Path) -> Path:

@@ -14,6 +14,7 @@ from uuid import UUID
 from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, parse_id
 from malleable.domain.ports import Capacity, DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.progress import OnProgress, counted, unheard
 from malleable.drivers.storage import refusals
 
 IMAGE, DISK, SNAPSHOT, NEW = "m2-image-", "m2-disk-", "m2-snapshot-", "m2-new-"
@@ -110,7 +111,15 @@ class ArrayDisks:
         with mapped("ask the array"):
             return self._array.volumes().get(name)
 
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
+    def seal(
+        self,
+        image_id: ImageId,
+        source: Path,
+        *,
+        sha256: str | None,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         for path in (source, *files.values()):
             refusals.want_source(path)
         for name in files:
@@ -121,7 +130,7 @@ class ArrayDisks:
             with mapped("copy the image"):
                 self._array.delete(work)
                 self._array.create(work, source.stat().st_size)
-                note = self._fill(work, source, sha256)
+                note = self._fill(work, source, sha256, on_progress)
                 self._keep(image_id, files)
                 self._array.seal(work, final, note)
         sealed = self._sealed(image_id)
@@ -129,11 +138,14 @@ class ArrayDisks:
             raise refusals.other_content(image_id, sealed.sha256, str(sha256))
         return sealed
 
-    def _fill(self, name: str, source: Path, sha256: str | None) -> str:
+    def _fill(self, name: str, source: Path, sha256: str | None, on_progress: OnProgress) -> str:
+        digest, count = hashlib.sha256(), counted(on_progress, source.stat().st_size)
         with source.open("rb") as file, self._array.device(name).open("r+b") as device:
-            shutil.copyfileobj(file, device, 1 << 20)
-        with source.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            while chunk := file.read(1 << 20):
+                device.write(chunk)
+                digest.update(chunk)
+                count(len(chunk))
+        found = digest.hexdigest()
         if sha256 not in (None, found):
             self._array.delete(name)
             raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Copy it again.")
@@ -154,10 +166,17 @@ class ArrayDisks:
             raise refusals.corrupt(image_id, "its size changed")
         return sealed
 
-    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+    def promote(
+        self,
+        snapshot_id: SnapshotId,
+        image_id: ImageId,
+        *,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         with mapped("read the snapshot", refusals.no_snapshot(snapshot_id)):
             device = self._array.device(f"{SNAPSHOT}{snapshot_id}")
-        return self.seal(image_id, device, sha256=None, files=files)
+        return self.seal(image_id, device, sha256=None, files=files, on_progress=on_progress)
 
     def file(self, image_id: ImageId, name: str) -> Path:
         refusals.want_plain_name(name)

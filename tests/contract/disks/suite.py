@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -13,8 +14,13 @@ from tests.contract.disks.conftest import CONTENT, MAX_CHAIN, MIB, Bench
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id
 from malleable.domain.ports import Sealed, StoredThings
+from malleable.domain.progress import OnProgress, unheard
 
 NOTHING = StoredThings()
+
+
+class EndedError(Exception):
+    """Nobody wants a copy any more."""
 
 
 @contextmanager
@@ -269,6 +275,50 @@ def a_promoted_snapshot_is_an_image(bench: Bench) -> None:
     assert bench.disks.file(image_id, "vmlinuz").read_bytes() == b"kernel"
 
 
+def _copies(bench: Bench) -> Iterator[Callable[[ImageId, OnProgress], Sealed]]:
+    """Give both ways to copy bytes into an image: a hole among them, which is passed in pieces too."""
+    content = b"head" * MIB + bytes(40 * MIB) + b"tail" * MIB
+    source, _ = bench.source(content)
+    kernel, _ = bench.source(b"kernel")
+    files = {"vmlinuz": kernel}
+    yield lambda image_id, tell: bench.disks.seal(image_id, source, sha256=None, files=files, on_progress=tell)
+    golden = bench.image(content)
+    snapshot_id = bench.snapshot(bench.clone(golden))
+    bench.disks.delete_image(golden)
+    yield lambda image_id, tell: bench.disks.promote(snapshot_id, image_id, files=files, on_progress=tell)
+
+
+def a_copy_tells_how_far_it_is(bench: Bench) -> None:
+    for copy in _copies(bench):
+        told = list[tuple[int, int]]()
+        sealed = copy(ImageId(new_id()), lambda done, of: told.append((done, of)))  # noqa: B023  called within
+        done = [one for one, _ in told]
+        assert {of for _, of in told} <= {sealed.size_bytes, sealed.size_bytes + len(b"kernel")}
+        assert (done[:1], done) == ([0], sorted(done))
+        assert all(after - before <= 8 * MIB for before, after in pairwise([*done, sealed.size_bytes]))
+
+
+def a_copy_that_is_ended_leaves_nothing(bench: Bench) -> None:
+    for copy in _copies(bench):
+        image_id, before = ImageId(new_id()), bench.disks.list()
+        for after_bytes in (0, 24 * MIB):
+            told = list[int]()
+
+            def end(done_bytes: int, _: int) -> None:
+                told.append(done_bytes)  # noqa: B023  called within
+                if done_bytes >= after_bytes:  # noqa: B023
+                    raise EndedError
+
+            with pytest.raises(EndedError):
+                copy(image_id, end)
+            assert told[-1] <= after_bytes + 8 * MIB
+            assert bench.disks.list() == before
+            with refused("no-such-image"):
+                bench.clone(image_id)
+        copy(image_id, unheard)
+        bench.verify(image_id)
+
+
 def a_blank_disk_is_zeros(bench: Bench) -> None:
     disk_id = DiskId(new_id())
     bench.disks.make_blank(disk_id, size_bytes=4 * MIB)
@@ -432,6 +482,8 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     a_rolled_back_disk_is_its_snapshot,
     all_outlive_what_they_came_from,
     a_promoted_snapshot_is_an_image,
+    a_copy_tells_how_far_it_is,
+    a_copy_that_is_ended_leaves_nothing,
     a_blank_disk_is_zeros,
     disks_grow_and_never_shrink,
     a_flattened_disk_stands_alone,

@@ -1,8 +1,10 @@
 """The suite on every pool, and on pools that are wrong."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.contract.disks import suite
@@ -11,6 +13,7 @@ from tests.contract.disks.conftest import Bench, sim_bench
 from malleable.domain.errors import Busy, DriverError, Malformed, Refused, Unreachable
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
 from malleable.domain.ports import FlattenCall, Flattening, Sealed
+from malleable.domain.progress import OnProgress
 from malleable.sim.disks import SimDisks
 from malleable.sim.faults import FaultKind
 
@@ -42,9 +45,23 @@ class Overwriting(SimDisks):
 class Trusting(SimDisks):
     """Takes any content for the one that was meant."""
 
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
-        sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
-        return super().seal(image_id, source, sha256=sha256, files=files)
+    def seal(self, image_id: ImageId, source: Path, **wish: Any) -> Sealed:
+        return super().seal(image_id, source, **{**wish, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()})
+
+
+class Silent(SimDisks):
+    """Copies without a word."""
+
+    def _copy(self, image_id: ImageId, size_bytes: int, on_progress: OnProgress) -> None:
+        return
+
+
+class Deaf(SimDisks):
+    """Goes on with a copy that nobody wants."""
+
+    def _copy(self, image_id: ImageId, size_bytes: int, on_progress: OnProgress) -> None:
+        with suppress(Exception):
+            super()._copy(image_id, size_bytes, on_progress)
 
 
 class Blind(SimDisks):
@@ -127,6 +144,8 @@ class Uncut(SimDisks):
         (Sharing, suite.writes_reach_neither_sibling_nor_image),
         (Overwriting, suite.cloning_again_keeps_what_was_written),
         (Trusting, suite.a_wrong_checksum_leaves_nothing),
+        (Silent, suite.a_copy_tells_how_far_it_is),
+        (Deaf, suite.a_copy_that_is_ended_leaves_nothing),
         (Blind, suite.a_damaged_image_is_refused),
         (Greedy, suite.a_full_pool_makes_nothing_and_loses_nothing),
         (Leaky, suite.deleting_is_done_once_or_many_times),

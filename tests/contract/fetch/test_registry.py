@@ -27,7 +27,7 @@ from tests.contract.fetch.registries import (
 from tests.contract.fetch.server import Web, breaking, head, saying, serving
 
 from malleable.domain.errors import MalleableError
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.fetching import Fetched, Login
 from malleable.domain.secrets import Secret
 from malleable.domain.signatures import parse_key
 from malleable.domain.urls import ArtifactWish

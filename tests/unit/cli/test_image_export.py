@@ -1,6 +1,7 @@
 """Bringing an image from the server: the disk alone, or all of it, so that it can be imported again."""
 
 import json
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -100,3 +101,29 @@ def test_what_does_not_come_whole_leaves_nothing(giving: Desk, tmp_path: Path, a
     ran = giving.m2("image", "export", "tiny", str(tmp_path))
     assert (ran.code, list(tmp_path.iterdir())) == (1, [])
     assert json.dumps(FACTS) not in ran.out
+
+
+@pytest.mark.parametrize(("as_format", "program"), [("qcow2", "qemu-img"), ("zstd", "zstd")])
+def test_what_cannot_be_packed_leaves_nothing(
+    giving: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_format: str, program: str
+) -> None:
+    programs, folder = tmp_path / "programs", tmp_path / "folder"
+    programs.mkdir()
+    folder.mkdir()
+    failing = '#!/bin/sh\nfor last; do :; done\necho half > "$last"\necho "no room left" >&2\nexit 1\n'
+    (programs / program).write_text(failing)
+    (programs / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    ran = giving.m2("image", "export", "tiny", str(folder / "disk"), "--format", as_format)
+    assert (ran.code, "no room left" in ran.err) == (1, True), ran.err
+    assert not list(folder.iterdir())
+
+
+def test_what_is_packed_takes_no_name_that_appeared_meanwhile(giving: Desk, tmp_path: Path) -> None:
+    def late(_: httpx.Request) -> httpx.Response:
+        (tmp_path / "disk").write_bytes(b"other")
+        return httpx.Response(200, content=DISK)
+
+    giving.answers[f"GET /v1/images/{id_of(71)}/content"] = late
+    assert giving.m2("image", "export", "tiny", str(tmp_path / "disk"), "--format", "qcow2").code == 1
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("disk", b"other")]

@@ -188,3 +188,19 @@ def test_moving_a_disk_tells_of_the_node_it_leaves(desk: Desk) -> None:
     ran = desk.m2("disk", "move", "web", "--node", "node-01")
     assert ran.code == 0, ran.err
     assert "m2 node release node-02" in ran.err
+
+
+def test_a_copy_is_told_with_its_bytes_and_rate_and_in_a_log_once_for_each_tenth(desk: Desk) -> None:
+    gib = 1 << 30
+
+    def look(done_gib: float) -> dict[str, object]:
+        figures = {"done_bytes": int(done_gib * gib), "of_bytes": 10 * gib, "bytes_per_s": 200 << 20}
+        return operation("running", steps=[step(0, "seal", 0.0, None, evidence=figures)])
+
+    desk.answers[f"GET /v1/operations/{OPERATION}"] = look(1.5)
+    assert "1.5 GiB of 10 GiB, 200 MiB/s" in desk.m2("operation", "show", OPERATION).out
+    ended = operation(steps=[step(0, "seal", 0.0, 50.0, evidence={"size_bytes": 10 * gib})])
+    looks = [Turn(look(done)) for done in (0, 0.5, 1.1, 1.5, 1.9, 2.0, 8.0)]
+    desk.answers[f"GET /v1/operations/{OPERATION}"] = [*looks, Turn(ended)]
+    told = [line for line in desk.m2("operation", "watch", OPERATION).out.splitlines() if "seal: " in line]
+    assert [line.split()[1] for line in told] == ["512", "1.1", "2", "8"]

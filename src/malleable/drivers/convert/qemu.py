@@ -6,13 +6,16 @@ right of root. The format is the one that was told, never guessed (CVE-2024-3249
 
 import json
 import os
+import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from malleable.domain.errors import Busy, Malformed
 from malleable.domain.images import ImageFormat
+from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.convert.sandbox import malformed, refused, sandbox, want_programs, want_room
 from malleable.drivers.convert.zstd import unpack
 
@@ -27,6 +30,8 @@ LOOK_MAX_S = 120
 CONVERT_MAX_S = 3600
 #: How often the room that is left is looked at.
 ROOM_S = 0.2
+#: What it says of its progress, and the most that a pipe holds (pipe(7)).
+_SHARE, PIPE_BYTES = re.compile(rb"\((\d{1,3}\.\d\d)/100%\)"), 64 * 1024
 #: Ends of `qemu-img check` that are no reason to refuse: clusters nobody uses; a format it cannot check.
 CHECK_LEAKS, CHECK_UNSUPPORTED = 3, 63
 #: Keys that name another file, anywhere in what qemu-img tells.
@@ -39,10 +44,19 @@ class QemuConverter:
     def __init__(self, *, reserve_bytes: int = 1 << 30) -> None:
         self._reserve_bytes = reserve_bytes
 
-    def convert(self, source: Path, image_format: ImageFormat, target: Path, *, max_bytes: int) -> int:
-        """Do as ``Converter.convert``."""
+    def convert(
+        self,
+        source: Path,
+        image_format: ImageFormat,
+        target: Path,
+        *,
+        max_bytes: int,
+        on_progress: OnProgress = unheard,
+    ) -> int:
+        """Do as ``Converter.convert``; tells of the raw disk's bytes, of Zstandard's of the upload's."""
         if image_format is ImageFormat.ZSTD:
-            return unpack(source, target, max_bytes=max_bytes, reserve_bytes=self._reserve_bytes)
+            room_bytes = self._reserve_bytes
+            return unpack(source, target, max_bytes=max_bytes, reserve_bytes=room_bytes, on_progress=on_progress)
         want_programs(image_format, (("qemu-img", "qemu-utils"), ("bwrap", "bubblewrap"), ("prlimit", "util-linux")))
         size_bytes = _checked(_info(source, image_format), image_format, max_bytes)
         _check(source, image_format)
@@ -50,7 +64,7 @@ class QemuConverter:
         with part.open("wb") as file:
             file.truncate(size_bytes)
         try:
-            self._run(source, image_format, part)
+            self._run(source, image_format, part, lambda share: on_progress(int(share * size_bytes), size_bytes))
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(target)
@@ -58,16 +72,18 @@ class QemuConverter:
             part.unlink(missing_ok=True)
         return size_bytes
 
-    def _run(self, source: Path, image_format: ImageFormat, part: Path) -> None:
-        """Fill ``part``, as long as there is room and time."""
-        words = ["qemu-img", "convert", "-n", "--target-is-zero", "-f", NAMES[image_format], "-O", "raw"]
+    def _run(self, source: Path, image_format: ImageFormat, part: Path, tell: Callable[[float], None]) -> None:
+        """Fill ``part``, as long as there is room and time; ``tell`` is told which share of it is done."""
+        words = ["qemu-img", "convert", "-p", "-n", "--target-is-zero", "-f", NAMES[image_format], "-O", "raw"]
         command = [*sandbox(source, CONVERT_MAX_S, part), *words, "/source", "/target"]
         ends_s = time.monotonic() + CONVERT_MAX_S
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as run:
+        with (
+            _Shares() as shares,
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=shares.said_to, stderr=subprocess.PIPE) as run,
+        ):
             try:
                 while True:
+                    tell(shares.latest())
                     try:
                         _, errors = run.communicate(timeout=ROOM_S)
                         break
@@ -79,6 +95,26 @@ class QemuConverter:
                 run.kill()
         if run.returncode:
             raise malformed(image_format, errors)
+
+
+class _Shares(AbstractContextManager["_Shares"]):
+    """What ``qemu-img convert -p`` says of its progress; whatever it says, no more of it than a pipe holds is kept."""
+
+    def __init__(self) -> None:
+        self._read_from, self.said_to = os.pipe()
+        os.set_blocking(self._read_from, False)
+        self._share = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._read_from)
+        os.close(self.said_to)
+
+    def latest(self) -> float:
+        """Return the share that is done, 0 to 1, as far as it is known."""
+        with suppress(BlockingIOError):
+            told = _SHARE.findall(os.read(self._read_from, PIPE_BYTES))
+            self._share = min(float(told[-1]) / 100, 1.0) if told else self._share
+        return self._share
 
 
 def _info(source: Path, image_format: ImageFormat) -> object:

@@ -7,11 +7,13 @@ nothing is believed that the file says of its size.
 import os
 import subprocess
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from malleable.domain.errors import Busy
 from malleable.domain.images import ImageFormat, format_of
+from malleable.domain.progress import OnProgress
 from malleable.drivers.convert.sandbox import malformed, refused, sandbox, want_programs, want_room
 
 UNPACK_MAX_S = 3600
@@ -22,21 +24,24 @@ _ZEROS = bytes(BLOCK_BYTES)
 ROOM_BYTES = 64 << 20
 
 
-def unpack(source: Path, target: Path, *, max_bytes: int, reserve_bytes: int) -> int:
+def unpack(source: Path, target: Path, *, max_bytes: int, reserve_bytes: int, on_progress: OnProgress) -> int:
     """Do as ``Converter.convert`` for ``ImageFormat.ZSTD``."""
     programs = (("zstd", "zstd"), ("bwrap", "bubblewrap"), ("prlimit", "util-linux"))
     want_programs(ImageFormat.ZSTD, programs)
     part = target.with_name(f".{target.name}.part")
-    command = [*sandbox(source, UNPACK_MAX_S), "zstd", "--decompress", "--stdout", "--quiet", "/source"]
+    command = [*sandbox(source, UNPACK_MAX_S), "zstd", "--decompress", "--stdout", "--quiet"]
     try:
         with (
             part.open("wb") as file,
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run,
+            source.open("rb") as upload,
+            subprocess.Popen(command, stdin=upload, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run,
         ):
             try:
                 assert run.stdout is not None
                 assert run.stderr is not None
-                size_bytes = _write(run.stdout, file, part, max_bytes, reserve_bytes)
+                of_bytes = source.stat().st_size
+                blocks = _told(run.stdout, lambda: on_progress(min(_position(upload), of_bytes), of_bytes))
+                size_bytes = _write(blocks, file, part, max_bytes, reserve_bytes)
                 errors = run.stderr.read()
             finally:
                 run.kill()
@@ -53,10 +58,22 @@ def unpack(source: Path, target: Path, *, max_bytes: int, reserve_bytes: int) ->
     return size_bytes
 
 
-def _write(blocks: IO[bytes], file: IO[bytes], part: Path, max_bytes: int, reserve_bytes: int) -> int:
+def _told(packer: IO[bytes], tell: Callable[[], None]) -> Iterator[bytes]:
+    tell()
+    while chunk := packer.read(READ_BYTES):
+        yield chunk
+        tell()
+
+
+def _position(upload: IO[bytes]) -> int:
+    """Say how far the program has read: its standard input is this very file, opened once."""
+    return os.lseek(upload.fileno(), 0, os.SEEK_CUR)
+
+
+def _write(blocks: Iterable[bytes], file: IO[bytes], part: Path, max_bytes: int, reserve_bytes: int) -> int:
     """Write what comes, without its zeros; return its size. Errors: Refused, Busy."""
     ends_s, size_bytes = time.monotonic() + UNPACK_MAX_S, 0
-    while chunk := blocks.read(READ_BYTES):
+    for chunk in blocks:
         if size_bytes % ROOM_BYTES == 0:
             want_room(part, reserve_bytes)
             if time.monotonic() > ends_s:

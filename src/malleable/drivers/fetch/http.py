@@ -11,14 +11,15 @@ import re
 import shutil
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpcore
 
 from malleable.domain.errors import Busy, Malformed, Public
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.fetching import Fetched, Login
+from malleable.domain.progress import OnProgress
 from malleable.domain.urls import ANY_ARTIFACT, ArtifactWish
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.web import BROKEN, LATER, Web, header, refused, wrong_size
@@ -71,7 +72,7 @@ class Wish:
     url: str  #: as it was named, before any redirect
     size_bytes: int | None
     max_bytes: int
-    on_progress: Callable[[int, int], None]
+    on_progress: OnProgress
 
 
 class HttpFetcher:
@@ -97,7 +98,7 @@ class HttpFetcher:
         *,
         size_bytes: int | None,
         max_bytes: int,
-        on_progress: Callable[[int, int], None],
+        on_progress: OnProgress,
         login: Login | None = None,
         artifact: ArtifactWish = ANY_ARTIFACT,
     ) -> Fetched:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -18,7 +18,8 @@ import httpcore
 
 from malleable.domain.cosign import signing_key
 from malleable.domain.errors import Busy, Malformed, Public, Refused
-from malleable.domain.ports import Fetched, Login
+from malleable.domain.fetching import Fetched, Login
+from malleable.domain.progress import OnProgress
 from malleable.domain.urls import ANY_ARTIFACT, OCI, ArtifactWish, OciName, parse_oci
 from malleable.drivers.fetch.artifact import (
     ELSEWHERE,
@@ -72,7 +73,7 @@ class RegistryFetcher:
         *,
         size_bytes: int | None,
         max_bytes: int,
-        on_progress: Callable[[int, int], None],
+        on_progress: OnProgress,
         login: Login | None = None,
         artifact: ArtifactWish = ANY_ARTIFACT,
     ) -> Fetched:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from malleable.domain.errors import Refused
 from malleable.domain.ids import ImageId
 from malleable.domain.ports import Capacity, Sealed
+from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.storage import blocks, refusals, sealing
 from malleable.drivers.storage.folder import PoolFolder, mapped
 
@@ -39,13 +40,29 @@ class FilePool:
         """Do as ``Disks.capacity``."""
         return self._pool.capacity()
 
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
+    def seal(
+        self,
+        image_id: ImageId,
+        source: Path,
+        *,
+        sha256: str | None,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         """Do as ``Disks.seal``: minutes for tens of GiB. Holes of 16 MiB and more stay holes."""
         refusals.want_source(source)
-        return self._seal(image_id, source, source.stat().st_blocks * 512, sha256=sha256, files=files)
+        taken_bytes = source.stat().st_blocks * 512
+        return self._seal(image_id, source, taken_bytes, sha256=sha256, files=files, on_progress=on_progress)
 
     def _seal(
-        self, image_id: ImageId, source: Path, taken_bytes: int, *, sha256: str | None, files: Mapping[str, Path]
+        self,
+        image_id: ImageId,
+        source: Path,
+        taken_bytes: int,
+        *,
+        sha256: str | None,
+        files: Mapping[str, Path],
+        on_progress: OnProgress,
     ) -> Sealed:
         for name, path in files.items():
             _refuse_odd_name(name)
@@ -56,7 +73,9 @@ class FilePool:
                 return _sealed_before(image_id, final, sha256)
             self._pool.want_free(taken_bytes + sum(path.stat().st_blocks * 512 for path in files.values()))
             with self._pool.workplace(str(image_id)) as folder:
-                manifest = sealing.seal(folder, source, sha256, files, extents_max=self.extents_max)
+                manifest = sealing.seal(
+                    folder, source, sha256, files, extents_max=self.extents_max, on_progress=on_progress
+                )
                 try:
                     self._publish(image_id, folder, final)
                 except OSError as e:

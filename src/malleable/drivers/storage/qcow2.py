@@ -11,6 +11,7 @@ from uuid import UUID
 from malleable.domain.errors import Busy, Invalid, Malformed, MalleableError, Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id, parse_id
 from malleable.domain.ports import DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.storage import blocks, qcow2_flatten, qcow2_merge, refusals, sealing
 from malleable.drivers.storage.file_pool import FilePool
 from malleable.drivers.storage.folder import GIB, LAYERS, PlainFolder, ReflinkSettings, mapped
@@ -148,7 +149,14 @@ class Qcow2Disks(FilePool):
             blocks.set_immutable(self._layers.folder / name, on=True)
             blocks.sync_folder(self._layers.folder)
 
-    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+    def promote(
+        self,
+        snapshot_id: SnapshotId,
+        image_id: ImageId,
+        *,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         """Do as ``Disks.promote``."""
         with self._changing("read the snapshot"), self._using() as monitor:
             chain = self._chain(self._snapshot(snapshot_id), refusals.no_snapshot(snapshot_id))
@@ -156,7 +164,7 @@ class Qcow2Disks(FilePool):
             source = self._daemon.show(monitor, reading, chain, is_writable=False)
             taken_bytes = self._layers.taken_bytes(layer.name for layer in chain)
         try:
-            return self._seal(image_id, source, taken_bytes, sha256=None, files=files)
+            return self._seal(image_id, source, taken_bytes, sha256=None, files=files, on_progress=on_progress)
         finally:
             with self._changing("let go of the snapshot"):
                 self._hide(reading, chain)

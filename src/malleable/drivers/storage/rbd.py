@@ -11,10 +11,12 @@ from uuid import UUID
 from malleable.domain.errors import Busy, Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id, parse_id
 from malleable.domain.ports import Capacity, DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.storage import rbd_chains, rbd_index, rbd_rubbish, rbd_sealing, rbd_usage, refusals
 from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_index import DISK, IMAGE, SNAPSHOT, Entry, key
 from malleable.drivers.storage.rbd_library import rbd
+from malleable.drivers.storage.rbd_sealing import Copying, followed
 from malleable.drivers.storage.sealing import sha256_of
 
 PROBE_BYTES = 1 << 20
@@ -50,28 +52,53 @@ class RbdDisks:
         """Do as ``Disks.capacity``, as far as the manager knows: it measures every few seconds."""
         return self._cluster.capacity()
 
-    def seal(self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}) -> Sealed:
+    def seal(
+        self,
+        image_id: ImageId,
+        source: Path,
+        *,
+        sha256: str | None,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         """Do as ``Disks.seal``: minutes for tens of GiB. Chunks of zeros take no space."""
+        return followed(self.sealing(image_id, source, sha256=sha256, files=files), on_progress)
+
+    def sealing(
+        self, image_id: ImageId, source: Path, *, sha256: str | None, files: Mapping[str, Path] = {}
+    ) -> Copying:
+        """Do as ``seal``, piece by piece."""
         for path in (source, *files.values()):
             refusals.want_source(path)
         for name in files:
             refusals.want_plain_name(name)
         taken_bytes = source.stat().st_blocks * 512
         with source.open("rb") as stream:
-            return self._seal(image_id, stream, taken_bytes, sha256=sha256, files=files)
+            return (yield from self._seal(image_id, stream, taken_bytes, sha256=sha256, files=files))
 
-    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+    def promote(
+        self,
+        snapshot_id: SnapshotId,
+        image_id: ImageId,
+        *,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         """Do as ``Disks.promote``."""
+        return followed(self.promoting(snapshot_id, image_id, files=files), on_progress)
+
+    def promoting(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Copying:
+        """Do as ``promote``, piece by piece."""
         for name in files:
             refusals.want_plain_name(name)
         with self._cluster.opened("read the snapshot") as pool:
             entry = _found(pool, key(SNAPSHOT, snapshot_id), refusals.no_snapshot(snapshot_id))
             with rbd_sealing.opened(pool, entry.rbd, entry.snapshot) as stream:
-                return self._seal(image_id, stream, 0, sha256=None, files=files)
+                return (yield from self._seal(image_id, stream, 0, sha256=None, files=files))
 
     def _seal(
         self, image_id: ImageId, source: BinaryIO, taken_bytes: int, *, sha256: str | None, files: Mapping[str, Path]
-    ) -> Sealed:
+    ) -> Copying:
         name = key(IMAGE, image_id)
         with self._cluster.opened("seal the image") as pool:
             known = rbd_index.read(pool.ioctx, [name]).get(name)
@@ -79,7 +106,7 @@ class RbdDisks:
                 return _sealed_before(image_id, known, sha256)
             self._tidy(pool)
             self._cluster.want_free(taken_bytes + sum(path.stat().st_size for path in files.values()))
-            entry = rbd_sealing.seal(pool, image_id, source, sha256=sha256, files=files)
+            entry = yield from rbd_sealing.seal(pool, image_id, source, sha256=sha256, files=files)
             if not rbd_index.add(pool.ioctx, name, entry):
                 rbd_rubbish.discard_sealed(pool, entry)
                 return _sealed_before(image_id, _image(pool, image_id), sha256)

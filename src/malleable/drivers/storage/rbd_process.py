@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from multiprocessing.managers import BaseManager
@@ -22,12 +22,19 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from malleable.cores import anywhere
 from malleable.domain.errors import Unreachable
-from malleable.domain.ids import ImageId
-from malleable.domain.ports import DiskHandle, Disks
+from malleable.domain.ids import ImageId, SnapshotId
+from malleable.domain.ports import DiskHandle, Disks, Sealed
+from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.storage.rbd import RbdDisks
 from malleable.drivers.storage.rbd_cluster import RbdSettings
+from malleable.drivers.storage.rbd_sealing import followed
 
-METHODS = tuple(name for name in vars(RbdDisks) if not name.startswith("_") and name not in {"open_image", "close"})
+#: What is made piece by piece there, as it is asked for here: so that it is told here how far it is.
+COPIES = {"sealing": "copying", "promoting": "copying"}
+APART = {"seal", "promote", "open_image", "close", *COPIES}
+METHODS = tuple(name for name in vars(RbdDisks) if not name.startswith("_") and name not in APART)
+#: What a call returns that stays there.
+STAYING = {"open_image": "file", **COPIES}
 #: how a call to a process that ended comes back
 GONE = (EOFError, ConnectionError)
 
@@ -50,7 +57,8 @@ class _Door(BaseManager):
 
 
 _Door.register("file", create_method=False, exposed=("read", "seek", "tell", "close"))
-_Door.register("disks", exposed=(*METHODS, "open_image"), method_to_typeid={"open_image": "file"})
+_Door.register("copying", create_method=False, exposed=("__next__", "close"))
+_Door.register("disks", exposed=(*METHODS, *STAYING), method_to_typeid=STAYING)
 
 
 class _Process:
@@ -104,6 +112,37 @@ class RbdProcess:
             raise AttributeError(name)
         return partial(self._call, name)
 
+    def seal(
+        self,
+        image_id: ImageId,
+        source: Path,
+        *,
+        sha256: str | None,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
+        """Do as ``Disks.seal``."""
+        return cast(
+            Sealed,
+            self._asked(
+                lambda disks: followed(disks.sealing(image_id, source, sha256=sha256, files=files), on_progress)
+            ),
+        )
+
+    def promote(
+        self,
+        snapshot_id: SnapshotId,
+        image_id: ImageId,
+        *,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
+        """Do as ``Disks.promote``."""
+        return cast(
+            Sealed,
+            self._asked(lambda disks: followed(disks.promoting(snapshot_id, image_id, files=files), on_progress)),
+        )
+
     def open_image(self, image_id: ImageId) -> BinaryIO:
         """Do as ``Disks.open_image``."""
         return cast(BinaryIO, io.BufferedReader(_File(self._call("open_image", image_id))))
@@ -116,15 +155,19 @@ class RbdProcess:
             process.end()
 
     def _call(self, name: str, *args: object, **named: object) -> Any:
-        """Call ``name``, once more in a new process if it ended meanwhile: every change is idempotent by our id."""
+        """Call ``name``."""
+        return self._asked(lambda disks: getattr(disks, name)(*args, **named))
+
+    def _asked(self, ask: Callable[[Any], Any]) -> Any:
+        """Ask the process, once more a new one if it ended meanwhile: every change is idempotent by our id."""
         process = self._started()
         try:
-            return getattr(process.disks, name)(*args, **named)
+            return ask(process.disks)
         except GONE:
             self._forget(process)
         process = self._started()
         try:
-            return getattr(process.disks, name)(*args, **named)
+            return ask(process.disks)
         except GONE as e:
             self._forget(process)
             raise Unreachable("The program that speaks to Ceph ended.", fix="Read the server's log.") from e
@@ -195,7 +238,7 @@ def main() -> None:
     settings = said["settings"]
     paths = {name: Path(settings[name]) for name in ("conf", "cache_dir")}
     disks = RbdDisks(RbdSettings(**{**settings, **paths}))
-    _Door.register("disks", lambda: disks, exposed=(*METHODS, "open_image"), method_to_typeid={"open_image": "file"})
+    _Door.register("disks", lambda: disks, exposed=(*METHODS, *STAYING), method_to_typeid=STAYING)
     server = _Door(address=said["address"], authkey=bytes.fromhex(said["key"])).get_server()
     threading.Thread(target=_end_with_input, args=(Path(said["address"]).parent,), daemon=True).start()
     print("listening", flush=True)

@@ -3,14 +3,17 @@
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, TypeAlias
 from uuid import UUID
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import ImageId
+from malleable.domain.ports import Sealed
+from malleable.domain.progress import OnProgress
 from malleable.drivers.storage import rbd_rubbish, refusals
 from malleable.drivers.storage.rbd_cluster import FEATURES, RbdPool
 from malleable.drivers.storage.rbd_index import Entry
@@ -22,14 +25,45 @@ SNAPSHOT = "sealed"
 _ZEROS = bytes(CHUNK_BYTES)
 
 
-def seal(pool: RbdPool, image_id: ImageId, source: BinaryIO, *, sha256: str | None, files: Mapping[str, Path]) -> Entry:
-    """Copy an image and its files into RBD images of their own; nothing is left of them if it fails.
+#: A copy that is made piece by piece, as each is asked for: tells before it how many bytes of how many are done. Closed
+#: before its end, it leaves nothing.
+Copying: TypeAlias = Generator[tuple[int, int], None, Sealed]
+
+
+class Asked(Protocol):
+    """A ``Copying``, here or in another process."""
+
+    def __next__(self) -> tuple[int, int]:
+        """Copy a piece. Errors: StopIteration, whose value is what was sealed; the driver's."""
+
+    def close(self) -> None:
+        """Give it up."""
+
+
+def followed(copying: Asked, on_progress: OnProgress) -> Sealed:
+    """Copy to the end, telling how far it is. Errors: the driver's; what ``on_progress`` raises ends it."""
+    try:
+        while True:
+            try:
+                told = next(copying)
+            except StopIteration as end:
+                sealed: Sealed = end.value
+                return sealed
+            on_progress(*told)
+    finally:
+        copying.close()
+
+
+def seal(
+    pool: RbdPool, image_id: ImageId, source: BinaryIO, *, sha256: str | None, files: Mapping[str, Path]
+) -> Generator[tuple[int, int], None, Entry]:
+    """Copy an image and its files into RBD images of their own; nothing is left of them if it fails or is given up.
 
     Errors: Refused with code "checksum"; the libraries'.
     """
-    made: list[str] = []
+    made = _Made(of_bytes=source.seek(0, os.SEEK_END) + sum(path.stat().st_size for path in files.values()))
     try:
-        image = _copy(pool, image_id, "image", source, made)
+        image = yield from _copy(pool, image_id, "image", source, made)
         if sha256 not in (None, image.sha256):
             raise Refused(
                 f"The source's SHA-256 is {image.sha256}, not {sha256}.", code="checksum", fix="Import it again."
@@ -37,11 +71,11 @@ def seal(pool: RbdPool, image_id: ImageId, source: BinaryIO, *, sha256: str | No
         beside = {}
         for name, path in files.items():
             with path.open("rb") as file:
-                beside[name] = _copy(pool, image_id, "file", file, made)
+                beside[name] = yield from _copy(pool, image_id, "file", file, made)
     except BaseException:
         # What cannot be removed now, the next sweep finds.
         with suppress(rados().Error, rbd().Error):
-            for name in made:
+            for name in made.names:
                 rbd_rubbish.drop_snapshot(pool, name, SNAPSHOT)
                 rbd_rubbish.discard(pool, name)
         raise
@@ -55,17 +89,29 @@ def seal(pool: RbdPool, image_id: ImageId, source: BinaryIO, *, sha256: str | No
     )
 
 
-def _copy(pool: RbdPool, image_id: UUID, kind: str, source: BinaryIO, made: list[str]) -> Entry:
+@dataclass(slots=True, kw_only=True)
+class _Made:
+    """How far a copy has come."""
+
+    of_bytes: int
+    done_bytes: int = 0
+    names: list[str] = field(default_factory=list)  #: of the RBD images that there may be
+
+
+def _copy(
+    pool: RbdPool, image_id: UUID, kind: str, source: BinaryIO, made: _Made
+) -> Generator[tuple[int, int], None, Entry]:
     """Copy a stream into a new RBD image and snapshot it if it shall be cloned; its name is added to ``made`` first."""
     size_bytes = source.seek(0, os.SEEK_END)
     source.seek(0)
     name = rbd_rubbish.new_name(kind, image_id)
-    made.append(name)
+    made.names.append(name)
     rbd().RBD().create(pool.ioctx, name, size_bytes, features=FEATURES, old_format=False)
     digest = hashlib.sha256()
     number = position = 0
     with pool.image(name, is_read_only=False) as image:
         while position < size_bytes:
+            yield made.done_bytes, made.of_bytes
             chunk = source.read(min(CHUNK_BYTES, size_bytes - position))
             if not chunk:
                 raise Refused("The source became shorter while it was read.", code="checksum", fix="Copy it again.")
@@ -73,6 +119,7 @@ def _copy(pool: RbdPool, image_id: UUID, kind: str, source: BinaryIO, made: list
             if chunk != _ZEROS[: len(chunk)]:
                 image.write(chunk, position)
             position += len(chunk)
+            made.done_bytes += len(chunk)
         image.flush()
         if kind == "image":
             image.create_snap(SNAPSHOT)

@@ -11,6 +11,7 @@ from uuid import UUID
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, parse_id
 from malleable.domain.ports import DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
+from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.storage import blocks, refusals, sealing
 from malleable.drivers.storage.file_pool import FilePool
 from malleable.drivers.storage.folder import PoolFolder, ReflinkSettings, mapped
@@ -32,12 +33,19 @@ class ReflinkDisks(FilePool):
         """Do as ``Disks.check``."""
         self._pool.check()
 
-    def promote(self, snapshot_id: SnapshotId, image_id: ImageId, *, files: Mapping[str, Path] = {}) -> Sealed:
+    def promote(
+        self,
+        snapshot_id: SnapshotId,
+        image_id: ImageId,
+        *,
+        files: Mapping[str, Path] = {},
+        on_progress: OnProgress = unheard,
+    ) -> Sealed:
         """Do as ``Disks.promote``. A worn disk lies in many pieces; its copy in few."""
         source = self._snapshot(snapshot_id)
         if not source.exists():
             raise refusals.no_snapshot(snapshot_id)
-        return self.seal(image_id, source, sha256=None, files=files)
+        return self.seal(image_id, source, sha256=None, files=files, on_progress=on_progress)
 
     def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.clone``.

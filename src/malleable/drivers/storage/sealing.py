@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from malleable.domain.errors import Malformed, Refused
+from malleable.domain.progress import Counted, OnProgress, counted
 from malleable.drivers.storage import blocks
 
 BUFFER_BYTES = 4 << 20
@@ -17,6 +18,9 @@ HOLE_MIN_BYTES = 16 << 20
 EXTENTS_MAX = 1_000
 MANIFEST = "manifest.json"
 IMAGE = "image.raw"
+#: So much is made durable at a time: the last sync of all is not the longest part, of which nobody could tell or cancel
+#: anything.
+SYNC_BYTES = 128 << 20
 _ZEROS = bytes(BUFFER_BYTES)
 
 
@@ -66,42 +70,56 @@ def runs(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
         yield begin, min(end, size_bytes)
 
 
-def copy(source: Path, target: Path) -> tuple[str, int]:
+class _Seen:
+    """What was copied of a file: hashed and counted."""
+
+    def __init__(self, count: Counted) -> None:
+        self.digest, self._count = hashlib.sha256(), count
+
+    def take(self, chunk: bytes) -> None:
+        self.digest.update(chunk)
+        self._count(len(chunk))
+
+    def take_zeros(self, count: int) -> None:
+        while count > 0:
+            self.take(_ZEROS[:count])
+            count -= BUFFER_BYTES
+
+
+def copy(source: Path, target: Path, count: Counted) -> tuple[str, int]:
     """Copy a file in one sequential pass, keeping large holes; return its SHA-256 and extents. Durable on return."""
-    digest = hashlib.sha256()
+    seen = _Seen(count)
     with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
         size_bytes = os.fstat(reader.fileno()).st_size
         os.ftruncate(writer.fileno(), size_bytes)
         position = 0
         for begin, end in runs(reader.fileno(), size_bytes):
-            _hash_zeros(digest, begin - position)
+            seen.take_zeros(begin - position)
             os.posix_fallocate(writer.fileno(), begin, end - begin)
-            _copy_run(reader.fileno(), writer.fileno(), begin, end, digest)
+            _copy_run(reader.fileno(), writer.fileno(), begin, end, seen)
             position = end
-        _hash_zeros(digest, size_bytes - position)
+        seen.take_zeros(size_bytes - position)
         os.fsync(writer.fileno())
         extents = blocks.extent_count(writer.fileno())
         # Clones are read past this cache, so it would only hold the memory twice.
         os.posix_fadvise(writer.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return digest.hexdigest(), extents
+    return seen.digest.hexdigest(), extents
 
 
-def _copy_run(reader: int, writer: int, begin: int, end: int, digest: "hashlib._Hash") -> None:
+def _copy_run(reader: int, writer: int, begin: int, end: int, seen: _Seen) -> None:
+    durable_to = begin
     while begin < end:
         chunk = os.pread(reader, min(BUFFER_BYTES, end - begin), begin)
         if not chunk:
             raise Refused("The source became shorter while it was read.", code="checksum", fix="Copy it again.")
-        digest.update(chunk)
         written = os.pwrite(writer, chunk, begin)
         while written < len(chunk):
             written += os.pwrite(writer, chunk[written:], begin + written)
         begin += len(chunk)
-
-
-def _hash_zeros(digest: "hashlib._Hash", count: int) -> None:
-    while count > 0:
-        digest.update(_ZEROS[:count])
-        count -= BUFFER_BYTES
+        if begin - durable_to >= SYNC_BYTES:
+            os.fdatasync(writer)
+            durable_to = begin
+        seen.take(chunk)
 
 
 def sha256_of(path: Path) -> str:
@@ -111,7 +129,13 @@ def sha256_of(path: Path) -> str:
 
 
 def seal(
-    folder: Path, source: Path, sha256: str | None, files: Mapping[str, Path], *, extents_max: int | None = EXTENTS_MAX
+    folder: Path,
+    source: Path,
+    sha256: str | None,
+    files: Mapping[str, Path],
+    *,
+    on_progress: OnProgress,
+    extents_max: int | None = EXTENTS_MAX,
 ) -> Manifest:
     """Fill an empty folder with an image, its files and its manifest, all proven and durable.
 
@@ -120,7 +144,8 @@ def seal(
     Errors: Refused with code "checksum" or "pool-fragmented"; OSError.
     """
     image = folder / IMAGE
-    found, extents = copy(source, image)
+    count = counted(on_progress, sum(path.stat().st_size for path in (source, *files.values())))
+    found, extents = copy(source, image, count)
     if sha256 not in (None, found):
         raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Import it again.")
     if extents_max is not None and extents > extents_max:
@@ -129,7 +154,7 @@ def seal(
             code="pool-fragmented",
             fix="Free space in the pool and seal it again.",
         )
-    sums = {name: copy(path, folder / name)[0] for name, path in files.items()}
+    sums = {name: copy(path, folder / name, count)[0] for name, path in files.items()}
     for name in (IMAGE, *files):
         (folder / name).chmod(0o444)
     stat = image.stat()
