@@ -12,9 +12,9 @@ from starlette.responses import FileResponse, Response
 
 from malleable.api.calls import call_of, edge_of, nothing, ok
 from malleable.api.routing import guarded
+from malleable.domain.addressing import gateway_address
 from malleable.domain.disks import Disk, Target
 from malleable.domain.ids import BootId, NetworkId
-from malleable.domain.networks import gateway_address
 from malleable.domain.seeds import Document
 from malleable.services.gateway import Beat, Changes, Desired, Intent, Served, Sign
 from malleable.wire.gateway import (

@@ -9,7 +9,8 @@ from starlette.responses import Response
 from malleable.api.calls import After, Limit, RefQuery, call_of, created, ok, page_of
 from malleable.api.operations import begun
 from malleable.api.routing import guarded
-from malleable.domain.networks import Addressing, Channel, Network, gateway_address, second_address
+from malleable.domain.addressing import Addressing, gateway_address, second_address
+from malleable.domain.networks import Channel, Network
 from malleable.services.attachments import PlacedAttachment
 from malleable.services.networks import NetworkWish
 from malleable.services.parts import Shown

@@ -49,7 +49,7 @@ def attachment_attach(
     nic: NicOption = None,
     channel: Annotated[Channel, typer.Option(help="How the frames travel.")] = Channel.NATIVE,
     address: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="One of the IPv4 subnet, also outside its range; else chosen.")
+        str, typer.Option(metavar="ADDRESS", help="One of the IPv4 subnet, also outside its ranges; else chosen.")
     ] = "",
     address6: Annotated[str, typer.Option(metavar="ADDRESS", help="One of the IPv6 subnet; else chosen.")] = "",
     watch: Watch = True,

@@ -20,6 +20,7 @@ from malleable.cli import (
     pool,
     project,
     provision,
+    reservation,
     signer,
     snapshot,
     switch,
@@ -61,7 +62,7 @@ def everywhere(
     """Take the options of every command before the command, too; each command reads them from here."""
 
 
-for noun in (provision, node, disk, snapshot, network, grant, attachment, image, target, operation, event):
+for noun in (provision, node, disk, snapshot, network, reservation, grant, attachment, image, target, operation, event):
     noun.add_to(app)
 for noun in (signer, login, token, user, project, fabric, switch, driver, pool, aliases):
     noun.add_to(app)

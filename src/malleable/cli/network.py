@@ -11,7 +11,8 @@ from malleable.cli.output import Column, done, show_facts, show_list
 from malleable.cli.path import network_path
 from malleable.cli.progress import finish
 from malleable.cli.session import Session
-from malleable.domain.networks import DOMAIN, MTU_USUAL, NetworkKind
+from malleable.domain.addressing import DOMAIN
+from malleable.domain.networks import MTU_USUAL, NetworkKind
 
 if TYPE_CHECKING:
     from malleable.wire.networks import AddressingView, AttachmentView, NetworkView
@@ -27,8 +28,12 @@ OutsideDns = Annotated[
 ]
 Mtu = Annotated[int | None, typer.Option(metavar="BYTES", help="Largest packet; switches and NICs must know it.")]
 Router = Annotated[bool | None, typer.Option("--router/--no-router", help="Whether nodes get a default route.")]
-Range = Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="From which addresses to choose.")]
-Range6 = Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="The same of IPv6; 2001:db8::50-2001:db8::99.")]
+Ranges = Annotated[
+    list[str] | None, typer.Option(metavar="FIRST-LAST", help="From which addresses to choose; several times.")
+]
+Ranges6 = Annotated[
+    list[str] | None, typer.Option(metavar="FIRST-LAST", help="The same of IPv6; 2001:db8::50-2001:db8::99.")
+]
 Dns = Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="DNS server; else the gateway.")]
 Ntp = Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="Time server.")]
 Vlan = Annotated[
@@ -111,9 +116,7 @@ def _outside(network: "NetworkView") -> str:
 
 def _addresses(told: "AddressingView") -> str:
     """Say what nodes are given."""
-    span = f"{told.first or 'the tenth'} to {told.last or 'the last'}"
-    if told.first6 or told.last6:
-        span += f", {told.first6 or 'the tenth'} to {told.last6 or 'the last'}"
+    span = ", ".join((*told.ranges, *told.ranges6)) or "the tenth to the last"
     dns, ntp = " ".join(told.dns_servers) or "the gateway", " ".join(told.ntp_servers) or "none"
     router = "the gateway" if told.has_router else "none"
     return f"{span}; names in {told.domain}; DNS {dns}, NTP {ntp}, router {router}"
@@ -131,8 +134,8 @@ def network_set(
     *,
     cidr: Annotated[str | None, typer.Option(metavar="SUBNET", help="Another IPv4 subnet.")] = None,
     cidr6: Annotated[str | None, typer.Option(metavar="SUBNET", help="Another IPv6 subnet.")] = None,
-    addresses: Range = None,
-    addresses6: Range6 = None,
+    addresses: Ranges = None,
+    addresses6: Ranges6 = None,
     domain: Annotated[str | None, typer.Option(help="What the nodes' names end in.")] = None,
     dns: Dns = None,
     ntp: Ntp = None,
@@ -144,18 +147,14 @@ def network_set(
     """Change a network; nodes hear of it when they ask again. "none" takes a list, a range or a subnet back."""
     from malleable.wire.networks import NetworkUpdateRequest
 
-    first, last = _range(addresses)
-    first6, last6 = _range(addresses6)
     request = NetworkUpdateRequest(
         cidr=_subnet(cidr),
         cidr6=_subnet(cidr6),
-        first=first,
-        last=last,
-        first6=first6,
-        last6=last6,
+        ranges=_several(addresses),
+        ranges6=_several(addresses6),
         domain=domain,
-        dns_servers=_servers(dns),
-        ntp_servers=_servers(ntp),
+        dns_servers=_several(dns),
+        ntp_servers=_several(ntp),
         has_router=router,
         mtu=mtu,
         has_nat=nat,
@@ -165,19 +164,11 @@ def network_set(
     done(session, changed, f"Network {changed.name} is changed.")
 
 
-def _range(told: str | None) -> tuple[str | None, str | None]:
-    """Read FIRST-LAST; None leaves it as it is."""
-    if told is None:
-        return None, None
-    first, _, last = told.partition("-")
-    return ("", "") if told == NONE else (first, last)
-
-
 def _subnet(told: str | None) -> str | None:
     return "" if told == NONE else told
 
 
-def _servers(told: list[str] | None) -> tuple[str, ...] | None:
+def _several(told: list[str] | None) -> tuple[str, ...] | None:
     return None if not told else () if told == [NONE] else tuple(told)
 
 
@@ -189,8 +180,8 @@ def network_create(
     cidr6: Cidr6 = "",
     fabric: Annotated[str, typer.Option(help="Whose switches carry it.")] = "default",
     kind: Annotated[NetworkKind, typer.Option(help="Kinds other than tenant are the admins'.")] = NetworkKind.TENANT,
-    addresses: Range = None,
-    addresses6: Range6 = None,
+    addresses: Ranges = None,
+    addresses6: Ranges6 = None,
     domain: Annotated[str, typer.Option(help="What the nodes' names end in.")] = DOMAIN,
     dns: Dns = None,
     ntp: Ntp = None,
@@ -205,13 +196,9 @@ def network_create(
     """Make a network; its VLAN is chosen for you."""
     from malleable.wire.networks import AddressingRequest, NetworkRequest
 
-    first, last = _range(addresses)
-    first6, last6 = _range(addresses6)
     addressing = AddressingRequest(
-        first=first or "",
-        last=last or "",
-        first6=first6 or "",
-        last6=last6 or "",
+        ranges=tuple(addresses or ()),
+        ranges6=tuple(addresses6 or ()),
         domain=domain,
         dns_servers=tuple(dns or ()),
         ntp_servers=tuple(ntp or ()),

@@ -13,6 +13,8 @@ from malleable.wire.networks import (
     NetworkRequest,
     NetworkUpdateRequest,
     NetworkView,
+    ReservationRequest,
+    ReservationView,
 )
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
@@ -129,6 +131,20 @@ class FabricCalls(Connection):
     def network_delete(self, network: str, *, project: str | None = None) -> OperationView:
         """Begin to remove a network. Errors: Conflict while anything is attached."""
         return self.delete_slow(v1("networks", network), OperationView, {"project": project})
+
+    def reservation_list(self, network: str, *, project: str | None = None) -> Iterator[ReservationView]:
+        """List the addresses of a network that are reserved for what is no node."""
+        return self.items(v1("networks", network, "reservations"), ReservationView, {"project": project})
+
+    def reservation_create(
+        self, network: str, request: ReservationRequest, *, project: str | None = None
+    ) -> ReservationView:
+        """Keep addresses of a network from its nodes. Errors: Conflict (taken, and by whom), Exhausted, Invalid."""
+        return self.post(v1("networks", network, "reservations"), ReservationView, request, {"project": project})
+
+    def reservation_delete(self, network: str, reservation: str, *, project: str | None = None) -> None:
+        """Let nodes have the addresses again."""
+        self.delete(v1("networks", network, "reservations", reservation), {"project": project})
 
     def grant_list(self, *, network: str | None = None, project: str | None = None) -> Iterator[GrantView]:
         """List what one's projects share, and what is shared with them."""

@@ -14,6 +14,7 @@ GENESIS = "0" * 64
 PUBLIC_FACTS = frozenset(
     {
         "action",
+        "addresses",
         "alias",
         "boot_device",
         "changed",

@@ -141,7 +141,7 @@ def _boot_options(gateway_address: str, run_dir: Path) -> list[str]:
 
 def hosts(plan: NetworkPlan) -> str:
     """Write dnsmasq's list of reservations."""
-    lines = [_host(r) for r in plan.reservations]
+    lines = [_host(r) for r in plan.reservations if r.mac]
     return "".join(f"{line}\n" for line in sorted(lines))
 
 

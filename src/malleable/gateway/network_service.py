@@ -76,7 +76,7 @@ class NetworkService:
             behind = (self._layout.interface, self._layout.second_interface)
             sources.keep(self._layout.namespace, behind, pairs, None if is_deep else self._sources)
             self._sources = pairs
-        neighbours = {address: r.mac for r in plan.reservations for address in r.addresses}
+        neighbours = {address: r.mac for r in plan.reservations if r.mac for address in r.addresses}
         if is_deep or self._neighbours != neighbours:
             keep_neighbours(self._layout.namespace, self._layout.interface, neighbours)
             self._neighbours = neighbours
@@ -127,7 +127,7 @@ class NetworkService:
         return epoch
 
     def _keep_neighbours_also(self, plan: NetworkPlan) -> None:
-        four = {r.address: r.mac for r in plan.reservations if r.address}
+        four = {r.address: r.mac for r in plan.reservations if r.mac and r.address}
         try:
             keep_neighbours(self._layout.namespace, self._layout.second_interface, four)
         except Unavailable as e:

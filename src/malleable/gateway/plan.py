@@ -10,21 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
+from malleable.domain.addressing import Addressing, parse_addressing, parse_host_address, second_address
 from malleable.domain.boots import parse_cmdline, parse_ssh_key
 from malleable.domain.errors import Invalid, Malformed
 from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId
 from malleable.domain.images import BootWay
-from malleable.domain.networks import (
-    MTU_USUAL,
-    Addressing,
-    NetworkState,
-    parse_addressing,
-    parse_host_address,
-    parse_mtu,
-    parse_plans,
-    parse_vid,
-    second_address,
-)
+from malleable.domain.networks import MTU_USUAL, NetworkState, parse_mtu, parse_plans, parse_vid
 from malleable.domain.nodes import parse_mac
 from malleable.domain.portals import DAEMONS_MAX
 from malleable.domain.secrets import Secret
@@ -44,10 +35,10 @@ _LUN_MAX = 16383  #: SAM-5 §4.7.7.4, flat space addressing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """A NIC that may have an address in the network."""
+    """Whose addresses of the network are: a NIC's, or those of something that is no node."""
 
-    node_id: NodeId
-    mac: str
+    node_id: NodeId | None  #: None: no node's
+    mac: str  #: "": DHCP gives them to nobody; never of a node's
     address: str  #: "" in a network without IPv4
     address6: str  #: "" in a network without IPv6
     hostname: str
@@ -148,8 +139,8 @@ class NetworkPlan:
         return disks | {boot.daemon for boot in self.boots}
 
     def reservation_of(self, address: str) -> Reservation | None:
-        """Find who has an address; None if nobody."""
-        return next((r for r in self.reservations if r.address == address), None)
+        """Find the node's NIC that has an address; None if none has."""
+        return next((r for r in self.reservations if r.address == address and r.node_id is not None), None)
 
     def boot_of(self, reservation: Reservation) -> BootPlan | None:
         """Find the boot of a NIC; None if it is to run nothing."""
@@ -221,11 +212,13 @@ def _with_boots(network: NetworkPlan, told: tuple[DesiredBoot, ...]) -> NetworkP
 
 
 def _reservation(told: DesiredHost, cidr: str, cidr6: str) -> Reservation:
+    """Accept who has addresses: a node's NIC has a MAC and one of each family, anything else what is told."""
+    is_node = told.node_id is not None
     return Reservation(
-        node_id=NodeId(told.node_id),
-        mac=parse_mac(told.mac),
-        address=_address(told.address, cidr) if cidr else "",
-        address6=parse_host_address(told.address6, cidr6) if cidr6 else "",
+        node_id=None if told.node_id is None else NodeId(told.node_id),
+        mac=parse_mac(told.mac) if told.mac or is_node else "",
+        address=_address(told.address, cidr) if cidr and (told.address or is_node) else "",
+        address6=parse_host_address(told.address6, cidr6) if cidr6 and (told.address6 or is_node) else "",
         hostname=_match(_HOSTNAME, told.hostname, "hostname") if told.hostname else "",
     )
 
@@ -304,7 +297,7 @@ def _daemon(raw: int) -> int:
 def _refuse_twins(network: NetworkPlan) -> None:
     own = (network.gateway_address, network.gateway_address6)
     addresses = [*filter(None, own), *(address for r in network.reservations for address in r.addresses)]
-    macs = [r.mac for r in network.reservations]
+    macs = [r.mac for r in network.reservations if r.mac]
     for values in (addresses, macs):
         twin, count = Counter(values).most_common(1)[0] if values else ("", 0)
         if count > 1:

@@ -23,12 +23,20 @@ _SETS = {
 
 
 def pairs_of(reservations: Iterable[Reservation]) -> frozenset[Pair]:
-    """List who may use which address: systems send by any of a node's NICs what comes from any of its addresses."""
-    known = tuple(reservations)
-    nics: dict[NodeId, list[str]] = {}
+    """List who may use which address: systems send by any of a node's NICs what comes from any of its addresses.
+
+    What is reserved for something without a MAC is nobody's here.
+    """
+    known = tuple(one for one in reservations if one.mac)
+    nics: dict[NodeId | None, list[str]] = {}
     for one in known:
         nics.setdefault(one.node_id, []).append(one.mac)
-    return frozenset((mac, address) for one in known for mac in nics[one.node_id] for address in one.addresses)
+    return frozenset(
+        (mac, address)
+        for one in known
+        for mac in ([one.mac] if one.node_id is None else nics[one.node_id])
+        for address in one.addresses
+    )
 
 
 def keep(netns: str, interfaces: tuple[str, ...], wanted: frozenset[Pair], known: frozenset[Pair] | None) -> None:

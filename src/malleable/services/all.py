@@ -34,6 +34,7 @@ from malleable.services.pool import Pool
 from malleable.services.projects import Projects
 from malleable.services.provisions import Provisions
 from malleable.services.quotas import Quotas
+from malleable.services.reservations import Reservations
 from malleable.services.scrubs import Scrubs
 from malleable.services.signers import Signers
 from malleable.services.snapshots import Snapshots
@@ -68,6 +69,7 @@ class Services:
     provisions: Provisions
     networks: Networks
     grants: Grants
+    reservations: Reservations
     attachments: Attachments
     images: Images
     image_grants: ImageGrants
@@ -113,6 +115,7 @@ def make_services(parts: Parts) -> Services:
         provisions=Provisions(parts),
         networks=Networks(parts),
         grants=Grants(parts),
+        reservations=Reservations(parts),
         attachments=Attachments(parts),
         images=Images(parts),
         image_grants=ImageGrants(parts),

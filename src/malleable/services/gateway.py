@@ -16,6 +16,7 @@ from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, NodeId, 
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, NetworkState
 from malleable.domain.nodes import Nic
+from malleable.domain.reservations import Reservation
 from malleable.domain.seeds import Document
 from malleable.domain.store import Transaction
 from malleable.services.authorization import not_found, require
@@ -34,10 +35,10 @@ FORGOTTEN_AFTER_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A NIC that may have an address in a network."""
+    """Whose addresses of a network are: a node's NIC's, or of a reservation."""
 
-    node_id: NodeId
-    mac: str
+    node_id: NodeId | None  #: None: reserved for what is no node
+    mac: str  #: "": DHCP gives them to nobody
     address: str
     address6: str
     hostname: str
@@ -111,7 +112,7 @@ class Gateways:
     def gateway_desired(self, caller: Caller, after: int) -> Changes:
         """Read the networks changed since generation ``after``, with what each is to serve.
 
-        The answer holds CHAP secrets and boot tokens. Seven queries however many networks.
+        The answer holds CHAP secrets and boot tokens. Eight queries however many networks.
         """
         fabrics = _fabrics(caller, "gateway_desired")
         with self._parts.store.reading() as tx:
@@ -311,6 +312,7 @@ def _wake(tx: Transaction, now: datetime, network_id: NetworkId) -> int:
 def _desired(tx: Transaction, networks: Sequence[Network]) -> tuple[Desired, ...]:
     live = [network.id for network in networks if network.state is NetworkState.ACTIVE]
     attachments = tx.attachments.list(network_id=live) if live else ()
+    reserved = tx.reservations.list(network_id=live) if live else ()
     nics = {nic.id: nic for nic in tx.nics.list(id={a.nic_id for a in attachments})} if attachments else {}
     nodes = names_of(tx.nodes, (nic.node_id for nic in nics.values()))
     boots = tx.boots.list(network_id=live) if live else ()
@@ -319,7 +321,10 @@ def _desired(tx: Transaction, networks: Sequence[Network]) -> tuple[Desired, ...
         Desired(
             network=network,
             intents=tuple(i for i in intents if i.boot.network_id == network.id),
-            hosts=tuple(_host(a, nics[a.nic_id], nodes) for a in attachments if a.network_id == network.id),
+            hosts=_hosts(
+                [_host(a, nics[a.nic_id], nodes) for a in attachments if a.network_id == network.id],
+                [r for r in reserved if r.network_id == network.id],
+            ),
         )
         for network in networks
     )
@@ -353,6 +358,22 @@ def _intents(tx: Transaction, boots: Sequence[Boot], attachments: Mapping[UUID, 
 def _is_data(target: Target, boot: Boot) -> bool:
     is_there = target.state is TargetState.EXPORTED and target.network_id == boot.network_id
     return target.use is DiskUse.DATA and is_there
+
+
+def _hosts(nodes: Sequence[Host], reserved: Sequence[Reservation]) -> tuple[Host, ...]:
+    """Add what is reserved; a name that a node has is the node's."""
+    names = {host.hostname for host in nodes}
+    others = (
+        Host(
+            node_id=None,
+            mac=one.mac,
+            address=one.address,
+            address6=one.address6,
+            hostname="" if one.hostname in names else one.hostname,
+        )
+        for one in reserved
+    )
+    return (*nodes, *others)
 
 
 def _host(attachment: Attachment, nic: Nic, nodes: Mapping[UUID, str]) -> Host:

@@ -6,16 +6,15 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+from malleable.domain.addressing import Addressing, parse_addressing
 from malleable.domain.errors import Conflict, Exhausted, Forbidden, Invalid
 from malleable.domain.ids import NetworkId, ProjectId, new_id, parse_id
 from malleable.domain.networks import (
     MTU_USUAL,
-    Addressing,
     GrantState,
     Network,
     NetworkKind,
     NetworkState,
-    parse_addressing,
     parse_mtu,
     parse_plans,
     parse_vid,

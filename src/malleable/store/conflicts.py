@@ -118,6 +118,22 @@ _TAKEN = {
             _given(s.attachments.c.network_id, "network_id"), _given(s.attachments.c.address6, "address6")
         ),
     ),
+    **{
+        f"uq_reservations_network_id_{field}": Taken(
+            plain=f"The {words} {{{field}}} is reserved in this network.",
+            held=f"The {words} {{{field}}} is reserved for {{reservation}} in this network.",
+            holder=select(s.reservations.c.name.label("reservation")).where(
+                _given(s.reservations.c.network_id, "network_id"), _given(s.reservations.c[field], field)
+            ),
+            fix="`m2 reservation list NETWORK` shows what is reserved.",
+        )
+        for field, words in (
+            ("address", "address"),
+            ("address6", "address"),
+            ("mac", "MAC address"),
+            ("hostname", "host name"),
+        )
+    },
     "uq_networks_fabric_vid": Taken(
         plain="VLAN {vid} of fabric {fabric} is taken.",
         held="VLAN {vid} of fabric {fabric} is taken by another network.",

@@ -23,7 +23,7 @@ from sqlalchemy import JSON, DateTime, Dialect, LargeBinary, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
-from malleable.domain.networks import Addressing
+from malleable.domain.addressing import Addressing
 from malleable.domain.projects import Quota
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy
 from malleable.domain.switches import Guard, PortConfig
@@ -273,8 +273,8 @@ class AddressingJson(_OverJson):
     def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> Addressing | None:
         if value is None:
             return None
-        servers = {name: tuple(value[name]) for name in ("dns_servers", "ntp_servers")}
-        return Addressing(**{**value, **servers})
+        lists = {name: tuple(value[name]) for name in ("ranges", "ranges6", "dns_servers", "ntp_servers")}
+        return Addressing(**{**value, **lists})
 
 
 class Sealed(LargeBinary):

@@ -64,10 +64,10 @@ class DesiredBoot(Answer):
 
 
 class DesiredHost(Answer):
-    """A NIC that may have an address in the network."""
+    """Whose addresses of the network are."""
 
-    node_id: UUID
-    mac: str
+    node_id: UUID | None = None  #: null: reserved for what is no node
+    mac: str  #: "": DHCP gives them to nobody
     address: str  #: "" in a network without IPv4
     address6: str = ""
     hostname: str

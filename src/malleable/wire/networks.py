@@ -1,21 +1,23 @@
 """Networks and attachments."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field
 
-from malleable.domain.networks import DOMAIN, MTU_USUAL, AttachmentState, Channel, GrantState, NetworkKind, NetworkState
-from malleable.wire.shapes import Answer, Cidr, Line, Name, Open, Ref, Request
+from malleable.domain.addressing import DOMAIN
+from malleable.domain.networks import MTU_USUAL, AttachmentState, Channel, GrantState, NetworkKind, NetworkState
+from malleable.wire.shapes import Answer, Cidr, Hostname, Line, Mac, Name, Open, Ref, Request
+
+Ranges = Annotated[tuple[Line, ...], Field(max_length=64)]
 
 
 class AddressingRequest(Request):
     """What nodes are given by DHCP; "" and empty lists take what is usual."""
 
-    first: Line = ""  #: the IPv4 addresses chosen for nodes begin here
-    last: Line = ""
-    first6: Line = ""
-    last6: Line = ""
+    ranges: Ranges = ()  #: IPv4 addresses are chosen from these, FIRST-LAST each; none: from the tenth on
+    ranges6: Ranges = ()
     domain: Line = DOMAIN
     dns_servers: tuple[Line, ...] = Field(default=(), max_length=16)  #: none: the gateway, for the nodes' names alone
     ntp_servers: tuple[Line, ...] = Field(default=(), max_length=16)
@@ -25,10 +27,8 @@ class AddressingRequest(Request):
 class AddressingView(Answer):
     """What nodes are given by DHCP."""
 
-    first: Open[str]
-    last: Open[str]
-    first6: Open[str] = ""
-    last6: Open[str] = ""
+    ranges: Open[tuple[str, ...]] = ()
+    ranges6: Open[tuple[str, ...]] = ()
     domain: Open[str]
     dns_servers: Open[tuple[str, ...]]
     ntp_servers: Open[tuple[str, ...]]
@@ -61,10 +61,8 @@ class NetworkUpdateRequest(Request):
 
     cidr: Cidr | None = None
     cidr6: Line | None = None
-    first: Line | None = None
-    last: Line | None = None
-    first6: Line | None = None
-    last6: Line | None = None
+    ranges: Ranges | None = None
+    ranges6: Ranges | None = None
     domain: Line | None = None
     dns_servers: tuple[Line, ...] | None = Field(default=None, max_length=16)
     ntp_servers: tuple[Line, ...] | None = Field(default=None, max_length=16)
@@ -124,6 +122,30 @@ class GrantView(Answer):
     grantee_id: Open[UUID]
     grantee: Open[str]
     state: Open[GrantState]
+    created_at: Open[datetime]
+
+
+class ReservationRequest(Request):
+    """Keep addresses of a network from its nodes; without any, one of each of its families is chosen."""
+
+    name: Name
+    address: Line = ""
+    address6: Line = ""
+    mac: Mac | None = None  #: who is given the addresses by DHCP; null: nobody
+    hostname: Hostname | None = None  #: the name that the network's DNS knows; a node of that name comes before
+
+
+class ReservationView(Answer):
+    """Addresses of a network that no node is given."""
+
+    id: Open[UUID]
+    name: Open[str]
+    network_id: Open[UUID]
+    network: Open[str]
+    address: Open[str]  #: "": none of IPv4
+    address6: Open[str]  #: "": none of IPv6
+    mac: Open[str | None]
+    hostname: Open[str | None]
     created_at: Open[datetime]
 
 

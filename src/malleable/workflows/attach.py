@@ -1,13 +1,10 @@
 """Attach and detach: a held node's NIC joins or leaves a network."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
-from typing import Any
 from uuid import UUID
 
-from malleable.domain.errors import Conflict, Exhausted, Invalid, NotFound
+from malleable.domain.errors import Conflict, NotFound
 from malleable.domain.ids import AttachmentId, ProjectId, UserId, new_id
 from malleable.domain.networks import (
     Attachment,
@@ -17,22 +14,16 @@ from malleable.domain.networks import (
     Network,
     NetworkKind,
     NetworkState,
-    addresses_of,
-    parse_host_address,
-    parse_node_address,
-    range_of,
 )
 from malleable.domain.nodes import Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SwitchPort, mtu_limit
 from malleable.workflows import switching
+from malleable.workflows.addresses import choose, hold_network, reserved_in
 from malleable.workflows.reconnect import IN_DOUBT
 from malleable.workflows.requests import begin, reasons, record, want_idle
 from malleable.workflows.steps import Ending, Workflow
-
-#: So many addresses are asked for at once.
-PROBED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +112,19 @@ def _hold_grant(tx: Transaction, wish: Connection) -> None:
 
 
 def reserve_attachment(tx: Transaction, now: datetime, wish: Connection) -> Attachment:
-    """Give the NIC an address and the intent to be on the network. Errors: Exhausted, Conflict."""
+    """Give the NIC an address and the intent to be on the network. Errors: Invalid, Exhausted, Conflict."""
     nic, network, channel = wish.nic, wish.network, wish.channel
-    # Its row queues who wants an address, and who removes or renumbers the network, at the same time.
-    as_read = {"state": NetworkState.ACTIVE, "cidr": network.cidr, "cidr6": network.cidr6}
-    if not tx.networks.change(network.id, expect=as_read):
-        if tx.networks.count(id=network.id, state=NetworkState.ACTIVE):
-            raise Conflict(f"Network {network.name} was given other subnets just now.", fix="Ask again.")
-        raise Conflict(f"Network {network.name} is being removed.", code="network-removing")
+    hold_network(tx, network)
     _hold_grant(tx, wish)
-    address, address6 = _addresses(tx, wish)
+    reserved = reserved_in(tx, network)
+    if any(one.mac == nic.mac for one in reserved):
+        raise Conflict(
+            f"The MAC address {nic.mac} of NIC {nic.name} is reserved in network {network.name}.",
+            code="mac-reserved",
+            fix=f"The network's owner removes that reservation: `m2 reservation list {network.name}`.",
+        )
+    address = choose(tx, network, "address", wish.address, reserved)
+    address6 = choose(tx, network, "address6", wish.address6, reserved)
     attachment = Attachment(
         id=AttachmentId(new_id()),
         nic_id=nic.id,
@@ -143,44 +137,6 @@ def reserve_attachment(tx: Transaction, now: datetime, wish: Connection) -> Atta
     )
     tx.attachments.add(attachment)
     return attachment
-
-
-def _addresses(tx: Transaction, wish: Connection) -> tuple[str, str]:
-    """Choose an address of each of the network's plans.
-
-    Errors: Invalid; Exhausted; one that is asked for and taken is refused by the database.
-    """
-    network = wish.network
-    return (
-        _address(tx, network, network.cidr, wish.address, "address"),
-        _address(tx, network, network.cidr6, wish.address6, "address6"),
-    )
-
-
-def _address(tx: Transaction, network: Network, cidr: str, asked: str, field: str) -> str:
-    if not cidr:
-        if asked:
-            raise Invalid(f"Network {network.name} has no subnet for {asked}.", fix="Leave the address out.")
-        return ""
-    if asked:
-        return parse_node_address(asked, cidr) if network.has_service else parse_host_address(asked, cidr)
-    # As many as there are on it are mostly its first ones: what comes next is free, and all of them need not be read.
-    count = tx.attachments.count(network_id=network.id)
-    near = list(islice(addresses_of(cidr, network.addressing, skip=count), PROBED))
-    address = _first_free(tx, network, near, field, **{field: near}) if near else None
-    address = address or _first_free(tx, network, addresses_of(cidr, network.addressing), field)
-    if address is None:
-        first, last = range_of(network.addressing, cidr)
-        span = f"{first}-{last} of {cidr}" if first or last else cidr
-        raise Exhausted(
-            f"Network {network.name} has no free address in {span}.", fix="Use a network with more addresses."
-        )
-    return address
-
-
-def _first_free(tx: Transaction, network: Network, addresses: Iterable[str], field: str, **among: Any) -> str | None:
-    taken = {getattr(one, field) for one in tx.attachments.list(network_id=network.id, **among)}
-    return next((address for address in addresses if address not in taken), None)
 
 
 def request(

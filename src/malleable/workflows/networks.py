@@ -68,6 +68,8 @@ def _await_gone(context: Context) -> Done | Wait:
 
     def write(tx: Transaction) -> None:
         forget_grants(tx, network_id)
+        for reservation in tx.reservations.list(network_id=network_id):
+            tx.reservations.remove(reservation.id)
         tx.vlans.give_back(network_id, reusable_at)
         tx.networks.remove(network_id)
 

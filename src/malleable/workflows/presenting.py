@@ -8,11 +8,12 @@ from functools import partial
 from uuid import UUID
 
 from malleable.domain import portals
+from malleable.domain.addressing import gateway_address
 from malleable.domain.disks import Disk, DiskState, DiskUse, Target, TargetState, initiator_iqn, new_iqn
 from malleable.domain.errors import Conflict, Public
 from malleable.domain.ids import AttachmentId, DiskId, ImageId, NetworkId, NodeId, ProjectId, TargetId, new_id
 from malleable.domain.images import Image, ImageState
-from malleable.domain.networks import Attachment, Network, gateway_address
+from malleable.domain.networks import Attachment, Network
 from malleable.domain.operations import Operation, Retry, Wait
 from malleable.domain.portals import Redirect
 from malleable.domain.ports import Disks, Export

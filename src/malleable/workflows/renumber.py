@@ -11,21 +11,15 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
+from malleable.domain.addressing import addresses_of, gateway_address, parse_host_address
 from malleable.domain.errors import Conflict, Invalid, StoreBusy
 from malleable.domain.ids import NicId, NodeId, ProjectId, SwitchId, UserId
-from malleable.domain.networks import (
-    Attachment,
-    AttachmentState,
-    Network,
-    addresses_of,
-    gateway_address,
-    gateway_addresses,
-    gateways_of,
-    parse_host_address,
-)
+from malleable.domain.networks import Attachment, AttachmentState, Network, gateway_addresses, gateways_of
 from malleable.domain.nodes import Nic, Node
+from malleable.domain.reservations import Reservation
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortState, SwitchPort
+from malleable.workflows.addresses import parse_free, reserved_in
 from malleable.workflows.requests import begin
 
 #: So many of what stands in the way are told by name.
@@ -46,6 +40,7 @@ def renumber(
     nics = {nic.id: nic for nic in tx.nics.list(id=[a.nic_id for a in attachments])} if attachments else {}
     carriers = _carriers(tx, nics.values())
     ports = tx.switch_ports.list(id=list(carriers)) if carriers else ()
+    kept = _reserved_elsewhere(after, reserved_in(tx, before))
     obstacles = _obstacles(before, after, attachments)
     obstacles += [(a, "is being attached or detached") for a in attachments if a.state is not AttachmentState.ATTACHED]
     if not obstacles and gateway_addresses(before) != gateway_addresses(after):
@@ -53,9 +48,10 @@ def renumber(
         moving = "is at a switch port that changes at this moment"
         busy = {carriers[port_id].id for port_id in changing}
         obstacles = [(a, moving) for a in attachments if a.nic_id in busy]
-    if obstacles:
+    if obstacles or kept:
         nodes = {node.id: node for node in tx.nodes.list(id={nic.node_id for nic in nics.values()})}
-        raise _in_the_way(after, [_tell(nics[a.nic_id], nodes, why, may_know) for a, why in obstacles])
+        told = [_tell(nics[a.nic_id], nodes, why, may_know) for a, why in obstacles]
+        raise _in_the_way(after, told + kept)
     if not attachments and (tx.boots.count(network_id=before.id) or tx.targets.count(network_id=before.id)):
         raise _in_the_way(after, ["a disk is presented there"])
     _give_addresses(tx, before, after, attachments)
@@ -77,6 +73,20 @@ def _obstacles(before: Network, after: Network, attachments: Sequence[Attachment
             elif gateway_address(old) != gateway_address(new):
                 found.append((attachment, f"knows the gateway as {gateway_address(old)}"))
     return found
+
+
+def _reserved_elsewhere(after: Network, reserved: Sequence[Reservation]) -> list[str]:
+    """Tell of reservations that would have no address in the network any more."""
+    told = [(one.name, address) for one in reserved for address in one.addresses]
+    return [f"reservation {name} has {address}" for name, address in told if not _is_free(after, address)]
+
+
+def _is_free(network: Network, address: str) -> bool:
+    cidr = network.cidr6 if ":" in address else network.cidr
+    try:
+        return bool(cidr) and parse_free(network, address, cidr) == address
+    except Invalid:
+        return False
 
 
 def _is_host(address: str, cidr: str) -> bool:

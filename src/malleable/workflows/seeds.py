@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_network
 
 from malleable.domain import nocloud
+from malleable.domain.addressing import gateway_address
 from malleable.domain.boots import Boot
 from malleable.domain.ids import BootId, NodeId
-from malleable.domain.networks import Attachment, AttachmentState, Channel, Network, gateway_address
+from malleable.domain.networks import Attachment, AttachmentState, Channel, Network
 from malleable.domain.nodes import Nic
 from malleable.domain.seeds import Document, Link, Seed, network_config
 from malleable.domain.store import Transaction

@@ -29,6 +29,7 @@ from malleable.domain.ids import (
     NicId,
     NodeId,
     ProjectId,
+    ReservationId,
     SignerId,
     SnapshotId,
     SwitchId,
@@ -52,6 +53,7 @@ from malleable.domain.networks import (
 from malleable.domain.nodes import Firmware, Nic, Node, NodeState
 from malleable.domain.ports import Drivers
 from malleable.domain.projects import Membership, Project, Role, Token, User
+from malleable.domain.reservations import Reservation
 from malleable.domain.secrets import Secret
 from malleable.domain.signatures import Signer
 from malleable.domain.store import Store, Transaction
@@ -354,7 +356,10 @@ class Site:
             tx.signers.add(Signer(id=id, name=name.replace(":", "-"), project_id=project_id, key=key, created_at=START))
 
     def _share(self, tx: Transaction) -> None:
-        """Make a network that alpha shares with beta, one of the site's that is offered to alpha, and a public one."""
+        """Make a network that alpha shares with beta, one of the site's that is offered to alpha, and a public one.
+
+        The first one has a reservation.
+        """
         for name, vid, owner in (("lent", 103, "alpha"), ("site", 4001, None), ("public", 4002, None)):
             network = Network(
                 id=NetworkId(self._new(f"network:{name}")),
@@ -373,6 +378,15 @@ class Site:
                 assert vlan is not None
                 tx.vlans.change(vlan.id, network_id=network.id)
             tx.networks.touch(network.id)
+        kept = Reservation(
+            id=ReservationId(self._new("reservation:lent")),
+            network_id=NetworkId(self.ids["network:lent"]),
+            name="kept",
+            address="10.8.0.250",
+            address6="",
+            created_at=START,
+        )
+        tx.reservations.add(kept)
         for name, grantee, state in (("lent", "beta", GrantState.ACCEPTED), ("site", "alpha", GrantState.OFFERED)):
             grant = Grant(
                 id=GrantId(self._new(f"grant:{name}")),

@@ -13,6 +13,7 @@ scoped               the admin, with a token for project alpha: a member there, 
 from tests.contract.api.access_rows import ACCESS
 from tests.contract.api.disk_rows import DISK_OFFERS
 from tests.contract.api.image_rows import IMAGES
+from tests.contract.api.reservation_rows import RESERVATIONS
 from tests.contract.api.rows import (
     EVERY_PERSON,
     OPERATORS_GET,
@@ -323,6 +324,7 @@ TABLE = (
         (403, 202, 404, 403, 202, 404, 403, 202),
         body={"node": "held", "network": "{network:public}", "channel": "tagged"},
     ),
+    *RESERVATIONS,
     Row("GET /v1/grants", "/v1/grants", EVERY_PERSON),
     Row("GET /v1/grants", "/v1/grants?network={network:alpha}", (200, 200, 404, 404, 200, 403, 200, 200)),
     Row(

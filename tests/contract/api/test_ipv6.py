@@ -17,14 +17,14 @@ BAD: list[dict[str, object]] = [
     {"cidr6": "fd00:a::%eth0/64"},
     {"cidr6": "10.0.0.0/24"},
     {"cidr": "fd00:a::/64"},
-    {"addressing": {"first6": "fd00:a::9", "last6": "fd00:a::8"}},
-    {"addressing": {"first6": "fd00:b::9"}},
-    {"addressing": {"first6": "10.7.0.9"}},
-    {"addressing": {"first": "fd00:a::9"}},
-    {"addressing": {"first6": "fd00:a::1"}},
+    {"addressing": {"ranges6": ["fd00:a::9-fd00:a::8"]}},
+    {"addressing": {"ranges6": ["fd00:b::9"]}},
+    {"addressing": {"ranges6": ["10.7.0.9"]}},
+    {"addressing": {"ranges": ["fd00:a::9"]}},
+    {"addressing": {"ranges6": ["fd00:a::1"]}},
     {"addressing": {"dns_servers": ["fe80::1%eth0"]}},
-    {"cidr6": "", "addressing": {"first6": "fd00:a::9"}},
-    {"cidr": "", "addressing": {"last": "10.7.0.9"}},
+    {"cidr6": "", "addressing": {"ranges6": ["fd00:a::9"]}},
+    {"cidr": "", "addressing": {"ranges": ["10.7.0.9"]}},
 ]
 NEW = {"name": "six", "project": "alpha", "cidr": "10.7.0.0/24", "cidr6": "fd00:a::/64"}
 
@@ -43,7 +43,7 @@ def _attach(site: Site, network: str, **more: str) -> tuple[int, str]:
 
 
 def test_a_node_has_an_address_of_each_family(small_site: Site) -> None:
-    network = _make(small_site, addressing={"first6": "fd00:a::50", "last6": "fd00:a::50"})
+    network = _make(small_site, addressing={"ranges6": ["fd00:a::50"]})
     assert (network["cidr6"], network["gateway_address6"]) == ("fd00:a::/64", "fd00:a::1")
     assert _attach(small_site, network["id"])[0] == 202
     for _ in Room(small_site).work():
@@ -65,7 +65,7 @@ def test_what_stands_in_an_addresss_way_is_told(small_site: Site) -> None:
 
 
 def test_no_node_is_given_the_second_portals_address(small_site: Site) -> None:
-    network = _make(small_site, addressing={"first": "10.7.0.2"})
+    network = _make(small_site, addressing={"ranges": ["10.7.0.2-10.7.0.99"]})
     assert network["second_address"] == "10.7.0.2"
     status, told = _attach(small_site, network["id"], address="10.7.0.2")
     assert (status, "second portal" in told) == (422, True)

@@ -43,6 +43,7 @@ def _aim(site: Site, case: Any) -> None:
         "operation": site.ids["operation"],
         "token": site.ids["token:reader"],
         "snapshot": site.ids["snapshot:alpha"],
+        "reservation": "kept",
         "grant": site.ids["grant:lent"],
         "chain": f"project:{site.ids['alpha']}",
         "key": "ann",
@@ -51,6 +52,8 @@ def _aim(site: Site, case: Any) -> None:
         "boot_id": site.ids["held"],  # the site has no boot
         "name": "vmlinuz",
     }
+    if "reservation" in (case.path_parameters or {}):
+        known["network"] = site.ids["network:lent"]
     if next(AIMED):
         for name in case.path_parameters or {}:
             case.path_parameters[name] = str(known[name])

@@ -8,9 +8,10 @@ import pytest
 from tests.contract.api.room import Room
 from tests.contract.api.site import START, Site, items, later
 
+from malleable.domain.addressing import Addressing
 from malleable.domain.gateways import SILENT_AFTER_S
 from malleable.domain.ids import AttachmentId, NetworkId, NodeId, new_id
-from malleable.domain.networks import Addressing, Channel
+from malleable.domain.networks import Channel
 from malleable.domain.nodes import NodeState
 from malleable.domain.store import Transaction
 from malleable.workflows.requests import begin
@@ -185,13 +186,15 @@ NEW = {"name": "office", "kind": "provider"}
         ({"name": "mine", "project": "alpha", "public": True}, (422, "provider-only")),
         ({"name": "mine", "project": "alpha", "serve": False}, (422, "provider-only")),
         ({"name": "mine", "project": "alpha", "mtu": 1279}, (422, "invalid")),
-        ({"name": "mine", "project": "alpha", "addressing": {"first": "10.0.1.5"}}, (422, "invalid")),
-        ({"name": "mine", "project": "alpha", "addressing": {"first": "10.0.0.1"}}, (422, "invalid")),
-        ({"name": "mine", "project": "alpha", "addressing": {"last": "10.0.0.255"}}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"ranges": ["10.0.1.5"]}}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"ranges": ["10.0.0.1"]}}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"ranges": ["10.0.0.9-10.0.0.255"]}}, (422, "invalid")),
         (
-            {"name": "mine", "project": "alpha", "addressing": {"first": "10.0.0.9", "last": "10.0.0.8"}},
+            {"name": "mine", "project": "alpha", "addressing": {"ranges": ["10.0.0.9-10.0.0.8"]}},
             (422, "invalid"),
         ),
+        ({"name": "mine", "project": "alpha", "addressing": {"ranges": ["10.0.0.9-"]}}, (422, "invalid")),
+        ({"name": "mine", "project": "alpha", "addressing": {"ranges": ["10.0.0.9"] * 17}}, (422, "invalid")),
         ({"name": "mine", "project": "alpha", "addressing": {"domain": "x\ny"}}, (422, "invalid")),
         ({"name": "mine", "project": "alpha", "addressing": {"domain": "lab,example"}}, (422, "invalid")),
         ({"name": "mine", "project": "alpha", "addressing": {"dns_servers": ["nowhere"]}}, (422, "invalid")),
@@ -240,10 +243,10 @@ def test_packets_are_no_larger_than_the_switch_forwards(small_site: Site) -> Non
 
 
 def test_addresses_are_chosen_from_the_range_or_named(small_site: Site) -> None:
-    given = {"first": "10.7.0.50", "last": "10.7.0.50", "domain": "lab.example", "has_router": False}
+    given = {"ranges": ["10.7.0.50-10.7.0.50"], "domain": "lab.example", "has_router": False}
     new = {"name": "lab", "project": "alpha", "cidr": "10.7.0.0/24", "addressing": given}
     network = small_site.post("member", "/v1/networks", new).json()
-    assert network["addressing"] == {**given, "first6": "", "last6": "", "dns_servers": [], "ntp_servers": []}
+    assert network["addressing"] == {**given, "ranges6": [], "dns_servers": [], "ntp_servers": []}
     body = {"node": "held", "network": network["id"], "channel": "tagged"}
     for address, expected in (("10.7.0.1", 422), ("10.8.0.9", 422), ("x", 422), ("10.7.0.200", 202)):
         assert _codes(small_site, "member", "POST", "/v1/attachments", {**body, "address": address})[0] == expected
@@ -257,7 +260,7 @@ def test_addresses_are_chosen_from_the_range_or_named(small_site: Site) -> None:
 
 def test_an_empty_range_is_told_and_a_taken_address_too(small_site: Site) -> None:
     with small_site.store.transaction() as tx:
-        tx.networks.change(small_site.ids["network:beta"], addressing=Addressing(first="10.0.0.10", last="10.0.0.10"))
+        tx.networks.change(small_site.ids["network:beta"], addressing=Addressing(ranges=("10.0.0.10-10.0.0.10",)))
         tx.grants.change(small_site.ids["grant:lent"], network_id=small_site.ids["network:beta"])
         tx.grants.change(small_site.ids["grant:lent"], project_id=small_site.ids["alpha"])
     body = {"node": "held", "network": str(small_site.ids["network:beta"]), "channel": "tagged"}

@@ -24,6 +24,7 @@ from malleable.domain.ids import (
     OperationId,
     ProjectId,
     ProjectKeyId,
+    ReservationId,
     SeedId,
     SignerId,
     SnapshotId,
@@ -40,6 +41,7 @@ from malleable.domain.networks import Attachment, AttachmentState, Channel, Netw
 from malleable.domain.nodes import Firmware, Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Membership, Project, ProjectKey, Role, Token, User
+from malleable.domain.reservations import Reservation
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Document, Seed
 from malleable.domain.signatures import Signer
@@ -211,6 +213,20 @@ def attachment(nic: Nic, network: Network, **changes: Any) -> Attachment:
     return replace(made, **changes)
 
 
+def reservation(network: Network, **changes: Any) -> Reservation:
+    made = Reservation(
+        id=ReservationId(new_id()),
+        network_id=network.id,
+        name=f"reservation-{next(_numbers)}",
+        address="10.0.0.251",
+        address6="fd00::251",
+        mac="52:54:00:aa:00:01",
+        hostname="printer",
+        created_at=NOW,
+    )
+    return replace(made, **changes)
+
+
 def image(**changes: Any) -> Image:
     made = Image(
         id=ImageId(new_id()),
@@ -337,6 +353,7 @@ class Site:
         self.console_writer = console_writer(self.node, self.user, self.token)
         self.vlan = vlan(self.network.vid, network_id=self.network.id)
         self.attachment = attachment(self.nic, self.network)
+        self.reservation = reservation(self.network)
         self.disk = disk(self.project, self.image)
         self.snapshot = snapshot(self.disk)
         self.target = target(self.disk, self.node, self.network)
@@ -363,6 +380,7 @@ TABLES = {
     "networks": "network",
     "vlans": "vlan",
     "attachments": "attachment",
+    "reservations": "reservation",
     "images": "image",
     "fetch_logins": "fetch_login",
     "disks": "disk",

@@ -53,6 +53,10 @@ def run(hall: Hall, script: str, place: Path) -> subprocess.CompletedProcess[str
         ),
         ("customise.md", ("n001 has 10.0.0.", "move of web to n002 done", "release n003 done")),
         ("node-access.md", ("power cycle of n001 done", "console, power", "ann is revoked", "node.power-requested")),
+        (
+            "reserve-addresses.md",
+            ("of network lab is reserved for spare", "10.7.0.60  ", "web-vip", "10.7.0.150-10.7.0.199"),
+        ),
         ("pool.md", ("accepted", "and nothing else", "collect pool done in", "Removed: nothing")),
     ],
 )

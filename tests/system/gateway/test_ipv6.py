@@ -52,7 +52,7 @@ def test_a_network_has_both_families(bench: GatewayBench) -> None:
 
 def test_a_network_of_ipv6_alone_gives_addresses_and_names_and_nothing_to_boot(bench: GatewayBench) -> None:
     hosts = [{**host(MAC, "", "alpha"), "address6": SIX}]
-    given = {"first": "", "last": "", "domain": "internal", "has_router": True, "ntp_servers": []}
+    given = {"domain": "internal", "has_router": True, "ntp_servers": []}
     alone = {"cidr": "", "gateway_address": "", "cidr6": PLAN, "gateway_address6": GATEWAY}
     wanted = bench.serve(network(vid=101, **alone, addressing={**given, "dns_servers": ["fd00:a::53"]}, hosts=hosts))
     node = bench.fabric.probe("a", MAC, 101)

@@ -134,7 +134,7 @@ def test_the_way_is_shut_though_nothing_else_works(bench: GatewayBench) -> None:
         run("ip", "netns", "add", name)
         inside(name, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
         bench.site.want(half)
-        other = {"domain": "other.example", "dns_servers": [], "ntp_servers": [], "first": "", "last": ""}
+        other = {"domain": "other.example", "dns_servers": [], "ntp_servers": []}
         told = bench.site.want(told, has_nat=False, addressing={**other, "has_router": True})
         eventually(lambda: not node.reaches(INTERNET), "it is shut")
         eventually(lambda: inside(name, "cat", "/proc/sys/net/ipv4/ip_forward") == "0\n", "it forwards nothing")

@@ -173,8 +173,25 @@ def test_nodes_know_each_other_by_name_and_nobody_elses(bench: GatewayBench) -> 
     assert node.resolves("stranger.internal") == node.resolves("example.com") == ""
 
 
+def test_what_is_reserved_is_answered_and_is_no_node(bench: GatewayBench) -> None:
+    printer = {"mac": MAC_B, "address": "10.0.0.9", "hostname": "printer"}
+    hosts = [host(MAC_A, ADDRESS, "alpha"), printer, {"mac": "", "address": "10.0.0.8", "hostname": "vip"}]
+    told = bench.serve(network(vid=101, hosts=hosts, boots=[boot(MAC_A, ADDRESS)]))
+    node, other = bench.fabric.probe("a", MAC_A, 101), bench.fabric.probe("b", MAC_B, 101)
+    assert (node.dhcp()[0], other.dhcp()[0]) == (ADDRESS, "10.0.0.9")
+    assert [node.resolves(name) for name in ("printer", "vip.internal")] == ["10.0.0.9", "10.0.0.8"]
+    assert other.resolves("alpha") == ADDRESS
+    asks = f"{GATEWAY}/metadata/meta-data"
+    assert (node.get(asks)[0], other.get(asks)[0]) == (200, 404), "there is nothing to tell of it"
+    run("ip", "-n", node.namespace, "addr", "add", "10.0.0.8/24", "dev", "eth0")
+    assert node.answered(("10.0.0.8", "10.0.0.1")) == [], "the gateway hears nobody by an address without a MAC"
+    bench.wait_served(bench.site.want(told, hosts=hosts[:1]))
+    assert other.dhcp(tries=1) == []
+    assert node.resolves("printer") == ""
+
+
 def test_nodes_are_given_what_their_network_says(bench: GatewayBench) -> None:
-    given = {"first": "", "last": "", "domain": "lab.example", "has_router": False}
+    given = {"domain": "lab.example", "has_router": False}
     servers = {"dns_servers": ["10.0.0.53", "10.0.0.54"], "ntp_servers": ["10.0.0.123"]}
     hosts = [host(MAC_A, ADDRESS, "alpha")]
     bench.serve(network(vid=101, hosts=hosts, addressing={**given, **servers}, boots=[boot(MAC_A, ADDRESS)]))

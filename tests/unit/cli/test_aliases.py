@@ -175,8 +175,7 @@ def network() -> dict[str, object]:
         "gateway_address": "10.0.0.1",
         "gateway_address6": "",
         "addressing": {
-            "first": "10.0.0.10",
-            "last": "10.0.0.254",
+            "ranges": ["10.0.0.10-10.0.0.254"],
             "domain": "internal",
             "dns_servers": [],
             "ntp_servers": [],

@@ -49,7 +49,7 @@ def test_a_note_that_is_none_is_not_obeyed(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_nodes_nics_may_use_its_addresses_and_nobody_elses() -> None:
-    a, b, c = (f"52:54:00:00:00:0{number}" for number in (1, 2, 3))
+    a, b, c, d, e = (f"52:54:00:00:00:0{number}" for number in range(1, 6))
     alpha, twin = NodeId(new_id()), NodeId(new_id())  # "al_pha" and "al-pha" have one name in DNS
     hosts = [
         Reservation(node_id=alpha, mac=a, address="10.0.0.10", address6="fd00::10", hostname="al-pha"),
@@ -57,4 +57,11 @@ def test_a_nodes_nics_may_use_its_addresses_and_nobody_elses() -> None:
         Reservation(node_id=twin, mac=c, address="10.0.0.12", address6="", hostname="al-pha"),
     ]
     of_alpha = {(mac, address) for mac in (a, b) for address in ("10.0.0.10", "fd00::10", "10.0.0.11")}
+    kept = Reservation(node_id=None, mac="", address="10.0.0.99", address6="", hostname="vip")
+    assert sources.pairs_of([*hosts, kept]) == sources.pairs_of(hosts), "nobody is known to have it"
+    printers = [
+        Reservation(node_id=None, mac=mac, address=address, address6="", hostname="")
+        for mac, address in ((d, "10.0.0.13"), (e, "10.0.0.14"))
+    ]
+    assert sources.pairs_of(printers) == {(d, "10.0.0.13"), (e, "10.0.0.14")}, "each its own"
     assert sources.pairs_of(hosts) == of_alpha | {(c, "10.0.0.12")}

@@ -14,7 +14,7 @@ from tests.unit.gateway.told import Json, boot, host, network
 
 from malleable.domain.errors import Malformed
 from malleable.gateway import command, scripts
-from malleable.gateway.dnsmasq import configuration, hosts
+from malleable.gateway.dnsmasq import configuration, hosts, names
 from malleable.gateway.fabrics import WAYS_MAX, Fabrics
 from malleable.gateway.layout import NetworkLayout
 from malleable.gateway.metadata_routes import meta_data
@@ -192,6 +192,31 @@ def test_dnsmasq_knows_reserved_macs_alone_and_loops_no_firmware() -> None:
     assert hosts(parsed) == f"{MAC},{ADDRESS},node,24h\n"
 
 
+def test_what_is_reserved_is_served_as_far_as_it_says() -> None:
+    printer = {"mac": "52:54:00:aa:00:02", "address": "10.0.0.9", "address6": "fd00:a::9", "hostname": "printer"}
+    vip = {"mac": "", "address": "10.0.0.8", "hostname": "vip"}
+    six = {"cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"}
+    node = {**host(MAC, ADDRESS), "address6": "fd00:a::10"}
+    parsed = parse_network(network(vid=101, hosts=[node, printer, vip], **six))
+    assert hosts(parsed).splitlines() == [
+        f"{MAC},{ADDRESS},[fd00:a::10],node,24h",
+        "52:54:00:aa:00:02,10.0.0.9,[fd00:a::9],printer,24h",
+    ]
+    assert [line.split()[:2] for line in names(parsed).splitlines()] == [
+        [ADDRESS, "node.internal"],
+        ["10.0.0.8", "vip.internal"],
+        ["10.0.0.9", "printer.internal"],
+        ["fd00:a::10", "node.internal"],
+        ["fd00:a::9", "printer.internal"],
+    ]
+    assert [parsed.reservation_of(one) is not None for one in (ADDRESS, "10.0.0.9", "10.0.0.8", "")] == [True] + [
+        False
+    ] * 3, "metadata and boot scripts are for nodes"
+    for twin in ({**vip, "address": ADDRESS}, {**printer, "mac": MAC}):
+        with pytest.raises(Malformed, match="given twice"):
+            parse_network(network(vid=101, hosts=[node, twin], **six))
+
+
 GIVEN: tuple[dict[str, Any], ...] = (
     {},
     {"has_router": False},
@@ -205,7 +230,7 @@ GIVEN: tuple[dict[str, Any], ...] = (
 def test_dnsmasq_takes_what_any_network_gives(tmp_path: Path, addressing: dict[str, Any], families: str) -> None:
     plans: dict[str, Any] = {"cidr": "", "gateway_address": ""} if "4" not in families else {}
     plans |= {"cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"} if "6" in families else {}
-    usual = {"first": "", "last": "", "domain": "lab.example", "dns_servers": [], "ntp_servers": [], "has_router": True}
+    usual = {"domain": "lab.example", "dns_servers": [], "ntp_servers": [], "has_router": True}
     parsed = parse_network(network(vid=101, addressing={**usual, **addressing}, **plans))
     layout = NetworkLayout(run_dir=GatewaySettings().run_dir, network_id=parsed.id)
     file = tmp_path / "dnsmasq.conf"

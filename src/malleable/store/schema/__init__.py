@@ -5,7 +5,16 @@ a violation into words. ``info["noun"]`` is what the product calls one row.
 """
 
 from malleable.store.schema.columns import metadata
-from malleable.store.schema.fabric import attachments, gateways, grants, networks, switch_ports, switches, vlans
+from malleable.store.schema.fabric import (
+    attachments,
+    gateways,
+    grants,
+    networks,
+    reservations,
+    switch_ports,
+    switches,
+    vlans,
+)
 from malleable.store.schema.machines import boots, console_writers, nics, nodes, seeds
 from malleable.store.schema.operations import (
     ACTIVE,
@@ -63,6 +72,7 @@ __all__ = [
     "operations",
     "project_keys",
     "projects",
+    "reservations",
     "resource_tokens",
     "seeds",
     "signers",

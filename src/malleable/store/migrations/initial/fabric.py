@@ -149,3 +149,19 @@ attachments = Table(
 unique_where("uq_attachments_native", attachments, "nic_id", "channel = 'native'")
 unique_where("uq_attachments_network_id_address", attachments, "network_id address", "address <> ''")
 unique_where("uq_attachments_network_id_address6", attachments, "network_id address6", "address6 <> ''")
+
+reservations = Table(
+    "reservations",
+    metadata,
+    identity(),
+    to("network_id", "networks", is_indexed=False),
+    words("name"),
+    words("address"),
+    words("address6"),
+    words("mac"),
+    words("hostname"),
+    created(),
+    UniqueConstraint("network_id", "name"),
+)
+for _column in ("address", "address6", "mac", "hostname"):
+    unique_where(f"uq_reservations_network_id_{_column}", reservations, f"network_id {_column}", f"{_column} <> ''")

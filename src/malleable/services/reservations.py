@@ -1,0 +1,178 @@
+"""Reservations: addresses of a network that no node is given."""
+
+from dataclasses import dataclass
+
+from malleable.domain.errors import Conflict, Exhausted, Invalid
+from malleable.domain.ids import NodeId, ReservationId, new_id, parse_id
+from malleable.domain.networks import Network
+from malleable.domain.reservations import RESERVATIONS_MAX, Reservation
+from malleable.domain.store import Page, Transaction
+from malleable.services.attachments import may_see
+from malleable.services.authorization import not_found
+from malleable.services.caller import Caller
+from malleable.services.finding import is_name, listed, shown
+from malleable.services.networks import find_network
+from malleable.services.parts import Listed, Parts
+from malleable.workflows.addresses import Family, choose, hold_network, reserved_in
+from malleable.workflows.requests import record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationWish:
+    """A reservation to make."""
+
+    name: str
+    address: str = ""  #: without any address, one of each of the network's families is chosen
+    address6: str = ""
+    mac: str = ""
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedReservation:
+    """A reservation with its network's name."""
+
+    reservation: Reservation
+    network: str
+
+    @property
+    def id(self) -> ReservationId:
+        return self.reservation.id
+
+
+class Reservations:
+    """Addresses that a network's owner keeps for what is no node: appliances, virtual IPs."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def reservation_list(
+        self, caller: Caller, network: str, page: Page, *, project: str | None = None
+    ) -> Listed[PlacedReservation]:
+        """List what is reserved in a network. Errors: NotFound, Forbidden."""
+        with self._parts.store.reading() as tx:
+            found = find_network(tx, caller, "reservation_get", network, project)
+            rows = tx.reservations.list(page, network_id=found.id)
+            return listed([PlacedReservation(reservation=one, network=found.name) for one in rows], page, {})
+
+    def reservation_get(
+        self, caller: Caller, network: str, ref: str, *, project: str | None = None
+    ) -> PlacedReservation:
+        """Read a reservation by id or name. Errors: NotFound, Forbidden."""
+        with self._parts.store.reading() as tx:
+            found = find_network(tx, caller, "reservation_get", network, project)
+            return PlacedReservation(reservation=_find(tx, found, ref), network=found.name)
+
+    def reservation_create(
+        self, caller: Caller, network: str, wish: ReservationWish, *, project: str | None = None
+    ) -> PlacedReservation:
+        """Keep addresses of a network from its nodes; the gateway begins to serve what has a MAC or a host name.
+
+        Errors: NotFound, Forbidden; Invalid for an address that can be nobody's there; Conflict, naming who has it;
+        Exhausted when none is free, or the network has too many reservations.
+        """
+        now = self._parts.now()
+        with self._parts.store.transaction() as tx:
+            found = find_network(tx, caller, "reservation_create", network, project)
+            hold_network(tx, found)
+            reserved = reserved_in(tx, found)
+            _want_room(found, len(reserved))
+            _want_service(found, wish)
+            is_any = not wish.address and not wish.address6
+            address = choose(tx, found, "address", wish.address, reserved) if wish.address or is_any else ""
+            address6 = choose(tx, found, "address6", wish.address6, reserved) if wish.address6 or is_any else ""
+            _refuse_taken(tx, caller, found, "address", address)
+            _refuse_taken(tx, caller, found, "address6", address6)
+            _refuse_nodes(tx, caller, found, wish)
+            reservation = Reservation(
+                id=ReservationId(new_id()),
+                network_id=found.id,
+                name=wish.name,
+                address=address,
+                address6=address6,
+                mac=wish.mac,
+                hostname=wish.hostname,
+                created_at=now,
+            )
+            tx.reservations.add(reservation)
+            self._tell(tx, caller, found, reservation, "network.address-reserved")
+            return PlacedReservation(reservation=reservation, network=found.name)
+
+    def reservation_delete(self, caller: Caller, network: str, ref: str, *, project: str | None = None) -> None:
+        """Let nodes have the addresses again. Errors: NotFound, Forbidden, Conflict."""
+        with self._parts.store.transaction() as tx:
+            found = find_network(tx, caller, "reservation_delete", network, project)
+            hold_network(tx, found)
+            reservation = _find(tx, found, ref)
+            tx.reservations.remove(reservation.id)
+            self._tell(tx, caller, found, reservation, "network.reservation-removed")
+
+    def _tell(self, tx: Transaction, caller: Caller, network: Network, reservation: Reservation, kind: str) -> None:
+        tx.networks.touch(network.id)
+        data = {"network_id": str(network.id), "name": reservation.name, "addresses": list(reservation.addresses)}
+        record(tx, self._parts.now(), kind, project_id=network.project_id, actor_id=caller.user_id, data=data)
+
+
+def _find(tx: Transaction, network: Network, ref: str) -> Reservation:
+    id, found = parse_id(ref), None
+    if id is not None:
+        found = tx.reservations.find(id=id, network_id=network.id)
+    elif is_name(ref):
+        found = tx.reservations.find(name=ref, network_id=network.id)
+    if found is None:
+        raise not_found(f"reservation {shown(ref)} of network {network.name}")
+    return found
+
+
+def _want_room(network: Network, count: int) -> None:
+    if count >= RESERVATIONS_MAX:
+        raise Exhausted(
+            f"Network {network.name} has {count} reservations, which is the most there can be.",
+            code="too-many-reservations",
+            fix=f"Remove some, or keep whole spans free: `m2 network set {network.name} --addresses FIRST-LAST`.",
+        )
+
+
+def _want_service(network: Network, wish: ReservationWish) -> None:
+    if not network.has_service and (wish.mac or wish.hostname):
+        raise Invalid(
+            f"Nothing of ours answers DHCP and DNS in network {network.name}.",
+            fix="Leave out the MAC address and the host name: the address is kept from nodes all the same.",
+        )
+
+
+def _refuse_taken(tx: Transaction, caller: Caller, network: Network, family: Family, address: str) -> None:
+    """Be sure that no node has an address. Errors: Conflict, naming the node to those who may know it."""
+    taken = tx.attachments.find(network_id=network.id, **{family: address}) if address else None
+    if taken is None:
+        return
+    holder = _told(tx, caller, tx.nics.get(taken.nic_id).node_id)
+    raise Conflict(
+        f"The address {address} belongs to {holder} in network {network.name}.",
+        code="address-taken",
+        fix="Choose another one, or detach that node.",
+    )
+
+
+def _refuse_nodes(tx: Transaction, caller: Caller, network: Network, wish: ReservationWish) -> None:
+    """Be sure that no MAC address and no host name is a node's. Errors: Conflict."""
+    nic = tx.nics.find(mac=wish.mac) if wish.mac else None
+    if nic is not None:
+        raise Conflict(
+            f"The MAC address {wish.mac} is of {_told(tx, caller, nic.node_id)}.",
+            code="mac-of-node",
+            fix="Attach the node, with --address if it is to have this one; or check which machine this is.",
+        )
+    node = tx.nodes.find(name=wish.hostname) if wish.hostname else None
+    nics = [nic.id for nic in tx.nics.list(node_id=node.id)] if node is not None else []
+    if node is not None and nics and tx.attachments.count(network_id=network.id, nic_id=nics):
+        raise Conflict(
+            f"A node of network {network.name} is called {wish.hostname}.",
+            code="name-of-node",
+            fix="Choose another host name.",
+        )
+
+
+def _told(tx: Transaction, caller: Caller, node_id: NodeId) -> str:
+    node = tx.nodes.get(node_id)
+    return f"node {node.name}" if may_see(caller, node) else "a node"
