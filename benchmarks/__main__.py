@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import boots, disks, fabric, moves, provisions, serving, starting, storage, storm, targets
+from benchmarks import boots, disks, fabric, moves, provisions, reads, serving, starting, storage, storm, targets
 from benchmarks.figures import Machine, Result
 from benchmarks.processes import busy_share
 from benchmarks.table import lines, page, raw
@@ -23,7 +23,7 @@ PAGE = Path("docs/reference/benchmarks.md")
 RAW = Path("build/bench.json")
 LOOK_S = 2.0
 
-MODULES = (starting, moves, fabric, serving, disks, provisions, storage, targets, boots, storm)
+MODULES = (starting, moves, fabric, serving, disks, provisions, storage, reads, targets, boots, storm)
 BENCHMARKS = {module.NAME: module for module in MODULES}
 #: What a benchmark that cannot be carried through raises; the others are measured all the same.
 FAILURES = (MalleableError, RuntimeError, AssertionError, OSError, subprocess.SubprocessError, httpx.HTTPError)

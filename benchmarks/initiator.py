@@ -1,8 +1,8 @@
-"""Reads by qemu-img, of files, iSCSI disks and RBD images alike: one reader on both sides of a ratio."""
+"""What is read, and reads by qemu-img: of iSCSI disks, and of RBD images."""
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.contract.targets.room import NODE, TgtRoom
@@ -25,6 +25,10 @@ class Reads:
     size_bytes: int = BLOCK
     step_bytes: int = STRIDE_BLOCKS * BLOCK
 
+    def places(self, within_bytes: int) -> Iterator[int]:
+        """Tell where in a disk of that size each read begins, as qemu-img does."""
+        return (number * self.step_bytes % within_bytes for number in range(self.count))
+
     def words(self) -> list[str]:
         """Tell qemu-img."""
         numbers = {"-c": self.count, "-d": self.depth, "-s": self.size_bytes, "-S": self.step_bytes}
@@ -34,11 +38,6 @@ class Reads:
 def url_of(export: Export) -> str:
     """Name an iSCSI disk, its secret included: it is good for nothing but this benchmark."""
     return f"iscsi://{export.chap_username}%{export.chap_password.reveal()}@{NODE}:3260/{export.iqn}/{export.lun}"
-
-
-def file_reader(path: str, reads: Reads) -> list[str]:
-    """Read a file past the page cache with Linux' own asynchronous I/O."""
-    return ["qemu-img", "bench", "-f", "raw", "-t", "none", "-n", *reads.words(), path]
 
 
 def iscsi_reader(room: TgtRoom, export: Export, reads: Reads) -> list[str]:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import select
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,7 @@ def _library() -> ctypes.CDLL:
         "iscsi_full_connect_sync": [_VOID, _TEXT, _INT],
         "iscsi_logout_sync": [_VOID],
         "iscsi_service": [_VOID, _INT],
+        "iscsi_get_fd": [_VOID],
         "scsi_free_scsi_task": [_VOID],
     }.items():
         getattr(lib, name).argtypes = arguments
@@ -173,6 +175,12 @@ class Initiator:
             )
         for _ in range(megabytes):
             self._lib.iscsi_service(self._context, select.POLLOUT)
+
+    def wire(self) -> socket.socket:
+        """Hand out the connection, to be spoken by the caller alone from now on; ``close`` ends it all the same."""
+        wire = socket.socket(fileno=os.dup(self._lib.iscsi_get_fd(self._context)))
+        wire.setblocking(True)
+        return wire
 
     def logout(self) -> None:
         """End the session in order."""
