@@ -90,8 +90,11 @@ def test_two_nodes_want_one_disk_and_the_loser_goes_on_without_it(new_world: Cal
     first, _ = world.running_node()
     second, _ = world.running_node("n2", "p2")
     disk = data_disk(world)
-    operations = [_attach(world, first, disk), _attach(world, second, disk)]
-    assert sorted(world.run(operation).state for operation in operations) == ["failed", "succeeded"]
+    operation = _attach(world, first, disk)
+    with pytest.raises(Conflict) as refused:
+        _attach(world, second, disk)
+    assert (refused.value.code, refused.value.details["node"]) == ("disk-in-use", "n1")
+    assert world.run(operation).state == "succeeded"
     assert len(presented(world, first) | presented(world, second)) == 3
     assert {world.node(node_id).boot for node_id in (first, second)} == {"up"}
 

@@ -41,17 +41,6 @@ def test_a_disk_in_the_making_is_nobody_elses_to_use(new_world: Callable[[], Wor
     world.assert_up(first)
 
 
-def test_two_nodes_want_one_disk_and_the_loser_leaves_it_alone(new_world: Callable[[], World]) -> None:
-    world = new_world()
-    disk = _spare_disk(world)
-    first, second = world.free_node(), world.free_node("n2", "p2")
-    operations = [world.provision(first, disk), world.provision(second, disk)]
-    ended = sorted(world.run(operation).state for operation in operations)
-    assert ended == ["failed", "succeeded"]
-    assert world.disks.has_disk(disk.id)
-    assert len(world.targets.list(world.network_id)) == 1
-
-
 def test_a_disk_about_to_be_used_is_not_deleted(new_world: Callable[[], World]) -> None:
     world = new_world()
     disk = _spare_disk(world)

@@ -174,6 +174,9 @@ class Standing(NamedTuple):
 class OperationRows(Rows[Operation], Protocol):
     """The work queue. All writes by the engine carry the fence."""
 
+    def naming(self, ids: Collection[UUID], **equal: object) -> tuple[Operation, ...]:
+        """List active operations that have one of these ids among their arguments, in order of id. One statement."""
+
     def claim(self, worker: str, now: datetime, lease_s: float, limit: int) -> tuple[Operation, ...]:
         """Take the lease of due operations: pending, waiting or undoing past next_due_at, or whose lease ran out.
 

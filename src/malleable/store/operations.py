@@ -1,10 +1,25 @@
 """The work queue: leases with fences, wake-ups, concurrency tokens and timelines."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import and_, bindparam, case, func, literal_column, null, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -13,7 +28,7 @@ from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.operations import Operation, OperationState, StepRecord
 from malleable.domain.store import Standing
 from malleable.store.conflicts import explain_write
-from malleable.store.records import Record, Shape
+from malleable.store.records import Record, Shape, padded
 from malleable.store.rows import TableRows
 from malleable.store.schema import ACTIVE, resource_tokens
 from malleable.store.schema import operations as ops
@@ -98,6 +113,11 @@ _WAKE_OLDEST = (
 )
 
 
+def _told(places: Iterable[str]) -> ColumnElement[bool]:
+    arguments = cast(ops.c.arguments, Text)
+    return or_(*(arguments.like(bindparam(name, type_=Text)) for name in places))
+
+
 def _write(record: Record[Operation], shape: Shape, changes: tuple[str, ...]) -> ReturningUpdate[Any]:
     """Build "change these fields under the fence and tell whether a cancel is asked for"."""
     statement = record.update(shape, changes)
@@ -117,6 +137,16 @@ class OperationTable(TableRows[Operation]):
         super().__init__(record, session)
         self._steps = StepTable(steps, session)
         self._tokens = TokenTable(session)
+
+    def naming(self, ids: Collection[UUID], **equal: object) -> tuple[Operation, ...]:
+        """Find by arguments what is active; see ``domain.store``. The database looks: there may be hundreds."""
+        record = self._record
+        shape, params = record.filter(equal)
+        places = {f"naming_{number}": f"%{id}%" for number, id in enumerate(padded(list(ids)))}
+        key = ("naming", shape, len(places))
+        statement = record.cached(key, lambda: record.select(shape).where(_is_active, _told(places)))
+        rows = self._session.read(statement, params | places).all()
+        return tuple(record.value(row, self._session.seal) for row in rows)
 
     def claim(self, worker: str, now: datetime, lease_s: float, limit: int) -> tuple[Operation, ...]:
         """Take the lease of due operations, oldest due first; see ``domain.store``."""

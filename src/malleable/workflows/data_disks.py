@@ -30,7 +30,7 @@ def request(
     if node.project_id is not None:
         presenting.check_usable([disk], node.project_id)
     if after is None:
-        presenting.check_unpresented(tx, [disk])
+        presenting.take_unused(tx, [disk])
     arguments = {
         "name": disk.name,
         "disk_id": str(disk.id),

@@ -31,6 +31,8 @@ POOL_DEADLINE_S = 3600.0
 #: The same of what copies whole disks, for half an hour: few enough that what kills its worker every time is parked.
 COPY_RETRY = Retry(attempts=20, first_delay_s=1.0, max_delay_s=120.0)
 PORTAL_LOOK_S = 1.0
+#: What presents disks that are there already.
+PRESENTERS = ["provision", "boot", "attach-disk"]
 POOL = "The disk storage"
 TARGETS = "The server of the network's disks"
 
@@ -52,18 +54,48 @@ def check_usable(disks: Sequence[Disk], project_id: ProjectId) -> None:
         raise Conflict(f"Disk {twice[0]} is named twice.", code="disk-twice", fix="Name each disk once.")
 
 
-def check_unpresented(tx: Transaction, disks: Sequence[Disk]) -> None:
-    """Be sure that no node has any of the disks. Errors: Conflict, naming the node."""
-    targets = tx.targets.list(disk_id=[disk.id for disk in disks]) if disks else ()
-    for target in targets[:1]:
-        holder = tx.nodes.get(target.node_id).name
-        disk = next(disk for disk in disks if disk.id == target.disk_id)
-        raise Conflict(
-            f"Disk {disk.name} is in use by node {holder}.",
-            code="disk-in-use",
-            fix=f"Move it with `m2 disk move {disk.name} --node …`, or release node {holder} first.",
-            details={"node": holder},
-        )
+def take_unused(tx: Transaction, disks: Sequence[Disk]) -> None:
+    """Lock usable disks; be sure that no node has any of them, or is about to. Errors: Conflict, naming the node.
+
+    Do it before anything else is locked. Of two who begin with one disk at once, the second finds the operation of the
+    first; and no target of it comes into being meanwhile.
+    """
+    for disk in sorted(disks, key=lambda disk: disk.id):
+        if not tx.disks.change(disk.id, expect={"state": DiskState.READY, "project_id": disk.project_id}):
+            raise unready_disk(disk)
+    if disks:
+        _want_unpresented(tx, {disk.id: disk for disk in disks})
+        _want_unawaited(tx, {disk.id: disk for disk in disks})
+
+
+def _want_unpresented(tx: Transaction, disks: Mapping[DiskId | None, Disk]) -> None:
+    for target in tx.targets.list(disk_id=list(disks))[:1]:
+        holder, name = tx.nodes.get(target.node_id).name, disks[target.disk_id].name
+        fix = f"Move it with `m2 disk move {name} --node …`, or release node {holder} first."
+        details = {"node": holder}
+        raise Conflict(f"Disk {name} is in use by node {holder}.", code="disk-in-use", fix=fix, details=details)
+
+
+def _want_unawaited(tx: Transaction, disks: Mapping[DiskId, Disk]) -> None:
+    """Be sure that no operation is about to present any of the disks. Errors: Conflict."""
+    projects = {disk.project_id for disk in disks.values()}
+    for operation in tx.operations.naming(list(disks), kind=PRESENTERS, project_id=list(projects)):
+        for disk_id in _about(operation):
+            if operation.node_id is not None and disk_id in disks:
+                holder, name = tx.nodes.get(operation.node_id).name, disks[disk_id].name
+                raise Conflict(
+                    f"Disk {name} is about to be used by node {holder}.",
+                    code="disk-in-use",
+                    fix=f"Wait for its end (`m2 operation watch {holder}`), or cancel it "
+                    f"(`m2 operation cancel {holder}`).",
+                    details={"node": holder, "operation": str(operation.id)},
+                )
+
+
+def _about(operation: Operation) -> Sequence[DiskId]:
+    """List the disks that an operation presents: the one that is booted or attached, and those for data."""
+    disk_id = operation.arguments.get("disk_id")
+    return [*([DiskId(UUID(str(disk_id)))] if disk_id else []), *told_disks(operation)]
 
 
 def disk_of(context: Context) -> Disk:

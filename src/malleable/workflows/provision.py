@@ -58,7 +58,7 @@ def request(tx: Transaction, now: datetime, wish: Wish, *, wakes: bool = True) -
     disks = (*boots, *wish.data_disks)
     presenting.check_usable(disks, wish.project_id)
     if wish.after is None:
-        presenting.check_unpresented(tx, disks)
+        presenting.take_unused(tx, disks)
     _check_image(wish)
     _check_served(wish.network)
     node = wish.node

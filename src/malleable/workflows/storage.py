@@ -106,8 +106,8 @@ def want_unused(tx: Transaction, what: str, arguments: Mapping[str, object], *, 
 
 
 def _active_on(tx: Transaction, arguments: Mapping[str, object], **equal: object) -> Operation | None:
-    """Find an active operation with these arguments; one may have several of a kind, "disk_ids" for "disk_id"."""
-    for operation in tx.operations.list(None, state=list(ACTIVE_STATES), **equal):
+    """Find an active operation with these ids; one may have several of a kind, "disk_ids" for "disk_id"."""
+    for operation in tx.operations.naming([UUID(str(value)) for value in arguments.values()], **equal):
         if all(is_about(operation, name, value) for name, value in arguments.items()):
             return operation
     return None
