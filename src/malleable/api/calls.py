@@ -23,6 +23,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.store import PAGE_MAX, Page
 from malleable.services.all import Services
 from malleable.services.caller import Caller
+from malleable.services.idempotency import Asked
 
 T = TypeVar("T")
 
@@ -91,6 +92,7 @@ class Call:
 
     caller: Caller
     services: Services
+    asked: Asked | None = None  #: what the service does once; else the route has seen to that
 
     @property
     def audience(self) -> Audience:

@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, ok, page_of
 from malleable.api.operations import begun
-from malleable.api.routing import guarded
+from malleable.api.routing import guarded, reserves_its_key
 from malleable.domain.disks import Target
 from malleable.domain.errors import Invalid
 from malleable.domain.hooks import first_boot
@@ -89,6 +89,7 @@ def boot_wish(body: BootOptions) -> BootWish:
 
 
 @routes.post("/provisions", status_code=202, response_model=OperationView, tags=["nodes"])
+@reserves_its_key
 def provision_create(request: Request, body: ProvisionRequest) -> Response:
     """Boot a disk on a node: an existing one, a new one or, read only, the image itself; any free node will do."""
     call = call_of(request)
@@ -104,7 +105,7 @@ def provision_create(request: Request, body: ProvisionRequest) -> Response:
         data_disks=body.data_disks,
         is_stateless=body.stateless,
     )
-    return begun(call, call.services.provisions.provision_create(call.caller, wish))
+    return begun(call, call.services.provisions.provision_create(call.caller, wish, call.asked))
 
 
 @routes.get("/disks", response_model=Listing[DiskView])

@@ -5,6 +5,7 @@ import json
 import random
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -14,15 +15,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api import problem
-from malleable.api.calls import Call, bearer, edge_of
+from malleable.api.calls import Call, Edge, bearer, call_of, edge_of
 from malleable.api.queries import query_check
 from malleable.domain.errors import Conflict, Invalid, StoreBusy
 from malleable.domain.store import StoredReply
 from malleable.services.caller import Caller
-from malleable.services.idempotency import Answered, Asked
+from malleable.services.idempotency import Answered, Asked, Repeated
 from malleable.wire.shapes import Problem
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Response])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 #: StoreBusy means "nothing was done": PostgreSQL chose us to give way. Tries, and the first pause between them.
@@ -34,6 +36,15 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     "4XX": {**_PROBLEM, "description": "The request cannot be granted"},
     "5XX": {**_PROBLEM, "description": "The service or a device cannot do it now"},
 }
+
+
+_RESERVES = "_malleable_reserves_its_key"
+
+
+def reserves_its_key(endpoint: F) -> F:
+    """Mark a route whose service is told the key (``Call.asked``), and reserves it in the transaction of its work."""
+    setattr(endpoint, _RESERVES, True)
+    return endpoint
 
 
 class OpenRoute(APIRoute):
@@ -57,6 +68,7 @@ class GuardedRoute(APIRoute):
         """Wrap the route's handler."""
         handler, check = super().get_route_handler(), _check_of(self)
         is_post = "POST" in (self.methods or ())
+        once = _once_by_service if getattr(self.endpoint, _RESERVES, False) else _once
 
         async def handle(request: Request) -> Response:
             await _authenticate(request)
@@ -64,7 +76,7 @@ class GuardedRoute(APIRoute):
             key = request.headers.get("idempotency-key") if is_post else None
             if key is None:
                 return await _patiently(lambda: handler(request))
-            return await _once(request, key, handler)
+            return await once(request, key, handler)
 
         return handle
 
@@ -108,12 +120,7 @@ async def _patiently(attempt: Callable[[], Awaitable[T]]) -> T:
 
 async def _once(request: Request, key: str, handler: Handler) -> Response:
     """Do a request once per key. Errors: Invalid for a bad key, Conflict for a reused or busy one."""
-    if not _KEY.fullmatch(key):
-        raise Invalid("The Idempotency-Key is not usable.", fix="Use 1 to 200 printable characters, e.g. a UUID.")
-    call: Call = request.scope["malleable.call"]
-    edge, user_id = edge_of(request), call.caller.user_id
-    digest = _digest(request, call.caller, await request.body())
-    asked = Asked(user_id=user_id, key=key, request_sha256=digest)
+    edge, asked = edge_of(request), await _asked(request, key)
     kept = await _patiently(lambda: edge.begins.ask(asked))
     if isinstance(kept, Conflict):
         raise kept
@@ -122,12 +129,35 @@ async def _once(request: Request, key: str, handler: Handler) -> Response:
     try:
         response = await _patiently(lambda: handler(request))
     except BaseException:
-        await _patiently(lambda: edge.ends.ask(Answered(user_id=user_id, key=key, status=None)))
+        await _patiently(lambda: edge.ends.ask(Answered(user_id=asked.user_id, key=key, status=None)))
         raise
-    body = bytes(response.body).decode()
-    answered = Answered(user_id=user_id, key=key, status=response.status_code, body=body)
-    await _patiently(lambda: edge.ends.ask(answered))
+    await _keep(edge, asked, response)
     return response
+
+
+async def _once_by_service(request: Request, key: str, handler: Handler) -> Response:
+    """Do a request once per key, whose service reserves it. Errors: as ``_once``."""
+    asked = await _asked(request, key)
+    request.scope["malleable.call"] = replace(call_of(request), asked=asked)
+    try:
+        response = await _patiently(lambda: handler(request))
+    except Repeated as e:
+        return _repeat(e.reply)
+    await _keep(edge_of(request), asked, response)
+    return response
+
+
+async def _asked(request: Request, key: str) -> Asked:
+    if not _KEY.fullmatch(key):
+        raise Invalid("The Idempotency-Key is not usable.", fix="Use 1 to 200 printable characters, e.g. a UUID.")
+    caller = call_of(request).caller
+    return Asked(user_id=caller.user_id, key=key, request_sha256=_digest(request, caller, await request.body()))
+
+
+async def _keep(edge: Edge, asked: Asked, response: Response) -> None:
+    body = bytes(response.body).decode()
+    answered = Answered(user_id=asked.user_id, key=asked.key, status=response.status_code, body=body)
+    await _patiently(lambda: edge.ends.ask(answered))
 
 
 def _digest(request: Request, caller: Caller, body: bytes) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import UserId
-from malleable.domain.store import StoredReply
+from malleable.domain.store import StoredReply, Transaction
 from malleable.services.parts import Parts
 
 Known = TypeVar("Known", "Asked", "Answered")
@@ -33,6 +33,26 @@ class Answered:
     key: str
     status: int | None
     body: str = ""
+
+
+class Repeated(Exception):
+    """The request was done before: this is its answer."""
+
+    def __init__(self, reply: StoredReply) -> None:
+        self.reply = reply
+        super().__init__("answered before")
+
+
+def reserve(tx: Transaction, now: datetime, asked: Asked) -> None:
+    """Reserve a key in the transaction that does what is asked: both are there, or neither.
+
+    Errors: Repeated; Conflict as ``Idempotency.begin``.
+    """
+    known = _told(asked, tx.idempotency.begin(asked.user_id, asked.key, asked.request_sha256, now))
+    if isinstance(known, Conflict):
+        raise known
+    if known is not None:
+        raise Repeated(known)
 
 
 class Idempotency:

@@ -19,6 +19,7 @@ from malleable.services import image_finding
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, project_for, shown
+from malleable.services.idempotency import Asked, reserve
 from malleable.services.keys import with_project_keys
 from malleable.services.networks import find_network
 from malleable.services.nics import carrier
@@ -68,11 +69,11 @@ class Provisions:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def provision_create(self, caller: Caller, wish: ProvisionWish) -> Shown[Operation]:
-        """Take a node for a project and begin to boot a disk on it.
+    def provision_create(self, caller: Caller, wish: ProvisionWish, asked: Asked | None = None) -> Shown[Operation]:
+        """Take a node for a project and begin to boot a disk on it; once, where its key is told.
 
-        Errors: Invalid; NotFound; Forbidden; Conflict naming who holds what was asked for; Exhausted when no free node
-        fits.
+        Errors: Repeated; Invalid; NotFound; Forbidden; Conflict naming who holds what was asked for; Exhausted when no
+        free node fits.
         """
         if wish.is_stateless and (wish.image is None or wish.disk_name or wish.disk_size_bytes):
             raise Invalid("A node without a disk of its own boots an image.", fix="Give image=, and nothing of a disk.")
@@ -82,11 +83,11 @@ class Provisions:
             raise Invalid("Name either a disk or an image.", fix="Give disk= for one you have, image= for a new one.")
         for _ in range(TRIES - 1 if wish.node is None else 0):
             try:
-                return self._provision(caller, wish)
+                return self._provision(caller, wish, asked)
             except Conflict as e:
                 if e.code not in ("node-not-available", "conflict"):
                     raise
-        return self._provision(caller, wish)
+        return self._provision(caller, wish, asked)
 
     def disk_move(
         self, caller: Caller, ref: str, *, node: str, network: str | None, boot: BootWish, project: str | None
@@ -125,9 +126,11 @@ class Provisions:
         now, actor_id = self._parts.now(), caller.user_id
         return data_disks.request_move(tx, now, disk=disk, target=target, node=chosen, actor_id=actor_id)
 
-    def _provision(self, caller: Caller, wish: ProvisionWish) -> Shown[Operation]:
+    def _provision(self, caller: Caller, wish: ProvisionWish, asked: Asked | None) -> Shown[Operation]:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
+            if asked is not None:
+                reserve(tx, now, asked)
             project_id = project_for(tx, caller, wish.project, "provision_create")
             network = find_network(tx, caller, "network_use", wish.network, project_id)
             disk, image = self._disk(tx, caller, wish, project_id)

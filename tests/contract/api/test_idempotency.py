@@ -1,8 +1,10 @@
 """Idempotency-Key: the same POST twice is done once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from httpx import Response
 from tests.contract.api.site import Site
 
 from malleable.domain.errors import Conflict
@@ -30,6 +32,42 @@ def test_an_operation_is_begun_once(site: Site) -> None:
     again = site.post("member", "/v1/disks", body, headers=KEY)
     assert again.status_code == first.status_code == 202
     assert again.headers["location"] == first.headers["location"] == f"/v1/operations/{first.json()['id']}"
+
+
+def provision(site: Site, key: str = "one", **more: str) -> Response:
+    body = {"image": "tiny", "network": "blue", "project": "alpha", **more}
+    return site.post("member", "/v1/provisions", body, headers={"Idempotency-Key": key})
+
+
+def test_a_provision_asked_for_twice_takes_one_node(site: Site) -> None:
+    first, again = provision(site), provision(site)
+    assert (first.status_code, again.status_code) == (202, 202), again.json()
+    assert again.json() == first.json()
+    assert again.headers["location"] == first.headers["location"]
+    assert again.headers["idempotency-replayed"] == "true"
+    with site.store.reading() as tx:
+        assert tx.operations.count(kind="provision") == 1
+
+
+def test_a_provisions_key_is_not_for_another_one(site: Site) -> None:
+    assert provision(site).status_code == 202
+    response = provision(site, disk_name="other")
+    assert (response.status_code, response.json()["code"]) == (409, "idempotency-key-reused")
+
+
+def test_a_refused_provision_leaves_its_key_free(site: Site) -> None:
+    assert provision(site, node="nowhere").status_code == 404
+    assert provision(site).status_code == 202
+
+
+def test_of_one_provision_asked_for_many_times_at_once_one_is_done(site: Site) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: provision(site), range(8)))
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"idempotency-key-busy"}
+    with site.store.reading() as tx:
+        assert tx.operations.count(kind="provision") == 1
 
 
 def test_a_key_is_not_for_another_request(site: Site) -> None:
