@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import httpx
 import pytest
@@ -219,3 +221,32 @@ def test_a_body_holds_no_nulls() -> None:
     with pytest.raises(Conflict):
         server.client().network_create(NetworkRequest(name="net"))
     assert "project" not in json.loads(server.requests[0].content)
+
+
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_the_environments_proxy_is_used_but_not_for_hosts_it_excepts(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("http_proxy", f"{scheme}127.0.0.1:{proxy.server_port}")
+        monkeypatch.setenv("no_proxy", "excepted.invalid")
+        with Client("http://there.invalid:8642", pause=lambda _: None) as client:
+            assert client.project_get("blue").name == "http://there.invalid:8642/v1/projects/blue"
+        with Client("http://excepted.invalid:8642", pause=lambda _: None) as client, pytest.raises(Unavailable):
+            client.project_get("blue")
+        proxy.shutdown()
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Answers whatever it is asked with a project named like the URL."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({**PROJECT, "name": self.path}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
