@@ -74,10 +74,8 @@ def bootstrap_gateway(
     fresh = None if is_there else users.make(name=name, password=None, site_role=Role.GATEWAY)
     try:
         return _gateway_token(parts, name, fresh, wish, replaces=bool(of))
-    except Conflict:
-        return _gateway_token(
-            parts, name, None, wish, replaces=bool(of)
-        )  # another program made the account at this very moment
+    except Conflict:  # another program made the account at this very moment
+        return _gateway_token(parts, name, None, wish, replaces=bool(of))
 
 
 def _gateway_token(parts: Parts, name: str, fresh: User | None, wish: TokenWish, *, replaces: bool) -> Secret:

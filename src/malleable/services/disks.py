@@ -18,9 +18,9 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, find_project, listed, names_of, project_for, shown
 from malleable.services.parts import Listed, Parts
 from malleable.services.provisions import find_image, grown
+from malleable.services.renaming import rename
 from malleable.workflows import data_disks, disk_batch, storage
 from malleable.workflows.quotas import want_within_quota
-from malleable.workflows.requests import record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,13 +128,9 @@ class Disks:
 
     def disk_rename(self, caller: Caller, ref: str, *, name: str, project: str | None = None) -> PlacedDisk:
         """Give a disk another name; whatever runs it goes on. Errors: NotFound, Forbidden, Conflict."""
-        now = self._parts.now()
         with self._parts.store.transaction() as tx:
             disk = find_owned(tx, tx.disks, caller, "disk_change", ref, project)
-            tx.disks.change(disk.id, name=name)
-            data = {"disk_id": str(disk.id), "disk": disk.name, "name": name}
-            record(tx, now, "disk.renamed", project_id=disk.project_id, actor_id=caller.user_id, data=data)
-            return placed_disks(tx, [tx.disks.get(disk.id)])[0]
+            return placed_disks(tx, [rename(tx, self._parts, tx.disks, caller, disk, name=name)])[0]
 
     def disk_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to delete a disk that runs nowhere. Errors: NotFound, Forbidden, Conflict."""

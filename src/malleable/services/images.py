@@ -25,6 +25,7 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_project, listed, merged, names_of, shown
 from malleable.services.image_finding import find_image, open_sealed, shared_with
 from malleable.services.parts import Listed, Parts, Shown
+from malleable.services.renaming import rename
 from malleable.services.signers import as_signed_for, signer_of, want_signed
 from malleable.workflows import copy, fetch, importing, storage, verify
 from malleable.workflows.quotas import want_within_quota
@@ -268,11 +269,7 @@ class Images:
         """Give an image another name; its disks go on. Errors: NotFound, Forbidden, Conflict."""
         with self._parts.store.transaction() as tx:
             image = find_image(tx, caller, "image_change", ref, project)
-            tx.images.change(image.id, name=name)
-            data = {"image_id": str(image.id), "name": name, "before": image.name}
-            now, actor_id = self._parts.now(), caller.user_id
-            record(tx, now, "image.renamed", project_id=image.project_id, actor_id=actor_id, data=data)
-            return _shown(tx, tx.images.get(image.id))
+            return _shown(tx, rename(tx, self._parts, tx.images, caller, image, name=name))
 
     def image_describe(
         self,

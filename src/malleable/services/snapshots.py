@@ -15,10 +15,10 @@ from malleable.services.caller import Caller
 from malleable.services.finding import find_owned, find_project, listed, names_of
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.provisions import image_of
+from malleable.services.renaming import rename
 from malleable.services.signers import want_signed
 from malleable.workflows import flatten, snapshots
 from malleable.workflows.quotas import want_within_quota
-from malleable.workflows.requests import record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +79,10 @@ class Snapshots:
 
     def snapshot_rename(self, caller: Caller, ref: str, *, name: str, project: str | None = None) -> Shown[Snapshot]:
         """Give a snapshot another name; what was made of it goes on. Errors: NotFound, Forbidden, Conflict."""
-        now = self._parts.now()
         with self._parts.store.transaction() as tx:
             snapshot = find_owned(tx, tx.snapshots, caller, "snapshot_change", ref, project)
-            tx.snapshots.change(snapshot.id, name=name)
-            data = {"snapshot_id": str(snapshot.id), "snapshot": snapshot.name, "name": name}
-            record(tx, now, "snapshot.renamed", project_id=snapshot.project_id, actor_id=caller.user_id, data=data)
-            found = tx.snapshots.get(snapshot.id)
-            return Shown(value=found, names=_names(tx, [found]))
+            renamed = rename(tx, self._parts, tx.snapshots, caller, snapshot, name=name)
+            return Shown(value=renamed, names=_names(tx, [renamed]))
 
     def snapshot_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to delete a snapshot; clones of it stay. Errors: NotFound, Forbidden, Conflict."""
