@@ -191,6 +191,19 @@ def test_what_is_still_on_comes_back_whatever_dies_on_the_way(new_world: Callabl
     assert points > 3
 
 
+def test_a_port_that_a_detach_settles_before_the_watch_is_in_doubt_no_more(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id = doubted(world)
+    world.faults.clear()
+    with world.store.transaction() as tx:
+        (leaving,) = tx.attachments.list(network_id=world.second_network_id)
+        operation = attach.request_detach(
+            tx, world.clock.now(), node=tx.nodes.get(node_id), attachment=leaving, actor_id=None
+        )
+    assert world.run(operation.id).state == "succeeded"
+    assert world.node(node_id).state_reason == ""
+
+
 def test_both_ports_of_a_bond_come_back_together(new_world: Callable[[], World]) -> None:
     world = new_world()
     node_id = doubted(world, bonded_with="p2")

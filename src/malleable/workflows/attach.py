@@ -21,7 +21,7 @@ from malleable.domain.store import Transaction
 from malleable.domain.switches import SwitchPort, mtu_limit
 from malleable.workflows import switching
 from malleable.workflows.addresses import choose, hold_network, reserved_in
-from malleable.workflows.reconnect import IN_DOUBT
+from malleable.workflows.reconnect import IN_DOUBT, forget_doubt
 from malleable.workflows.requests import begin, reasons, record, want_idle
 from malleable.workflows.steps import Ending, Workflow
 
@@ -191,6 +191,8 @@ def _recorded(kind: str) -> Ending:
     def end(tx: Transaction, operation: Operation, now: datetime) -> None:
         data = {"network_id": operation.arguments.get("network_id"), **reasons(operation)}
         record(tx, now, kind, operation=operation, data=data)
+        if operation.node_id is not None:
+            forget_doubt(tx, tx.nodes.get(operation.node_id))
 
     return end
 

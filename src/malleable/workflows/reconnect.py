@@ -34,9 +34,19 @@ def reconnect(context: Context, tx: Transaction, switch: Switch, proven: Iterabl
         ports = {port.id: port for port in tx.switch_ports.list(id=wired)}
         touched = {nic.bond or nic.id for nic in found if nic.node_id == node.id}
         doubts = [_take_up(context, tx, switch, node=node, nics=nics, known=ports, key=key) for key in touched]
-        is_sure = all(port.state is PortState.SETTLED for port in ports.values()) and not any(doubts)
-        if is_sure and node.state_reason.startswith(IN_DOUBT):
-            tx.nodes.change(node.id, expect={"state_reason": node.state_reason}, state_reason="")
+        if not any(doubts):
+            _forget_doubt(tx, node, ports.values())
+
+
+def forget_doubt(tx: Transaction, node: Node) -> None:
+    """Let a node say no more that a port of it is in doubt, if none is."""
+    if node.state_reason.startswith(IN_DOUBT):
+        _forget_doubt(tx, node, switching.ports_of_node(tx, node.id))
+
+
+def _forget_doubt(tx: Transaction, node: Node, ports: Iterable[SwitchPort]) -> None:
+    if node.state_reason.startswith(IN_DOUBT) and all(port.state is PortState.SETTLED for port in ports):
+        tx.nodes.change(node.id, expect={"state_reason": node.state_reason}, state_reason="")
 
 
 def _staying(tx: Transaction, node: Node, attachments: Collection[Attachment]) -> list[Attachment]:
