@@ -1,6 +1,7 @@
 """What reading over iSCSI gives of what reading the disk itself does, and RBD over iSCSI of librbd."""
 
 import contextlib
+import random
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,12 +28,12 @@ HOW = """\
 real tgtd in a namespace; reader, tgtd and disk share this host's cores. A reader's own cost counts as much as the
 target's there, so both readers are as lean as can be, and have one loop: what they ask is prepared before the clock
 starts, and one system call asks for as many blocks as the last one brought; of the file by Linux' own asynchronous I/O,
-of the target over its TCP connection. They take turns, and are compared within a turn. What a node's own initiator
-costs is not in it. "The disk" is a clone read past every page cache: its own and, for the loop device is switched to
-direct I/O meanwhile, the one under the pool. O_DIRECT: the same clone on the same disk through tgtd with four threads.
-Cached: tgtd reads it through a warm page cache, with one thread for a disk, as with `cache = "private"`. Shared cache:
-as by default, past the clone's page cache and through the warm one under the pool; without iSCSI that one is this
-host's memory. RBD: a one-node Ceph on the same cores; tgt-rbd (16 threads) read by the same reader, librbd by
+of the target over its TCP connection. They take turns in changing order, and are compared within a turn. What a node's
+own initiator costs is not in it. "The disk" is a clone read past every page cache: its own and, for the loop device is
+switched to direct I/O meanwhile, the one under the pool. O_DIRECT: the same clone on the same disk through tgtd with
+four threads. Cached: tgtd reads it through a warm page cache, with one thread for a disk, as with `cache = "private"`.
+Shared cache: as by default, past the clone's page cache and through the warm one under the pool; without iSCSI that one
+is this host's memory. RBD: a one-node Ceph on the same cores; tgt-rbd (16 threads) read by the same reader, librbd by
 qemu-img, which costs little beside librbd itself."""
 
 
@@ -80,9 +81,16 @@ def _of_files(bench: PoolBench, *, is_quick: bool) -> Iterator[Figure]:
 
 
 def _by_turns(readers: Sequence[Callable[[], float]], turns: int) -> list[tuple[float, ...]]:
-    """Let each read once a turn, so that what disturbs one disturbs all; the first turn warms up."""
-    found = [[reader() for reader in readers] for _ in range(turns + 1)]
-    return list(zip(*found[1:], strict=True))
+    """Let each read once a turn, so that what disturbs one disturbs all; the first turn warms up.
+
+    In another order each turn: whoever always comes after the same one bears what that leaves to be done.
+    """
+    found: list[list[float]] = [[] for _ in readers]
+    draw = random.Random(7)
+    for _ in range(turns + 1):
+        for place in draw.sample(range(len(readers)), len(readers)):
+            found[place].append(readers[place]())
+    return [tuple(rates[1:]) for rates in found]
 
 
 @contextlib.contextmanager

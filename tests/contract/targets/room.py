@@ -16,7 +16,7 @@ from malleable.domain import portals
 from malleable.domain.ids import NetworkId
 from malleable.domain.portals import Place, port_of
 from malleable.drivers.target import tgt_process
-from malleable.gateway.portal import tgtd
+from malleable.gateway.portal import environment, tgtd
 
 #: Both are on the namespace's loopback: who connects to an address there comes from that address.
 NODE, STRANGER = "10.77.0.1", "10.77.0.2"
@@ -87,8 +87,8 @@ class TgtRoom:
         path = self.socket.with_suffix(f".{number}")
         path.unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
-            environment = os.environ | {"TGT_IPC_SOCKET": str(self.folder / "tgtd")}
-            self.processes[number] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            told = {**os.environ, **environment(self.folder / "tgtd")}
+            self.processes[number] = subprocess.Popen(command, env=told, stdout=log, stderr=log)
         wait_until(lambda: _listens(path), "tgtd starts")
 
     @property

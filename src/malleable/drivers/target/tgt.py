@@ -3,7 +3,7 @@
 The driver keeps no process: the gateway runs each daemon inside its network's namespace, as root, with a
 control socket that the worker finds by path (``socket_of``). What it expects to be running:
 
-    TGT_IPC_SOCKET=<dir>/tgtd  nsenter --net=/run/netns/<name>  chrt --batch 0
+    TGT_IPC_SOCKET=<dir>/tgtd  CEPH_ARGS=--rbd_non_blocking_aio=false  nsenter --net=/run/netns/<name>  chrt --batch 0
         tgtd -f -C <n> -t 1 --iscsi portal=127.0.0.1:<3260+n>
     tgtadm -C <n> --mode target --op new --tid 268435456 --targetname iqn.2026-11.org.malleable:nobody
     tgtadm -C <n> --mode portal --op new --param portal=<address>:<3260+n>
