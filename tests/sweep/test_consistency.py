@@ -7,6 +7,7 @@ from tests.sweep.world import CrashAt, World
 
 from malleable.domain.disks import Consistency, Disk
 from malleable.domain.ids import OperationId
+from malleable.sim.agents import Manner
 from malleable.workflows import snapshots
 
 
@@ -34,6 +35,7 @@ def test_of_a_disk_that_no_node_has_it_is_all_that_was_written(new_world: Callab
 
 def test_of_a_disk_that_a_node_has_it_is_what_a_power_cut_leaves(new_world: Callable[[], World]) -> None:
     world = new_world()
+    world.room.agents = Manner.ABSENT
     _, disk = world.running_node()
     operation_id = begin(world, disk)
     world.run(operation_id)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from tests.sweep import test_crash, test_faults
+from tests.sweep.freeze_verbs import FREEZE_VERBS
 from tests.sweep.image_verbs import IMAGE_VERBS
 from tests.sweep.storage_verbs import NOBODY, STORAGE_VERBS
 from tests.sweep.verb import Verb
@@ -19,7 +20,7 @@ from malleable.domain.operations import Operation
 from malleable.sim.faults import FaultKind
 from malleable.workflows import storage
 
-EVERY_VERB = pytest.mark.parametrize("verb", [*STORAGE_VERBS, *IMAGE_VERBS], ids=lambda verb: verb.name)
+EVERY_VERB = pytest.mark.parametrize("verb", [*STORAGE_VERBS, *IMAGE_VERBS, *FREEZE_VERBS], ids=lambda verb: verb.name)
 MAKES_IMAGE = pytest.mark.parametrize(
     "verb",
     [verb for verb in (*STORAGE_VERBS, *IMAGE_VERBS) if verb.name.startswith(("import", "fetch", "promote", "copy"))],

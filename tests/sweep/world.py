@@ -5,9 +5,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+from uuid import UUID
 
+from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, DiskState
+from malleable.domain.freezes import FreezeState
 from malleable.domain.ids import (
+    BootId,
     DiskId,
     ImageId,
     NetworkId,
@@ -30,6 +34,7 @@ from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Given
 from malleable.domain.store import Store, Transaction
 from malleable.domain.switches import Switch, SwitchPort
+from malleable.sim.agents import Freeze
 from malleable.sim.clock import ManualClock
 from malleable.sim.converter import SimConverter
 from malleable.sim.disks import SimDisks
@@ -39,7 +44,7 @@ from malleable.sim.power import SimPower
 from malleable.sim.room import Intent, SimRoom
 from malleable.sim.switches import SimSwitches
 from malleable.sim.targets import SimTargets
-from malleable.workflows import enrol
+from malleable.workflows import enrol, quiesce
 from malleable.workflows.catalogue import WORKFLOWS
 from malleable.workflows.engine import Engine
 from malleable.workflows.provision import Wish
@@ -48,6 +53,13 @@ from malleable.workflows.steps import Probe
 
 SWITCH = "sim://switch"
 LEASE_S = 2.0
+
+
+def freeze_of(boot: Boot) -> Freeze | None:
+    """Say what a gateway tells the agent of a boot's system."""
+    if boot.freeze_id is None:
+        return None
+    return Freeze(id=boot.freeze_id, is_held=boot.freeze_state in (FreezeState.ASKED, FreezeState.FROZEN))
 
 
 class Crash(BaseException):
@@ -96,7 +108,11 @@ class World:
         self.targets = SimTargets(faults=self.faults)
         self.disks = SimDisks(faults=self.faults)
         self.room = SimRoom(
-            switches=self.switches, targets=self.targets, later=lambda _s, call: call(), on_sign=self.sign
+            switches=self.switches,
+            targets=self.targets,
+            later=lambda _s, call: call(),
+            on_sign=self.sign,
+            on_report=self.report,
         )
         self.power = SimPower(self.room.bmcs, faults=self.faults)
         self.fetcher = SimFetcher(self.faults)
@@ -114,6 +130,7 @@ class World:
         self.workflows = dict(WORKFLOWS)
         self.deaf: set[str] = set()  #: machines that get no answer from the gateway the first time they ask
         self._signs: list[tuple[object, str]] = []
+        self._reports: list[tuple[UUID, UUID, str]] = []
         self.project_id = ProjectId(new_id())
         self.image_id, self.network_id, self.switch_id = ImageId(new_id()), NetworkId(new_id()), SwitchId(new_id())
         self.second_network_id = NetworkId(new_id())
@@ -323,6 +340,10 @@ class World:
             for boot_id, stage in signs:
                 if tx.boots.find(id=boot_id) is not None:
                     tx.boots.change(boot_id, exit_status=0, **{f"{stage}_at": self.clock.now()})  # type: ignore[arg-type]
+            reports, self._reports = self._reports, []
+            for told_id, freeze_id, stage in reports:
+                if quiesce.note(tx, BootId(told_id), OperationId(freeze_id), stage, "in its words"):
+                    tx.operations.wake_all(now=self.clock.now(), resource=quiesce.resource(OperationId(freeze_id)))
 
     def _serve_network(self, tx: Transaction, network: Network) -> None:
         if network.state is NetworkState.REMOVING:
@@ -350,6 +371,7 @@ class World:
                     initiator_iqn=target.initiator_iqn,
                     chap=(target.chap_username, target.chap_password),
                     has_hook=boot.has_hook,
+                    freeze=freeze_of(boot),
                 ),
             )
 
@@ -357,9 +379,14 @@ class World:
         """Take in a sign of life, to be told with the gateway's next report."""
         self._signs.append((boot_id, stage))
 
+    def report(self, boot_id: UUID, freeze_id: UUID, stage: str) -> None:
+        """Take in what an agent says of a freeze, likewise."""
+        self._reports.append((boot_id, freeze_id, stage))
+
     def forget_signs(self) -> None:
         """Lose the signs of life that are not told yet."""
         self._signs.clear()
+        self._reports.clear()
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

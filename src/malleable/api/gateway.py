@@ -13,14 +13,17 @@ from starlette.responses import FileResponse, Response
 from malleable.api.calls import call_of, edge_of, nothing, ok
 from malleable.api.routing import guarded
 from malleable.domain.addressing import gateway_address
+from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, Target
-from malleable.domain.ids import BootId, NetworkId
+from malleable.domain.freezes import FreezeState
+from malleable.domain.ids import BootId, NetworkId, OperationId
 from malleable.domain.seeds import Document
 from malleable.services.gateway import Beat, Changes, Desired, Intent, Served, Sign
 from malleable.wire.gateway import (
     DesiredBoot,
     DesiredDisk,
     DesiredFiles,
+    DesiredFreeze,
     DesiredHost,
     DesiredNetwork,
     DesiredView,
@@ -73,7 +76,16 @@ def gateway_report(request: Request, body: ReportsRequest) -> Response:
 def gateway_sign(request: Request, body: SignsRequest) -> Response:
     """Note signs of life of booting nodes."""
     call = call_of(request)
-    signs = [Sign(boot_id=BootId(s.boot_id), stage=s.stage, exit_status=s.exit_status, log=s.log) for s in body.signs]
+    signs = [
+        Sign(
+            boot_id=BootId(s.boot_id),
+            stage=s.stage,
+            exit_status=s.exit_status,
+            log=s.log,
+            freeze_id=OperationId(s.freeze_id) if s.freeze_id is not None else None,
+        )
+        for s in body.signs
+    ]
     call.services.gateways.gateway_sign(call.caller, signs)
     return nothing()
 
@@ -138,6 +150,13 @@ def _disk(target: Target, disk: Disk) -> DesiredDisk:
     )
 
 
+def _freeze(boot: Boot) -> DesiredFreeze | None:
+    if boot.freeze_id is None:
+        return None
+    is_held = boot.freeze_state in (FreezeState.ASKED, FreezeState.FROZEN)
+    return DesiredFreeze(id=boot.freeze_id, serial=boot.freeze_serial, is_held=is_held)
+
+
 def _boot(intent: Intent) -> DesiredBoot:
     boot, target, image = intent.boot, intent.target, intent.image
     return DesiredBoot(
@@ -167,5 +186,6 @@ def _boot(intent: Intent) -> DesiredBoot:
         documents=boot.documents,
         data_disks=tuple(_disk(*of_data) for of_data in intent.data),
         has_multipath=image.has_multipath,
+        freeze=_freeze(boot),
         token=boot.token.reveal(),
     )

@@ -8,7 +8,7 @@ from malleable.api.operations import begun
 from malleable.api.routing import guarded
 from malleable.domain.disks import Snapshot
 from malleable.services.parts import Shown
-from malleable.services.snapshots import PromoteWish
+from malleable.services.snapshots import PromoteWish, SnapshotWish
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 from malleable.wire.snapshots import (
@@ -37,6 +37,7 @@ def snapshot_view(shown: Shown[Snapshot]) -> SnapshotView:
         image=names[snapshot.image_id] if snapshot.image_id else None,
         state=snapshot.state,
         consistency=snapshot.consistency,
+        consistency_reason=snapshot.consistency_reason,
         size_bytes=snapshot.size_bytes,
         created_at=snapshot.created_at,
     )
@@ -57,13 +58,13 @@ def snapshot_list(
 def snapshot_create(request: Request, body: SnapshotRequest) -> Response:
     """Keep what a disk is at this moment; the disk may be running.
 
-    ``result.consistency`` says what that is: "crash", what a power cut would have left, for a node had the disk;
-    "idle", all that was written, for none had.
+    ``result.consistency`` says what that is: "quiesced", clean filesystems, for its node's system wrote nothing
+    meanwhile; "crash", what a power cut would have left, for a node had the disk (``consistency_reason``: why it was
+    not quiesced); "idle", all that was written, for none had.
     """
     call = call_of(request)
-    operation = call.services.snapshots.snapshot_create(
-        call.caller, name=body.name, disk=body.disk, project=body.project
-    )
+    wish = SnapshotWish(name=body.name, quiesce=body.quiesce)
+    operation = call.services.snapshots.snapshot_create(call.caller, wish, disk=body.disk, project=body.project)
     return begun(call, operation)
 
 

@@ -230,7 +230,7 @@ def snap_create(
 ) -> None:
     """Keep what a project's disk is now: `m2 snapshot create`."""
     _within(session, project)
-    snapshots.snapshot_create(session, disk, name, watch)
+    snapshots.snapshot_create(session, disk, name, watch=watch)
 
 
 def snap_ls(session: Session, project: ProjectArgument) -> None:

@@ -81,7 +81,7 @@ def _option(param: Any) -> str:
 
 
 def _default(param: Any) -> str:
-    if param.secondary_opts:
+    if param.secondary_opts and param.default is not None:
         return f" Default: {(param.opts if param.default else param.secondary_opts)[0]}."
     if isinstance(param.default, bool) or not isinstance(param.default, (str, int)) or param.default == "":
         return ""

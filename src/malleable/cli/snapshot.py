@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from malleable.wire.snapshots import SnapshotView
 
 _TAKEN = {
+    Consistency.QUIESCED: "a node had the disk, and its system wrote nothing meanwhile: its filesystems are clean",
     Consistency.CRASH: "a node had the disk, so this is what a power cut at that moment would have left",
     Consistency.IDLE: "no node had the disk, so this is all that was written",
 }
@@ -70,6 +71,7 @@ def snapshot_show(session: Session, snapshot: SnapshotArgument) -> None:
         "boots as": found.image or "nothing: its disk was made blank",
         "state": found.state,
         "taken": f"{found.consistency}: {_TAKEN[found.consistency]}" if found.consistency else "",
+        "not quiesced": found.consistency_reason if found.consistency else "",
         "size": size(found.size_bytes),
         "age": age(found.created_at, session.now()),
         "id": str(found.id),
@@ -77,16 +79,31 @@ def snapshot_show(session: Session, snapshot: SnapshotArgument) -> None:
     show_one(session, found, facts)
 
 
-def snapshot_create(session: Session, disk: DiskArgument, name: NewName, watch: Watch = True) -> None:
-    """Keep what a disk is now, also while it runs: then as a power cut would leave it."""
+def snapshot_create(
+    session: Session,
+    disk: DiskArgument,
+    name: NewName,
+    *,
+    quiesce: Annotated[
+        bool | None,
+        typer.Option(
+            "--quiesce/--no-quiesce",
+            help="Have the system that writes to it stop meanwhile, or fail; or do not ask it. Else: if it can.",
+        ),
+    ] = None,
+    watch: Watch = True,
+) -> None:
+    """Keep what a disk is now, also while it runs: clean if its system has the agent, else as a power cut would."""
     from malleable.wire.snapshots import SnapshotRequest
 
-    request = SnapshotRequest(name=name, disk=disk, project=session.project)
+    request = SnapshotRequest(name=name, disk=disk, project=session.project, quiesce=quiesce)
     operation = session.m2.snapshot_create(request)
     ended = finish(session, operation, is_watching=watch, what=f"snapshot {name} of disk {disk}")
     if ended is not None and ended.result.get("consistency") in list(Consistency):
         consistency = Consistency(str(ended.result["consistency"]))
         session.hint(f"Taken {consistency}: {_TAKEN[consistency]}.")
+        if reason := ended.result.get("consistency_reason"):
+            session.hint(f"Not quiesced: {reason}.")
 
 
 def snapshot_rename(session: Session, snapshot: SnapshotArgument, name: NewName) -> None:

@@ -1,11 +1,13 @@
 """Boot intents: what a node runs when its firmware asks, and how far it has come."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from malleable.domain.errors import Invalid
-from malleable.domain.ids import AttachmentId, BootId, NetworkId, NodeId, TargetId
+from malleable.domain.freezes import FreezeState
+from malleable.domain.ids import AttachmentId, BootId, NetworkId, NodeId, OperationId, TargetId
 from malleable.domain.images import BootWay
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Document
@@ -63,9 +65,23 @@ class Boot:
     finish_log: str = ""  #: the last lines of what the script wrote
     refusal: str = ""  #: why the gateway will never serve it
     hindrance: str = ""  #: why the gateway could not give its kernel or initrd once; it goes on trying
+    agent_seen_at: datetime | None = None  #: its system has an agent, which asked what it is to do
+    freeze_id: OperationId | None = None  #: what its system is to stop writing for; None: nothing, one at a time
+    freeze_serial: str = ""  #: of the disk that is not written to meanwhile
+    freeze_state: FreezeState | None = None
+    freeze_reason: str = ""  #: why that failed, in the system's own words
 
 
 #: The signs of life of a boot, in the order they come.
-BOOT_STAGES = ("script_fetched_at", "kernel_fetched_at", "metadata_fetched_at", "phoned_home_at", "finished_at")
+BOOT_STAGES = (
+    "script_fetched_at",
+    "kernel_fetched_at",
+    "metadata_fetched_at",
+    "agent_seen_at",
+    "phoned_home_at",
+    "finished_at",
+)
+#: What a boot has where no freeze is asked for.
+NO_FREEZE: Mapping[str, object] = {"freeze_id": None, "freeze_serial": "", "freeze_state": None, "freeze_reason": ""}
 #: What the gateway tells of one that it does not serve, each with the field that says why.
 BOOT_REASONS = {"refused": "refusal", "hindered": "hindrance"}

@@ -60,6 +60,7 @@ class SnapshotState(StrEnum):
 class Consistency(StrEnum):
     """What a snapshot kept of writes that were under way."""
 
+    QUIESCED = "quiesced"  #: a node had the disk, and wrote nothing to it at that moment: its filesystems are clean
     CRASH = "crash"  #: a node had the disk: what a power cut at that moment would have left
     IDLE = "idle"  #: no node had it: all that its last one had written
 
@@ -75,6 +76,7 @@ class Snapshot:
     image_id: ImageId | None  #: what its disk boots as; None: its disk was made blank
     state: SnapshotState
     consistency: Consistency | None = None  #: None until it is taken
+    consistency_reason: str = ""  #: why it is no better than "crash"
     size_bytes: int
     created_at: datetime
 

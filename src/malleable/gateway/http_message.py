@@ -7,10 +7,11 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 HEAD_LIMIT_BYTES = 8 << 10
@@ -57,11 +58,17 @@ class Response:
     content_type: str = "text/plain; charset=utf-8"
     file: Path | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: Returns the answer once there is one; until then the peer waits. This one is given to whom there is no room for.
+    later: "Later | None" = None
 
 
-def text(body: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+#: Looks for an answer; None: there is none yet.
+Later: TypeAlias = Callable[[], Response | None]
+
+
+def text(body: str, status: HTTPStatus = HTTPStatus.OK, *, later: Later | None = None) -> Response:
     """Answer with plain text."""
-    return Response(status=status, body=body.encode())
+    return Response(status=status, body=body.encode(), later=later)
 
 
 def refusal(status: HTTPStatus) -> Response:

@@ -3,6 +3,8 @@
 A listening socket knows its network, so a request's network is a fact, not a claim. No network and no node can take
 the workers of the others: a network that has its share waits in its own socket's queue, and however many networks have
 theirs, every other one still has a few workers of its own.
+
+A request whose answer is not there yet waits without a worker.
 """
 
 import contextlib
@@ -26,6 +28,7 @@ from malleable.gateway.http_message import (
     write_response,
 )
 from malleable.gateway.settings import GatewaySettings
+from malleable.gateway.waiting import Waiting, answer_late
 
 _THREADS_MAX = 1 << 14
 #: Answers a request; the second value is called once the answer is sent whole.
@@ -52,6 +55,7 @@ class HttpServer:
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ, None)
+        self._waiting = Waiting(settings.http_waiting)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._accept_loop, name="http accept", daemon=True)
         # Threads are made when they are needed; ``_has_room`` is what keeps them few.
@@ -79,7 +83,13 @@ class HttpServer:
             if listener is not None:
                 self._unwatch(listener)
                 listener.wire.close()
+        self._waiting.drop(network_id)
         self._wake()
+
+    def look_again(self) -> None:
+        """Answer those of the requests that wait whose answers are there now."""
+        for wire, response in self._waiting.ready():
+            self._workers.submit(answer_late, wire, response)
 
     def stop(self) -> None:
         """Close every listening socket and end; answers under way are finished first."""
@@ -140,8 +150,12 @@ class HttpServer:
 
     def _serve(self, wire: socket.socket, key: tuple[NetworkId, str]) -> None:
         try:
-            with wire:
-                self._exchange(wire, *key)
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(wire)
+                waiting = self._exchange(wire, *key)
+                if waiting is not None:
+                    stack.pop_all()
+                    self._waiting.add(key, wire, waiting)
         finally:
             with self._guard:
                 # Subtracting counters drops those that reach zero: what is kept is bounded by what is under way.
@@ -149,21 +163,25 @@ class HttpServer:
                 self._per_network = self._per_network - Counter([key[0]])
             self._wake()
 
-    def _exchange(self, wire: socket.socket, network_id: NetworkId, source: str) -> None:
+    def _exchange(self, wire: socket.socket, network_id: NetworkId, source: str) -> Response | None:
+        """Answer one request; return what it is to wait with instead."""
         with contextlib.suppress(Gone):
             try:
                 request = read_request(wire, source)
             except BadRequest as e:
                 write_response(wire, "GET", refusal(e.status))
-                return
+                return None
             try:
                 response, when_sent = self._answer(network_id, request)
+                if response.later is not None:
+                    return response
                 write_response(wire, request.method, response)
             except FileNotFoundError:
                 write_response(wire, request.method, refusal(HTTPStatus.SERVICE_UNAVAILABLE))
-                return
+                return None
             if when_sent is not None and request.method != "HEAD":
                 when_sent()
+        return None
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):

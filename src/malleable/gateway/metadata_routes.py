@@ -12,6 +12,7 @@ from malleable.domain import hooks, nocloud
 from malleable.domain.errors import MalleableError, Unavailable
 from malleable.domain.portals import port_of
 from malleable.domain.seeds import Document
+from malleable.gateway.agent_routes import AgentRoutes
 from malleable.gateway.documents import Documents
 from malleable.gateway.http_message import Request, Response, refusal, text
 from malleable.gateway.plan import BootPlan, DiskPlan, NetworkPlan, Reservation
@@ -34,9 +35,10 @@ def is_metadata(root: str) -> bool:
 class MetadataRoutes:
     """Answers under /metadata, /nocloud, /latest and the versions of EC2's. Safe in any thread."""
 
-    def __init__(self, signs: Signs, documents: Documents) -> None:
+    def __init__(self, signs: Signs, documents: Documents, agents: AgentRoutes) -> None:
         """Tell ``signs`` what nodes asked; ``documents`` has what is in no plan."""
         self._signs = signs
+        self._agents = agents
         self._documents = documents
 
     def answer(self, network: NetworkPlan, asker: Reservation, request: Request) -> Response:
@@ -47,6 +49,8 @@ class MetadataRoutes:
         token = request.headers.get(TOKEN_HEADER)
         if token is not None and not compare_digest(token.encode("latin-1"), boot.token.reveal().encode()):
             return refusal(HTTPStatus.FORBIDDEN)
+        if request.path == "/metadata/agent":
+            return self._agents.answer(boot, request)
         if request.method == "POST":
             return self._report(boot, request)
         if request.path == "/metadata/disks":

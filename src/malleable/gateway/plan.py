@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 from malleable.domain.addressing import Addressing, parse_addressing, parse_host_address, second_address
 from malleable.domain.boots import parse_cmdline, parse_ssh_key
 from malleable.domain.errors import Invalid, Malformed
-from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId
+from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId, OperationId
 from malleable.domain.images import BootWay
 from malleable.domain.networks import MTU_USUAL, NetworkState, parse_mtu, parse_plans, parse_vid
 from malleable.domain.nodes import parse_mac
@@ -22,7 +22,7 @@ from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Document
 from malleable.gateway.fabrics import ONE_WAY, Fabrics
 from malleable.gateway.outside_rules import Outside, Way
-from malleable.wire.gateway import DesiredBoot, DesiredDisk, DesiredHost, DesiredNetwork
+from malleable.wire.gateway import DesiredBoot, DesiredDisk, DesiredFreeze, DesiredHost, DesiredNetwork
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII | re.IGNORECASE)
@@ -63,6 +63,15 @@ class DiskPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FreezePlan:
+    """A disk that a node's system is not to write to for a moment."""
+
+    id: OperationId
+    serial: str
+    is_held: bool  #: false: it is to go on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BootPlan:
     """What one node is to run."""
 
@@ -89,6 +98,7 @@ class BootPlan:
     token: Secret  #: new whenever the control plane arms the boot anew
     data_disks: tuple[DiskPlan, ...] = ()
     has_multipath: bool = False  #: told of both portals
+    freeze: FreezePlan | None = None
 
     @property
     def files(self) -> Mapping[str, str]:
@@ -248,8 +258,15 @@ def _boot(told: DesiredBoot, cidr: str) -> BootPlan:
         documents=told.documents,
         data_disks=tuple(_disk(disk) for disk in told.data_disks),
         has_multipath=told.has_multipath,
+        freeze=_freeze(told.freeze),
         token=Secret(_match(_WORD, told.token, "token", is_secret=True)),
     )
+
+
+def _freeze(told: DesiredFreeze | None) -> FreezePlan | None:
+    if told is None:
+        return None
+    return FreezePlan(id=OperationId(told.id), serial=_match(_WORD, told.serial, "freeze.serial"), is_held=told.is_held)
 
 
 def _disk(told: DesiredDisk) -> DiskPlan:

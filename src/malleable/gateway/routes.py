@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Clock
+from malleable.gateway.agent_routes import AgentRoutes
 from malleable.gateway.boot_routes import Answered, BootRoutes
 from malleable.gateway.http_message import Request, Response, refusal
 from malleable.gateway.metadata_routes import MetadataRoutes, is_metadata
@@ -45,16 +46,18 @@ class RateLimit:
 class Routes:
     """Answers every request of every network from the present plans. Safe in any thread."""
 
-    def __init__(self, boot: BootRoutes, metadata: MetadataRoutes, limit: RateLimit) -> None:
+    def __init__(self, boot: BootRoutes, metadata: MetadataRoutes, agents: AgentRoutes, limit: RateLimit) -> None:
         """Begin with no networks."""
         self._boot = boot
         self._metadata = metadata
+        self._agents = agents
         self._limit = limit
         self._plans: Mapping[NetworkId, NetworkPlan] = {}
 
     def serve(self, plans: Mapping[NetworkId, NetworkPlan]) -> None:
         """Answer from these plans from now on."""
         self._plans = dict(plans)
+        self._agents.serve(plans.values())
         self._limit.keep_only({(plan.id, r.address) for plan in plans.values() for r in plan.reservations})
 
     def answer(self, network_id: NetworkId, request: Request) -> Answered:

@@ -10,6 +10,7 @@ from malleable.domain.errors import Conflict, MalleableError, Unavailable
 from malleable.domain.ids import NetworkId
 from malleable.domain.ports import Clock, Uplink
 from malleable.gateway import neighbours
+from malleable.gateway.agent_routes import AgentRoutes
 from malleable.gateway.beat import LOOK_S, beat
 from malleable.gateway.boot_routes import Answered, BootRoutes
 from malleable.gateway.control_plane import ControlPlane
@@ -65,7 +66,9 @@ class Running:
         self._files = FileCache(settings.state_dir / "files", client.gateway_file, settings.cache_bytes)
         self._documents = Documents(settings.state_dir / "documents", client, clock)
         boot = BootRoutes(settings, self._files, self._tickets, self._signs)
-        self._routes = Routes(boot, MetadataRoutes(self._signs, self._documents), RateLimit(clock))
+        agents = AgentRoutes(self._signs)
+        metadata = MetadataRoutes(self._signs, self._documents, agents)
+        self._routes = Routes(boot, metadata, agents, RateLimit(clock))
         self._server = HttpServer(settings, self._answer)
         self._reporter = Reporter(client, self._signs, clock)
         outcomes = Outcomes(served=self._reporter.served, removed=self._gone)
@@ -223,7 +226,10 @@ class Running:
         boots = [boot for plan in active.values() for boot in plan.boots]
         refused = [one for plan in active.values() for one in plan.refused.values()]
         self._routes.serve(active)
-        self._signs.keep_only({(boot.id, boot.token) for boot in boots} | {(one.id, one.token) for one in refused})
+        freezes = [boot.freeze.id for boot in boots if boot.freeze is not None]
+        armings = {(boot.id, boot.token) for boot in boots} | {(one.id, one.token) for one in refused}
+        self._signs.keep_only(armings, freezes)
+        self._server.look_again()
         for one in refused:
             self._signs.refuse(one)
         self._prefetchers.submit(self._prefetch, boots)

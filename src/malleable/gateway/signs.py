@@ -1,13 +1,13 @@
 """Signs of life on their way to the control plane: kept while it is away, told once, never told of another boot."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 from malleable.client.problems import UNEXPLAINED
 from malleable.domain.errors import MalleableError, NotFound
-from malleable.domain.ids import BootId
+from malleable.domain.ids import BootId, OperationId
 from malleable.domain.secrets import Secret
 from malleable.gateway.files import NOT_AS_SEALED
 from malleable.gateway.kept_signs import KeptSign, KeptSigns
@@ -30,12 +30,19 @@ class Sign:
     boot_id: BootId
     token: Secret  #: tells one arming of a boot from the next
     stage: BootStage
+    freeze_id: OperationId | None = None  #: of what an agent reports
     exit_status: int = field(default=0, compare=False)
     log: str = field(default="", compare=False, repr=False)
 
     @property
     def wire(self) -> BootSign:
-        return BootSign(boot_id=self.boot_id, stage=self.stage, exit_status=self.exit_status, log=self.log)
+        return BootSign(
+            boot_id=self.boot_id,
+            stage=self.stage,
+            exit_status=self.exit_status,
+            freeze_id=self.freeze_id,
+            log=self.log,
+        )
 
     @property
     def kept(self) -> KeptSign:
@@ -48,7 +55,7 @@ class Sign:
 
 
 class Signs:
-    """The queue of signs. Every (arming, stage) passes once, so it is bounded. Safe in any thread."""
+    """The queue of signs. Every (arming, stage, freeze) passes once, so it is bounded. Safe in any thread."""
 
     def __init__(self, kept: KeptSigns) -> None:
         """Begin with what an earlier gateway kept."""
@@ -68,6 +75,14 @@ class Signs:
             self._seen.add(sign)
             self._waiting.append(sign)
             return True
+
+    def report(self, boot: BootPlan, stage: BootStage, freeze_id: OperationId, words: str) -> None:
+        """Take in what an agent reports of a freeze; it is not kept: an agent that is not heard goes on by itself."""
+        sign = Sign(boot_id=boot.id, token=boot.token, stage=stage, freeze_id=freeze_id, log=words)
+        with self._guard:
+            if sign not in self._seen:
+                self._seen.add(sign)
+                self._waiting.append(sign)
 
     def refuse(self, refused: RefusedBoot) -> None:
         """Take in that a boot is not served as it was told."""
@@ -103,10 +118,11 @@ class Signs:
             done = set(batch)
             self._wait_for(sign for sign in self._waiting if sign not in done)
 
-    def keep_only(self, armings: set[tuple[BootId, Secret]]) -> None:
-        """Forget the signs of boots that are no more, and of armings that are over: they would be false now."""
+    def keep_only(self, armings: set[tuple[BootId, Secret]], freezes: Collection[OperationId] = ()) -> None:
+        """Forget the signs of boots that are no more, and of armings and freezes that are over: they would be false."""
+        of = {None, *freezes}
         with self._guard:
-            self._seen = {sign for sign in self._seen if (sign.boot_id, sign.token) in armings}
+            self._seen = {s for s in self._seen if (s.boot_id, s.token) in armings and s.freeze_id in of}
             self._wait_for(sign for sign in self._waiting if sign in self._seen)
 
     def _wait_for(self, signs: Iterable[Sign]) -> None:

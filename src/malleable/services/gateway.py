@@ -12,7 +12,7 @@ from malleable.domain.boots import BOOT_REASONS, Boot
 from malleable.domain.disks import Disk, DiskUse, Target, TargetState
 from malleable.domain.errors import Conflict, Forbidden, Refused
 from malleable.domain.gateways import ALL_FABRICS, NAME_TAKEN, SILENT_AFTER_S, Gateway
-from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, NodeId, new_id
+from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, NodeId, OperationId, new_id
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, NetworkState
 from malleable.domain.nodes import Nic
@@ -24,7 +24,7 @@ from malleable.services.caller import Caller
 from malleable.services.finding import names_of, shown
 from malleable.services.parts import Parts
 from malleable.services.seeds import read_document
-from malleable.workflows import storage
+from malleable.workflows import quiesce, storage
 from malleable.workflows.requests import record
 
 #: Networks in one answer; the gateway asks again for the rest.
@@ -87,9 +87,10 @@ class Sign:
     """A sign of life of a boot, or why it is not served."""
 
     boot_id: BootId
-    stage: str  #: one of BOOT_STAGES without its "_at", or of BOOT_REASONS
+    stage: str  #: one of BOOT_STAGES without its "_at", or of BOOT_REASONS; with ``freeze_id`` what became of that
     exit_status: int = 0  #: of the last stage
     log: str = ""
+    freeze_id: OperationId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,7 @@ class Gateways:
             stages: dict[BootId, dict[str, Any]] = {}
             for sign in signs:
                 boot = boots.get(sign.boot_id)
-                if boot is None or boot.armed_at is None:
+                if boot is None or boot.armed_at is None or sign.freeze_id is not None:
                     continue
                 told = _told(now, sign)
                 if not getattr(boot, next(iter(told))):
@@ -168,7 +169,8 @@ class Gateways:
                 tx.boots.change(boot_id, expect={"armed_at": boots[boot_id].armed_at}, **stages[boot_id])
             for node_id in sorted(boots[boot_id].node_id for boot_id in stages):
                 tx.operations.wake(now=now, node_id=node_id)
-            claimed = self._parts.claim(tx) if stages else ()
+            is_news = _note_freezes(tx, now, [sign for sign in signs if sign.boot_id in boots]) or stages
+            claimed = self._parts.claim(tx) if is_news else ()
         self._parts.hand_out(claimed)
 
     def gateway_file(self, caller: Caller, image_id: UUID, name: str) -> Path:
@@ -226,6 +228,16 @@ def _told(now: datetime, sign: Sign) -> dict[str, Any]:
         return {BOOT_REASONS[sign.stage]: sign.log}
     of_end = {"exit_status": sign.exit_status, "finish_log": sign.log} if sign.stage == "finished" else {}
     return {f"{sign.stage}_at": now, **of_end}
+
+
+def _note_freezes(tx: Transaction, now: datetime, signs: Sequence[Sign]) -> bool:
+    """Note what agents say of freezes, and wake what waits for that; say whether anything does."""
+    told = [(sign.boot_id, sign.freeze_id, sign) for sign in signs if sign.freeze_id is not None]
+    woken = 0
+    for boot_id, freeze_id, sign in sorted(told, key=lambda one: one[0]):  # in one order, as above
+        if quiesce.note(tx, boot_id, freeze_id, sign.stage, sign.log):
+            woken += tx.operations.wake_all(now=now, resource=quiesce.resource(freeze_id))
+    return woken > 0
 
 
 def _heard(tx: Transaction, now: datetime, beat: Beat, fabrics: Collection[str] | None) -> None:

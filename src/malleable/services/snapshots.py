@@ -29,6 +29,14 @@ class PromoteWish:
     is_golden: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotWish:
+    """A snapshot to be taken."""
+
+    name: str
+    quiesce: bool | None = None  #: whether the system that writes to the disk is to stop; None: if it can
+
+
 class Snapshots:
     """Points in a disk's life to clone, to go back to, or to make images of."""
 
@@ -57,7 +65,7 @@ class Snapshots:
             found = find_owned(tx, tx.snapshots, caller, "snapshot_get", ref, project)
             return Shown(value=found, names=_names(tx, [found]))
 
-    def snapshot_create(self, caller: Caller, *, name: str, disk: str, project: str | None) -> Operation:
+    def snapshot_create(self, caller: Caller, wish: SnapshotWish, *, disk: str, project: str | None) -> Operation:
         """Begin to keep what a disk is at this moment; it may be running. Errors: NotFound, Forbidden, Conflict."""
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
@@ -65,7 +73,7 @@ class Snapshots:
             require(caller, "snapshot_create", project_id=source.project_id)
             snapshot = Snapshot(
                 id=SnapshotId(new_id()),
-                name=name,
+                name=wish.name,
                 project_id=source.project_id,
                 disk_id=source.id,
                 image_id=source.image_id,
@@ -73,7 +81,9 @@ class Snapshots:
                 size_bytes=source.size_bytes,
                 created_at=now,
             )
-            operation = snapshots.request_snapshot(tx, now, snapshot=snapshot, disk=source, actor_id=caller.user_id)
+            operation = snapshots.request_snapshot(
+                tx, now, snapshot=snapshot, disk=source, actor_id=caller.user_id, quiesce=wish.quiesce
+            )
             want_within_quota(tx, source.project_id, Holdings(snapshots=1, disk_bytes=snapshot.size_bytes))
             return operation
 

@@ -16,6 +16,7 @@ from malleable.domain.nodes import Firmware, PowerState
 from malleable.domain.ports import InspectedNic, Session
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
+from malleable.sim.agents import Freeze, Manner, says
 from malleable.sim.bmcs import Later, Override, SimBmcs, SimMachine
 from malleable.sim.switches import SimSwitches
 from malleable.sim.targets import LoginRefused, SimTargets
@@ -49,6 +50,7 @@ class Intent:
     initiator_iqn: str
     chap: tuple[str, Secret]
     has_hook: bool = False  #: its system reports the end of its first-boot script
+    freeze: Freeze | None = None
 
 
 @dataclass(slots=True)
@@ -77,11 +79,17 @@ class SimRoom:
         later: Later,
         pace: Pace = INSTANT,
         on_sign: Callable[[UUID, str], object] = lambda _boot_id, _stage: None,
+        on_report: Callable[[UUID, UUID, str], object] = lambda _boot_id, _freeze_id, _stage: None,
     ) -> None:
-        """Build an empty room; ``on_sign`` is told the signs of life by boot id, as a gateway sees them."""
+        """Build an empty room; ``on_sign`` is told the signs of life by boot id, as a gateway sees them.
+
+        So is ``on_report`` what agents say of freezes. ``agents`` says how they behave.
+        """
+        self.agents = Manner.ABLE
         self.bmcs = SimBmcs(power_s=pace.power_s, later=later, on_power=self._power_changed)
         self.switches, self.targets = switches, targets
-        self._later, self._pace, self._on_sign = later, pace, on_sign
+        self._later, self._pace, self._on_sign, self._on_report = later, pace, on_sign, on_report
+        self._told: dict[UUID, Freeze] = {}  #: what agents know, by boot
         self._lock = threading.RLock()
         self._machines: dict[str, _Machine] = {}
         self._served: dict[int, _Served] = {}
@@ -122,6 +130,9 @@ class SimRoom:
         """Put a network's boot intents, by MAC address, in force on its VLAN."""
         with self._lock:
             self._served[vid] = _Served(network_id=network_id, intents=dict(intents))
+        for mac, intent in intents.items():
+            if intent.freeze is not None:
+                self._tell_agent(mac, intent.boot_id, intent.freeze)
 
     def withdraw(self, network_id: NetworkId) -> None:
         """Stop serving a network."""
@@ -185,9 +196,21 @@ class SimRoom:
             return
         self._say(name, f"{name} login:")
         self._on_sign(intent.boot_id, "metadata_fetched")
+        if self.agents is not Manner.ABSENT:
+            self._on_sign(intent.boot_id, "agent_seen")
         self._on_sign(intent.boot_id, "phoned_home")
         if intent.has_hook:
             self._on_sign(intent.boot_id, "finished")
+
+    def _tell_agent(self, mac: str, boot_id: UUID, freeze: Freeze) -> None:
+        """Have the agent of a machine that is up do what is news to it."""
+        with self._lock:
+            is_up = any(machine.nic == mac and machine.session is not None for machine in self._machines.values())
+            if not is_up or self._told.get(boot_id) == freeze:
+                return
+            self._told[boot_id] = freeze
+        for stage in says(self.agents, freeze):
+            self._on_report(boot_id, freeze.id, stage)
 
     def _current(self, name: str, boots: int) -> _Machine | None:
         with self._lock:

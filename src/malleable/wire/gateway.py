@@ -1,10 +1,10 @@
 """What the gateway is to serve, and what it reports."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from malleable.domain.hooks import LOG_MAX_CHARS
 from malleable.domain.images import BootWay
@@ -36,6 +36,14 @@ class DesiredDisk(Answer):
     chap_password: str = Field(repr=False)
 
 
+class DesiredFreeze(Answer):
+    """A disk that a node's system is not to write to for a moment."""
+
+    id: UUID
+    serial: str
+    is_held: bool  #: false: it is to go on
+
+
 class DesiredBoot(Answer):
     """A node's boot intent, secrets included: for the gateway's eyes only."""
 
@@ -60,6 +68,7 @@ class DesiredBoot(Answer):
     documents: tuple[Document, ...] = ()  #: given for its system; asked for one by one
     data_disks: tuple[DesiredDisk, ...] = ()
     has_multipath: bool = False  #: its system is told of both portals
+    freeze: DesiredFreeze | None = None
     token: str = Field(repr=False)
 
 
@@ -140,6 +149,14 @@ class BootStage(StrEnum):
     FINISHED = "finished"
     REFUSED = "refused"  #: it will never be served as it is
     HINDERED = "hindered"  #: its kernel or initrd is not to be had now
+    AGENT_SEEN = "agent_seen"
+    FROZEN = "frozen"
+    THAWED = "thawed"
+    UNFROZEN = "unfrozen"  #: it could not freeze, or went on too soon
+
+
+#: Those that an agent reports, of one freeze.
+OF_FREEZES = (BootStage.FROZEN, BootStage.THAWED, BootStage.UNFROZEN)
 
 
 class BootSign(Request):
@@ -148,8 +165,15 @@ class BootSign(Request):
     boot_id: UUID
     stage: BootStage
     exit_status: Annotated[int, Field(ge=0, le=255)] = 0  #: of "finished"
-    #: What its script wrote last, of "finished"; why, of "refused" and "hindered".
+    freeze_id: UUID | None = None  #: of "frozen", "thawed" and "unfrozen"
+    #: What its script wrote last, of "finished"; why, of "refused", "hindered" and "unfrozen".
     log: Annotated[str, StringConstraints(max_length=LOG_MAX_CHARS, pattern=r"^[\t\n\x20-\x7e]*$")] = ""
+
+    @model_validator(mode="after")
+    def _is_of_a_freeze(self) -> Self:
+        if (self.freeze_id is not None) != (self.stage in OF_FREEZES):
+            raise ValueError(f"{', '.join(OF_FREEZES)} have a freeze_id, and nothing else has")
+        return self
 
 
 class SignsRequest(Request):

@@ -26,10 +26,12 @@ class StepView(Answer):
             "boot_intent",
             "bytes_per_s",
             "consistency",
+            "consistency_reason",
             "disk",
             "done_bytes",
             "exit_status",
             "format",
+            "freeze",
             "generation",
             "image",
             "initiator_address",
@@ -89,7 +91,16 @@ class OperationView(Answer):
     public_reason: str = ""  #: ``reason`` as tenants read it
     error: Annotated[dict[str, object] | None, ForTenants("code", "explanation", "fix", "message", "step")]
     result: Annotated[
-        dict[str, object], ForTenants("consistency", "copied_bytes", "disk_id", "disk_ids", "image_id", "snapshot_id")
+        dict[str, object],
+        ForTenants(
+            "consistency",
+            "consistency_reason",
+            "copied_bytes",
+            "disk_id",
+            "disk_ids",
+            "image_id",
+            "snapshot_id",
+        ),
     ] = {}
     next_due_at: Open[datetime]
     step_deadline_at: Open[datetime | None]

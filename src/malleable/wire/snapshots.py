@@ -13,6 +13,8 @@ class SnapshotRequest(Request):
     name: Name
     disk: Ref
     project: Ref | None = None  #: where to look for the disk's name
+    #: true: have its node's system stop writing meanwhile, or take none; false: do not; null: do so if it can
+    quiesce: bool | None = None
 
 
 class SnapshotNameRequest(Request):
@@ -53,5 +55,6 @@ class SnapshotView(Answer):
     image: Open[str | None]
     state: Open[SnapshotState]
     consistency: Open[Consistency | None] = None  #: null until it is taken
+    consistency_reason: Open[str] = ""  #: why it is no better than "crash"
     size_bytes: Open[int]
     created_at: Open[datetime]

@@ -21,6 +21,7 @@ from malleable.domain.secrets import Secret, random_secret
 from malleable.drivers.convert.qemu import QemuConverter
 from malleable.gateway.control_plane import ControlPlane
 from malleable.services.bootstrap import bootstrap_gateway
+from malleable.sim.agents import Freeze
 from malleable.sim.disks import SimDisks
 from malleable.sim.faults import Faults
 from malleable.sim.power import SimPower
@@ -73,10 +74,15 @@ class SimulatedSite:
         self.faults = Faults()
         self.switches = SimSwitches(faults=self.faults, call_s=pace.switch_call_s)
         self.targets, self.disks = SimTargets(faults=self.faults), SimDisks(faults=self.faults)
-        self._signs: deque[tuple[UUID, str]] = deque()
+        self._signs: deque[BootSign] = deque()
         self._news = threading.Event()
         self.room = SimRoom(
-            switches=self.switches, targets=self.targets, later=self.schedule.later, pace=pace, on_sign=self._sign
+            switches=self.switches,
+            targets=self.targets,
+            later=self.schedule.later,
+            pace=pace,
+            on_sign=self._sign,
+            on_report=self._report,
         )
         self.power = SimPower(self.room.bmcs, faults=self.faults, call_s=pace.bmc_call_s)
         count = -(-nodes // NODES_PER_SWITCH)
@@ -176,7 +182,11 @@ class SimulatedSite:
         return ReportsRequest(networks=tuple(served), removed=tuple(removed))
 
     def _sign(self, boot_id: UUID, stage: str) -> None:
-        self._signs.append((boot_id, stage))
+        self._signs.append(BootSign(boot_id=boot_id, stage=BootStage(stage)))
+        self._news.set()
+
+    def _report(self, boot_id: UUID, freeze_id: UUID, stage: str) -> None:
+        self._signs.append(BootSign(boot_id=boot_id, stage=BootStage(stage), freeze_id=freeze_id))
         self._news.set()
 
     def _pass_signs_on(self, client: ControlPlane, stop: threading.Event) -> None:
@@ -187,8 +197,7 @@ class SimulatedSite:
             if not signs:
                 continue
             try:
-                told = tuple(BootSign(boot_id=boot_id, stage=BootStage(stage)) for boot_id, stage in signs)
-                client.gateway_signs(SignsRequest(signs=told))
+                client.gateway_signs(SignsRequest(signs=tuple(signs)))
             except MalleableError as e:
                 log.warning("simulated gateway", error=str(e))
                 self._signs.extendleft(reversed(signs))
@@ -207,6 +216,7 @@ def _intents(network: DesiredNetwork) -> dict[str, Intent]:
             initiator_iqn=boot.initiator_iqn,
             chap=(boot.chap_username, Secret(boot.chap_password)),
             has_hook=boot.has_hook,
+            freeze=Freeze(id=boot.freeze.id, is_held=boot.freeze.is_held) if boot.freeze is not None else None,
         )
         for boot in network.boots
     }

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from malleable.domain.boots import BOOT_REASONS, BOOT_STAGES, Boot
+from malleable.domain.boots import BOOT_REASONS, BOOT_STAGES, NO_FREEZE, Boot
 from malleable.domain.disks import DiskUse, Target
 from malleable.domain.errors import Conflict, Public, Refused, Unreachable
 from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId, OperationId, new_id
@@ -165,7 +165,7 @@ def _write_intent(context: Context, tx: Transaction) -> int:
     target = tx.targets.find(node_id=node_id, use=DiskUse.BOOT)
     if boot is None or target is None:
         raise Conflict("The node's boot intent or its target is gone.", code="no-boot-intent")
-    blank = {"exit_status": None, "finish_log": "", **dict.fromkeys(BOOT_REASONS.values(), "")}
+    blank = {"exit_status": None, "finish_log": "", **NO_FREEZE, **dict.fromkeys(BOOT_REASONS.values(), "")}
     stages: dict[str, Any] = {**dict.fromkeys(BOOT_STAGES), **blank}
     # A new id for every arming: a sign of life of the one before that is still under way finds no boot to count for.
     fresh = replace(boot, id=BootId(new_id()), token=random_secret(), **stages)

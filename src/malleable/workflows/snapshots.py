@@ -13,6 +13,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.store import Transaction
 from malleable.domain.unready import unready_disk, unready_snapshot
 from malleable.workflows import presenting, storage
+from malleable.workflows import quiesce as quiesced
 from malleable.workflows.progress import Progress, cancellable
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
@@ -22,14 +23,24 @@ SNAPSHOT_SLA_S = 30.0
 
 
 def request_snapshot(
-    tx: Transaction, now: datetime, *, snapshot: Snapshot, disk: Disk, actor_id: UserId | None
+    tx: Transaction,
+    now: datetime,
+    *,
+    snapshot: Snapshot,
+    disk: Disk,
+    actor_id: UserId | None,
+    quiesce: bool | None = None,
 ) -> Operation:
-    """Add the snapshot and begin to take it; the disk may be running. Errors: Conflict."""
+    """Add the snapshot and begin to take it; the disk may be running.
+
+    ``quiesce``: whether its system is to stop writing meanwhile; None: if it has an agent. Errors: Conflict.
+    """
     # Locked, so that somebody who deletes or rolls back the disk at this moment is seen, or sees the snapshot.
     if not tx.disks.change(disk.id, expect={"state": DiskState.READY, "project_id": disk.project_id}):
         raise unready_disk(disk)
-    tx.snapshots.add(snapshot)
-    arguments = {"name": snapshot.name, "disk_id": str(disk.id), "snapshot_id": str(snapshot.id)}
+    how, reason = quiesced.plan(tx, disk, quiesce)
+    tx.snapshots.add(replace(snapshot, consistency_reason=reason))
+    arguments = {"name": snapshot.name, "disk_id": str(disk.id), "snapshot_id": str(snapshot.id), **how}
     return begin(tx, now, "snapshot-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments)
 
 
@@ -110,14 +121,16 @@ def _take(context: Context) -> Done:
     # An earlier try may have taken it, and what was true then is not known any more.
     was_used = context.is_repeat or _is_used(context, disk_id)
     context.drivers.disks.snapshot(disk_id, snapshot_id)
-    is_idle = not (was_used or _is_used(context, disk_id))
-    consistency = Consistency.IDLE if is_idle else Consistency.CRASH
-
-    def write(tx: Transaction) -> None:
-        tx.snapshots.change(snapshot_id, state=SnapshotState.READY, consistency=consistency)
-
-    told = {"consistency": consistency.value}
-    return Done(evidence=told, write=write, result={"snapshot_id": str(snapshot_id), **told})
+    if quiesced.is_under_way(context):
+        # What it is comes out once the system has said that it stayed frozen.
+        return Done(evidence={"snapshot": "taken"})
+    if not (was_used or _is_used(context, disk_id)):
+        return quiesced.taken(snapshot_id, Consistency.IDLE, "")
+    if quiesced.is_must(context.operation):
+        raise quiesced.not_quiesced("a node may have written to the disk meanwhile")
+    with context.store.reading() as tx:
+        reason = tx.snapshots.get(snapshot_id).consistency_reason
+    return quiesced.taken(snapshot_id, Consistency.CRASH, reason)
 
 
 def _is_used(context: Context, disk_id: DiskId) -> bool:
@@ -220,7 +233,11 @@ def _idle_again(tx: Transaction, operation: Operation) -> None:
 
 SNAPSHOT_DISK = Workflow(
     name="snapshot-disk",
-    steps=(replace(presenting.pool_step("snapshot-disk", _take, _drop), sla_s=SNAPSHOT_SLA_S),),
+    steps=(
+        quiesced.FREEZE_DISK,
+        replace(presenting.pool_step("snapshot-disk", _take, _drop), sla_s=SNAPSHOT_SLA_S),
+        quiesced.THAW_DISK,
+    ),
     on_done=_ended("snapshot.created"),
     on_undone=_ended("snapshot.create-failed", _never_taken),
 )

@@ -25,6 +25,7 @@ from malleable.services.images import ImageWish
 from malleable.services.networks import NetworkWish
 from malleable.services.parts import Parts
 from malleable.services.provisions import BootWish, ProvisionWish
+from malleable.services.snapshots import SnapshotWish
 from malleable.sim.clock import ManualClock
 from malleable.sim.disks import SimDisks
 from malleable.sim.targets import SimTargets
@@ -76,7 +77,9 @@ def takers(services: Services, project: str = PROJECT) -> Takers:
         "disk": lambda: services.disks.disk_create(
             admin, DiskWish(project=project, image=IMAGE, snapshot=None, size_bytes=None), name=_name()
         ),
-        "snapshot": lambda: services.snapshots.snapshot_create(admin, name=_name(), disk=SOURCE, project=project),
+        "snapshot": lambda: services.snapshots.snapshot_create(
+            admin, SnapshotWish(name=_name()), disk=SOURCE, project=project
+        ),
         "image": lambda: services.images.image_create(admin, replace(image, name=_name())),
         "provision": lambda: services.provisions.provision_create(admin, provision),
     }

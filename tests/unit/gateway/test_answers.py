@@ -12,6 +12,7 @@ from tests.unit.gateway.clock import HandClock
 from tests.unit.gateway.rehearsal import RehearsedControlPlane
 from tests.unit.gateway.told import boot, host, network
 
+from malleable.gateway.agent_routes import AgentRoutes
 from malleable.gateway.boot_routes import BootRoutes
 from malleable.gateway.documents import FRESH_S, Documents
 from malleable.gateway.files import FileCache
@@ -44,7 +45,9 @@ class Desk:
         self.documents = Documents(directory / "documents", self.control_plane, self.clock)
         self.control_plane.files[str(self.intent["id"]), "user-data"] = USER_DATA
         boots = BootRoutes(settings, files, Tickets(self.clock), self.signs)
-        self.routes = Routes(boots, MetadataRoutes(self.signs, self.documents), RateLimit(self.clock))
+        agents = AgentRoutes(self.signs)
+        metadata = MetadataRoutes(self.signs, self.documents, agents)
+        self.routes = Routes(boots, metadata, agents, RateLimit(self.clock))
         hosts = [host(MAC, ADDRESS), host(OTHER_MAC, OTHER)]
         self.plan = parse_network(network(vid=101, hosts=hosts, boots=[self.intent]))
         self.serve(self.plan)

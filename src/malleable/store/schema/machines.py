@@ -2,6 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, Table, UniqueConstraint
 
+from malleable.domain.freezes import FreezeState
 from malleable.domain.images import BootWay
 from malleable.domain.nodes import BootDevice, BootState, Firmware, NodeState, PowerState
 from malleable.domain.seeds import Document
@@ -90,6 +91,11 @@ boots = Table(
     words("finish_log"),
     words("refusal"),
     words("hindrance"),
+    Column("agent_seen_at", Instant),
+    Column("freeze_id", Id),  # its operation may be forgotten: no foreign key
+    words("freeze_serial"),
+    Column("freeze_state", EnumText(FreezeState)),
+    words("freeze_reason"),
     UniqueConstraint("node_id"),
     info={"noun": "boot intent"},
 )

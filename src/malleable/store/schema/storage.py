@@ -116,6 +116,7 @@ snapshots = Table(
     to("image_id", "images", nullable=True),
     Column("state", EnumText(SnapshotState), nullable=False),
     Column("consistency", EnumText(Consistency)),
+    words("consistency_reason"),
     Column("size_bytes", BigInteger, nullable=False),
     created(),
     UniqueConstraint("project_id", "name"),

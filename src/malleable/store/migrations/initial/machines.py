@@ -94,6 +94,11 @@ boots = Table(
     words("finish_log"),
     words("refusal"),
     words("hindrance"),
+    Column("agent_seen_at", INSTANT),
+    Column("freeze_id", ID),
+    words("freeze_serial"),
+    Column("freeze_state", Text),
+    words("freeze_reason"),
     UniqueConstraint("node_id"),
 )
 

@@ -128,6 +128,7 @@ snapshots = Table(
     to("image_id", "images", nullable=True),
     words("state"),
     Column("consistency", Text),
+    words("consistency_reason"),
     Column("size_bytes", BigInteger, nullable=False),
     created(),
     UniqueConstraint("project_id", "name"),

@@ -1,0 +1,191 @@
+"""What a gateway tells the agents in its nodes' systems, what it believes of them, and how they wait."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+from tests.unit.gateway.told import boot, host, network
+
+from malleable.domain.freezes import WORDS_MAX_CHARS, agent_token, parse_words
+from malleable.domain.ids import BootId, NetworkId, OperationId, new_id
+from malleable.domain.secrets import Secret
+from malleable.gateway.agent_routes import AgentRoutes
+from malleable.gateway.http_message import Request, Response, text
+from malleable.gateway.http_server import HttpServer
+from malleable.gateway.kept_signs import KeptSigns
+from malleable.gateway.plan import FreezePlan, parse_network
+from malleable.gateway.settings import GatewaySettings
+from malleable.gateway.signs import Signs
+from malleable.gateway.waiting import Waiting
+
+NETWORK = NetworkId(new_id())
+
+
+class Node:
+    """A node's agent, and the gateway it talks to."""
+
+    def __init__(self, directory: Path) -> None:
+        self.signs = Signs(KeptSigns(directory / "signs"))
+        self.routes = AgentRoutes(self.signs)
+        mac, address = "52:54:00:aa:00:01", "10.0.0.10"
+        told = network(vid=101, hosts=[host(mac, address)], boots=[boot(mac, address)])
+        self.plan = parse_network(told)
+        (self.boot,) = self.plan.boots
+        self.token = agent_token(self.boot.chap_password).reveal()
+        self.routes.serve([self.plan])
+
+    def wanted(self, freeze: FreezePlan | None) -> None:
+        self.routes.serve([replace(self.plan, boots=(replace(self.boot, freeze=freeze),))])
+
+    def ask(self, done: str = "none", *, method: str = "GET", token: str | None = None) -> Response:
+        headers = {"x-malleable-agent": self.token if token is None else token}
+        query = {"done": done}
+        request = Request(method=method, path="/metadata/agent", source="10.0.0.10", query=query, headers=headers)
+        return self.routes.answer(self.boot, request)
+
+    def report(self, state: str, freeze: object, words: bytes = b"") -> HTTPStatus:
+        query, headers = {"state": state, "freeze": str(freeze)}, {"x-malleable-agent": self.token}
+        request = Request(method="POST", path="/metadata/agent", source="", query=query, headers=headers, body=words)
+        return self.routes.answer(self.boot, request).status
+
+    def heard(self) -> list[tuple[str, OperationId | None, str]]:
+        return [(sign.stage.value, sign.freeze_id, sign.log) for sign in self.signs.batch()]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def freeze(*, is_held: bool = True) -> FreezePlan:
+    return FreezePlan(id=OperationId(new_id()), serial="DISK0001", is_held=is_held)
+
+
+def test_an_agent_waits_until_there_is_something_to_do(node: Node) -> None:
+    waits = node.ask()
+    assert waits.later is not None
+    assert waits.later() is None
+    asked = freeze()
+    node.wanted(asked)
+    assert waits.later() == text(f"freeze {asked.id} DISK0001\n")
+    held = node.ask(f"freeze-{asked.id}")
+    assert held.later is not None
+    assert held.later() is None
+    node.wanted(replace(asked, is_held=False))
+    assert held.later() == text(f"thaw {asked.id}\n")
+    assert node.ask(f"freeze-{asked.id}") == text(f"thaw {asked.id}\n")
+    node.wanted(None)
+    assert node.ask(f"thaw-{asked.id}") == text("none\n")
+    assert node.heard() == [("agent_seen", None, "")]
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "\xff", agent_token(Secret("another")).reveal()])
+def test_nobody_but_the_systems_root_is_told_or_heard(node: Node, token: str) -> None:
+    assert node.ask(token=token).status == HTTPStatus.FORBIDDEN
+    assert node.ask(token=token, method="POST").status == HTTPStatus.FORBIDDEN
+    assert node.heard() == []
+
+
+def test_what_is_reported_passes_once_and_only_of_what_is_asked(node: Node) -> None:
+    asked = freeze()
+    assert node.report("frozen", asked.id) == HTTPStatus.CONFLICT
+    node.wanted(asked)
+    assert node.report("frozen", new_id()) == HTTPStatus.CONFLICT
+    assert node.report("finished", asked.id) == HTTPStatus.BAD_REQUEST
+    for _ in range(50):
+        assert node.report("frozen", asked.id) == HTTPStatus.OK
+        assert node.report("unfrozen", asked.id, b"\x1b[2Jno\n room\xff") == HTTPStatus.OK
+    assert node.heard() == [("frozen", asked.id, ""), ("unfrozen", asked.id, "[2Jno  room")]
+    node.wanted(replace(asked, is_held=False))
+    assert node.report("frozen", asked.id) == HTTPStatus.CONFLICT, "nobody waits for it any more"
+    assert node.report("thawed", asked.id) == HTTPStatus.OK
+
+
+def test_what_was_reported_of_a_freeze_that_is_over_is_forgotten(node: Node) -> None:
+    asked = freeze()
+    node.wanted(asked)
+    node.report("frozen", asked.id)
+    armings = {(BootId(node.boot.id), node.boot.token)}
+    node.signs.keep_only(armings, [asked.id])
+    assert [stage for stage, _, _ in node.heard()] == ["frozen"]
+    node.signs.keep_only(armings)
+    assert node.heard() == []
+
+
+def test_words_are_plain_and_few() -> None:
+    assert parse_words(b"a" * 1000) == "a" * WORDS_MAX_CHARS
+    assert parse_words(b"\x00\x1b]0;x\x07 /srv\r\n") == "]0;x  /srv"
+
+
+class Desk:
+    """A server whose answers are not there until ``said`` is."""
+
+    def __init__(self) -> None:
+        self.said: str | None = None
+        self.server = HttpServer(GatewaySettings(http_workers_per_source=100, http_waiting=1), self.answer)
+        wire = socket.create_server(("127.0.0.1", 0))
+        self.port = wire.getsockname()[1]
+        self.server.add(NETWORK, wire)
+        self.server.start()
+
+    def answer(self, _network_id: NetworkId, _request: Request) -> tuple[Response, None]:
+        return text("nothing", later=lambda: text(self.said) if self.said is not None else None), None
+
+    def ask(self) -> socket.socket:
+        wire = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        wire.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        # As busybox's nc does: what was asked is asked, and the answer still comes.
+        wire.shutdown(socket.SHUT_WR)
+        return wire
+
+    def say(self, words: str) -> None:
+        self.said = words
+        self.server.look_again()
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    made = Desk()
+    yield made
+    made.server.stop()
+
+
+def heard(wire: socket.socket) -> bytes:
+    got = b""
+    while piece := wire.recv(4096):
+        got += piece
+    return got
+
+
+def test_a_question_without_an_answer_waits_for_it(desk: Desk) -> None:
+    with desk.ask() as wire:
+        desk.say("now")
+        assert heard(wire).endswith(b"\r\n\r\nnow")
+
+
+def test_who_asks_again_waits_in_place_of_the_question_before() -> None:
+    waiting, pairs, answers = Waiting(1), [socket.socketpair() for _ in range(2)], list[Response]()
+    for _, wire in pairs:
+        waiting.add((NETWORK, "10.0.0.1"), wire, text("", later=lambda: answers[0] if answers else None))
+    assert heard(pairs[0][0]) == b""
+    assert waiting.ready() == []
+    answers.append(text("now"))
+    assert waiting.ready() == [(pairs[1][1], text("now"))]
+    assert waiting.ready() == []
+    for pair in pairs:
+        for wire in pair:
+            wire.close()
+
+
+def test_where_there_is_no_room_to_wait_the_answer_of_now_is_given() -> None:
+    waiting, pairs = Waiting(1), [socket.socketpair() for _ in range(2)]
+    for number, (_, wire) in enumerate(pairs):
+        waiting.add((NETWORK, f"10.0.0.{number}"), wire, text("nothing", later=lambda: None))
+    assert heard(pairs[1][0]).endswith(b"nothing")
+    waiting.drop(NETWORK)
+    assert heard(pairs[0][0]) == b""
+    for near, _ in pairs:
+        near.close()
