@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.sweep.world import SWITCH, World
 
-from malleable.domain.errors import StoreBusy
+from malleable.domain.errors import Conflict, StoreBusy
 from malleable.domain.ids import NicId, NodeId, new_id
-from malleable.domain.networks import Channel
+from malleable.domain.networks import AddressGuard, Channel, Network
 from malleable.domain.nodes import Nic
 from malleable.domain.store import Page
-from malleable.domain.switches import SHUT, Guard, PortState
+from malleable.domain.switches import SHUT, Binding, Guard, PortState
 from malleable.workflows import attach, switching
 from malleable.workflows.renumber import renumber
 
@@ -113,6 +114,75 @@ def test_a_family_that_comes_later_is_guarded_at_once(new_world: Callable[[], Wo
     with world.store.reading() as tx:
         assert tx.switch_ports.get(port.id).state is PortState.SETTLED
         assert [event.kind for event in tx.events.list(Page()) if event.kind.startswith("port.")] == ["port.proven"]
+
+
+def test_a_network_that_guards_addresses_binds_each_node_to_its_own(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        tx.networks.change(world.second_network_id, cidr="10.1.0.0/24", address_guard=AddressGuard.ON)
+        first, second = tx.networks.get(world.network_id), tx.networks.get(world.second_network_id)
+    guard = join_second(world, node_id)
+    with world.store.reading() as tx:
+        (joined,) = tx.attachments.list(network_id=second.id)
+        (other,) = tx.attachments.list(network_id=first.id)
+    assert guard is not None
+    tagged = Binding(vids=frozenset({second.vid}), addresses=frozenset({joined.address}))
+    assert guard.bindings == {tagged}
+    _change(world, first, address_guard=AddressGuard.ON)
+    native = Binding(vids=frozenset({0, first.vid}), addresses=frozenset({other.address}))
+    assert _carried(world).bindings == {tagged, native}, "at once, at every port"
+    _change(world, second, address_guard=AddressGuard.OFF)
+    assert _carried(world).bindings == {native}
+    with world.store.transaction() as tx:
+        operation = attach.request_detach(
+            tx, world.clock.now(), attachment=joined, node=tx.nodes.get(node_id), actor_id=None
+        )
+    assert world.run(operation.id).state == "succeeded"
+    assert _carried(world).bindings == {native}
+
+
+def test_a_family_that_comes_later_is_the_nodes_own_too(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    world.running_node()
+    with world.store.transaction() as tx:
+        tx.networks.change(world.network_id, address_guard=AddressGuard.ON)
+        network = tx.networks.get(world.network_id)
+    _change(world, network, cidr6="fd00:a::/64")
+    (binding,) = _carried(world).bindings
+    assert len(binding.addresses) == 2
+    assert "fd00:a::a" in binding.addresses
+
+
+def test_a_guard_changes_under_no_port_that_is_changing(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        network = tx.networks.get(world.network_id)
+        (port,) = [port for port in switching.ports_of_node(tx, node_id) if port.name == "p1"]
+        tx.switch_ports.change(port.id, state=PortState.CHANGING)
+    with pytest.raises(Conflict, match=r"another address guard now: .*changes at this moment") as e:
+        _change(world, network, address_guard=AddressGuard.ON)
+    assert e.value.code == "network-in-use"
+    with world.store.reading() as tx:
+        assert tx.networks.get(world.network_id).address_guard is AddressGuard.AUTO
+
+
+def _change(world: World, before: Network, **changes: Any) -> None:
+    """Change a network under its nodes, and let the ports follow."""
+    with world.store.transaction() as tx:
+        known = {one.id for one in tx.operations.list(kind="repair-ports")}
+        renumber(tx, world.clock.now(), before, replace(before, **changes), actor_id=None, may_know=lambda _: True)
+        repairs = [one.id for one in tx.operations.list(kind="repair-ports") if one.id not in known]
+    for repair in repairs:
+        assert world.run(repair).state == "succeeded"
+
+
+def _carried(world: World) -> Guard:
+    config = world.switches.carried(SWITCH, "p1")
+    assert config is not None
+    assert config.guard is not None
+    return config.guard
 
 
 def test_an_intent_that_another_wrote_meanwhile_is_not_lost(new_world: Callable[[], World]) -> None:

@@ -17,6 +17,7 @@ from malleable.domain.boots import Boot
 from malleable.domain.disks import Disk, Target
 from malleable.domain.freezes import FreezeState
 from malleable.domain.ids import BootId, NetworkId, OperationId
+from malleable.domain.networks import AddressGuard
 from malleable.domain.seeds import Document
 from malleable.services.gateway import Beat, Changes, Desired, Intent, Served, Sign
 from malleable.wire.gateway import (
@@ -129,6 +130,7 @@ def _network(desired: Desired) -> DesiredNetwork:
         mtu=network.mtu,
         has_nat=network.has_nat,
         has_outside_dns=network.has_outside_dns,
+        binds_addresses=network.address_guard is AddressGuard.ON,
         boots=tuple(_boot(intent) for intent in desired.intents),
         hosts=tuple(
             DesiredHost(node_id=h.node_id, mac=h.mac, address=h.address, address6=h.address6, hostname=h.hostname)

@@ -51,6 +51,7 @@ def network_view(shown: Shown[Network]) -> NetworkView:
         has_outside_dns=network.has_outside_dns,
         is_public=network.is_public,
         has_service=network.has_service,
+        address_guard=network.address_guard,
         state=network.state,
         generation=network.generation,
         served_generation=network.served_generation,
@@ -107,6 +108,7 @@ def network_create(request: Request, body: NetworkRequest) -> Response:
         vid=body.vlan,
         is_public=body.public,
         has_service=body.serve,
+        address_guard=body.address_guard,
     )
     return created(network_view(call.services.networks.network_create(call.caller, wish)), call)
 

@@ -11,13 +11,14 @@ from malleable.api.calls import After, Limit, call_of, created, edge_of, nothing
 from malleable.api.operations import begun
 from malleable.api.routing import guarded
 from malleable.domain.secrets import Secret
-from malleable.domain.switches import PortConfig, PortPlan, Switch
+from malleable.domain.switches import Guard, PortConfig, PortPlan, Switch
 from malleable.services.fabrics import Fabric
 from malleable.services.paths import Path
 from malleable.services.switches import SwitchWish, WiredPort
 from malleable.wire.operations import OperationView
 from malleable.wire.shapes import Listing
 from malleable.wire.switches import (
+    BindingView,
     DriverView,
     FabricView,
     GuardView,
@@ -94,12 +95,21 @@ def port_view(wired: WiredPort) -> PortView:
     )
 
 
+def _guard(guard: Guard) -> GuardView:
+    bound = sorted((tuple(sorted(one.vids)), tuple(sorted(one.addresses))) for one in guard.bindings)
+    return GuardView(
+        macs=tuple(sorted(guard.macs)),
+        gateways=tuple(sorted(guard.gateways)),
+        bindings=tuple(BindingView(vids=vids, addresses=addresses) for vids, addresses in bound),
+    )
+
+
 def _config(config: PortConfig) -> PortConfigView:
     guard = config.guard
     return PortConfigView(
         native_vid=config.native_vid,
         tagged_vids=tuple(sorted(config.tagged_vids)),
-        guard=GuardView(macs=tuple(sorted(guard.macs)), gateways=tuple(sorted(guard.gateways))) if guard else None,
+        guard=_guard(guard) if guard is not None else None,
         bond=tuple(sorted(config.bond)),
     )
 

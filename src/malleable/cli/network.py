@@ -12,7 +12,7 @@ from malleable.cli.path import network_path
 from malleable.cli.progress import finish
 from malleable.cli.session import Session
 from malleable.domain.addressing import DOMAIN
-from malleable.domain.networks import MTU_USUAL, NetworkKind
+from malleable.domain.networks import MTU_USUAL, AddressGuard, NetworkKind
 
 if TYPE_CHECKING:
     from malleable.wire.networks import AddressingView, AttachmentView, NetworkView
@@ -43,6 +43,10 @@ Public = Annotated[bool, typer.Option("--public", help="Of kind provider: every 
 Serve = Annotated[
     bool | None,
     typer.Option("--serve/--no-serve", help="Of kind provider: whether nodes get addresses and boot from here."),
+]
+Bind = Annotated[
+    AddressGuard | None,
+    typer.Option("--address-guard", help="Whether nodes use no addresses but their own; auto: once it is shared."),
 ]
 NONE = "none"  #: as an option's value: there shall be none
 
@@ -101,6 +105,7 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "vni": str(found.vni or ""),
         "mtu": str(found.mtu),
         "outside": _outside(found),
+        "address guard": found.address_guard,
         "fabric": found.fabric,
         "age": age(found.created_at, session.now()),
         "id": str(found.id),
@@ -143,6 +148,7 @@ def network_set(
     mtu: Mtu = None,
     nat: Nat = None,
     outside_dns: OutsideDns = None,
+    address_guard: Bind = None,
 ) -> None:
     """Change a network; nodes hear of it when they ask again. "none" takes a list, a range or a subnet back."""
     from malleable.wire.networks import NetworkUpdateRequest
@@ -159,6 +165,7 @@ def network_set(
         mtu=mtu,
         has_nat=nat,
         has_outside_dns=outside_dns,
+        address_guard=address_guard,
     )
     changed = session.m2.network_set(network, request, project=session.project)
     done(session, changed, f"Network {changed.name} is changed.")
@@ -191,6 +198,7 @@ def network_create(
     outside_dns: OutsideDns = True,
     vlan: Vlan = None,
     public: Public = False,
+    address_guard: Bind = AddressGuard.AUTO,
     serve: Serve = None,
 ) -> None:
     """Make a network; its VLAN is chosen for you."""
@@ -217,6 +225,7 @@ def network_create(
         outside_dns=bool(outside_dns),
         vlan=vlan,
         public=public,
+        address_guard=address_guard or AddressGuard.AUTO,
         serve=serve,
     )
     network = session.m2.network_create(request)

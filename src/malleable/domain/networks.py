@@ -38,6 +38,14 @@ class NetworkKind(StrEnum):
     PROVIDER = "provider"
 
 
+class AddressGuard(StrEnum):
+    """Whether nodes use no other addresses in a network than they were given, where their switches can see to it."""
+
+    AUTO = "auto"  #: not until the network is offered to another project
+    ON = "on"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vlan:
     """One VLAN id of a switch fabric's pool, taken by at most one network."""
@@ -69,6 +77,7 @@ class Network:
     has_outside_dns: bool = True  #: and its gateway tells them names from there, where the site says whom to ask
     is_public: bool = False  #: every project may attach its nodes
     has_service: bool = True  #: our gateway serves it; else its addresses are somebody else's, and nothing boots there
+    address_guard: AddressGuard = AddressGuard.AUTO
     state: NetworkState = NetworkState.ACTIVE
     generation: int = 0  #: site-wide, grows with every change the gateway must see
     served_generation: int = 0  #: what the gateway last reported as in force

@@ -33,11 +33,20 @@ def mtu_limit(switch: Switch) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """The only addresses that a machine may have in a network. Those of link-local IPv6 it makes itself."""
+
+    vids: frozenset[int]  #: how the network's frames come: its VLAN, and 0 for no tag on the native one
+    addresses: frozenset[str]  #: IPv4 and IPv6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
     """What the machine at a port may not pretend: to be another machine, the gateway, or a DHCP server or a router."""
 
     macs: frozenset[str]  #: the only senders; all of one node's, for its NICs may be bonded
     gateways: frozenset[str] = frozenset()  #: IPv4 and IPv6 addresses that are the gateway's alone
+    bindings: frozenset[Binding] = frozenset()  #: of networks where it has no other address than it was given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,9 +82,10 @@ def _plan4(plan: NetworkPlan) -> list[str]:
 
 
 def _plan6(plan: NetworkPlan, layout: NetworkLayout) -> str:
-    """Write what is advertised; systems that know no DHCPv6 make themselves an address besides the reserved one."""
+    """Write what is advertised; where they may, systems without DHCPv6 make themselves an address."""
     if plan.cidr6:
-        return f"dhcp-range={IPv6Network(plan.cidr6).network_address},static,slaac,64,{LEASE}"
+        mode = "static,slaac" if plan.has_slaac else "static"
+        return f"dhcp-range={IPv6Network(plan.cidr6).network_address},{mode},64,{LEASE}"
     # no last address: with one dnsmasq advertises DHCPv6 as well, and iPXE asks for it for 16 s (measured)
     return f"dhcp-range={layout.ula},ra-only,64"
 

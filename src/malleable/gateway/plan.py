@@ -137,6 +137,7 @@ class NetworkPlan:
     mtu: int = MTU_USUAL
     has_nat: bool = False
     has_outside_dns: bool = True
+    has_slaac: bool = True  #: systems may make themselves IPv6 addresses
     reservations: tuple[Reservation, ...] = ()
     boots: tuple[BootPlan, ...] = ()
     #: boots that cannot be served, by MAC: one bad intent must not take the others' down
@@ -197,6 +198,7 @@ def parse_network(told: DesiredNetwork, fabrics: Fabrics = ONE_WAY) -> NetworkPl
             mtu=parse_mtu(told.mtu),
             has_nat=told.has_nat,
             has_outside_dns=told.has_outside_dns,
+            has_slaac=not told.binds_addresses,
             reservations=hosts,
         )
         _refuse_twins(network)

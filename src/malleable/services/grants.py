@@ -1,12 +1,13 @@
 """Grants: networks that one project shares with another."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 from malleable.domain.errors import Conflict, Invalid
-from malleable.domain.ids import GrantId, ProjectId, new_id
-from malleable.domain.networks import Grant, GrantState, Network, NetworkKind, NetworkState
+from malleable.domain.ids import GrantId, NetworkId, ProjectId, new_id
+from malleable.domain.networks import AddressGuard, Grant, GrantState, Network, NetworkKind, NetworkState
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Project
 from malleable.domain.store import Page, Transaction
@@ -17,6 +18,7 @@ from malleable.services.finding import find_grantee, find_identified, find_proje
 from malleable.services.networks import find_network
 from malleable.services.parts import Listed, Parts
 from malleable.workflows import grants
+from malleable.workflows.renumber import renumber
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +73,21 @@ class Grants:
             # Its row queues who shares the network and who removes it.
             if not tx.networks.change(owned.id, expect={"state": NetworkState.ACTIVE}):
                 raise Conflict(f"Network {owned.name} is being removed.", code="network-removing")
+            self._guard(tx, caller, owned.id)
             grant = Grant(id=GrantId(new_id()), network_id=owned.id, project_id=receiver.id, created_at=now)
             tx.grants.add(grant)
             grants.tell(
                 tx, now, "network.offered", grant=grant, network=owned, by=owned.project_id, actor_id=caller.user_id
             )
             return _placed(tx, [grant])[0]
+
+    def _guard(self, tx: Transaction, caller: Caller, network_id: NetworkId) -> None:
+        """Have nodes keep to the addresses they were given, from the first offer on. Errors: Conflict."""
+        network = tx.networks.get(network_id)
+        if network.address_guard is AddressGuard.AUTO and network.has_service:
+            guarded, knows = replace(network, address_guard=AddressGuard.ON), partial(_knows_nodes, caller)
+            renumber(tx, self._parts.now(), network, guarded, actor_id=caller.user_id, may_know=knows)
+            tx.networks.touch(network_id)
 
     def grant_accept(self, caller: Caller, grant_id: UUID) -> PlacedGrant:
         """Accept an offer for the project it was made to; nothing to do if it was. Errors: NotFound, Conflict."""
@@ -116,6 +127,10 @@ def _find(tx: Transaction, caller: Caller, action: str, grant_id: UUID) -> tuple
     via = next((side for side in allowed if may(caller, action, project_id=side)), grant.project_id)
     require(caller, action, project_id=via)
     return grant, network
+
+
+def _knows_nodes(caller: Caller, project_id: ProjectId | None) -> bool:
+    return may(caller, "node_get", project_id=project_id)
 
 
 def _check_shareable(network: Network, grantee: Project) -> None:

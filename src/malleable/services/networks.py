@@ -11,6 +11,7 @@ from malleable.domain.errors import Conflict, Exhausted, Forbidden, Invalid
 from malleable.domain.ids import NetworkId, ProjectId, new_id, parse_id
 from malleable.domain.networks import (
     MTU_USUAL,
+    AddressGuard,
     GrantState,
     Network,
     NetworkKind,
@@ -45,7 +46,7 @@ from malleable.workflows.renumber import renumber
 from malleable.workflows.requests import record
 
 #: What of a change is the network's, and not what its nodes are given.
-_OWN = frozenset({"cidr", "cidr6", "mtu", "has_nat", "has_outside_dns"})
+_OWN = frozenset({"cidr", "cidr6", "mtu", "has_nat", "has_outside_dns", "address_guard"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,7 @@ class NetworkWish:
     has_outside_dns: bool = True  #: and are told names from there
     vid: int | None = None  #: a VLAN that is there already, outside the pool; None takes one of the pool
     is_public: bool = False
+    address_guard: AddressGuard = AddressGuard.AUTO
     has_service: bool | None = None  #: None: not on a given VLAN, where somebody else may answer DHCP
 
 
@@ -120,8 +122,10 @@ class Networks:
                 has_outside_dns=wish.has_outside_dns,
                 is_public=wish.is_public,
                 has_service=wish.vid is None if wish.has_service is None else wish.has_service,
+                address_guard=wish.address_guard,
                 created_at=now,
             )
+            network = replace(network, address_guard=_resolved(tx, network))
             if network.has_nat:
                 self._require_nat(caller, network)
             tx.networks.add(network)
@@ -155,7 +159,7 @@ class Networks:
             after = self._changed(tx, before, changes)
             if after.has_nat and (not before.has_nat or (before.cidr and not after.cidr)):
                 self._require_nat(caller, after)
-            if (before.cidr, before.cidr6) != (after.cidr, after.cidr6):
+            if _told_to_ports(before) != _told_to_ports(after):
                 knows = partial(_knows_nodes, caller)
                 renumber(tx, now, before, after, actor_id=caller.user_id, may_know=knows)
             tx.networks.change(
@@ -164,6 +168,7 @@ class Networks:
                 mtu=after.mtu,
                 has_nat=after.has_nat,
                 has_outside_dns=after.has_outside_dns,
+                address_guard=after.address_guard,
             )
             tx.networks.touch(network_id)
             data = {"network_id": str(network_id), "name": before.name, "changed": sorted(changes)}
@@ -195,7 +200,9 @@ class Networks:
                 fix="Detach or release them first (`m2 attachment list`), or make another network.",
             )
         switches = {name: changes[name] for name in ("has_nat", "has_outside_dns") if name in changes}
-        return replace(network, cidr=cidr, cidr6=cidr6, addressing=addressing, mtu=mtu, **switches)
+        after = replace(network, cidr=cidr, cidr6=cidr6, addressing=addressing, mtu=mtu, **switches)
+        asked = changes.get("address_guard", network.address_guard)
+        return replace(after, address_guard=_resolved(tx, replace(after, address_guard=asked)))
 
     def _require_nat(self, caller: Caller, network: Network) -> None:
         """Be sure that a network may lead outside. Errors: Invalid, Forbidden."""
@@ -311,6 +318,25 @@ def visible_to(tx: Transaction, caller: Caller, networks: Sequence[Network]) -> 
         for network in networks
         if network.is_public or network.id in granted or may(caller, "network_get", project_id=network.project_id)
     ]
+
+
+def _told_to_ports(network: Network) -> tuple[object, ...]:
+    return network.cidr, network.cidr6, network.address_guard is AddressGuard.ON
+
+
+def _resolved(tx: Transaction, network: Network) -> AddressGuard:
+    """Decide whether a network's addresses are guarded: by itself where several projects meet. Errors: Invalid."""
+    told = network.address_guard
+    if told is AddressGuard.ON and not network.has_service:
+        raise Invalid(
+            f"The addresses of network {network.name} are somebody else's to give: they cannot be guarded.",
+            code="network-not-served",
+            fix="Leave the address guard off, or have the network served.",
+        )
+    if told is not AddressGuard.AUTO or not network.has_service:
+        return told
+    is_shared = network.kind is NetworkKind.PROVIDER or tx.grants.count(network_id=network.id) > 0
+    return AddressGuard.ON if is_shared else told
 
 
 def _overlap(one: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:

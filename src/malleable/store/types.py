@@ -26,7 +26,7 @@ from sqlalchemy.types import TypeEngine
 from malleable.domain.addressing import Addressing
 from malleable.domain.projects import Quota
 from malleable.domain.scrubs import Demand, Scrub, ScrubPolicy
-from malleable.domain.switches import Guard, PortConfig
+from malleable.domain.switches import Binding, Guard, PortConfig
 
 
 def to_json(value: object) -> str:
@@ -176,7 +176,7 @@ class PortConfigJson(_OverJson):
         if value.mtu is not None:
             plain["mtu"] = value.mtu
         if value.guard is not None:
-            plain["guard"] = {"macs": sorted(value.guard.macs), "gateways": sorted(value.guard.gateways)}
+            plain["guard"] = _guard_to_plain(value.guard)
         if value.bond:
             plain["bond"] = sorted(value.bond)
         return plain
@@ -185,10 +185,22 @@ class PortConfigJson(_OverJson):
         if value is None:
             return None
         told = value.get("guard")
-        guard = Guard(macs=frozenset(told["macs"]), gateways=frozenset(told["gateways"])) if told else None
+        guard = _guard_of_plain(told) if told else None
         tagged = frozenset(value["tagged"])
         bond = frozenset(value.get("bond", ()))
         return PortConfig(native_vid=value["native"], tagged_vids=tagged, mtu=value.get("mtu"), guard=guard, bond=bond)
+
+
+def _guard_to_plain(guard: Guard) -> dict[str, object]:
+    plain: dict[str, object] = {"macs": sorted(guard.macs), "gateways": sorted(guard.gateways)}
+    if guard.bindings:
+        plain["bindings"] = sorted([sorted(one.vids), sorted(one.addresses)] for one in guard.bindings)
+    return plain
+
+
+def _guard_of_plain(told: dict[str, Any]) -> Guard:
+    bindings = (Binding(vids=frozenset(vids), addresses=frozenset(those)) for vids, those in told.get("bindings", ()))
+    return Guard(macs=frozenset(told["macs"]), gateways=frozenset(told["gateways"]), bindings=frozenset(bindings))
 
 
 class QuotaJson(_OverJson):

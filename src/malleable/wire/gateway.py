@@ -100,6 +100,7 @@ class DesiredNetwork(Answer):
     mtu: int = MTU_USUAL
     has_nat: bool = False
     has_outside_dns: bool = True
+    binds_addresses: bool = False  #: nodes use no addresses but their own
     boots: tuple[DesiredBoot, ...]
     hosts: tuple[DesiredHost, ...]
 

@@ -7,7 +7,15 @@ from uuid import UUID
 from pydantic import Field
 
 from malleable.domain.addressing import DOMAIN
-from malleable.domain.networks import MTU_USUAL, AttachmentState, Channel, GrantState, NetworkKind, NetworkState
+from malleable.domain.networks import (
+    MTU_USUAL,
+    AddressGuard,
+    AttachmentState,
+    Channel,
+    GrantState,
+    NetworkKind,
+    NetworkState,
+)
 from malleable.wire.shapes import Answer, Cidr, Hostname, Line, Mac, Name, Open, Ref, Request
 
 Ranges = Annotated[tuple[Line, ...], Field(max_length=64)]
@@ -50,6 +58,8 @@ class NetworkRequest(Request):
     outside_dns: bool = True  #: and its DNS knows names from there
     vlan: int | None = None  #: of kind provider: a VLAN that is there already, outside the pool
     public: bool = False  #: of kind provider: every project may attach its nodes
+    #: whether nodes use no other addresses than they were given; auto: where several projects meet
+    address_guard: AddressGuard = AddressGuard.AUTO
     serve: bool | None = None  #: of kind provider: whether the gateway serves it; null: unless a VLAN is given
 
 
@@ -70,6 +80,7 @@ class NetworkUpdateRequest(Request):
     mtu: int | None = None  #: only while no node is attached
     has_nat: bool | None = None
     has_outside_dns: bool | None = None
+    address_guard: AddressGuard | None = None
 
 
 class NetworkView(Answer):
@@ -97,6 +108,7 @@ class NetworkView(Answer):
     has_outside_dns: Open[bool] = True  #: matters with NAT alone
     is_public: Open[bool]
     has_service: Open[bool]  #: false: nothing of ours answers there, and nothing boots
+    address_guard: Open[AddressGuard] = AddressGuard.AUTO  #: on: nodes use no addresses but their own there
     state: Open[NetworkState]
     generation: Open[int]
     served_generation: Open[int]

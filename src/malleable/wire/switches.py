@@ -88,11 +88,19 @@ class PortsRequest(Request):
     names: tuple[PortName, ...] | None = Field(default=None, max_length=1000)
 
 
+class BindingView(Answer):
+    """The only addresses that the machine at a port may have in a network, by the VLANs of its frames; 0: no tag."""
+
+    vids: tuple[int, ...]
+    addresses: tuple[str, ...]
+
+
 class GuardView(Answer):
     """What the machine at a port may not pretend: other senders than these, and to be one of these gateways."""
 
     macs: tuple[str, ...]
     gateways: tuple[str, ...]
+    bindings: tuple[BindingView, ...] = ()  #: of networks that bind addresses
 
 
 class PortConfigView(Answer):

@@ -199,7 +199,10 @@ def _shape(config: PortConfig | None) -> object:
         return "unreadable"
     shape: dict[str, object] = {"native": config.native_vid, "tagged": sorted(config.tagged_vids)}
     if config.guard is not None:
-        shape["guard"] = {"macs": sorted(config.guard.macs), "gateways": sorted(config.guard.gateways)}
+        guard: dict[str, object] = {"macs": sorted(config.guard.macs), "gateways": sorted(config.guard.gateways)}
+        if config.guard.bindings:
+            guard["bound"] = [[sorted(one.vids), sorted(one.addresses)] for one in config.guard.bindings]
+        shape["guard"] = guard
     if config.bond:
         shape["bond"] = sorted(config.bond)
     return shape

@@ -13,12 +13,13 @@ from uuid import UUID
 
 from malleable.domain.errors import Conflict, Malformed, NotFound, Public, StoreBusy
 from malleable.domain.ids import AttachmentId, NodeId
-from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel, gateways_of
+from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel
 from malleable.domain.nodes import Nic
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
-from malleable.domain.switches import SHUT, Guard, PortConfig, PortState, Switch, SwitchPort
+from malleable.domain.switches import SHUT, PortConfig, PortState, Switch, SwitchPort
+from malleable.workflows.guarding import guard_of
 from malleable.workflows.seeds import forget_boot
 from malleable.workflows.steps import Context, Done, Step, Write
 
@@ -53,7 +54,7 @@ def wanted_of(
     native = [vids[a.network_id] for a in attachments if a.channel is Channel.NATIVE]
     guard = None
     if switches_of(context, switch).can_guard(switch):
-        guard = Guard(macs=frozenset(nic.mac for nic in nics), gateways=gateways_of(networks, attachments))
+        guard = guard_of((nic.mac for nic in nics), networks, attachments)
     return PortConfig(
         native_vid=native[0] if native else None,
         tagged_vids=frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED),

@@ -7,7 +7,7 @@ import pytest
 from tests.contract.switches.conftest import PORTS, Bench, a_switch
 
 from malleable.domain.errors import Malformed, Refused, Unreachable
-from malleable.domain.switches import SHUT, Guard, PortConfig
+from malleable.domain.switches import SHUT, Binding, Guard, PortConfig
 from malleable.domain.tunnels import Tunnel
 
 ACCESS = PortConfig(native_vid=101)
@@ -15,6 +15,21 @@ TRUNK = PortConfig(tagged_vids=frozenset({201, 202}))
 HYBRID = PortConfig(native_vid=101, tagged_vids=frozenset({201}))
 GUARD = Guard(macs=frozenset({"52:54:00:00:00:01", "52:54:00:00:00:02"}), gateways=frozenset({"10.0.0.1", "fd00::1"}))
 GUARDED = replace(HYBRID, guard=GUARD)
+BINDING = Binding(vids=frozenset({0, 101}), addresses=frozenset({"10.0.0.10", "fd00::10"}))
+BOUND = replace(HYBRID, guard=replace(GUARD, bindings=frozenset({BINDING})))
+#: Another address there, and another network by tag, where it has none of IPv4.
+BOUND_OTHERWISE = replace(
+    HYBRID,
+    guard=replace(
+        GUARD,
+        bindings=frozenset(
+            {
+                replace(BINDING, addresses=frozenset({"10.0.0.11"})),
+                Binding(vids=frozenset({201}), addresses=frozenset({"fd00:b::7"})),
+            }
+        ),
+    ),
+)
 GUARDED_OTHERWISE = PortConfig(native_vid=101, guard=replace(GUARD, gateways=frozenset()))
 JUMBO = PortConfig(native_vid=101, tagged_vids=frozenset({201}), mtu=9000)
 TUNNEL = Tunnel(local="10.99.0.1", remote="10.99.0.2", vni=70101, vid=101)
@@ -50,7 +65,8 @@ def is_believed_by_another_witness(bench: Bench) -> None:
 
 def guards_exactly_as_wanted(bench: Bench) -> None:
     bench.driver.apply(bench.switch, {"n1": ACCESS, "n2": ACCESS})
-    for config in (GUARDED, GUARDED, GUARDED_OTHERWISE, HYBRID, GUARDED, SHUT, GUARDED_OTHERWISE):
+    bound = (BOUND, BOUND_OTHERWISE, BOUND, SHUT, BOUND)
+    for config in (GUARDED, GUARDED, GUARDED_OTHERWISE, HYBRID, GUARDED, *bound, SHUT, GUARDED_OTHERWISE):
         if bench.driver.can_guard(bench.switch):
             bench.driver.apply(bench.switch, {"n1": config})
             assert bench.driver.read(bench.switch, ["n1", "n2"]) == {"n1": config, "n2": ACCESS}

@@ -50,6 +50,18 @@ def test_a_network_has_both_families(bench: GatewayBench) -> None:
     assert dhcpv6.ask(node.namespace, MAC)[0] == SIX
 
 
+def test_where_addresses_are_guarded_dhcpv6_is_the_only_way(bench: GatewayBench) -> None:
+    hosts = [{**host(MAC, "10.0.0.10", "alpha"), "address6": SIX}]
+    told = network(vid=101, cidr6=PLAN, gateway_address6=GATEWAY, hosts=hosts, binds_addresses=True)
+    bench.serve(told)
+    node = bench.fabric.probe("a", MAC, 101)
+    eventually(lambda: PLAN in inside(node.namespace, "ip", "-6", "route"), "an advertisement")
+    shown = ("ip", "-6", "addr", "show", "dev", "eth0")
+    eventually(lambda: "tentative" not in inside(node.namespace, *shown), "its link-local address")
+    assert "fd00:a::" not in inside(node.namespace, *shown)
+    assert dhcpv6.ask(node.namespace, MAC)[0] == SIX
+
+
 def test_a_network_of_ipv6_alone_gives_addresses_and_names_and_nothing_to_boot(bench: GatewayBench) -> None:
     hosts = [{**host(MAC, "", "alpha"), "address6": SIX}]
     given = {"domain": "internal", "has_router": True, "ntp_servers": []}

@@ -192,6 +192,15 @@ def test_dnsmasq_knows_reserved_macs_alone_and_loops_no_firmware() -> None:
     assert hosts(parsed) == f"{MAC},{ADDRESS},node,24h\n"
 
 
+@pytest.mark.parametrize("binds", [True, False])
+def test_where_addresses_are_guarded_systems_make_themselves_none(binds: bool) -> None:
+    six = {"cidr6": "fd00:a::/64", "gateway_address6": "fd00:a::1"}
+    parsed = parse_network(network(vid=101, **six).model_copy(update={"binds_addresses": binds}))
+    lines = configuration(parsed, NetworkLayout(run_dir=GatewaySettings().run_dir, network_id=parsed.id), 7)
+    mode = "static" if binds else "static,slaac"
+    assert f"dhcp-range=fd00:a::,{mode},64,24h" in lines.splitlines()
+
+
 def test_what_is_reserved_is_served_as_far_as_it_says() -> None:
     printer = {"mac": "52:54:00:aa:00:02", "address": "10.0.0.9", "address6": "fd00:a::9", "hostname": "printer"}
     vip = {"mac": "", "address": "10.0.0.8", "hostname": "vip"}

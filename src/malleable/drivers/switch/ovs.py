@@ -22,6 +22,7 @@ from malleable.drivers.switch.ovs_guard import (
     Rules,
     claim_of,
     guard_claimed,
+    passing,
     read_rules,
     rules_of,
     write_fence,
@@ -127,9 +128,11 @@ class OvsSwitches:
                 if (ofport := ofports[name])
                 and rules_of(config.guard, ofport) != rules.by_port.get(ofport, frozenset())
             }
-            self._write(switch, {ofport: new for ofport, new in stale.items() if new})
+            had = rules.by_port
+            first = {ofport: passing(new, had.get(ofport, frozenset())) for ofport, new in stale.items()}
+            self._write(switch, {ofport: some for ofport, some in first.items() if some})
             ovsdb.change(*(op for name, row in rows.items() for op in _update(name, found[name], row, wanted[name])))
-            self._write(switch, {ofport: new for ofport, new in stale.items() if not new})
+            self._write(switch, {ofport: new for ofport, new in stale.items() if not new or new != first[ofport]})
         if not forget_flows(switch.address, timeout_s=self._timeout_s):
             self._delay(self._settle_s)
 

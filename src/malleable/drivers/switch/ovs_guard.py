@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from malleable.domain.errors import Malformed, Refused, Unreachable
-from malleable.domain.switches import Guard
+from malleable.domain.switches import Binding, Guard
 from malleable.drivers.ovsdb import ask_vswitchd
 
 CLAIM = "malleable-guard"  #: in external_ids of the guarded ports
@@ -33,12 +33,19 @@ _NEVER = (
     "icmp6,icmp_type=137",
     "icmp,icmp_type=5",
 )
+_NO_TAG = "vlan_tci=0x0000/0x0fff"  #: none, or one of VLAN 0
+_NOBODY = "0.0.0.0"  #: who asks whether an address is free (RFC 5227), or for one by DHCP
+_LINK_LOCAL = "fe80::/10"  #: systems make themselves these by chance (RFC 7217); nobody is given any
+_ASKS, _TELLS = "icmp_type=135,icmp_code=0", "icmp_type=136,icmp_code=0"
+#: What else comes before there is an address: the search for a router, and reports of groups (RFC 4861, 2710, 3810).
+_BEFORE = (133, 131, 143)
+_BINDING = frozenset({2, 3})  #: the tables of rules that bind addresses
 _NO_MAC = "00:00:00:00:00:00"  #: an advertisement without the option
 _TOLD = re.compile(r"(?:table_id=(\d+), )?duration=\S+ n_packets=\d+, n_bytes=\d+, (.*actions=.*)", re.ASCII)
 _PRIORITY = re.compile(r"priority=(\d+)", re.ASCII)  #: left out when it is OpenFlow's default
 _PROTOCOLS = ("arp", "ip", "ipv6", "udp", "udp6", "icmp", "icmp6")
 #: What a rule of a guard may do: nothing that sends a frame where its VLAN does not.
-_TAME = frozenset({"drop", "resubmit(,1)", "NORMAL"})
+_TAME = frozenset({"drop", "resubmit(,1)", "resubmit(,2)", "resubmit(,3)", "NORMAL"})
 
 #: Before a port's rules. Where ovs-vswitchd itself forwards (datapath_type netdev) it opens every tunnel packet that is
 #: to leave a bridge for an address of the host's own, also one that a node wrote.
@@ -64,8 +71,11 @@ def rules_of(guard: Guard | None, ofport: int) -> frozenset[Rule]:
         return frozenset()
     rules = [*_denied(guard), *_own_addresses(guard)]
     rules.append((0, 500, "", "resubmit(,1)"))
-    rules += [(1, 500, f"dl_src={mac}", "NORMAL") for mac in guard.macs]
-    rules.append((1, 1, "", "drop"))
+    rules += [(1, 500, f"dl_src={mac}", "resubmit(,2)") for mac in guard.macs]
+    rules += [(1, 1, "", "drop"), (2, 1, "", "NORMAL")]
+    for binding in guard.bindings:
+        for vid in binding.vids:
+            rules += _bound(f"dl_vlan={vid}" if vid else _NO_TAG, binding.addresses)
     return frozenset((table, _text(priority, ofport, match, action)) for table, priority, match, action in rules)
 
 
@@ -92,6 +102,27 @@ def _own_addresses(guard: Guard) -> Iterable[tuple[int, int, str, str]]:
     yield 0, 600, "arp", "drop"
 
 
+def _bound(vlan: str, addresses: frozenset[str]) -> Iterable[tuple[int, int, str, str]]:
+    """Let a machine have these addresses alone in a VLAN, and link-local ones of IPv6; what it asks first has none."""
+    four, six = [a for a in addresses if ":" not in a], [*(a for a in addresses if ":" in a), _LINK_LOCAL]
+    yield from ((2, 700, f"arp,{vlan},arp_spa={address}", "NORMAL") for address in (*four, _NOBODY))
+    yield from ((2, 700, f"ip,{vlan},nw_src={address}", "NORMAL") for address in four)
+    yield 2, 700, f"udp,{vlan},nw_src={_NOBODY},tp_src=68,tp_dst=67", "NORMAL"
+    yield from ((2, 700, f"icmp6,{vlan},{_TELLS},nd_target={address}", "resubmit(,3)") for address in six)
+    yield 2, 600, f"icmp6,{vlan},icmp_type=136", "drop"
+    yield from ((2, 500, f"{protocol},{vlan}", "drop") for protocol in ("arp", "ip"))
+    yield 2, 500, f"ipv6,{vlan}", "resubmit(,3)"
+    yield from ((3, 700, f"ipv6,{vlan},ipv6_src={address}", "NORMAL") for address in six)
+    yield from ((3, 700, f"icmp6,{vlan},ipv6_src=::,{_ASKS},nd_target={address}", "NORMAL") for address in six)
+    yield from ((3, 700, f"icmp6,{vlan},ipv6_src=::,icmp_type={kind}", "NORMAL") for kind in _BEFORE)
+    yield 3, 500, f"ipv6,{vlan}", "drop"
+
+
+def passing(new: frozenset[Rule], old: frozenset[Rule]) -> frozenset[Rule]:
+    """Add to rules that are to come those that bind addresses so far: a VLAN that goes is bound until it is gone."""
+    return new | {(table, text) for table, text in old if table in _BINDING} if new else new
+
+
 def _text(priority: int, ofport: int, match: str, action: str) -> str:
     """Write a rule in the order of ovs-vswitchd: the protocol, the port, the rest."""
     first, _, rest = match.partition(",")
@@ -101,15 +132,24 @@ def _text(priority: int, ofport: int, match: str, action: str) -> str:
 
 def claim_of(guard: Guard) -> str:
     """Write a guard for the database."""
-    return f"{' '.join(sorted(guard.macs))} | {' '.join(sorted(guard.gateways))}"
+    claim = f"{' '.join(sorted(guard.macs))} | {' '.join(sorted(guard.gateways))}"
+    bound = sorted(f"{','.join(map(str, sorted(b.vids)))}={','.join(sorted(b.addresses))}" for b in guard.bindings)
+    return f"{claim} | {' '.join(bound)}" if bound else claim
 
 
 def guard_claimed(claim: str | None) -> Guard | None:
     """Read a guard from the database; None without one."""
     if claim is None:
         return None
-    macs, _, gateways = claim.partition("|")
-    return Guard(macs=frozenset(macs.split()), gateways=frozenset(gateways.split()))
+    macs, gateways, bound, *_ = [*claim.split("|"), "", ""]
+    bindings = frozenset(_binding(word) for word in bound.split())
+    return Guard(macs=frozenset(macs.split()), gateways=frozenset(gateways.split()), bindings=bindings)
+
+
+def _binding(word: str) -> Binding:
+    vids, _, addresses = word.partition("=")
+    numbers = frozenset(int(vid) for vid in vids.split(",") if vid.isdecimal())
+    return Binding(vids=numbers, addresses=frozenset(addresses.split(",")) - {""})
 
 
 def read_rules(database: str, bridge: str, *, timeout_s: float) -> Rules:

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Integer, Table, Text, UniqueConstraint
 
-from malleable.domain.networks import AttachmentState, Channel, GrantState, NetworkKind, NetworkState
+from malleable.domain.networks import AddressGuard, AttachmentState, Channel, GrantState, NetworkKind, NetworkState
 from malleable.domain.switches import PortState
 from malleable.store.schema.columns import created, identity, metadata, pages, to, unique_where, words
 from malleable.store.types import (
@@ -85,6 +85,7 @@ networks = Table(
     Column("has_outside_dns", Boolean, nullable=False),
     Column("is_public", Boolean, nullable=False),
     Column("has_service", Boolean, nullable=False),
+    Column("address_guard", EnumText(AddressGuard), nullable=False),
     Column("state", EnumText(NetworkState), nullable=False),
     Column("generation", BigInteger, nullable=False, index=True),
     Column("served_generation", BigInteger, nullable=False),

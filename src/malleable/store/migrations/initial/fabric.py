@@ -91,6 +91,7 @@ networks = Table(
     Column("has_outside_dns", Boolean, nullable=False),
     Column("is_public", Boolean, nullable=False),
     Column("has_service", Boolean, nullable=False),
+    Column("address_guard", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("generation", BigInteger, nullable=False, index=True),
     Column("served_generation", BigInteger, nullable=False),
