@@ -38,8 +38,8 @@ def tgtd(number: int, threads: int, portal: str) -> tuple[str, ...]:
 def environment(control_socket: Path) -> Mapping[str, str]:
     """Say what a daemon is told besides: its control socket, without the number, and how to use librbd.
 
-    A thread of tgtd waits for each read and write, so librbd need not hand it to a thread of its own first: 2.6 context
-    switches for a read in place of 3.4, and 7 % less of the processor (measured).
+    A thread of tgtd waits for each read and write, so librbd need not hand it to a thread of its own first: a seventh
+    to a quarter fewer context switches for a read (measured).
     """
     return {"TGT_IPC_SOCKET": str(control_socket), "CEPH_ARGS": "--rbd_non_blocking_aio=false"}
 
