@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.contract.switches.command_line import PASSWORD, USER, Device, listening
 from tests.contract.switches.conftest import Bench, a_switch, ovs_bench
 from tests.contract.switches.room import OvsRoom
 from tests.contract.switches.suite import ACCESS, HYBRID, JUMBO, RULES, TRUNK
@@ -136,6 +137,58 @@ class TestOverTheNetwork:
             AnsibleSwitches().check(_over_the_network("os10"))
 
 
+def _spoken_to(system: str, port: int) -> RealSwitch:
+    settings = {"os": system, "ssh_port": str(port)}
+    return replace(a_switch("127.0.0.1"), settings=settings, username=USER, password=Secret(PASSWORD))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ansible_runner") is None, reason='needs the extra "ansible"')
+@pytest.mark.parametrize("system", ["nxos", "eos", "junos", "sonic"])
+class TestByACommandLine:
+    """Ansible, its connection plug-in for the system, our role, SSH: all real, but for the switch itself."""
+
+    def test_ports_are_as_wanted_and_a_refusal_half_way_opens_none(
+        self, system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        prefix = dialect_of(system)[1]
+        ports, driver = (f"{prefix}1", f"{prefix}2"), AnsibleSwitches()
+        # As they come from the factory: there, so that a comparison would find their blocks.
+        device = Device(system=system, lines={port: ["disable" if system == "junos" else "shutdown"] for port in ports})
+        with listening(device, tmp_path) as port:
+            switch = _spoken_to(system, port)
+            assert list(driver.ports(switch)) == list(ports)
+            for wanted in (
+                dict(zip(ports, (ACCESS, HYBRID), strict=True)),
+                dict(zip(ports, (TRUNK, SHUT), strict=True)),
+            ):
+                driver.apply(switch, wanted)
+                assert driver.read(switch, ports) == wanted
+            device.refuses = "101"
+            with pytest.raises(Refused, match="101"):
+                driver.apply(switch, {ports[0]: ACCESS})
+            device.refuses = ""
+            is_whole = system in ("eos", "junos")
+            assert driver.read(switch, ports) == {ports[0]: TRUNK if is_whole else SHUT, ports[1]: SHUT}
+            assert device.pending is None, "nothing is left open on the switch"
+
+    def test_a_wrong_password_is_told_as_that(
+        self, system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with listening(Device(system=system, lines={}), tmp_path) as port, pytest.raises(Refused) as refused:
+            AnsibleSwitches().check(replace(_spoken_to(system, port), password=Secret("an old one")))
+        assert refused.value.code == "switch-credentials"
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "ssh", "-1", "", "\u0663"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    switch = replace(a_switch("10.0.0.9"), settings={"os": "nxos", "ssh_port": port})
+    with pytest.raises(Refused) as refused:
+        AnsibleSwitches().check(switch)
+    assert refused.value.code == "bad-setting"
+
+
 # The dialects, each with a running configuration as its system writes it.
 
 RECORDED = {
@@ -241,54 +294,10 @@ def test_a_running_configuration_is_understood(name: str) -> None:
     assert set(odd) <= {prefix + port for port in ("5", "6", "7")}
 
 
-class Switch:
-    """A command line that keeps what it is told, as the running configuration would show it."""
-
-    def __init__(self, name: str) -> None:
-        self.lines: dict[str, list[str]] = {}
-        self._is_junos = name == "junos"
-
-    def take(self, commands: list[str]) -> None:
-        port = ""
-        for command in commands:
-            words = command.split()
-            if self._is_junos:
-                kept = self.lines.setdefault(words[2], [])
-                rest = " ".join(words[3:])
-                if words[0] == "delete":
-                    kept[:] = [line for line in kept if not line.startswith(rest)]
-                elif rest not in kept:
-                    kept.append(rest)
-            elif words[0] == "interface":
-                port = words[1]
-                self.lines.setdefault(port, [])
-            elif words[0] != "exit":
-                self._keep(port, command)
-
-    def _keep(self, port: str, command: str) -> None:
-        """The later word on a matter is the one that counts; a bare "no" clears it."""
-        matter = command.removeprefix("no ").rsplit(" ", 1)[0] if command[-1].isdigit() else command.removeprefix("no ")
-        matter = "switchport mode" if command.startswith("switchport mode") else matter
-        kept = [line for line in self.lines[port] if line.removeprefix("no ") != matter and not _is_on(line, matter)]
-        is_cleared = command.startswith("no ") and command != "no shutdown"
-        self.lines[port] = kept if is_cleared else [*kept, command]
-
-    def show(self) -> str:
-        if self._is_junos:
-            return "\n".join(f"set interfaces {port} {line}" for port, lines in self.lines.items() for line in lines)
-        return "\n".join(
-            f"interface {port}\n" + "\n".join(f"  {x}" for x in lines) for port, lines in self.lines.items()
-        )
-
-
-def _is_on(line: str, matter: str) -> bool:
-    return line.startswith(f"{matter} ")
-
-
 @pytest.mark.parametrize("name", CLI)
 def test_what_is_said_reads_back_whatever_was_there_before(name: str) -> None:
     dialect, prefix = dialect_of(name)
-    switch, device = a_switch("10.0.0.9"), Switch(name)
+    switch, device = a_switch("10.0.0.9"), Device(system=name, lines={})
     edge = PortConfig(native_vid=1, tagged_vids=frozenset({7}))
     for config in (ACCESS, TRUNK, *([] if name == "eos" else [JUMBO]), HYBRID, SHUT, HYBRID, ACCESS, edge):
         device.take(list(dialect.change(switch, {prefix + "1": config, prefix + "2": SHUT})))

@@ -30,6 +30,9 @@ class Dialect:
     show: Callable[[Switch], Sequence[object]]  #: the commands that tell of all ports
     read: Callable[[Switch, Sequence[str]], Mapping[str, Told]]  #: what their answers mean, by port
     change: Callable[[Switch, Mapping[str, PortConfig]], Sequence[str]]  #: what makes ports so
+    enter: tuple[str, ...] = ()  #: what comes before a change
+    leave: tuple[str, ...] = ()  #: what comes after it
+    give_up: tuple[str, ...] = ()  #: what comes instead where it is refused half-way
 
 
 def require_sane(name: str, config: PortConfig, *, dead_vid: int | None = None) -> None:
@@ -191,13 +194,27 @@ def _cli_port(words: _Words, dead: int, lines: Sequence[str]) -> Told:
     return PortConfig(native_vid=None if vid == dead else vid, tagged_vids=carried - {vid}, mtu=mtu)
 
 
-def _cli(words: _Words, *, role: str, network_os: str, needs: str) -> Dialect:
+#: The one role of all that are spoken to by a command line.
+ROLE = "command_line"
+
+
+def _cli(
+    words: _Words,
+    network_os: str,
+    *,
+    enter: str = "configure terminal",
+    leave: str = "end",
+    give_up: str = "end",
+) -> Dialect:
     return Dialect(
-        role=role,
+        role=ROLE,
         connection="ansible.netcommon.network_cli",
         network_os=network_os,
-        needs=needs,
+        needs=network_os.rpartition(".")[0],
         tested="",
+        enter=(enter,),
+        leave=(leave,),
+        give_up=(give_up,),
         show=lambda _: [words.show],
         read=lambda switch, answers: _cli_read(words, switch, answers),
         change=lambda switch, wanted: _cli_change(words, switch, wanted),
@@ -259,16 +276,21 @@ def _junos_port(words: Sequence[str]) -> Told:
 
 
 JUNOS = Dialect(
-    role="junos",
+    role=ROLE,
     connection="ansible.netcommon.network_cli",
     network_os="junipernetworks.junos.junos",
     needs="junipernetworks.junos",
     tested="",
+    # Nobody else's changes are committed along, and what is not committed is forgotten.
+    enter=("configure exclusive",),
+    leave=("commit and-quit",),
+    give_up=("rollback 0", "exit configuration-mode"),
     show=lambda _: ["show configuration interfaces | display set"],
     read=_junos_read,
     change=_junos_change,
 )
-NXOS = _cli(_CISCO, role="nxos", network_os="cisco.nxos.nxos", needs="cisco.nxos")
-EOS = _cli(_ARISTA, role="eos", network_os="arista.eos.eos", needs="arista.eos")
-OS10 = _cli(_OS10, role="os10", network_os="dellemc.os10.os10", needs="dellemc.os10")
-SONIC = _cli(_SONIC, role="sonic", network_os="dellemc.enterprise_sonic.sonic", needs="dellemc.enterprise_sonic")
+NXOS = _cli(_CISCO, "cisco.nxos.nxos")
+# A session: all of it or none; one that is left open counts against the few that there may be.
+EOS = _cli(_ARISTA, "arista.eos.eos", enter="configure session", leave="commit", give_up="abort")
+OS10 = _cli(_OS10, "dellemc.os10.os10")
+SONIC = _cli(_SONIC, "dellemc.enterprise_sonic.sonic")

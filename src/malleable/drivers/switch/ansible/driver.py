@@ -7,6 +7,7 @@ memory (0700, its files 0600) while it runs, and never in arguments or the envir
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -131,7 +132,8 @@ class AnsibleSwitches:
     def _run(self, switch: Switch, dialect: Dialect, *, change: Sequence[str], show: Sequence[object]) -> Sequence[str]:
         """Run the role once; return what was shown. Errors: Unreachable, Refused."""
         runner = _runner()
-        with _folder(switch, dialect, {"change": list(change), "show": list(show)}) as folder:
+        told = {"change": [*dialect.enter, *change, *dialect.leave] if change else [], "show": list(show)}
+        with _folder(switch, dialect, {**told, "give_up": dialect.give_up}) as folder:
             with anywhere():
                 done = runner.run(
                     private_data_dir=str(folder),
@@ -184,6 +186,7 @@ def _folder(switch: Switch, dialect: Dialect, told: Mapping[str, object]) -> Ite
             "ansible_user": switch.username,
             "ansible_password": switch.password.reveal(),
             "ansible_python_interpreter": sys.executable,
+            **({"ansible_port": _ssh_port(switch)} if "ssh_port" in switch.settings else {}),
         }
         play = [{"hosts": "all", "gather_facts": False, "roles": [dialect.role]}]
         _write(folder / "inventory" / "hosts.json", {"all": {"hosts": {"switch": host}}})
@@ -192,6 +195,13 @@ def _folder(switch: Switch, dialect: Dialect, told: Mapping[str, object]) -> Ite
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ssh_port(switch: Switch) -> int:
+    raw = switch.settings["ssh_port"]
+    if not re.fullmatch(r"[0-9]{1,5}", raw) or not 0 < int(raw) < 1 << 16:
+        raise Refused(f"The setting ssh_port={raw!a} of switch {switch.name} is no port.", code="bad-setting")
+    return int(raw)
 
 
 def _write(path: Path, content: object) -> None:
