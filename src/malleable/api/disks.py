@@ -5,13 +5,14 @@ from starlette.responses import Response
 
 from malleable.api.calls import After, Limit, RefQuery, call_of, ok, page_of
 from malleable.api.operations import begun
-from malleable.api.routing import guarded, reserves_its_key
+from malleable.api.routing import guarded, replayed, reserves_its_key
 from malleable.domain.disks import Target
 from malleable.domain.errors import Invalid
 from malleable.domain.hooks import first_boot
 from malleable.domain.seeds import Given
 from malleable.domain.user_data import parse_user_data
 from malleable.services.disks import DiskWish, PlacedDisk
+from malleable.services.idempotency import Repeated
 from malleable.services.parts import Shown
 from malleable.services.provisions import BootWish, ProvisionWish
 from malleable.wire.disks import (
@@ -105,7 +106,11 @@ def provision_create(request: Request, body: ProvisionRequest) -> Response:
         data_disks=body.data_disks,
         is_stateless=body.stateless,
     )
-    return begun(call, call.services.provisions.provision_create(call.caller, wish, call.asked))
+    try:
+        return begun(call, call.services.provisions.provision_create(call.caller, wish, call.asked))
+    except Repeated as e:
+        operation, _ = call.services.operations.operation_get(call.caller, e.operation_id)
+        return replayed(begun(call, operation))
 
 
 @routes.get("/disks", response_model=Listing[DiskView])

@@ -15,12 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api import problem
-from malleable.api.calls import Call, Edge, bearer, call_of, edge_of
+from malleable.api.calls import Call, bearer, call_of, edge_of
 from malleable.api.queries import query_check
 from malleable.domain.errors import Conflict, Invalid, StoreBusy
 from malleable.domain.store import StoredReply
 from malleable.services.caller import Caller
-from malleable.services.idempotency import Answered, Asked, Repeated
+from malleable.services.idempotency import Answered, Asked
 from malleable.wire.shapes import Problem
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _RESERVES = "_malleable_reserves_its_key"
 
 
 def reserves_its_key(endpoint: F) -> F:
-    """Mark a route whose service is told the key (``Call.asked``), and reserves it in the transaction of its work."""
+    """Mark a route whose service is told the key (``Call.asked``), and keeps it in the transaction of its work."""
     setattr(endpoint, _RESERVES, True)
     return endpoint
 
@@ -131,20 +131,16 @@ async def _once(request: Request, key: str, handler: Handler) -> Response:
     except BaseException:
         await _patiently(lambda: edge.ends.ask(Answered(user_id=asked.user_id, key=key, status=None)))
         raise
-    await _keep(edge, asked, response)
+    body = bytes(response.body).decode()
+    answered = Answered(user_id=asked.user_id, key=key, status=response.status_code, body=body)
+    await _patiently(lambda: edge.ends.ask(answered))
     return response
 
 
 async def _once_by_service(request: Request, key: str, handler: Handler) -> Response:
-    """Do a request once per key, whose service reserves it. Errors: as ``_once``."""
-    asked = await _asked(request, key)
-    request.scope["malleable.call"] = replace(call_of(request), asked=asked)
-    try:
-        response = await _patiently(lambda: handler(request))
-    except Repeated as e:
-        return _repeat(e.reply)
-    await _keep(edge_of(request), asked, response)
-    return response
+    """Let a service do a request once per key. Errors: Invalid for a bad key, Conflict for a reused one."""
+    request.scope["malleable.call"] = replace(call_of(request), asked=await _asked(request, key))
+    return await _patiently(lambda: handler(request))
 
 
 async def _asked(request: Request, key: str) -> Asked:
@@ -152,12 +148,6 @@ async def _asked(request: Request, key: str) -> Asked:
         raise Invalid("The Idempotency-Key is not usable.", fix="Use 1 to 200 printable characters, e.g. a UUID.")
     caller = call_of(request).caller
     return Asked(user_id=caller.user_id, key=key, request_sha256=_digest(request, caller, await request.body()))
-
-
-async def _keep(edge: Edge, asked: Asked, response: Response) -> None:
-    body = bytes(response.body).decode()
-    answered = Answered(user_id=asked.user_id, key=asked.key, status=response.status_code, body=body)
-    await _patiently(lambda: edge.ends.ask(answered))
 
 
 def _digest(request: Request, caller: Caller, body: bytes) -> str:
@@ -174,5 +164,10 @@ def _repeat(kept: StoredReply) -> Response:
     response = Response(kept.body, status_code=status, media_type="application/json" if kept.body else None)
     if status == 202:
         response.headers["Location"] = f"/v1/operations/{json.loads(kept.body)['id']}"
+    return replayed(response)
+
+
+def replayed(response: Response) -> Response:
+    """Mark an answer as one to a request that was done before."""
     response.headers["Idempotency-Replayed"] = "true"
     return response

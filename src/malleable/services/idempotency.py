@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
+from uuid import UUID
 
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import UserId
+from malleable.domain.operations import Operation
 from malleable.domain.store import StoredReply, Transaction
 from malleable.services.parts import Parts
 
@@ -35,24 +37,34 @@ class Answered:
     body: str = ""
 
 
+#: Before the keys that are reserved in the transaction of the work: no other request, in a crowd with those of others,
+#: waits until that is over. No client can write it: it has a space.
+_AMID = "amid "
+
+
 class Repeated(Exception):
-    """The request was done before: this is its answer."""
+    """The request was done before: it has begun this operation."""
 
-    def __init__(self, reply: StoredReply) -> None:
-        self.reply = reply
-        super().__init__("answered before")
+    def __init__(self, operation_id: UUID) -> None:
+        self.operation_id = operation_id
+        super().__init__(f"operation {operation_id} has been begun by this request")
 
 
-def reserve(tx: Transaction, now: datetime, asked: Asked) -> None:
-    """Reserve a key in the transaction that does what is asked: both are there, or neither.
+def reserve(tx: Transaction, now: datetime, asked: Asked) -> Repeated | None:
+    """Reserve a key at the beginning of the transaction that does what is asked; ``keep`` ends that.
 
-    Errors: Repeated; Conflict as ``Idempotency.begin``.
+    Raise what is returned once the transaction is committed: it may read what the same commit brings.
+    Errors: Conflict when the key came with another request.
     """
-    known = _told(asked, tx.idempotency.begin(asked.user_id, asked.key, asked.request_sha256, now))
+    known = _told(asked, tx.idempotency.begin(asked.user_id, _AMID + asked.key, asked.request_sha256, now))
     if isinstance(known, Conflict):
         raise known
-    if known is not None:
-        raise Repeated(known)
+    return None if known is None else Repeated(UUID(known.body))
+
+
+def keep(tx: Transaction, asked: Asked, operation: Operation) -> None:
+    """Keep what a reserved request has begun, in the very transaction: both are there, or neither."""
+    tx.idempotency.finish(asked.user_id, _AMID + asked.key, 202, str(operation.id))
 
 
 class Idempotency:

@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from uuid import UUID
 
 from malleable.domain.disks import Disk, DiskState, DiskUse, Snapshot, Target
 from malleable.domain.errors import Conflict, Exhausted, Invalid
@@ -19,7 +20,7 @@ from malleable.services import image_finding
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
 from malleable.services.finding import find_node, find_owned, project_for, shown
-from malleable.services.idempotency import Asked, reserve
+from malleable.services.idempotency import Asked, keep, reserve
 from malleable.services.keys import with_project_keys
 from malleable.services.networks import find_network
 from malleable.services.nics import carrier
@@ -127,30 +128,36 @@ class Provisions:
         return data_disks.request_move(tx, now, disk=disk, target=target, node=chosen, actor_id=actor_id)
 
     def _provision(self, caller: Caller, wish: ProvisionWish, asked: Asked | None) -> Shown[Operation]:
-        now = self._parts.now()
         with self._parts.store.transaction() as tx:
-            if asked is not None:
-                reserve(tx, now, asked)
-            project_id = project_for(tx, caller, wish.project, "provision_create")
-            network = find_network(tx, caller, "network_use", wish.network, project_id)
-            disk, image = self._disk(tx, caller, wish, project_id)
-            want_signed(tx, self._parts, project_id, image)
-            node = (
-                find_node(tx, caller, "node_get", wish.node) if wish.node is not None else _any_free(tx, image, network)
-            )
-            makes_disk = disk is None and not wish.is_stateless
-            runs = _new_disk(wish, project_id, image, node, now) if makes_disk else disk
-            boot = _boot_wish(wish, image)
-            full = _wish(tx, caller, project_id, node=node, disk=runs, image=image, network=network, boot=boot)
-            data = tuple(find_owned(tx, tx.disks, caller, "disk_use", ref, project_id) for ref in wish.data_disks)
-            full = replace(full, makes_disk=makes_disk, data_disks=data)
-            if full.makes_disk and runs is not None:
-                tx.disks.add(runs)
-            operation = provision.request(tx, now, full, wakes=False)
-            _want_within_quota(tx, full)
-            names = {node.id: node.name, project_id: tx.projects.get(project_id).name}
-            begun = self._parts.enter(tx, operation)
+            repeated = reserve(tx, self._parts.now(), asked) if asked is not None else None
+            if repeated is None:
+                operation, names = self._request(tx, caller, wish)
+                if asked is not None:
+                    keep(tx, asked, operation)
+                begun = self._parts.enter(tx, operation)
+        if repeated is not None:
+            raise repeated
         return Shown(value=self._parts.walk(operation, begun), names=names)
+
+    def _request(self, tx: Transaction, caller: Caller, wish: ProvisionWish) -> tuple[Operation, dict[UUID, str]]:
+        """Find all that is wished for, and begin; return names for whoever asked, too."""
+        now = self._parts.now()
+        project_id = project_for(tx, caller, wish.project, "provision_create")
+        network = find_network(tx, caller, "network_use", wish.network, project_id)
+        disk, image = self._disk(tx, caller, wish, project_id)
+        want_signed(tx, self._parts, project_id, image)
+        node = find_node(tx, caller, "node_get", wish.node) if wish.node is not None else _any_free(tx, image, network)
+        makes_disk = disk is None and not wish.is_stateless
+        runs = _new_disk(wish, project_id, image, node, now) if makes_disk else disk
+        boot = _boot_wish(wish, image)
+        full = _wish(tx, caller, project_id, node=node, disk=runs, image=image, network=network, boot=boot)
+        data = tuple(find_owned(tx, tx.disks, caller, "disk_use", ref, project_id) for ref in wish.data_disks)
+        full = replace(full, makes_disk=makes_disk, data_disks=data)
+        if full.makes_disk and runs is not None:
+            tx.disks.add(runs)
+        operation = provision.request(tx, now, full, wakes=False)
+        _want_within_quota(tx, full)
+        return operation, {node.id: node.name, project_id: tx.projects.get(project_id).name}
 
     def _disk(
         self, tx: Transaction, caller: Caller, wish: ProvisionWish, project_id: ProjectId

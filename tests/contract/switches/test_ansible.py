@@ -165,7 +165,7 @@ class TestByACommandLine:
                 driver.apply(switch, wanted)
                 assert driver.read(switch, ports) == wanted
             device.refuses = "101"
-            with pytest.raises(Refused, match="101"):
+            with pytest.raises(Refused, match=r"refused: .*101.*: "):
                 driver.apply(switch, {ports[0]: ACCESS})
             device.refuses = ""
             is_whole = system in ("eos", "junos")

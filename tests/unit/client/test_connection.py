@@ -238,6 +238,15 @@ def test_the_environments_proxy_is_used_but_not_for_hosts_it_excepts(
         proxy.shutdown()
 
 
+@pytest.mark.parametrize("proxy", ["ftp://secret@there", "socks5://there:1080"])
+def test_a_proxy_that_is_none_is_told_as_that(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(Invalid) as failed:
+        Client("http://there.invalid:8642")
+    assert failed.value.code == "bad-proxy"
+    assert "secret" not in str(failed.value)
+
+
 class Proxy(BaseHTTPRequestHandler):
     """Answers whatever it is asked with a project named like the URL."""
 

@@ -21,9 +21,9 @@ def main() -> None:
         for line in module.params["lines"]:
             answers.append(connection.get(command=line))
     except ConnectionError as e:
-        for line in module.params["give_up"]:
+        for leaving in module.params["give_up"]:
             with suppress(ConnectionError):
-                connection.get(command=line)
+                connection.get(command=leaving)
         module.fail_json(msg=f"{line}: {e}")
     module.exit_json(changed=True, stdout="\n".join(answers))
 
