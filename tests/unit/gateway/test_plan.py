@@ -226,6 +226,15 @@ def test_what_is_reserved_is_served_as_far_as_it_says() -> None:
             parse_network(network(vid=101, hosts=[node, twin], **six))
 
 
+@pytest.mark.parametrize("word", ["ignore", "IGNORE", "infinite", "5", "007", "1h", "30S", "2w"])
+def test_a_name_that_dnsmasq_takes_for_something_else_is_told_by_dns_alone(word: str) -> None:
+    other = {"mac": "52:54:00:aa:00:02", "address": "10.0.0.9", "hostname": f"{word}x"}
+    for told in (host(MAC, ADDRESS, word), {**host(MAC, ADDRESS, word), "node_id": None}):
+        parsed = parse_network(network(vid=101, hosts=[told, other]))
+        assert hosts(parsed).splitlines() == [f"{MAC},{ADDRESS},24h", f"52:54:00:aa:00:02,10.0.0.9,{word}x,24h"]
+        assert f"{ADDRESS} {word}.internal {word}\n" in names(parsed)
+
+
 GIVEN: tuple[dict[str, Any], ...] = (
     {},
     {"has_router": False},
