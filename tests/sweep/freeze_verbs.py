@@ -33,7 +33,7 @@ def _quiesced(world: World, _: NodeId) -> None:
     assert_nothing_is_asked(world)
 
 
-def no_snapshot(world: World, _: NodeId) -> None:
+def no_snapshot(world: World, _: NodeId | None = None) -> None:
     """Nothing is left of it."""
     with world.store.reading() as tx:
         assert tx.snapshots.count() == 0

@@ -9,10 +9,12 @@ from tests.sweep.freeze_verbs import assert_nothing_is_asked, begin, no_snapshot
 from tests.sweep.storage_verbs import new_snapshot
 from tests.sweep.world import Act, World
 
+from malleable.domain.boots import NO_FREEZE
 from malleable.domain.disks import Consistency
 from malleable.domain.errors import Conflict
-from malleable.domain.freezes import FreezeState
+from malleable.domain.freezes import PROVEN_S, FreezeState
 from malleable.domain.ids import BootId, OperationId, new_id
+from malleable.domain.operations import Operation
 from malleable.sim.agents import Manner
 from malleable.workflows import quiesce, release, snapshots
 
@@ -58,11 +60,11 @@ def test_an_agent_that_fails_costs_a_little_time_and_the_snapshot_says_so(
 def test_where_it_must_be_quiesced_there_is_none_that_is_not(new_world: NewWorld, manner: Manner, words: str) -> None:
     world = new_world()
     world.room.agents = manner
-    node_id, operation_id = begin(world)
+    _, operation_id = begin(world)
     ended = world.run(operation_id)
     assert (ended.state, (ended.error or {})["code"]) == ("failed", "not-quiesced"), ended
     assert words in str((ended.error or {})["message"])
-    no_snapshot(world, node_id)
+    no_snapshot(world)
 
 
 def test_without_an_agent_nobody_waits(new_world: NewWorld) -> None:
@@ -121,18 +123,128 @@ def test_a_node_that_is_taken_back_meanwhile_leaves_what_a_power_cut_would(new_w
         assert (ended.state, ended.result["consistency"] in ("crash", "idle")) == ("succeeded", True), (boundary, ended)
 
 
+def pass_at(world: World, boundary: str, seconds: float, *, quiesce: bool | None = None) -> Operation:
+    """Snapshot the disk of a machine that runs while so much time passes at the first such boundary."""
+    _, operation_id = begin(world, quiesce=quiesce)
+
+    class Pass:
+        is_done = False
+
+        def at(self, point: str, operation: Operation) -> None:
+            if not self.is_done and f"{operation.step}:{point}" == boundary:
+                self.is_done = True
+                world.clock.advance(seconds)
+
+    passing = Pass()
+    ended = world.run(operation_id, passing)
+    assert passing.is_done
+    return ended
+
+
+@pytest.mark.parametrize("manner", [Manner.ABLE, Manner.LATE])
+@pytest.mark.parametrize("boundary", ["snapshot-disk:begun", "snapshot-disk:acted", "thaw-disk:begun"])
+@pytest.mark.parametrize(("seconds", "words"), [(PROVEN_S + 1.0, "was not taken within 4 s"), (60.0, "within 4 s")])
+def test_what_is_taken_after_an_agent_may_have_gone_on_is_not_quiesced(
+    new_world: NewWorld, manner: Manner, boundary: str, seconds: float, words: str
+) -> None:
+    world = new_world()
+    world.room.agents = manner
+    ended = pass_at(world, boundary, seconds)
+    assert (ended.state, ended.result["consistency"]) == ("succeeded", "crash")
+    assert words in told(world)[1]
+    assert_nothing_is_asked(world)
+    world = new_world()
+    world.room.agents = manner
+    ended = pass_at(world, boundary, seconds, quiesce=True)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "not-quiesced"), ended
+    no_snapshot(world)
+
+
+def test_what_is_taken_at_once_is_quiesced_though_the_agent_hears_late_that_it_may_go_on(new_world: NewWorld) -> None:
+    for boundary, seconds in (("snapshot-disk:begun", PROVEN_S - 1.0), ("thaw-disk:acted", 1.0)):
+        world = new_world()
+        assert pass_at(world, boundary, seconds).result["consistency"] == "quiesced", boundary
+
+
+@pytest.mark.parametrize("seconds", [301.0, 3600.0])
+@pytest.mark.parametrize("point", ["begun", "acted", "committed"])
+@pytest.mark.parametrize("step", ["freeze-disk", "snapshot-disk", "thaw-disk"])
+def test_a_service_that_was_away_for_long_has_a_snapshot_all_the_same(
+    new_world: NewWorld, step: str, point: str, seconds: float
+) -> None:
+    world = new_world()
+    ended = pass_at(world, f"{step}:{point}", seconds)
+    assert ended.state == "succeeded", ended
+    consistency, reason = told(world)
+    assert (consistency, bool(reason)) in ((Consistency.CRASH, True), (Consistency.QUIESCED, False))
+    assert consistency is Consistency.CRASH or (step, point) not in (("snapshot-disk", "begun"), ("thaw-disk", "begun"))
+    assert_nothing_is_asked(world)
+
+
+def test_a_freeze_that_failed_keeps_no_other_snapshot_waiting(new_world: NewWorld) -> None:
+    world = new_world()
+    world.room.agents = Manner.HASTY
+    _, first = begin(world, quiesce=None)
+
+    def fail_and_take_another() -> None:
+        world.serve()
+        world.room.agents = Manner.ABLE
+        began, second = world.clock.now(), begin_another(world, quiesce=True)
+        assert world.run(second).result["consistency"] == "quiesced"
+        assert world.clock.now() - began < timedelta(seconds=quiesce.FREEZE_S)
+
+    class Meanwhile:
+        is_done = False
+
+        def at(self, point: str, operation: Operation) -> None:
+            with world.store.reading() as tx:
+                is_asked = [boot.freeze_state for boot in tx.boots.list()] == [FreezeState.FAILED]
+            if operation.id == first and is_asked and not self.is_done:
+                self.is_done = True
+                fail_and_take_another()
+
+    meanwhile = Meanwhile()
+    ended = world.run(first, meanwhile)
+    assert (meanwhile.is_done, ended.state, ended.result["consistency"]) == (True, "succeeded", "crash")
+    with world.store.reading() as tx:
+        assert sorted(str(one.consistency) for one in tx.snapshots.list()) == ["crash", "quiesced"]
+        assert all(one.consistency_reason for one in tx.snapshots.list() if one.consistency is Consistency.CRASH)
+    assert_nothing_is_asked(world)
+
+
+def test_a_freeze_that_was_forgotten_before_the_snapshot_is_told_as_the_reason(new_world: NewWorld) -> None:
+    world = new_world()
+    _, operation_id = begin(world, quiesce=None)
+    points = Act(-1, lambda: None)
+    world.run(operation_id, points)
+    world = new_world()
+    _, operation_id = begin(world, quiesce=None)
+
+    def forget() -> None:
+        with world.store.transaction() as tx:
+            (boot,) = tx.boots.list()
+            assert tx.boots.change(boot.id, expect={"id": boot.id}, **NO_FREEZE)
+
+    ended = world.run(operation_id, Act(points.seen.index("snapshot-disk:begun"), forget))
+    assert (ended.state, told(world)) == ("succeeded", (Consistency.CRASH, quiesce.GONE))
+
+
 def test_what_is_said_out_of_turn_changes_nothing(new_world: NewWorld) -> None:
     world = new_world()
     world.running_node()
     with world.store.transaction() as tx:
         (boot,) = tx.boots.list()
         freeze_id = OperationId(new_id())
-        assert not quiesce.note(tx, boot.id, freeze_id, "frozen", "")
+
+        def note(stage: str, boot_id: BootId, freeze_id: OperationId) -> bool:
+            return quiesce.note(tx, world.clock.now(), boot_id, freeze_id, stage=stage, words="")
+
+        assert not note("frozen", boot.id, freeze_id)
         tx.boots.change(boot.id, freeze_id=freeze_id, freeze_state=FreezeState.ASKED)
-        assert not quiesce.note(tx, boot.id, OperationId(new_id()), "frozen", "")
-        assert not quiesce.note(tx, BootId(new_id()), freeze_id, "frozen", "")
-        assert quiesce.note(tx, boot.id, freeze_id, "frozen", "")
-        assert not quiesce.note(tx, boot.id, freeze_id, "frozen", "")
-        assert quiesce.note(tx, boot.id, freeze_id, "thawed", "")
+        assert not note("frozen", boot.id, OperationId(new_id()))
+        assert not note("frozen", BootId(new_id()), freeze_id)
+        assert note("frozen", boot.id, freeze_id)
+        assert not note("frozen", boot.id, freeze_id)
+        assert note("thawed", boot.id, freeze_id)
         assert tx.boots.get(boot.id).freeze_state is FreezeState.FAILED, "it went on before it was told to"
-        assert not quiesce.note(tx, boot.id, freeze_id, "thawed", "")
+        assert not note("thawed", boot.id, freeze_id)

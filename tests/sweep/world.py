@@ -113,6 +113,7 @@ class World:
             later=lambda _s, call: call(),
             on_sign=self.sign,
             on_report=self.report,
+            monotonic_s=self.clock.monotonic_s,
         )
         self.power = SimPower(self.room.bmcs, faults=self.faults)
         self.fetcher = SimFetcher(self.faults)
@@ -342,8 +343,9 @@ class World:
                     tx.boots.change(boot_id, exit_status=0, **{f"{stage}_at": self.clock.now()})  # type: ignore[arg-type]
             reports, self._reports = self._reports, []
             for told_id, freeze_id, stage in reports:
-                if quiesce.note(tx, BootId(told_id), OperationId(freeze_id), stage, "in its words"):
-                    tx.operations.wake_all(now=self.clock.now(), resource=quiesce.resource(OperationId(freeze_id)))
+                now, of = self.clock.now(), OperationId(freeze_id)
+                if quiesce.note(tx, now, BootId(told_id), of, stage=stage, words="in its words"):
+                    tx.operations.wake_all(now=now, resource=quiesce.resource(of))
 
     def _serve_network(self, tx: Transaction, network: Network) -> None:
         if network.state is NetworkState.REMOVING:

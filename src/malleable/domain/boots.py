@@ -69,6 +69,7 @@ class Boot:
     freeze_id: OperationId | None = None  #: what its system is to stop writing for; None: nothing, one at a time
     freeze_serial: str = ""  #: of the disk that is not written to meanwhile
     freeze_state: FreezeState | None = None
+    frozen_at: datetime | None = None  #: when its system was heard to have stopped writing
     freeze_reason: str = ""  #: why that failed, in the system's own words
 
 
@@ -82,6 +83,12 @@ BOOT_STAGES = (
     "finished_at",
 )
 #: What a boot has where no freeze is asked for.
-NO_FREEZE: Mapping[str, object] = {"freeze_id": None, "freeze_serial": "", "freeze_state": None, "freeze_reason": ""}
+NO_FREEZE: Mapping[str, object] = {
+    "freeze_id": None,
+    "freeze_serial": "",
+    "freeze_state": None,
+    "frozen_at": None,
+    "freeze_reason": "",
+}
 #: What the gateway tells of one that it does not serve, each with the field that says why.
 BOOT_REASONS = {"refused": "refusal", "hindered": "hindrance"}

@@ -10,6 +10,9 @@ from malleable.domain.secrets import Secret
 AGENT_HEADER = "x-malleable-agent"
 #: The system ends a freeze by itself after so long, whatever else happens: it is the agent's to keep.
 HELD_MAX_S = 10.0
+#: What is done within so long after "frozen" was heard was done while the disk was frozen. The agent ends a freeze by
+#: itself after 8 s, which it counts in whole ones, so 7; and what it reports may be on its way for 3 s.
+PROVEN_S = 4.0
 #: A shell splits what it is told by spaces.
 WORDS_MAX_CHARS = 200
 _PLAIN = re.compile(r"[^\x20-\x7e]+")

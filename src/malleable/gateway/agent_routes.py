@@ -3,11 +3,15 @@
 A question to which there is nothing new waits, without a thread of its own, until there is: see HttpServer.
 """
 
+import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
-from malleable.domain.freezes import AGENT_HEADER, is_agent, parse_words
-from malleable.domain.ids import BootId
+from malleable.domain.freezes import AGENT_HEADER, PROVEN_S, is_agent, parse_words
+from malleable.domain.ids import BootId, OperationId
+from malleable.domain.ports import Clock
+from malleable.domain.secrets import Secret
 from malleable.gateway.http_message import Request, Response, refusal, text
 from malleable.gateway.plan import BootPlan, FreezePlan, NetworkPlan
 from malleable.gateway.signs import Signs
@@ -16,18 +20,42 @@ from malleable.wire.gateway import OF_FREEZES, BootStage
 _NOTHING = "none"
 
 
+@dataclass(slots=True)
+class _Hold:
+    """A freeze that an agent said it holds; monotonic times."""
+
+    since_s: float
+    ended_s: float | None = None  #: when it was to be told to go on
+
+    def is_proven(self) -> bool:
+        """Say whether no agent ends a freeze by itself as early as this one was to end."""
+        return self.ended_s is not None and self.ended_s - self.since_s <= PROVEN_S
+
+
 class AgentRoutes:
     """Answers under /metadata/agent, from the present freezes. Safe in any thread."""
 
-    def __init__(self, signs: Signs) -> None:
+    def __init__(self, signs: Signs, clock: Clock) -> None:
         """Tell ``signs`` what agents report; begin with no freezes."""
         self._signs = signs
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._holds: dict[OperationId, _Hold] = {}
+        self._armings: frozenset[tuple[BootId, Secret]] = frozenset()
         self._freezes: Mapping[BootId, FreezePlan] = {}
 
     def serve(self, plans: Iterable[NetworkPlan]) -> None:
         """Answer from these plans from now on; those that wait are to be looked at again."""
-        boots = (boot for plan in plans for boot in plan.boots)
-        self._freezes = {boot.id: boot.freeze for boot in boots if boot.freeze is not None}
+        boots = [boot for plan in plans for boot in plan.boots]
+        freezes = {boot.id: boot.freeze for boot in boots if boot.freeze is not None}
+        is_held = {freeze.id: freeze.is_held for freeze in freezes.values()}
+        with self._guard:
+            self._holds = {id: hold for id, hold in self._holds.items() if id in is_held}
+            for id, hold in self._holds.items():
+                if not is_held[id] and hold.ended_s is None:
+                    hold.ended_s = self._clock.monotonic_s()
+        self._armings = frozenset((boot.id, boot.token) for boot in boots)
+        self._freezes = freezes
 
     def answer(self, boot: BootPlan, request: Request) -> Response:
         """Answer the agent of one boot's system, and nobody else there."""
@@ -41,6 +69,8 @@ class AgentRoutes:
             return text(f"{told}\n")
 
         def look() -> Response | None:
+            if (boot.id, boot.token) not in self._armings:
+                return refusal(HTTPStatus.NOT_FOUND)  # whoever asked does not run any more
             now = self._told(boot.id)
             return text(f"{now}\n") if _name(now) != known else None
 
@@ -59,9 +89,20 @@ class AgentRoutes:
             return refusal(HTTPStatus.BAD_REQUEST)
         stage = BootStage(state)
         is_present = freeze is not None and request.query.get("freeze") == str(freeze.id)
-        if freeze is None or not is_present or (stage is BootStage.FROZEN and not freeze.is_held):
+        if freeze is None or not is_present:
             return refusal(HTTPStatus.CONFLICT)  # nobody waits for it: it is to go on
-        self._signs.report(boot, stage, freeze.id, parse_words(request.body))
+        words = parse_words(request.body)
+        with self._guard:
+            hold = self._holds.get(freeze.id)
+            if stage is BootStage.FROZEN and hold is None and freeze.is_held:
+                self._holds[freeze.id] = _Hold(self._clock.monotonic_s())
+            elif stage is BootStage.FROZEN:
+                # An agent that was started anew: from the first time to this one the system has written.
+                self._signs.report(boot, BootStage.UNFROZEN, freeze.id, "it froze the disk twice, or too late")
+                return refusal(HTTPStatus.CONFLICT)
+            elif stage is BootStage.THAWED and (freeze.is_held or hold is None or not hold.is_proven()):
+                stage, words = BootStage.UNFROZEN, "it may have gone on before it was told to"
+        self._signs.report(boot, stage, freeze.id, words)
         return text("ok\n")
 
 

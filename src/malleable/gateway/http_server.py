@@ -11,6 +11,7 @@ import contextlib
 import selectors
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +56,9 @@ class HttpServer:
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ, None)
-        self._waiting = Waiting(settings.http_waiting)
+        self._waiting = Waiting(
+            settings.http_waiting, settings.http_waiting_per_network, is_open=self.has, monotonic_s=time.monotonic
+        )
         self._is_stopping = False
         self._thread = threading.Thread(target=self._accept_loop, name="http accept", daemon=True)
         # Threads are made when they are needed; ``_has_room`` is what keeps them few.
@@ -89,7 +92,10 @@ class HttpServer:
     def look_again(self) -> None:
         """Answer those of the requests that wait whose answers are there now."""
         for wire, response in self._waiting.ready():
-            self._workers.submit(answer_late, wire, response)
+            try:
+                self._workers.submit(answer_late, wire, response)
+            except RuntimeError:  # the server was stopped meanwhile
+                wire.close()
 
     def stop(self) -> None:
         """Close every listening socket and end; answers under way are finished first."""

@@ -66,7 +66,7 @@ class Running:
         self._files = FileCache(settings.state_dir / "files", client.gateway_file, settings.cache_bytes)
         self._documents = Documents(settings.state_dir / "documents", client, clock)
         boot = BootRoutes(settings, self._files, self._tickets, self._signs)
-        agents = AgentRoutes(self._signs)
+        agents = AgentRoutes(self._signs, clock)
         metadata = MetadataRoutes(self._signs, self._documents, agents)
         self._routes = Routes(boot, metadata, agents, RateLimit(clock))
         self._server = HttpServer(settings, self._answer)

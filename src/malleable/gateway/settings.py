@@ -41,6 +41,7 @@ class GatewaySettings:
     http_workers_always: int = 2  #: that a network has even while others hold all the rest
     http_workers_per_source: int = 6
     http_waiting: int = 512  #: requests without an answer yet, which take no worker
+    http_waiting_per_network: int = 128
     fabrics: Fabrics = field(default_factory=Fabrics)  #: reached by ways of their own
     storage: StorageVlan | None = None  #: the portals' way to a pool on the network; None: their pool is on this host
     outside: Outside = field(default_factory=Outside)  #: where networks with NAT lead

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from malleable.domain.ids import NetworkId
@@ -10,20 +11,31 @@ from malleable.gateway.http_message import Gone, Later, Response, write_response
 
 #: Who asks: a network, and an address in it.
 Source = tuple[NetworkId, str]
+#: Longer than an agent waits for its answer. Who is gone cannot be told from who has said all it had to say.
+EXPIRY_S = 150.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _One:
     wire: socket.socket
     look: Later
+    until_s: float  #: monotonic
 
 
 class Waiting:
-    """One of each source, the newest: no node takes the others' places. Safe to call from any thread."""
+    """One of each source, the newest, and a share of each network. Safe to call from any thread."""
 
-    def __init__(self, most: int) -> None:
-        """Have room for ``most``."""
-        self._most = most
+    def __init__(
+        self,
+        most: int,
+        most_per_network: int,
+        *,
+        is_open: Callable[[NetworkId], bool],
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        """Have room for ``most``; what comes late from a network that is not open is closed."""
+        self._most, self._most_per_network = most, most_per_network
+        self._is_open, self._monotonic_s = is_open, monotonic_s
         self._guard = threading.Lock()
         self._ones: dict[Source, _One] = {}
 
@@ -32,14 +44,19 @@ class Waiting:
         if response.later is None:
             answer_late(wire, response)
             return
-        one = _One(wire=wire, look=response.later)
+        one = _One(wire=wire, look=response.later, until_s=self._monotonic_s() + EXPIRY_S)
         with self._guard:
-            old = self._ones.pop(source, None)
-            is_in = len(self._ones) < self._most
+            # Whoever removes a network closes it first, and then drops what waits: nothing is left in it.
+            is_open = self._is_open(source[0])
+            over = self._expired(one.until_s - EXPIRY_S)
+            over += [self._ones.pop(source)] if source in self._ones else []
+            is_in = is_open and self._has_room(source[0])
             if is_in:
                 self._ones[source] = one
-        if old is not None:
+        for old in over if is_open else [*over, one]:
             old.wire.close()
+        if not is_open:
+            return
         # Its answer may have come while it was on its way here.
         found = one.look() if is_in else response
         if found is not None and (not is_in or self._take(source, one)):
@@ -51,6 +68,14 @@ class Waiting:
             ones = list(self._ones.items())
         found = [(source, one, one.look()) for source, one in ones]
         return [(one.wire, answer) for source, one, answer in found if answer is not None and self._take(source, one)]
+
+    def _has_room(self, network_id: NetworkId) -> bool:
+        share = sum(of == network_id for of, _ in self._ones)
+        return len(self._ones) < self._most and share < self._most_per_network
+
+    def _expired(self, now_s: float) -> list[_One]:
+        """Take out those whose time is over, to be closed."""
+        return [self._ones.pop(source) for source, one in list(self._ones.items()) if one.until_s <= now_s]
 
     def drop(self, network_id: NetworkId) -> None:
         """Close what waits in a network."""

@@ -165,12 +165,20 @@ class Gateways:
                 if not getattr(boot, next(iter(told))):
                     stages.setdefault(boot.id, {}).update(told)
             # In one order, so that two batches do not wait for each other in a circle.
-            for boot_id in sorted(stages):
-                tx.boots.change(boot_id, expect={"armed_at": boots[boot_id].armed_at}, **stages[boot_id])
+            of: dict[UUID, list[Sign]] = {}
+            for sign in signs:
+                of.setdefault(sign.boot_id, []).append(sign)
+            noted: set[OperationId] = set()
+            for boot_id in sorted(boots):
+                if boot_id in stages:
+                    tx.boots.change(boot_id, expect={"armed_at": boots[boot_id].armed_at}, **stages[boot_id])
+                noted |= _note_freezes(tx, now, boot_id, of[boot_id])
+            woken = 0
             for node_id in sorted(boots[boot_id].node_id for boot_id in stages):
                 tx.operations.wake(now=now, node_id=node_id)
-            is_news = _note_freezes(tx, now, [sign for sign in signs if sign.boot_id in boots]) or stages
-            claimed = self._parts.claim(tx) if is_news else ()
+            for freeze_id in sorted(noted):
+                woken += tx.operations.wake_all(now=now, resource=quiesce.resource(freeze_id))
+            claimed = self._parts.claim(tx) if stages or woken else ()
         self._parts.hand_out(claimed)
 
     def gateway_file(self, caller: Caller, image_id: UUID, name: str) -> Path:
@@ -230,14 +238,14 @@ def _told(now: datetime, sign: Sign) -> dict[str, Any]:
     return {f"{sign.stage}_at": now, **of_end}
 
 
-def _note_freezes(tx: Transaction, now: datetime, signs: Sequence[Sign]) -> bool:
-    """Note what agents say of freezes, and wake what waits for that; say whether anything does."""
-    told = [(sign.boot_id, sign.freeze_id, sign) for sign in signs if sign.freeze_id is not None]
-    woken = 0
-    for boot_id, freeze_id, sign in sorted(told, key=lambda one: one[0]):  # in one order, as above
-        if quiesce.note(tx, boot_id, freeze_id, sign.stage, sign.log):
-            woken += tx.operations.wake_all(now=now, resource=quiesce.resource(freeze_id))
-    return woken > 0
+def _note_freezes(tx: Transaction, now: datetime, boot_id: BootId, signs: Sequence[Sign]) -> set[OperationId]:
+    """Note what a boot's agent says of freezes, and return those of which that was news."""
+    return {
+        sign.freeze_id
+        for sign in signs
+        if sign.freeze_id is not None
+        and quiesce.note(tx, now, boot_id, sign.freeze_id, stage=sign.stage, words=sign.log)
+    }
 
 
 def _heard(tx: Transaction, now: datetime, beat: Beat, fabrics: Collection[str] | None) -> None:

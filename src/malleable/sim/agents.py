@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
+#: A system goes on by itself once it has been frozen for so long.
+HOLDS_S = 8.0
+
 
 class Manner(StrEnum):
     """How an agent behaves."""
@@ -13,6 +16,7 @@ class Manner(StrEnum):
     SILENT = "silent"  #: it asks what to do, and is never heard of again
     UNABLE = "unable"  #: it says that it cannot
     HASTY = "hasty"  #: it goes on before it is told to, and says so
+    LATE = "late"  #: it goes on by itself, and says only later that it did, as if it had been told to
     STUCK = "stuck"  #: it freezes, and never says that it went on
     LYING = "lying"  #: it says everything at once, and of freezes that nobody asked for
 
@@ -25,11 +29,16 @@ class Freeze:
     is_held: bool  #: false: it is to go on
 
 
-def says(manner: Manner, freeze: Freeze) -> tuple[str, ...]:
-    """List what an agent reports once it is told of a freeze: "frozen", "thawed", "unfrozen"."""
+def says(manner: Manner, freeze: Freeze, held_s: float) -> tuple[str, ...]:
+    """List what an agent reports once it is told of a freeze: "frozen", "thawed", "unfrozen".
+
+    ``held_s``: since when it knows of that.
+    """
     if manner is Manner.LYING:
         return ("thawed", "frozen", "thawed", "unfrozen")
     if freeze.is_held:
-        told = {Manner.ABLE: ("frozen",), Manner.STUCK: ("frozen",), Manner.HASTY: ("frozen", "unfrozen")}
-        return told.get(manner, ("unfrozen",) if manner is Manner.UNABLE else ())
-    return ("thawed",) if manner is Manner.ABLE else ()
+        told = {Manner.SILENT: (), Manner.UNABLE: ("unfrozen",), Manner.HASTY: ("frozen", "unfrozen")}
+        return told.get(manner, ("frozen",))
+    if manner is Manner.ABLE:
+        return ("thawed",) if held_s < HOLDS_S else ("unfrozen",)
+    return ("thawed",) if manner is Manner.LATE else ()

@@ -6,6 +6,7 @@ real one.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -80,6 +81,7 @@ class SimRoom:
         pace: Pace = INSTANT,
         on_sign: Callable[[UUID, str], object] = lambda _boot_id, _stage: None,
         on_report: Callable[[UUID, UUID, str], object] = lambda _boot_id, _freeze_id, _stage: None,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Build an empty room; ``on_sign`` is told the signs of life by boot id, as a gateway sees them.
 
@@ -89,7 +91,9 @@ class SimRoom:
         self.bmcs = SimBmcs(power_s=pace.power_s, later=later, on_power=self._power_changed)
         self.switches, self.targets = switches, targets
         self._later, self._pace, self._on_sign, self._on_report = later, pace, on_sign, on_report
+        self._monotonic_s = monotonic_s
         self._told: dict[UUID, Freeze] = {}  #: what agents know, by boot
+        self._told_at_s: dict[UUID, float] = {}  #: since when of this freeze
         self._lock = threading.RLock()
         self._machines: dict[str, _Machine] = {}
         self._served: dict[int, _Served] = {}
@@ -206,10 +210,14 @@ class SimRoom:
         """Have the agent of a machine that is up do what is news to it."""
         with self._lock:
             is_up = any(machine.nic == mac and machine.session is not None for machine in self._machines.values())
-            if not is_up or self._told.get(boot_id) == freeze:
+            known, now_s = self._told.get(boot_id), self._monotonic_s()
+            if not is_up or known == freeze:
                 return
+            if known is None or known.id != freeze.id:
+                self._told_at_s[boot_id] = now_s
             self._told[boot_id] = freeze
-        for stage in says(self.agents, freeze):
+            held_s = now_s - self._told_at_s[boot_id]
+        for stage in says(self.agents, freeze, held_s):
             self._on_report(boot_id, freeze.id, stage)
 
     def _current(self, name: str, boots: int) -> _Machine | None:

@@ -5,13 +5,13 @@ says it did. Nothing it says or keeps to itself holds a snapshot up for longer t
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from malleable.domain.boots import NO_FREEZE, Boot
 from malleable.domain.disks import Consistency, Disk, SnapshotState
 from malleable.domain.errors import Conflict, Public
-from malleable.domain.freezes import HELD_MAX_S, FreezeState
+from malleable.domain.freezes import HELD_MAX_S, PROVEN_S, FreezeState
 from malleable.domain.ids import BootId, OperationId, SnapshotId
 from malleable.domain.operations import Operation, Wait
 from malleable.domain.store import Transaction
@@ -24,9 +24,13 @@ FREEZE_S = 20.0
 THAW_S = HELD_MAX_S + 2.0
 #: What the gateway reports wakes the operation; a report that came as it went to sleep is found so soon.
 LOOK_S = 1.0
+#: Those are the limits. A step that the service itself was away from for long goes on, and says what it can prove.
+_DEADLINE_S = timedelta(days=1).total_seconds()
 NOT_ASKED = "it was to be taken without asking the system"
 NO_AGENT = "no agent was heard of in the system of its node since that was started"
-_GONE = "its node was taken or started anew meanwhile"
+GONE = "its node was taken or started anew meanwhile"
+_TAKEN_OVER = "it could not be kept frozen, or its node was started anew, and another snapshot was next"
+_LATE = f"it was not taken within {PROVEN_S:.0f} s after the agent in its node's system said that it froze the disk"
 _SILENT = f"the agent in its node's system did not say within {FREEZE_S:.0f} s that it froze the disk"
 _BUSY = "another snapshot of a disk of its node was being taken"
 _UNPROVEN = "the agent in its node's system did not say that the disk stayed frozen until it was taken"
@@ -65,23 +69,24 @@ def resource(freeze_id: OperationId) -> str:
     return f"freeze:{freeze_id}"
 
 
-def note(tx: Transaction, boot_id: BootId, freeze_id: OperationId, stage: str, words: str) -> bool:
+def note(tx: Transaction, now: datetime, boot_id: BootId, freeze_id: OperationId, *, stage: str, words: str) -> bool:
     """Take in what an agent says of a freeze: "frozen", "thawed" or "unfrozen"; say whether it changes anything.
 
     What comes too late, twice, of another freeze or out of turn changes nothing, or makes it a failed one.
     """
 
-    def move(states: list[FreezeState], state: FreezeState, reason: str = "") -> bool:
+    def move(states: list[FreezeState], state: FreezeState, **more: object) -> bool:
         expect = {"freeze_id": freeze_id, "freeze_state": states}
-        return tx.boots.change(boot_id, expect=expect, freeze_state=state, freeze_reason=reason)
+        return tx.boots.change(boot_id, expect=expect, freeze_state=state, **more)
 
     asked, frozen, ending, failed = FreezeState.ASKED, FreezeState.FROZEN, FreezeState.ENDING, FreezeState.FAILED
     if stage == "frozen":
-        return move([asked], frozen)
+        return move([asked], frozen, frozen_at=now)
     if stage == "thawed" and move([ending], FreezeState.THAWED):
         return True
     said = f': "{words}"' if words else ""
-    return move([asked, frozen, ending], failed, f"the agent in its node's system could not keep the disk frozen{said}")
+    reason = f"the agent in its node's system could not keep the disk frozen{said}"
+    return move([asked, frozen, ending], failed, freeze_reason=reason)
 
 
 def _boot(context: Context) -> Boot | None:
@@ -106,7 +111,7 @@ def _wait(context: Context, reason: str) -> Wait:
         seconds=LOOK_S,
         reason=reason,
         public=Public(f"{reason[0].upper()}{reason[1:]}."),
-        memory={"since": _since(context).isoformat()},
+        memory={**context.memory, "since": _since(context).isoformat()},
         resource=resource(context.operation.id),
     )
 
@@ -119,7 +124,7 @@ def _tell(context: Context, boot: Boot, reason: str, before: Mapping[str, object
         if not tx.boots.change(boot.id, expect=before, **changes):
             return {}
         tx.networks.touch(boot.network_id)
-        return {"since": context.now().isoformat()}
+        return {"since": context.now().isoformat(), "is_asked": True}
 
     return Ask(
         seconds=wait.seconds,
@@ -134,21 +139,28 @@ def _tell(context: Context, boot: Boot, reason: str, before: Mapping[str, object
 def freeze(context: Context) -> Done | Wait:
     """Ask the system to stop writing to the disk, and wait a little until it says that it has."""
     boot, freeze_id = _boot(context), context.operation.id
-    if boot is None:
-        return _go_on(context, _GONE)
-    if boot.freeze_id not in (None, freeze_id):
+    if boot is None or (boot.freeze_id != freeze_id and "is_asked" in context.memory):
+        return _go_on(context, _why_gone(boot))
+    # What failed is of no use to the snapshot that it was for, however long that takes yet.
+    is_free = boot.freeze_id is None or boot.freeze_state is FreezeState.FAILED
+    if boot.freeze_id != freeze_id and not is_free:
         busy = "another snapshot of a disk of the node is being taken"
         return _go_on(context, _BUSY) if _is_late(context, FREEZE_S) else _wait(context, busy)
     asks = "the node's system is asked to stop writing to the disk"
-    if boot.freeze_id is None:
-        asked = {"freeze_id": freeze_id, "freeze_state": FreezeState.ASKED, "freeze_reason": ""}
-        serial = context.argument("serial")
-        return _tell(context, boot, asks, {"freeze_id": None}, **asked, freeze_serial=serial)
+    if boot.freeze_id != freeze_id:
+        before = {"freeze_id": boot.freeze_id, "freeze_state": boot.freeze_state}
+        asked = {"freeze_id": freeze_id, "freeze_state": FreezeState.ASKED, "freeze_serial": context.argument("serial")}
+        return _tell(context, boot, asks, before, **{**NO_FREEZE, **asked})
     if boot.freeze_state is FreezeState.FAILED:
         return _go_on(context, boot.freeze_reason)
     if boot.freeze_state is FreezeState.ASKED:
         return _go_on(context, _SILENT) if _is_late(context, FREEZE_S) else _wait(context, asks)
     return Done(evidence={"freeze": "frozen"})
+
+
+def _why_gone(boot: Boot | None) -> str:
+    """Say why there is no freeze any more that was asked for."""
+    return GONE if boot is None or boot.freeze_id is None else _TAKEN_OVER
 
 
 def _go_on(context: Context, reason: str) -> Done:
@@ -167,6 +179,11 @@ def _go_on(context: Context, reason: str) -> Done:
 def is_must(operation: Operation) -> bool:
     """Say whether a snapshot that is not quiesced is to be none."""
     return bool(operation.arguments.get("must_quiesce"))
+
+
+def why_not(operation: Operation) -> str:
+    """Say why a snapshot that is taken now is not quiesced, where nothing else was said before."""
+    return GONE if _is_asked(operation) else "a node may have written to the disk meanwhile"
 
 
 def is_under_way(context: Context) -> bool:
@@ -195,7 +212,7 @@ def thaw(context: Context) -> Done | Wait:
     if snapshot.state is SnapshotState.READY:  # nothing was frozen: what it is was known as it was taken
         return Done(evidence={"freeze": "none"})
     if boot is None or boot.freeze_id != freeze_id:
-        return _conclude(context, Consistency.CRASH, _GONE)
+        return _conclude(context, Consistency.CRASH, _why_gone(boot))
     if boot.freeze_state is FreezeState.THAWED:
         return _conclude(context, Consistency.QUIESCED, "")
     if boot.freeze_state is FreezeState.FAILED:
@@ -204,6 +221,10 @@ def thaw(context: Context) -> Done | Wait:
     if boot.freeze_state is FreezeState.ENDING:
         is_late = _is_late(context, THAW_S)
         return _conclude(context, Consistency.CRASH, _UNPROVEN) if is_late else _wait(context, goes_on)
+    # The snapshot is there: if it is not too late now, it was not as that was taken. That holds for one that was asked
+    # for twice, too, for no system freezes a second time for one operation.
+    if boot.frozen_at is None or not 0.0 <= (context.now() - boot.frozen_at).total_seconds() <= PROVEN_S:
+        return _conclude(context, Consistency.CRASH, _LATE)
     before = {"freeze_id": freeze_id, "freeze_state": boot.freeze_state}
     return _tell(context, boot, goes_on, before, freeze_state=FreezeState.ENDING)
 
@@ -235,7 +256,7 @@ FREEZE_DISK = Step(
     name="freeze-disk",
     do=freeze,
     undo=_let_go,
-    deadline_s=300.0,
+    deadline_s=_DEADLINE_S,
     sla_s=FREEZE_S,
     needed=_is_asked,
     device="The node's system",
@@ -244,7 +265,7 @@ THAW_DISK = Step(
     name="thaw-disk",
     do=thaw,
     # No undo: the system writes again.
-    deadline_s=300.0,
+    deadline_s=_DEADLINE_S,
     sla_s=THAW_S,
     needed=_is_asked,
     device="The node's system",

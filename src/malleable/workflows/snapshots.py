@@ -127,10 +127,10 @@ def _take(context: Context) -> Done:
     if not (was_used or _is_used(context, disk_id)):
         return quiesced.taken(snapshot_id, Consistency.IDLE, "")
     if quiesced.is_must(context.operation):
-        raise quiesced.not_quiesced("a node may have written to the disk meanwhile")
+        raise quiesced.not_quiesced(quiesced.why_not(context.operation))
     with context.store.reading() as tx:
         reason = tx.snapshots.get(snapshot_id).consistency_reason
-    return quiesced.taken(snapshot_id, Consistency.CRASH, reason)
+    return quiesced.taken(snapshot_id, Consistency.CRASH, reason or quiesced.why_not(context.operation))
 
 
 def _is_used(context: Context, disk_id: DiskId) -> bool:

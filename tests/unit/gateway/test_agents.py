@@ -1,25 +1,27 @@
 """What a gateway tells the agents in its nodes' systems, what it believes of them, and how they wait."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+from tests.unit.gateway.clock import HandClock
 from tests.unit.gateway.told import boot, host, network
 
-from malleable.domain.freezes import WORDS_MAX_CHARS, agent_token, parse_words
+from malleable.domain.freezes import PROVEN_S, WORDS_MAX_CHARS, agent_token, parse_words
 from malleable.domain.ids import BootId, NetworkId, OperationId, new_id
 from malleable.domain.secrets import Secret
 from malleable.gateway.agent_routes import AgentRoutes
-from malleable.gateway.http_message import Request, Response, text
+from malleable.gateway.http_message import Request, Response, refusal, text
 from malleable.gateway.http_server import HttpServer
 from malleable.gateway.kept_signs import KeptSigns
 from malleable.gateway.plan import FreezePlan, parse_network
 from malleable.gateway.settings import GatewaySettings
 from malleable.gateway.signs import Signs
-from malleable.gateway.waiting import Waiting
+from malleable.gateway.waiting import EXPIRY_S, Waiting
 
 NETWORK = NetworkId(new_id())
 
@@ -29,7 +31,8 @@ class Node:
 
     def __init__(self, directory: Path) -> None:
         self.signs = Signs(KeptSigns(directory / "signs"))
-        self.routes = AgentRoutes(self.signs)
+        self.clock = HandClock()
+        self.routes = AgentRoutes(self.signs, self.clock)
         mac, address = "52:54:00:aa:00:01", "10.0.0.10"
         told = network(vid=101, hosts=[host(mac, address)], boots=[boot(mac, address)])
         self.plan = parse_network(told)
@@ -95,13 +98,51 @@ def test_what_is_reported_passes_once_and_only_of_what_is_asked(node: Node) -> N
     node.wanted(asked)
     assert node.report("frozen", new_id()) == HTTPStatus.CONFLICT
     assert node.report("finished", asked.id) == HTTPStatus.BAD_REQUEST
+    assert node.report("frozen", asked.id) == HTTPStatus.OK
     for _ in range(50):
-        assert node.report("frozen", asked.id) == HTTPStatus.OK
         assert node.report("unfrozen", asked.id, b"\x1b[2Jno\n room\xff") == HTTPStatus.OK
     assert node.heard() == [("frozen", asked.id, ""), ("unfrozen", asked.id, "[2Jno  room")]
     node.wanted(replace(asked, is_held=False))
     assert node.report("frozen", asked.id) == HTTPStatus.CONFLICT, "nobody waits for it any more"
     assert node.report("thawed", asked.id) == HTTPStatus.OK
+
+
+def reported(node: Node, *steps: str | float) -> list[str]:
+    """Ask for a freeze; let an agent report, seconds pass or the control plane be done ("end"); list what is told."""
+    asked = freeze()
+    node.wanted(asked)
+    for step in steps:
+        if isinstance(step, float):
+            node.clock.wind(step)
+        elif step == "end":
+            node.wanted(replace(asked, is_held=False))
+        else:
+            node.report(step, asked.id)
+    return [stage for stage, _, _ in node.heard()]
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (["frozen", PROVEN_S, "end", 60.0, "thawed"], ["frozen", "thawed"]),
+        (["frozen", PROVEN_S + 0.1, "end", "thawed"], ["frozen", "unfrozen"]),
+        (["frozen", 1.0, "thawed", "end"], ["frozen", "unfrozen"]),
+        (["frozen", 1.0, "frozen", "end", "thawed"], ["frozen", "unfrozen", "thawed"]),
+        (["frozen", 1.0, "end", "frozen", "thawed"], ["frozen", "unfrozen", "thawed"]),
+        (["end", "thawed"], ["unfrozen"]),
+    ],
+)
+def test_an_agent_held_only_if_it_froze_once_and_was_to_end_it_before_it_would_by_itself(
+    node: Node, steps: list[str | float], told: list[str]
+) -> None:
+    assert reported(node, *steps) == told
+
+
+def test_what_a_system_asked_that_runs_no_more_is_answered(node: Node) -> None:
+    waits = node.ask()
+    assert waits.later is not None
+    node.routes.serve([replace(node.plan, boots=(replace(node.boot, token=Secret("of its next start")),))])
+    assert waits.later() == refusal(HTTPStatus.NOT_FOUND)
 
 
 def test_what_was_reported_of_a_freeze_that_is_over_is_forgotten(node: Node) -> None:
@@ -120,11 +161,17 @@ def test_words_are_plain_and_few() -> None:
     assert parse_words(b"\x00\x1b]0;x\x07 /srv\r\n") == "]0;x  /srv"
 
 
+def waiting_for(most: int, per_network: int = 100, *, clock: HandClock | None = None, is_open: bool = True) -> Waiting:
+    monotonic_s = (clock or HandClock()).monotonic_s
+    return Waiting(most, per_network, is_open=lambda _id: is_open, monotonic_s=monotonic_s)
+
+
 class Desk:
     """A server whose answers are not there until ``said`` is."""
 
     def __init__(self) -> None:
         self.said: str | None = None
+        self.has_asked = threading.Event()
         self.server = HttpServer(GatewaySettings(http_workers_per_source=100, http_waiting=1), self.answer)
         wire = socket.create_server(("127.0.0.1", 0))
         self.port = wire.getsockname()[1]
@@ -132,7 +179,11 @@ class Desk:
         self.server.start()
 
     def answer(self, _network_id: NetworkId, _request: Request) -> tuple[Response, None]:
-        return text("nothing", later=lambda: text(self.said) if self.said is not None else None), None
+        return text("nothing", later=self.look), None
+
+    def look(self) -> Response | None:
+        self.has_asked.set()
+        return text(self.said) if self.said is not None else None
 
     def ask(self) -> socket.socket:
         wire = socket.create_connection(("127.0.0.1", self.port), timeout=10)
@@ -167,7 +218,7 @@ def test_a_question_without_an_answer_waits_for_it(desk: Desk) -> None:
 
 
 def test_who_asks_again_waits_in_place_of_the_question_before() -> None:
-    waiting, pairs, answers = Waiting(1), [socket.socketpair() for _ in range(2)], list[Response]()
+    waiting, pairs, answers = waiting_for(1), [socket.socketpair() for _ in range(2)], list[Response]()
     for _, wire in pairs:
         waiting.add((NETWORK, "10.0.0.1"), wire, text("", later=lambda: answers[0] if answers else None))
     assert heard(pairs[0][0]) == b""
@@ -181,7 +232,7 @@ def test_who_asks_again_waits_in_place_of_the_question_before() -> None:
 
 
 def test_where_there_is_no_room_to_wait_the_answer_of_now_is_given() -> None:
-    waiting, pairs = Waiting(1), [socket.socketpair() for _ in range(2)]
+    waiting, pairs = waiting_for(1), [socket.socketpair() for _ in range(2)]
     for number, (_, wire) in enumerate(pairs):
         waiting.add((NETWORK, f"10.0.0.{number}"), wire, text("nothing", later=lambda: None))
     assert heard(pairs[1][0]).endswith(b"nothing")
@@ -189,3 +240,56 @@ def test_where_there_is_no_room_to_wait_the_answer_of_now_is_given() -> None:
     assert heard(pairs[0][0]) == b""
     for near, _ in pairs:
         near.close()
+
+
+def asks(waiting: Waiting, *sources: tuple[NetworkId, str]) -> list[socket.socket]:
+    """Ask from each source, and return the near ends of those that got an answer or were closed."""
+    pairs = [socket.socketpair() for _ in sources]
+    for source, (_, wire) in zip(sources, pairs, strict=True):
+        waiting.add(source, wire, text("nothing", later=lambda: None))
+    return [near for near, _ in pairs]
+
+
+def test_a_network_takes_no_more_places_than_its_share() -> None:
+    waiting, other = waiting_for(3, 2), NetworkId(new_id())
+    places = asks(waiting, (NETWORK, "10.0.0.1"), (NETWORK, "10.0.0.2"), (NETWORK, "10.0.0.3"), (other, "10.0.0.1"))
+    assert heard(places[2]).endswith(b"nothing")
+    waiting.drop(NETWORK)
+    assert [heard(places[0]), heard(places[1])] == [b"", b""]
+    places[3].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        places[3].recv(1)
+    waiting.drop(other)
+    for place in places:
+        place.close()
+
+
+def test_who_is_gone_makes_room_once_nobody_waits_that_long() -> None:
+    clock = HandClock()
+    waiting = waiting_for(1, clock=clock)
+    (gone,) = asks(waiting, (NETWORK, "10.0.0.1"))
+    clock.wind(EXPIRY_S - 1.0)
+    (early,) = asks(waiting, (NETWORK, "10.0.0.2"))
+    assert heard(early).endswith(b"nothing")
+    clock.wind(1.0)
+    (next_one,) = asks(waiting, (NETWORK, "10.0.0.2"))
+    assert heard(gone) == b""
+    waiting.drop(NETWORK)
+    assert heard(next_one) == b""
+    for place in (gone, early, next_one):
+        place.close()
+
+
+def test_nothing_waits_in_a_network_that_was_removed_as_it_asked() -> None:
+    (place,) = asks(waiting_for(1, is_open=False), (NETWORK, "10.0.0.1"))
+    assert heard(place) == b""
+    place.close()
+
+
+def test_a_stopped_server_leaves_no_question_open() -> None:
+    desk = Desk()
+    with desk.ask() as wire:
+        assert desk.has_asked.wait(10)
+        desk.server.stop()
+        desk.say("now")
+        assert heard(wire) == b""

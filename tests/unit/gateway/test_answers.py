@@ -45,7 +45,7 @@ class Desk:
         self.documents = Documents(directory / "documents", self.control_plane, self.clock)
         self.control_plane.files[str(self.intent["id"]), "user-data"] = USER_DATA
         boots = BootRoutes(settings, files, Tickets(self.clock), self.signs)
-        agents = AgentRoutes(self.signs)
+        agents = AgentRoutes(self.signs, self.clock)
         metadata = MetadataRoutes(self.signs, self.documents, agents)
         self.routes = Routes(boots, metadata, agents, RateLimit(self.clock))
         hosts = [host(MAC, ADDRESS), host(OTHER_MAC, OTHER)]

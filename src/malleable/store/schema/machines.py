@@ -95,6 +95,7 @@ boots = Table(
     Column("freeze_id", Id),  # its operation may be forgotten: no foreign key
     words("freeze_serial"),
     Column("freeze_state", EnumText(FreezeState)),
+    Column("frozen_at", Instant),
     words("freeze_reason"),
     UniqueConstraint("node_id"),
     info={"noun": "boot intent"},

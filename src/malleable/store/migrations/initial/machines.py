@@ -98,6 +98,7 @@ boots = Table(
     Column("freeze_id", ID),
     words("freeze_serial"),
     Column("freeze_state", Text),
+    Column("frozen_at", INSTANT),
     words("freeze_reason"),
     UniqueConstraint("node_id"),
 )
