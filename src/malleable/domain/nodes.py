@@ -107,6 +107,11 @@ class Nic:
     bond: str = ""  #: two NICs of a node with one name are one by LACP, attached as the first of them; "": it is alone
 
 
+def dns_name(name: str) -> str:
+    """Write a node's name as one that DNS and a system can have: two nodes may come out alike."""
+    return name.replace(".", "-").replace("_", "-")
+
+
 _BOND = re.compile(r"[a-z][a-z0-9]{0,11}", re.ASCII)  #: an interface's name in Linux, with room for a VLAN's number
 
 

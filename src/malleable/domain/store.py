@@ -160,6 +160,9 @@ class NetworkRows(Rows[Network], Protocol):
     def boot_image(self, fabrics: Collection[str], image_id: UUID) -> bool:
         """Say in one query whether some node boots an image, by itself or a disk made of it, from these fabrics."""
 
+    def node_names(self, id: NetworkId) -> frozenset[str]:
+        """Read the names of all nodes that are attached to a network, in one query."""
+
     def usable_by(self, page: Page, project_ids: Collection[ProjectId], name: str | None = None) -> tuple[Network, ...]:
         """Read a page of what these projects may use, in one query: owned, granted and accepted, or public."""
 

@@ -15,7 +15,7 @@ from malleable.domain.gateways import ALL_FABRICS, NAME_TAKEN, SILENT_AFTER_S, G
 from malleable.domain.ids import BootId, GatewayId, ImageId, NetworkId, NodeId, OperationId, new_id
 from malleable.domain.images import Image
 from malleable.domain.networks import Attachment, Network, NetworkState
-from malleable.domain.nodes import Nic
+from malleable.domain.nodes import Nic, dns_name
 from malleable.domain.reservations import Reservation
 from malleable.domain.seeds import Document
 from malleable.domain.store import Transaction
@@ -397,11 +397,10 @@ def _hosts(nodes: Sequence[Host], reserved: Sequence[Reservation]) -> tuple[Host
 
 
 def _host(attachment: Attachment, nic: Nic, nodes: Mapping[UUID, str]) -> Host:
-    hostname = nodes[nic.node_id].replace(".", "-").replace("_", "-")
     return Host(
         node_id=nic.node_id,
         mac=nic.mac,
         address=attachment.address,
         address6=attachment.address6,
-        hostname=hostname,
+        hostname=dns_name(nodes[nic.node_id]),
     )

@@ -10,7 +10,7 @@ from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import DiskId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageState
 from malleable.domain.networks import Network
-from malleable.domain.nodes import Nic, Node, NodeState
+from malleable.domain.nodes import Nic, Node, NodeState, dns_name
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Holdings
 from malleable.domain.seeds import Given
@@ -282,7 +282,7 @@ def _wish(
         network=network,
         nic=nic,
         way=boot.way or image.boot_ways[0],
-        hostname=boot.hostname or node.name.replace(".", "-").replace("_", "-"),
+        hostname=boot.hostname or dns_name(node.name),
         actor_id=caller.user_id,
         is_by_site=caller.is_admin,
     )

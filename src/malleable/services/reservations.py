@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import NodeId, ReservationId, new_id, parse_id
 from malleable.domain.networks import Network
+from malleable.domain.nodes import Nic, dns_name
 from malleable.domain.reservations import RESERVATIONS_MAX, Reservation
 from malleable.domain.store import Page, Transaction
 from malleable.services.attachments import may_see
@@ -155,22 +156,25 @@ def _refuse_taken(tx: Transaction, caller: Caller, network: Network, family: Fam
 
 
 def _refuse_nodes(tx: Transaction, caller: Caller, network: Network, wish: ReservationWish) -> None:
-    """Be sure that no MAC address and no host name is a node's. Errors: Conflict."""
+    """Be sure that no MAC address and no host name is a node's, as far as the caller may know. Errors: Conflict."""
     nic = tx.nics.find(mac=wish.mac) if wish.mac else None
-    if nic is not None:
+    if nic is not None and _may_know(tx, caller, network, nic):
         raise Conflict(
             f"The MAC address {wish.mac} is of {_told(tx, caller, nic.node_id)}.",
             code="mac-of-node",
             fix="Attach the node, with --address if it is to have this one; or check which machine this is.",
         )
-    node = tx.nodes.find(name=wish.hostname) if wish.hostname else None
-    nics = [nic.id for nic in tx.nics.list(node_id=node.id)] if node is not None else []
-    if node is not None and nics and tx.attachments.count(network_id=network.id, nic_id=nics):
+    if wish.hostname and wish.hostname in {dns_name(name) for name in tx.networks.node_names(network.id)}:
         raise Conflict(
-            f"A node of network {network.name} is called {wish.hostname}.",
+            f"A node of network {network.name} is called {wish.hostname} in its DNS.",
             code="name-of-node",
             fix="Choose another host name.",
         )
+
+
+def _may_know(tx: Transaction, caller: Caller, network: Network, nic: Nic) -> bool:
+    """Say whether a NIC is on the network, or of a node that the caller may see; any other is refused once attached."""
+    return tx.attachments.count(network_id=network.id, nic_id=nic.id) > 0 or may_see(caller, tx.nodes.get(nic.node_id))
 
 
 def _told(tx: Transaction, caller: Caller, node_id: NodeId) -> str:

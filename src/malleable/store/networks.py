@@ -11,7 +11,7 @@ from malleable.domain.ids import NetworkId, ProjectId
 from malleable.domain.networks import GrantState, Network
 from malleable.domain.store import GATEWAY, PAGE_MAX, Page
 from malleable.store.rows import TableRows
-from malleable.store.schema import boots, disks, grants, networks, site, targets
+from malleable.store.schema import attachments, boots, disks, grants, networks, nics, nodes, site, targets
 
 # The counter's row stays locked until the commit, so generations become visible in their order:
 # a gateway that has seen generation n has seen every smaller one.
@@ -23,6 +23,12 @@ _next = _NEXT.cte("next")
 #: Both at once, where the database can: everybody who touches a network waits for the counter.
 _TOUCH_NEXT = (
     update(networks).where(_this).values(generation=_next.c.network_generation).returning(networks.c.generation)
+)
+_NODE_NAMES = (
+    select(nodes.c.name)
+    .join(nics, nics.c.node_id == nodes.c.id)
+    .join(attachments, attachments.c.nic_id == nics.c.id)
+    .where(attachments.c.network_id == bindparam("network_id", type_=networks.c.id.type))
 )
 
 
@@ -81,6 +87,10 @@ class NetworkTable(TableRows[Network]):
 
         statement = self._record.cached(("boot", narrowed), build)
         return self._session.read(statement, {**params, "image_id": image_id}).first() is not None
+
+    def node_names(self, id: NetworkId) -> frozenset[str]:
+        """Read the names of all nodes that are attached to a network, in one query."""
+        return frozenset(self._session.read(_NODE_NAMES, {"network_id": id}).scalars())
 
     def usable_by(self, page: Page, project_ids: Collection[ProjectId], name: str | None = None) -> tuple[Network, ...]:
         """Read a page of what these projects may use, in one query: owned, granted and accepted, or public."""

@@ -127,6 +127,38 @@ def test_a_node_of_others_is_not_named(small_site: Site) -> None:
         assert (status, "held" in str(told), "a node" in told["detail"]) == (409, False, True)
 
 
+def test_a_mac_tells_nobody_of_nodes_that_are_not_theirs_to_see(small_site: Site) -> None:
+    network = _make(small_site)
+    path = f"/v1/networks/{network}/reservations"
+    with small_site.store.transaction() as tx:
+        tx.nodes.change(small_site.ids["held"], project_id=small_site.ids["beta"])
+        mac = next(nic.mac for nic in tx.nics.list(node_id=small_site.ids["held"]))
+    assert _reserve(small_site, path=path, name="other", mac="52:54:00:aa:00:01")[0] == 201
+    assert _reserve(small_site, path=path, mac=mac)[0] == 201, "as of a MAC that is nobody's"
+    status, told = _reserve(small_site, caller="admin", path=path, name="again", mac=mac)
+    assert (status, told["code"], "node held" in told["detail"]) == (409, "mac-of-node", True), "who may see it is told"
+    status, told = _reserve(small_site, mac=mac)
+    assert (status, told["code"]) == (409, "mac-of-node"), "it is on that network"
+    with small_site.store.transaction() as tx:
+        tx.nodes.change(small_site.ids["held"], project_id=small_site.ids["alpha"])
+    status, told = _attach(small_site, network)
+    assert (status, told["code"]) == (409, "mac-reserved"), told
+    assert (mac in told["detail"], "removes that reservation" in told["fix"]) == (True, True)
+    assert small_site.call("member", "DELETE", f"{path}/vip").status_code == 204
+    assert _attach(small_site, network)[0] == 202
+
+
+@pytest.mark.parametrize("name", ["rack1.n1", "rack1_n1", "rack1-n1"])
+def test_a_name_is_a_nodes_as_dns_has_it(small_site: Site, name: str) -> None:
+    with small_site.store.transaction() as tx:
+        tx.nodes.change(small_site.ids["held"], name=name)
+    status, told = _reserve(small_site, hostname="rack1-n1")
+    assert (status, told["code"]) == (409, "name-of-node"), told
+    assert "called rack1-n1 in its DNS" in told["detail"]
+    elsewhere = f"/v1/networks/{_make(small_site)}/reservations"
+    assert _reserve(small_site, path=elsewhere, hostname="rack1-n1")[0] == 201, "the node is not there"
+
+
 def test_a_mac_that_is_reserved_is_no_nodes(small_site: Site) -> None:
     network = _make(small_site)
     assert _reserve(small_site, path=f"/v1/networks/{network}/reservations", mac="52:54:00:aa:00:01")[0] == 201

@@ -189,6 +189,26 @@ def test_only_a_network_can_be_touched(store: SqlStore) -> None:
         assert tx.networks.touch(network.id) == 1, "what failed took no generation"
 
 
+def test_nodes_of_a_network_are_named_each_once(store: SqlStore) -> None:
+    here, there = values.network(), values.network()
+    one, two = values.node(name="rack1.n1"), values.node(name="rack1_n2")
+    nics = [values.nic(one), values.nic(one, name="nic1"), values.nic(two)]
+    with store.transaction() as tx:
+        for value in (here, there):
+            tx.networks.add(value)
+        for node in (one, two):
+            tx.nodes.add(node)
+        for nic in nics:
+            tx.nics.add(nic)
+        for number, nic in enumerate(nics[:2]):
+            tx.attachments.add(values.attachment(nic, here, address=f"10.0.0.{20 + number}"))
+        tx.attachments.add(values.attachment(nics[2], there))
+    with store.reading() as tx:
+        assert tx.networks.node_names(here.id) == {"rack1.n1"}
+        assert tx.networks.node_names(there.id) == {"rack1_n2"}
+        assert tx.networks.node_names(NetworkId(new_id())) == frozenset()
+
+
 def test_generations_commit_in_order(postgres_store: SqlStore) -> None:
     """A gateway that has seen generation 2 must have seen 1: so the second toucher waits for the first."""
     one, two = values.network(), values.network()
