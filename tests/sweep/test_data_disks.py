@@ -118,6 +118,23 @@ def test_disks_for_data_come_along_when_the_machine_moves(new_world: Callable[[]
     assert (after.iqn, after.chap_password) != (before.iqn, before.chap_password)
 
 
+def test_a_machine_that_moves_takes_no_disk_of_another_along(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    source, boot_disk = world.running_node()
+    holder, _ = world.running_node("n2", "p2")
+    taken, spare = data_disk(world, "taken"), data_disk(world, "spare")
+    assert world.run(_attach(world, holder, taken)).state == "succeeded"
+    other = world.free_node("n3", "p3")
+    with pytest.raises(Conflict, match="Disk taken is in use by node n2"), world.store.transaction() as tx:
+        move.request(tx, world.clock.now(), replace(world.wish(tx, other, boot_disk), data_disks=(taken,)))
+    assert world.node(source).boot == "up", "nothing was begun"
+    with world.store.transaction() as tx:
+        wish = replace(world.wish(tx, other, boot_disk), data_disks=(spare,))
+        operation = move.request(tx, world.clock.now(), wish)
+    assert world.run(operation.id).state == "succeeded"
+    assert {("spare", "data")} < presented(world, other)
+
+
 def test_a_disk_for_data_goes_to_another_node_once_no_session_is_left(new_world: Callable[[], World]) -> None:
     world = new_world()
     node_id, disk, target = _attached(world)
