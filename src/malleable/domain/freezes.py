@@ -8,6 +8,8 @@ from enum import StrEnum
 from malleable.domain.secrets import Secret
 
 AGENT_HEADER = "x-malleable-agent"
+#: What an agent proves to be told what to do: it lets nobody report anything.
+ASKS = "ask"
 #: The system ends a freeze by itself after so long, whatever else happens: it is the agent's to keep.
 HELD_MAX_S = 10.0
 #: What is done within so long after "frozen" was heard was done while the disk was frozen. The agent ends a freeze by
@@ -28,18 +30,19 @@ class FreezeState(StrEnum):
     FAILED = "failed"  #: it could not, or went on too soon
 
 
-def agent_token(chap_password: Secret) -> Secret:
-    """Make what the agent proves itself with, of a secret that its system's root alone can read: in the iBFT.
+def agent_proof(chap_password: Secret, *words: str) -> str:
+    """Prove that ``words`` come from who knows a secret that a system's root alone can read: in the iBFT.
 
-    Shells can make it too: the SHA-256 of "malleable-agent:" and the secret. It tells nothing of that.
+    Shells can make it too: the SHA-256 of "malleable-agent", the words and the secret, joined by colons. It tells
+    nothing of the secret, and proves no other words. None of them holds a colon.
     """
-    digest = hashlib.sha256(f"malleable-agent:{chap_password.reveal()}".encode())
-    return Secret(digest.hexdigest())
+    said = ":".join(("malleable-agent", *words, chap_password.reveal()))
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
-def is_agent(said: str, chap_password: Secret) -> bool:
-    """Say whether ``said`` is the agent's token, in time that does not depend on it."""
-    return hmac.compare_digest(said.encode("latin-1", "replace"), agent_token(chap_password).reveal().encode())
+def is_proof(said: str, chap_password: Secret, *words: str) -> bool:
+    """Say whether ``said`` proves ``words``, in time that does not depend on it."""
+    return hmac.compare_digest(said.encode("latin-1", "replace"), agent_proof(chap_password, *words).encode())
 
 
 def parse_words(raw: bytes) -> str:

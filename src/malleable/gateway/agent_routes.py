@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from malleable.domain.freezes import AGENT_HEADER, PROVEN_S, is_agent, parse_words
+from malleable.domain.freezes import AGENT_HEADER, ASKS, PROVEN_S, agent_proof, is_proof, parse_words
 from malleable.domain.ids import BootId, OperationId
 from malleable.domain.ports import Clock
 from malleable.domain.secrets import Secret
@@ -59,22 +59,22 @@ class AgentRoutes:
 
     def answer(self, boot: BootPlan, request: Request) -> Response:
         """Answer the agent of one boot's system, and nobody else there."""
-        if not is_agent(request.headers.get(AGENT_HEADER, ""), boot.chap_password):
+        if not _is_proven(boot, request):
             return refusal(HTTPStatus.FORBIDDEN)
         if request.method == "POST":
             return self._report(boot, request)
         self._signs.see(boot, BootStage.AGENT_SEEN)
         told, known = self._told(boot.id), request.query.get("done", "")
         if _name(told) != known or request.method != "GET":
-            return text(f"{told}\n")
+            return text(_line(boot, told))
 
         def look() -> Response | None:
             if (boot.id, boot.token) not in self._armings:
                 return refusal(HTTPStatus.NOT_FOUND)  # whoever asked does not run any more
             now = self._told(boot.id)
-            return text(f"{now}\n") if _name(now) != known else None
+            return text(_line(boot, now)) if _name(now) != known else None
 
-        return text(f"{told}\n", later=look)
+        return text(_line(boot, told), later=look)
 
     def _told(self, boot_id: BootId) -> str:
         """Say what an agent is to do: "none", "freeze ID SERIAL" or "thaw ID"."""
@@ -104,6 +104,21 @@ class AgentRoutes:
                 stage, words = BootStage.UNFROZEN, "it may have gone on before it was told to"
         self._signs.report(boot, stage, freeze.id, words)
         return text("ok\n")
+
+
+def _is_proven(boot: BootPlan, request: Request) -> bool:
+    """Say whether who asks or reports knows the secret of the boot's disk."""
+    said, query = request.headers.get(AGENT_HEADER, ""), request.query
+    words = (query.get("state", ""), query.get("freeze", "")) if request.method == "POST" else (ASKS,)
+    return is_proof(said, boot.chap_password, *words)
+
+
+def _line(boot: BootPlan, told: str) -> str:
+    """Write what an agent is told, with the proof that its own gateway says so as the third word."""
+    if told == _NOTHING:
+        return f"{told}\n"
+    words = told.split(" ")
+    return " ".join([*words[:2], agent_proof(boot.chap_password, *words), *words[2:]]) + "\n"
 
 
 def _name(told: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.gateway.clock import HandClock
 from tests.unit.gateway.told import boot, host, network
 
-from malleable.domain.freezes import PROVEN_S, WORDS_MAX_CHARS, agent_token, parse_words
+from malleable.domain.freezes import PROVEN_S, WORDS_MAX_CHARS, agent_proof, parse_words
 from malleable.domain.ids import BootId, NetworkId, OperationId, new_id
 from malleable.domain.secrets import Secret
 from malleable.gateway.agent_routes import AgentRoutes
@@ -37,20 +37,23 @@ class Node:
         told = network(vid=101, hosts=[host(mac, address)], boots=[boot(mac, address)])
         self.plan = parse_network(told)
         (self.boot,) = self.plan.boots
-        self.token = agent_token(self.boot.chap_password).reveal()
         self.routes.serve([self.plan])
 
     def wanted(self, freeze: FreezePlan | None) -> None:
         self.routes.serve([replace(self.plan, boots=(replace(self.boot, freeze=freeze),))])
 
-    def ask(self, done: str = "none", *, method: str = "GET", token: str | None = None) -> Response:
-        headers = {"x-malleable-agent": self.token if token is None else token}
+    def proof(self, *words: str) -> str:
+        return agent_proof(self.boot.chap_password, *words)
+
+    def ask(self, done: str = "none", *, method: str = "GET", proof: str | None = None) -> Response:
+        headers = {"x-malleable-agent": self.proof("ask") if proof is None else proof}
         query = {"done": done}
         request = Request(method=method, path="/metadata/agent", source="10.0.0.10", query=query, headers=headers)
         return self.routes.answer(self.boot, request)
 
-    def report(self, state: str, freeze: object, words: bytes = b"") -> HTTPStatus:
-        query, headers = {"state": state, "freeze": str(freeze)}, {"x-malleable-agent": self.token}
+    def report(self, state: str, freeze: object, words: bytes = b"", *, proof: str | None = None) -> HTTPStatus:
+        headers = {"x-malleable-agent": self.proof(state, str(freeze)) if proof is None else proof}
+        query = {"state": state, "freeze": str(freeze)}
         request = Request(method="POST", path="/metadata/agent", source="", query=query, headers=headers, body=words)
         return self.routes.answer(self.boot, request).status
 
@@ -73,22 +76,38 @@ def test_an_agent_waits_until_there_is_something_to_do(node: Node) -> None:
     assert waits.later() is None
     asked = freeze()
     node.wanted(asked)
-    assert waits.later() == text(f"freeze {asked.id} DISK0001\n")
+    proof = node.proof("freeze", str(asked.id), "DISK0001")
+    assert waits.later() == text(f"freeze {asked.id} {proof} DISK0001\n")
     held = node.ask(f"freeze-{asked.id}")
     assert held.later is not None
     assert held.later() is None
     node.wanted(replace(asked, is_held=False))
-    assert held.later() == text(f"thaw {asked.id}\n")
-    assert node.ask(f"freeze-{asked.id}") == text(f"thaw {asked.id}\n")
+    told = text(f"thaw {asked.id} {node.proof('thaw', str(asked.id))}\n")
+    assert held.later() == told
+    assert node.ask(f"freeze-{asked.id}") == told
     node.wanted(None)
     assert node.ask(f"thaw-{asked.id}") == text("none\n")
     assert node.heard() == [("agent_seen", None, "")]
 
 
-@pytest.mark.parametrize("token", ["", "nonsense", "\xff", agent_token(Secret("another")).reveal()])
-def test_nobody_but_the_systems_root_is_told_or_heard(node: Node, token: str) -> None:
-    assert node.ask(token=token).status == HTTPStatus.FORBIDDEN
-    assert node.ask(token=token, method="POST").status == HTTPStatus.FORBIDDEN
+@pytest.mark.parametrize("proof", ["", "nonsense", "\xff", agent_proof(Secret("another"), "ask")])
+def test_nobody_but_the_systems_root_is_told_or_heard(node: Node, proof: str) -> None:
+    assert node.ask(proof=proof).status == HTTPStatus.FORBIDDEN
+    assert node.ask(proof=proof, method="POST").status == HTTPStatus.FORBIDDEN
+    assert node.heard() == []
+
+
+def test_what_was_heard_on_the_network_lets_nobody_say_anything_else(node: Node) -> None:
+    asked, before = freeze(), str(new_id())
+    node.wanted(asked)
+    this = str(asked.id)
+    heard = [("ask",), ("frozen", before), ("freeze", this, "DISK0001"), ("thaw", this), ("unfrozen", this)]
+    for words in heard:
+        for state in ("frozen", "thawed"):
+            assert node.report(state, this, proof=node.proof(*words)) == HTTPStatus.FORBIDDEN, words
+    for words in heard[1:]:
+        assert node.ask(proof=node.proof(*words)).status == HTTPStatus.FORBIDDEN, words
+    assert node.report(f"freeze:{this}", "DISK0001", proof=node.proof(*heard[2])) == HTTPStatus.BAD_REQUEST
     assert node.heard() == []
 
 
