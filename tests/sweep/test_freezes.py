@@ -16,6 +16,7 @@ from malleable.domain.freezes import PROVEN_S, FreezeState
 from malleable.domain.ids import BootId, OperationId, new_id
 from malleable.domain.operations import Operation
 from malleable.sim.agents import Manner
+from malleable.sim.faults import FaultKind
 from malleable.workflows import quiesce, release, snapshots
 
 NewWorld = Callable[[], World]
@@ -183,32 +184,22 @@ def test_a_service_that_was_away_for_long_has_a_snapshot_all_the_same(
 
 def test_a_freeze_that_failed_keeps_no_other_snapshot_waiting(new_world: NewWorld) -> None:
     world = new_world()
-    world.room.agents = Manner.HASTY
     _, first = begin(world, quiesce=None)
-
-    def fail_and_take_another() -> None:
-        world.serve()
-        world.room.agents = Manner.ABLE
-        began, second = world.clock.now(), begin_another(world, quiesce=True)
-        assert world.run(second).result["consistency"] == "quiesced"
-        assert world.clock.now() - began < timedelta(seconds=quiesce.FREEZE_S)
-
-    class Meanwhile:
-        is_done = False
-
-        def at(self, point: str, operation: Operation) -> None:
-            with world.store.reading() as tx:
-                is_asked = [boot.freeze_state for boot in tx.boots.list()] == [FreezeState.FAILED]
-            if operation.id == first and is_asked and not self.is_done:
-                self.is_done = True
-                fail_and_take_another()
-
-    meanwhile = Meanwhile()
-    ended = world.run(first, meanwhile)
-    assert (meanwhile.is_done, ended.state, ended.result["consistency"]) == (True, "succeeded", "crash")
+    world.faults.add("snapshot", FaultKind.LOST_REQUEST, times=None)
+    world.work_for(3.0)
+    with world.store.transaction() as tx:
+        (boot,) = tx.boots.list()
+        assert (boot.freeze_id, boot.freeze_state) == (first, FreezeState.FROZEN)
+        assert quiesce.note(tx, world.clock.now(), boot.id, first, stage="unfrozen", words="")
+    second = begin_another(world, quiesce=None)
+    world.work_for(3.0)
     with world.store.reading() as tx:
-        assert sorted(str(one.consistency) for one in tx.snapshots.list()) == ["crash", "quiesced"]
-        assert all(one.consistency_reason for one in tx.snapshots.list() if one.consistency is Consistency.CRASH)
+        (boot,) = tx.boots.list()
+    assert (boot.freeze_id, boot.freeze_state) == (second, FreezeState.FROZEN)
+    world.faults.clear()
+    ended = [world.run(id).result for id in (first, second)]
+    assert [result["consistency"] for result in ended] == ["crash", "quiesced"]
+    assert ended[0]["consistency_reason"] == quiesce.GONE
     assert_nothing_is_asked(world)
 
 

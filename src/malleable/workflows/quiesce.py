@@ -28,8 +28,7 @@ LOOK_S = 1.0
 _DEADLINE_S = timedelta(days=1).total_seconds()
 NOT_ASKED = "it was to be taken without asking the system"
 NO_AGENT = "no agent was heard of in the system of its node since that was started"
-GONE = "its node was taken or started anew meanwhile"
-_TAKEN_OVER = "it could not be kept frozen, or its node was started anew, and another snapshot was next"
+GONE = "its node was taken or started anew meanwhile, or it was not kept frozen and another snapshot was next"
 _LATE = f"it was not taken within {PROVEN_S:.0f} s after the agent in its node's system said that it froze the disk"
 _SILENT = f"the agent in its node's system did not say within {FREEZE_S:.0f} s that it froze the disk"
 _BUSY = "another snapshot of a disk of its node was being taken"
@@ -140,7 +139,7 @@ def freeze(context: Context) -> Done | Wait:
     """Ask the system to stop writing to the disk, and wait a little until it says that it has."""
     boot, freeze_id = _boot(context), context.operation.id
     if boot is None or (boot.freeze_id != freeze_id and "is_asked" in context.memory):
-        return _go_on(context, _why_gone(boot))
+        return _go_on(context, GONE)
     # What failed is of no use to the snapshot that it was for, however long that takes yet.
     is_free = boot.freeze_id is None or boot.freeze_state is FreezeState.FAILED
     if boot.freeze_id != freeze_id and not is_free:
@@ -156,11 +155,6 @@ def freeze(context: Context) -> Done | Wait:
     if boot.freeze_state is FreezeState.ASKED:
         return _go_on(context, _SILENT) if _is_late(context, FREEZE_S) else _wait(context, asks)
     return Done(evidence={"freeze": "frozen"})
-
-
-def _why_gone(boot: Boot | None) -> str:
-    """Say why there is no freeze any more that was asked for."""
-    return GONE if boot is None or boot.freeze_id is None else _TAKEN_OVER
 
 
 def _go_on(context: Context, reason: str) -> Done:
@@ -212,7 +206,7 @@ def thaw(context: Context) -> Done | Wait:
     if snapshot.state is SnapshotState.READY:  # nothing was frozen: what it is was known as it was taken
         return Done(evidence={"freeze": "none"})
     if boot is None or boot.freeze_id != freeze_id:
-        return _conclude(context, Consistency.CRASH, _why_gone(boot))
+        return _conclude(context, Consistency.CRASH, GONE)
     if boot.freeze_state is FreezeState.THAWED:
         return _conclude(context, Consistency.QUIESCED, "")
     if boot.freeze_state is FreezeState.FAILED:
