@@ -49,7 +49,7 @@ END
 chmod +x /heart
 systemd-run -q /heart || /heart &
 """
-KERNEL_SIGNS = ["script_fetched", "kernel_fetched", "metadata_fetched", "phoned_home"]
+KERNEL_SIGNS = ["script_fetched", "kernel_fetched", "metadata_fetched", "phoned_home", "agent_seen"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

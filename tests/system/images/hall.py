@@ -88,7 +88,8 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
             # Secrets are told to programs of root alone: these can bind such a port.
             is_hidden = self.path == "/metadata/disks" and self.client_address[1] >= 1024
             body = None if is_hidden else answers.body(self.path)
-            if self.path.startswith("/metadata/"):
+            # The agent has a proof of its own.
+            if self.path.startswith("/metadata/") and not self.path.startswith("/metadata/agent"):
                 answers.tokens.append(self.headers.get("X-Malleable-Token"))
             self._reply(404 if body is None else 200, body or b"")
 
