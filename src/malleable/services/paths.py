@@ -38,7 +38,6 @@ class SharedNetwork:
     network: str
     network_id: NetworkId
     ends: tuple[End, ...]
-
     travels: bool = False  #: from switch to switch by tunnels
 
     @property

@@ -4,11 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from httpx import Response
 from tests.contract.api.site import Site
 
 from malleable.domain.errors import Conflict
-from malleable.services.idempotency import KEPT, Asked
+from malleable.services.idempotency import KEPT, Asked, Repeated
+from malleable.services.provisions import BootWish, ProvisionWish
 
 KEY = {"Idempotency-Key": "one"}
 
@@ -47,6 +49,25 @@ def test_a_provision_asked_for_twice_takes_one_node(site: Site) -> None:
     assert again.headers["idempotency-replayed"] == "true"
     with site.store.reading() as tx:
         assert tx.operations.count(kind="provision") == 1
+
+
+def test_a_provision_whose_server_died_before_its_answer_is_found_by_whoever_asks_again(site: Site) -> None:
+    caller = site.services.authentication.caller_of(site.tokens["member"])
+    wish = ProvisionWish(
+        project="alpha",
+        node=None,
+        disk=None,
+        image="tiny",
+        disk_name=None,
+        disk_size_bytes=None,
+        network="blue",
+        boot=BootWish(),
+    )
+    one = replace(asked(site, "lost"), user_id=caller.user_id)
+    begun = site.services.provisions.provision_create(caller, wish, one)  # committed, and nobody is told
+    with pytest.raises(Repeated) as repeated:
+        site.services.provisions.provision_create(caller, wish, one)
+    assert repeated.value.operation_id == begun.value.id
 
 
 def test_a_provision_and_another_request_may_share_a_key(site: Site) -> None:
