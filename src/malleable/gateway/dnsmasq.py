@@ -62,6 +62,8 @@ def configuration(plan: NetworkPlan, layout: NetworkLayout, interface_index: int
         f"dhcp-hostsfile={layout.dnsmasq_hosts}",
         "dhcp-ignore=tag:!known",
         "dhcp-ignore-clid",
+        # and names from the hosts and names files only: who asks could call itself wpad, or as another machine
+        "dhcp-ignore-names",
         "dhcp-authoritative",
         "leasefile-ro",
         f"dhcp-lease-max={_LEASES_MAX}",
