@@ -54,14 +54,14 @@ class Parts:
         self.worker.walk_soon(begun, wait_s=0.0)
         return begun.operation
 
-    def claim(self, tx: Transaction) -> Sequence[Operation]:
+    def claim(self, tx: Transaction) -> Sequence[Operation | Begun]:
         """Claim what this transaction has made due, if there is a worker here; as the last thing of all in it."""
         if self.worker is None:
             tx.notify(WORK)
             return ()
         return self.worker.claim(tx)
 
-    def hand_out(self, claimed: Sequence[Operation]) -> None:
+    def hand_out(self, claimed: Sequence[Operation | Begun]) -> None:
         """Have what is claimed walked, and do not wait for it."""
         if self.worker is not None:
             self.worker.hand_out(claimed)

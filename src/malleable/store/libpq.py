@@ -60,6 +60,13 @@ def command(driver: Any, sql: str) -> None:
         raise error_from_result(result)
 
 
+def run(driver: Connection, sql: bytes, *texts: str) -> None:
+    """Run a statement with text values, not prepared. Errors: psycopg's."""
+    result = driver.pgconn.exec_params(sql, [text.encode() for text in texts])
+    if result.status not in _DONE:
+        raise error_from_result(result)
+
+
 def end(driver: Any, sql: str) -> None:
     """Commit or roll back, if there is anything to end. Errors: psycopg's."""
     if driver.pgconn.transaction_status != TransactionStatus.IDLE:

@@ -13,6 +13,7 @@ import threading
 import psycopg
 from psycopg import sql
 
+from malleable.store.libpq import run
 from malleable.store.signals import CHANNEL, Signals
 
 _RECONNECT_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -24,7 +25,7 @@ _OPTIONS = {
     "connect_timeout": 10,
     "options": "-c synchronous_commit=off",  # it writes nothing but announcements
 }
-_ANNOUNCE = "SELECT pg_notify(%s, channel) FROM unnest(%s::text[]) AS channel"
+_ANNOUNCE = b"SELECT pg_notify($1, channel) FROM unnest(string_to_array($2, ' ')) AS channel"
 
 
 class Listener:
@@ -82,7 +83,7 @@ class Listener:
                     self._signals.notify_all()
                     self._listening.set()
                     self._listen(connection)
-            except psycopg.OperationalError:
+            except psycopg.Error:  # also what libpq says of a connection that broke
                 if self._stop_within(_RECONNECT_DELAYS_S[min(failures, len(_RECONNECT_DELAYS_S) - 1)]):
                     return
                 failures += 1
@@ -92,24 +93,26 @@ class Listener:
         own, stopping, waking = connection.info.backend_pid, self._stopping.fileno(), self._wake.fileno()
         while True:
             self._tell_others(connection)
-            for notification in connection.notifies(timeout=0):
-                if notification.pid != own:
-                    self._signals.notify(notification.payload)
+            while (told := connection.pgconn.notifies()) is not None:
+                if told.be_pid != own:
+                    self._signals.notify(told.extra.decode())
             ready = _ready(connection.fileno(), stopping, waking)
             if waking in ready:
                 self._wake.recv(1)
             elif stopping in ready:
                 return
+            if connection.fileno() in ready:
+                connection.pgconn.consume_input()
 
     def _tell_others(self, connection: psycopg.Connection) -> None:
-        """Announce what there is. Errors: OperationalError; it is announced after the next connecting then."""
+        """Announce what there is. Errors: psycopg's; it is announced after the next connecting then."""
         with self._lock:
             channels, self._unannounced = self._unannounced, set()
         if not channels:
             return
         try:
-            connection.execute(_ANNOUNCE, (CHANNEL, sorted(channels)))
-        except psycopg.OperationalError:
+            run(connection, _ANNOUNCE, CHANNEL, " ".join(sorted(channels)))
+        except psycopg.Error:
             with self._lock:
                 self._unannounced |= channels
             raise

@@ -150,6 +150,13 @@ def served(context: Context, generation: int, what: str) -> Done | Wait:
     )
 
 
+def _glimpse_served(context: Context, tx: Transaction) -> Done | None:
+    wanted = context.memory.get("generation")
+    if wanted is None or not _is_served(tx, _network_id(context), int(str(wanted))):
+        return None
+    return Done(evidence={"generation": int(str(wanted))})
+
+
 def _is_served(tx: Transaction, network_id: NetworkId, generation: int) -> bool:
     network = tx.networks.find(id=network_id)
     return network is None or network.served_generation >= generation
@@ -353,12 +360,14 @@ ARM_BOOT = Step(
     do=arm,
     undo=disarm,
     opening=_open_arm,
+    glimpse=_glimpse_served,
     deadline_s=timedelta(minutes=5).total_seconds(),
     device="The gateway",
 )
 DISARM_BOOT = Step(
     name="disarm-boot",
     do=disarm,
+    glimpse=_glimpse_served,
     # No undo: without an intent the node gets nothing that runs.
     deadline_s=timedelta(minutes=10).total_seconds(),
     device="The gateway",

@@ -16,9 +16,10 @@ import structlog
 
 from malleable.cores import anywhere
 from malleable.domain.errors import Busy, FenceLost, Malformed, MalleableError, Public, Unavailable, Unreachable
-from malleable.domain.operations import Operation, OperationState, Wait
+from malleable.domain.operations import Direction, Operation, OperationState, Wait
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import WORK, Store, Transaction
+from malleable.workflows import plan
 from malleable.workflows.boundary import Begun, Boundary, Unopened, Unwritten, park, public_of, resumed
 from malleable.workflows.plan import Place
 from malleable.workflows.steps import Context, Done, Observer, Probe, Workflow
@@ -66,6 +67,28 @@ class Engine:
     def claim_in(self, tx: Transaction, limit: int) -> tuple[Operation, ...]:
         """Take the lease of up to ``limit`` due operations, if the transaction commits."""
         return tx.operations.claim(self.worker, self.clock.now(), self.lease_s, limit)
+
+    def glimpse(self, tx: Transaction, operation: Operation) -> Begun | None:
+        """End the step of an operation that was claimed in this transaction, where the database alone tells its end.
+
+        Returns the next step, begun, to be walked once it is committed; None: nothing was done. No lock is taken but
+        those of the claim: a next step that needs a token, or that something opens, is left to whoever walks.
+        """
+        workflow, now = self.workflows.get(operation.kind), self.clock.now()
+        if workflow is None or not any(step.name == operation.step and step.glimpse for step in workflow.steps):
+            return None
+        begun = resumed(workflow, operation, now)
+        if begun is None or begun.place.direction is Direction.UNDO or begun.place.step.glimpse is None:
+            return None
+        following = plan.following(workflow, operation, begun.place)
+        if following is None or following.step.resource is not None or following.step.opening is not None:
+            return None
+        done = begun.place.step.glimpse(self._context(begun.operation), tx)
+        if done is None:
+            return None
+        if self._observer is not None:
+            self._observer.step_ended(begun.operation, operation.step, Direction.DO, 0.0, "done")
+        return self._boundary(tx, begun.operation, opens=False).finish(begun.place, done)
 
     def enter(self, tx: Transaction, operation: Operation) -> Begun | None:
         """Claim an operation and begin its first step in the transaction that adds it; None: it waits for its turn.

@@ -87,6 +87,8 @@ StepFunction: TypeAlias = Callable[[Context], Done | Wait]
 #: What it returns is the step's ``Context.intent``; a Wait begins the step by waiting. ``do`` can do without it: where
 #: it raises, the step begins without.
 Opening: TypeAlias = Callable[[Context, Transaction], object]
+#: A look of ``do`` for which the database alone is asked; None: not yet, or ``do`` has to see for itself.
+Glimpse: TypeAlias = Callable[[Context, Transaction], Done | None]
 
 
 def _always(_: Operation) -> bool:
@@ -101,6 +103,9 @@ class Step:
     do: StepFunction
     undo: StepFunction | None = None  #: None gets a comment at the step table saying why
     opening: Opening | None = None  #: of ``do``: it saves the transaction that the step would need for its intent
+    #: Of ``do``, for what others tell the database: whoever tells it ends the step in the same transaction. Its Done
+    #: writes nothing.
+    glimpse: Glimpse | None = None
     deadline_s: float = 120.0  #: for the whole stay in the step, waits and retries included
     sla_s: float = 10.0  #: longer than this is worth a look; shown, never enforced
     retry: Retry = field(default_factory=Retry)

@@ -79,8 +79,10 @@ class Worker:
             self._changed.notify_all()
         wait(self._start(begun.operation, begun), wait_s)
 
-    def claim(self, tx: Transaction) -> tuple[Operation, ...]:
+    def claim(self, tx: Transaction) -> tuple[Operation | Begun, ...]:
         """Claim here what this transaction has made due; (): any worker takes it up as usual.
+
+        Where the database tells that the step at hand has ended, it is ended and the next one begun.
 
         Do it last of all in the transaction, and ``hand_out`` what is claimed once it is committed. In a crowd it is
         left to the dispatcher, which claims for many at once.
@@ -89,12 +91,15 @@ class Worker:
         claimed = self._engine.claim_in(tx, free) if free > 0 else ()
         if len(claimed) >= free:
             tx.notify(WORK)
-        return claimed
+        return tuple(self._engine.glimpse(tx, operation) or operation for operation in claimed)
 
-    def hand_out(self, claimed: Sequence[Operation]) -> None:
+    def hand_out(self, claimed: Sequence[Operation | Begun]) -> None:
         """Walk what is claimed and committed; do not wait for it."""
-        for operation in claimed:
-            self._submit(operation)
+        for one in claimed:
+            if isinstance(one, Begun):
+                self._submit(one.operation, one)
+            else:
+                self._submit(one)
 
     def _free(self, most: int) -> int:
         """Say how many more operations than now this worker may walk, if it is to walk so many at most."""
@@ -144,7 +149,7 @@ class Worker:
             self._changed.wait_for(lambda: len(self._walking) < self._threads or self._stopping.is_set())
             return self._threads - len(self._walking)
 
-    def _submit(self, operation: Operation) -> None:
+    def _submit(self, operation: Operation, begun: Begun | None = None) -> None:
         with self._changed:
             if operation.id in self._walking:
                 # This process slept past its own lease. Two threads must not ask one device: the later claim waits.
@@ -152,7 +157,7 @@ class Worker:
                 return
             self._walking[operation.id] = None
             self._changed.notify_all()
-        self._start(operation)
+        self._start(operation, begun)
 
     def _start(self, operation: Operation, begun: Begun | None = None) -> list[Future[None]]:
         """Have a thread walk what is among ``_walking``; []: the worker stops meanwhile, and gives it back."""
