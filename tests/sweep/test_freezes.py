@@ -5,19 +5,19 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.sweep.freeze_verbs import assert_nothing_is_asked, begin, no_snapshot
+from tests.sweep.freeze_verbs import FEW, assert_nothing_is_asked, begin, no_snapshot
 from tests.sweep.storage_verbs import new_snapshot
 from tests.sweep.world import Act, World
 
 from malleable.domain.boots import NO_FREEZE
-from malleable.domain.disks import Consistency
+from malleable.domain.disks import Consistency, Disk
 from malleable.domain.errors import Conflict
 from malleable.domain.freezes import PROVEN_S, FreezeState
 from malleable.domain.ids import BootId, OperationId, new_id
 from malleable.domain.operations import Operation
 from malleable.sim.agents import Manner
 from malleable.sim.faults import FaultKind
-from malleable.workflows import quiesce, release, snapshots
+from malleable.workflows import quiesce, release, requests, snapshots
 
 NewWorld = Callable[[], World]
 #: Longer than both waits together, nobody waits for an agent.
@@ -81,10 +81,10 @@ def test_without_an_agent_nobody_waits(new_world: NewWorld) -> None:
     assert refused.value.code == "not-quiesced"
 
 
-def begin_another(world: World, *, quiesce: bool | None) -> OperationId:
-    """Begin to snapshot the disk that runs once more."""
+def begin_another(world: World, *, quiesce: bool | None, disk: Disk | None = None) -> OperationId:
+    """Begin to snapshot the disk that runs once more, or another one."""
     with world.store.transaction() as tx:
-        (disk,) = tx.disks.list()
+        disk = disk or tx.disks.list()[0]
         snapshot, now = replace(new_snapshot(world, disk), name="another"), world.clock.now()
         return snapshots.request_snapshot(tx, now, snapshot=snapshot, disk=disk, actor_id=None, quiesce=quiesce).id
 
@@ -102,6 +102,41 @@ def test_two_at_once_are_taken_one_after_the_other(new_world: NewWorld) -> None:
     second = begin_another(world, quiesce=True)
     ended = [world.run(operation_id).result["consistency"] for operation_id in (first, second)]
     assert ended == ["quiesced", "quiesced"]
+    assert_nothing_is_asked(world)
+
+
+def fill_pool(world: World) -> None:
+    """Have others take all calls that the pool takes, for ever."""
+    with world.store.transaction() as tx:
+        for _ in range(FEW["pool"]):
+            now = world.clock.now()
+            other = requests.begin(tx, now, "delete-snapshot")
+            tx.operations.write(other.id, other.fence, next_due_at=now + timedelta(days=1))
+            assert tx.operations.take_resource("pool:default", FEW["pool"], other.id, other.fence)
+
+
+def test_a_system_that_stands_still_waits_for_nobody_at_the_pool(new_world: NewWorld) -> None:
+    world = new_world()
+    _, operation_id = begin(world, quiesce=None)
+    fill_pool(world)
+    began = world.clock.now()
+    assert world.run(operation_id).result["consistency"] == "quiesced"
+    assert world.clock.now() == began
+
+
+def test_a_system_goes_on_writing_until_it_is_its_turn(new_world: NewWorld) -> None:
+    world = new_world()
+    world.room.agents = Manner.SILENT
+    _, first = begin(world, quiesce=None)
+    _, disk = world.running_node("n2", "p2")
+    world.work_for(1.0)
+    second = begin_another(world, quiesce=None, disk=disk)
+    world.work_for(quiesce.FREEZE_S / 2)
+    with world.store.reading() as tx:
+        assert {boot.freeze_id for boot in tx.boots.list()} == {first, None}
+        assert "other snapshots" in tx.operations.get(second).public_reason.lower()
+    world.room.agents = Manner.ABLE
+    assert [world.run(id).result["consistency"] for id in (first, second)] == ["crash", "quiesced"]
     assert_nothing_is_asked(world)
 
 

@@ -23,6 +23,7 @@ class Verb:
     can_cancel: bool = False
     last_step: str = ""
     has_devices: bool = True
+    is_on_postgres: bool = False
 
     def cancel(self, world: World, operation_id: OperationId) -> str:
         """Ask for a cancel; say what came of it."""

@@ -26,6 +26,9 @@ RBD_PORTAL_THREADS = 16
 DIRECT_PORTAL_THREADS = 4
 #: calls that a pool takes at once which may hang: half of a worker's threads stay with what else there is to do
 REMOTE_POOL_CALLS = 16
+#: the same of a project's systems that stand still meanwhile, and those about to: they wait for no call of another's
+FROZEN_CALLS = 4
+REMOTE_LIMITS = {"pool": REMOTE_POOL_CALLS, "frozen": FROZEN_CALLS}
 #: what an XFS in a sparse file takes: devices, programs, a filesystem
 XFS_NEEDS = ("/dev/loop-control", "mkfs.xfs", "mount", "xfs")
 QCOW2_NEEDS = ("/dev/fuse", "qemu-storage-daemon")
@@ -148,7 +151,7 @@ def portal_threads(settings: Settings) -> int:
 
 def pool_limits(settings: Settings) -> Mapping[str, int]:
     """Say how many calls each device takes at once: a pool that may hang must leave threads to others."""
-    return LIMITS if chosen(settings).driver == "reflink" else {**LIMITS, "pool": REMOTE_POOL_CALLS}
+    return LIMITS if chosen(settings).driver == "reflink" else {**LIMITS, **REMOTE_LIMITS}
 
 
 def storage_vlan(settings: Settings) -> StorageVlan | None:

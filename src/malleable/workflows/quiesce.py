@@ -6,6 +6,7 @@ says it did. Nothing it says or keeps to itself holds a snapshot up for longer t
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from malleable.domain.boots import NO_FREEZE, Boot
@@ -14,8 +15,8 @@ from malleable.domain.errors import Conflict, Public
 from malleable.domain.freezes import HELD_MAX_S, PROVEN_S, FreezeState
 from malleable.domain.ids import BootId, OperationId, SnapshotId
 from malleable.domain.operations import Operation, Wait
-from malleable.domain.store import Transaction
-from malleable.workflows.presenting import target_serial
+from malleable.domain.store import WORK, Transaction
+from malleable.workflows.presenting import pool_resource, target_serial
 from malleable.workflows.steps import Ask, Context, Done, Step, Write
 
 #: For the hooks of the system, for what it has not written yet, and for the freeze itself.
@@ -29,6 +30,8 @@ _DEADLINE_S = timedelta(days=1).total_seconds()
 NOT_ASKED = "it was to be taken without asking the system"
 NO_AGENT = "no agent was heard of in the system of its node since that was started"
 GONE = "its node was taken or started anew meanwhile, or it was not kept frozen and another snapshot was next"
+#: The kind of token that is taken before a system is asked to stand still.
+_FROZEN = "frozen"
 _LATE = f"it was not taken within {PROVEN_S:.0f} s after the agent in its node's system said that it froze the disk"
 _SILENT = f"the agent in its node's system did not say within {FREEZE_S:.0f} s that it froze the disk"
 _BUSY = "another snapshot of a disk of its node was being taken"
@@ -66,6 +69,15 @@ def not_quiesced(reason: str) -> Conflict:
 def resource(freeze_id: OperationId) -> str:
     """Name what a freeze's operation waits for."""
     return f"freeze:{freeze_id}"
+
+
+def pool_turn(operation: Operation) -> str:
+    """Name the token under which a snapshot is taken; a system that stands still waits for none.
+
+    A snapshot for which one is to stand still takes its token before that is asked, of those of its project: an agent
+    that says nothing holds up nobody else's.
+    """
+    return f"{_FROZEN}:{operation.project_id}" if _is_asked(operation) else pool_resource(operation)
 
 
 def note(tx: Transaction, now: datetime, boot_id: BootId, freeze_id: OperationId, *, stage: str, words: str) -> bool:
@@ -115,6 +127,22 @@ def _wait(context: Context, reason: str) -> Wait:
     )
 
 
+def _take_turn(context: Context, tx: Transaction) -> bool:
+    """Take the token under which the snapshot will be taken; the step that takes it finds that it is there."""
+    operation, limit = context.operation, context.drivers.limits.get(_FROZEN, 1)
+    return not limit or tx.operations.take_resource(pool_turn(operation), limit, operation.id, operation.fence)
+
+
+def _await_turn(context: Context) -> Wait:
+    return Wait(
+        seconds=LOOK_S,
+        reason="other snapshots of running disks of the project are being taken",
+        public=Public("Other snapshots of running disks of the project are being taken."),
+        memory=context.memory,
+        resource=pool_turn(context.operation),
+    )
+
+
 def _tell(context: Context, boot: Boot, reason: str, before: Mapping[str, object], **changes: object) -> Ask:
     """Write what the system is to do, for the gateway to tell it, unless ``before`` is not so any more."""
     wait = _wait(context, reason)
@@ -147,6 +175,8 @@ def freeze(context: Context) -> Done | Wait:
         return _go_on(context, _BUSY) if _is_late(context, FREEZE_S) else _wait(context, busy)
     asks = "the node's system is asked to stop writing to the disk"
     if boot.freeze_id != freeze_id:
+        if not context.write(partial(_take_turn, context)):
+            return _await_turn(context)
         before = {"freeze_id": boot.freeze_id, "freeze_state": boot.freeze_state}
         asked = {"freeze_id": freeze_id, "freeze_state": FreezeState.ASKED, "freeze_serial": context.argument("serial")}
         return _tell(context, boot, asks, before, **{**NO_FREEZE, **asked})
@@ -195,7 +225,15 @@ def _end(tx: Transaction, operation: Operation) -> None:
 
 def _let_go(context: Context) -> Done:
     """Have the system go on; whether it does is its own business, and it does so by itself in any case."""
-    return Done(evidence={"freeze": "none"}, write=lambda tx: _end(tx, context.operation))
+
+    def write(tx: Transaction) -> None:
+        _end(tx, context.operation)
+        # Where the snapshot's step was never begun, nobody else gives the token back.
+        for turn in tx.operations.release_resources(context.operation.id):
+            if tx.operations.wake(now=context.now(), resource=turn):
+                tx.notify(WORK)
+
+    return Done(evidence={"freeze": "none"}, write=write)
 
 
 def thaw(context: Context) -> Done | Wait:

@@ -235,7 +235,7 @@ SNAPSHOT_DISK = Workflow(
     name="snapshot-disk",
     steps=(
         quiesced.FREEZE_DISK,
-        replace(presenting.pool_step("snapshot-disk", _take, _drop), sla_s=SNAPSHOT_SLA_S),
+        replace(presenting.pool_step("snapshot-disk", _take, _drop), sla_s=SNAPSHOT_SLA_S, resource=quiesced.pool_turn),
         quiesced.THAW_DISK,
     ),
     on_done=_ended("snapshot.created"),
