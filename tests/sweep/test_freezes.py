@@ -105,6 +105,27 @@ def test_two_at_once_are_taken_one_after_the_other(new_world: NewWorld) -> None:
     assert_nothing_is_asked(world)
 
 
+def test_for_an_agent_that_is_gone_nobody_waits_who_need_not(new_world: NewWorld) -> None:
+    world = new_world()
+    world.room.agents = Manner.GONE
+    _, operation_id = begin(world, quiesce=None)
+    began = world.clock.now()
+    world.run(operation_id)
+    assert world.clock.now() == began
+    assert told(world) == (Consistency.CRASH, quiesce.UNHEARD)
+    assert_nothing_is_asked(world)
+
+
+def test_what_must_be_quiesced_waits_for_an_agent_that_may_come_back(new_world: NewWorld) -> None:
+    world = new_world()
+    world.room.agents = Manner.GONE
+    _, operation_id = begin(world)
+    began = world.clock.now()
+    assert "did not say within 20 s" in str((world.run(operation_id).error or {})["message"])
+    assert world.clock.now() - began >= timedelta(seconds=quiesce.FREEZE_S)
+    no_snapshot(world)
+
+
 def fill_pool(world: World) -> None:
     """Have others take all calls that the pool takes, for ever."""
     with world.store.transaction() as tx:

@@ -8,14 +8,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from malleable.domain.freezes import AGENT_HEADER, ASKS, PROVEN_S, agent_proof, is_proof, parse_words
+from malleable.domain.freezes import (
+    AGENT_HEADER,
+    ASKS,
+    ASKS_WITHIN_S,
+    PROVEN_S,
+    RETURNS_WITHIN_S,
+    agent_proof,
+    is_proof,
+    parse_words,
+)
 from malleable.domain.ids import BootId, OperationId
 from malleable.domain.ports import Clock
 from malleable.domain.secrets import Secret
 from malleable.gateway.http_message import Request, Response, refusal, text
 from malleable.gateway.plan import BootPlan, FreezePlan, NetworkPlan
 from malleable.gateway.signs import Signs
-from malleable.wire.gateway import OF_FREEZES, BootStage
+from malleable.wire.gateway import OF_AGENTS, BootStage
 
 _NOTHING = "none"
 
@@ -41,11 +50,16 @@ class AgentRoutes:
         self._clock = clock
         self._guard = threading.Lock()
         self._holds: dict[OperationId, _Hold] = {}
+        self._began_s = clock.monotonic_s()
+        self._asked_s: dict[tuple[BootId, Secret], float] = {}  #: when the agent of an arming asked last
         self._armings: frozenset[tuple[BootId, Secret]] = frozenset()
         self._freezes: Mapping[BootId, FreezePlan] = {}
 
     def serve(self, plans: Iterable[NetworkPlan]) -> None:
-        """Answer from these plans from now on; those that wait are to be looked at again."""
+        """Answer from these plans from now on; those that wait are to be looked at again.
+
+        Where a freeze is new, and nobody is there who would hear of it, say so.
+        """
         boots = [boot for plan in plans for boot in plan.boots]
         freezes = {boot.id: boot.freeze for boot in boots if boot.freeze is not None}
         is_held = {freeze.id: freeze.is_held for freeze in freezes.values()}
@@ -54,8 +68,19 @@ class AgentRoutes:
             for id, hold in self._holds.items():
                 if not is_held[id] and hold.ended_s is None:
                     hold.ended_s = self._clock.monotonic_s()
-        self._armings = frozenset((boot.id, boot.token) for boot in boots)
-        self._freezes = freezes
+            armings = frozenset((boot.id, boot.token) for boot in boots)
+            self._asked_s = {arming: asked_s for arming, asked_s in self._asked_s.items() if arming in armings}
+            known = {freeze.id for freeze in self._freezes.values()}
+            self._armings, self._freezes = armings, freezes
+            for boot in boots:
+                if boot.freeze is not None and boot.freeze.id not in known and not self._may_listen(boot):
+                    self._signs.report(boot, BootStage.UNHEARD, boot.freeze.id, "")
+
+    def _may_listen(self, boot: BootPlan) -> bool:
+        """Say whether the agent of a boot's system asked lately, or may not have asked this gateway yet."""
+        now_s = self._clock.monotonic_s()
+        asked_s = self._asked_s.get((boot.id, boot.token))
+        return now_s - self._began_s < RETURNS_WITHIN_S or (asked_s is not None and now_s - asked_s < ASKS_WITHIN_S)
 
     def answer(self, boot: BootPlan, request: Request) -> Response:
         """Answer the agent of one boot's system, and nobody else there."""
@@ -63,6 +88,8 @@ class AgentRoutes:
             return refusal(HTTPStatus.FORBIDDEN)
         if request.method == "POST":
             return self._report(boot, request)
+        with self._guard:
+            self._asked_s[(boot.id, boot.token)] = self._clock.monotonic_s()
         self._signs.see(boot, BootStage.AGENT_SEEN)
         told, known = self._told(boot.id), request.query.get("done", "")
         if _name(told) != known or request.method != "GET":
@@ -85,7 +112,7 @@ class AgentRoutes:
 
     def _report(self, boot: BootPlan, request: Request) -> Response:
         freeze, state = self._freezes.get(boot.id), request.query.get("state", "")
-        if state not in OF_FREEZES:
+        if state not in OF_AGENTS:
             return refusal(HTTPStatus.BAD_REQUEST)
         stage = BootStage(state)
         is_present = freeze is not None and request.query.get("freeze") == str(freeze.id)

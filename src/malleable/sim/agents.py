@@ -14,6 +14,7 @@ class Manner(StrEnum):
     ABLE = "able"
     ABSENT = "absent"  #: its system has none
     SILENT = "silent"  #: it asks what to do, and is never heard of again
+    GONE = "gone"  #: the same, and its gateway knows
     UNABLE = "unable"  #: it says that it cannot
     HASTY = "hasty"  #: it goes on before it is told to, and says so
     LATE = "late"  #: it goes on by itself, and says only later that it did, as if it had been told to
@@ -32,12 +33,19 @@ class Freeze:
 def says(manner: Manner, freeze: Freeze, held_s: float) -> tuple[str, ...]:
     """List what an agent reports once it is told of a freeze: "frozen", "thawed", "unfrozen".
 
+    Or what its gateway says: "unheard".
+
     ``held_s``: since when it knows of that.
     """
     if manner is Manner.LYING:
         return ("thawed", "frozen", "thawed", "unfrozen")
     if freeze.is_held:
-        told = {Manner.SILENT: (), Manner.UNABLE: ("unfrozen",), Manner.HASTY: ("frozen", "unfrozen")}
+        told = {
+            Manner.SILENT: (),
+            Manner.GONE: ("unheard",),
+            Manner.UNABLE: ("unfrozen",),
+            Manner.HASTY: ("frozen", "unfrozen"),
+        }
         return told.get(manner, ("frozen",))
     if manner is Manner.ABLE:
         return ("thawed",) if held_s < HOLDS_S else ("unfrozen",)

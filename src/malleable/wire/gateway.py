@@ -154,10 +154,12 @@ class BootStage(StrEnum):
     FROZEN = "frozen"
     THAWED = "thawed"
     UNFROZEN = "unfrozen"  #: it could not freeze, or went on too soon
+    UNHEARD = "unheard"  #: its agent did not ask lately, as it was to freeze
 
 
 #: Those that an agent reports, of one freeze.
-OF_FREEZES = (BootStage.FROZEN, BootStage.THAWED, BootStage.UNFROZEN)
+OF_AGENTS = (BootStage.FROZEN, BootStage.THAWED, BootStage.UNFROZEN)
+OF_FREEZES = (*OF_AGENTS, BootStage.UNHEARD)
 
 
 class BootSign(Request):
@@ -166,7 +168,7 @@ class BootSign(Request):
     boot_id: UUID
     stage: BootStage
     exit_status: Annotated[int, Field(ge=0, le=255)] = 0  #: of "finished"
-    freeze_id: UUID | None = None  #: of "frozen", "thawed" and "unfrozen"
+    freeze_id: UUID | None = None  #: of "frozen", "thawed", "unfrozen" and "unheard"
     #: What its script wrote last, of "finished"; why, of "refused", "hindered" and "unfrozen".
     log: Annotated[str, StringConstraints(max_length=LOG_MAX_CHARS, pattern=r"^[\t\n\x20-\x7e]*$")] = ""
 

@@ -29,6 +29,7 @@ LOOK_S = 1.0
 _DEADLINE_S = timedelta(days=1).total_seconds()
 NOT_ASKED = "it was to be taken without asking the system"
 NO_AGENT = "no agent was heard of in the system of its node since that was started"
+UNHEARD = "the agent in its node's system was heard of, but did not ask what it is to do for two minutes"
 GONE = "its node was taken or started anew meanwhile, or it was not kept frozen and another snapshot was next"
 #: The kind of token that is taken before a system is asked to stand still.
 _FROZEN = "frozen"
@@ -83,6 +84,7 @@ def pool_turn(operation: Operation) -> str:
 def note(tx: Transaction, now: datetime, boot_id: BootId, freeze_id: OperationId, *, stage: str, words: str) -> bool:
     """Take in what an agent says of a freeze: "frozen", "thawed" or "unfrozen"; say whether it changes anything.
 
+    "unheard" says its gateway, where no agent asked lately: only what must be quiesced waits for one all the same.
     What comes too late, twice, of another freeze or out of turn changes nothing, or makes it a failed one.
     """
 
@@ -95,6 +97,10 @@ def note(tx: Transaction, now: datetime, boot_id: BootId, freeze_id: OperationId
         return move([asked], frozen, frozen_at=now)
     if stage == "thawed" and move([ending], FreezeState.THAWED):
         return True
+    if stage == "unheard":
+        operation = tx.operations.find(id=freeze_id)
+        is_awaited = operation is not None and is_must(operation)
+        return not is_awaited and move([asked], failed, freeze_reason=UNHEARD)
     said = f': "{words}"' if words else ""
     reason = f"the agent in its node's system could not keep the disk frozen{said}"
     return move([asked, frozen, ending], failed, freeze_reason=reason)

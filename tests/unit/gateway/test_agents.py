@@ -11,7 +11,14 @@ import pytest
 from tests.unit.gateway.clock import HandClock
 from tests.unit.gateway.told import boot, host, network
 
-from malleable.domain.freezes import PROVEN_S, WORDS_MAX_CHARS, agent_proof, parse_words
+from malleable.domain.freezes import (
+    ASKS_WITHIN_S,
+    PROVEN_S,
+    RETURNS_WITHIN_S,
+    WORDS_MAX_CHARS,
+    agent_proof,
+    parse_words,
+)
 from malleable.domain.ids import BootId, NetworkId, OperationId, new_id
 from malleable.domain.secrets import Secret
 from malleable.gateway.agent_routes import AgentRoutes
@@ -155,6 +162,35 @@ def test_an_agent_held_only_if_it_froze_once_and_was_to_end_it_before_it_would_b
     node: Node, steps: list[str | float], told: list[str]
 ) -> None:
     assert reported(node, *steps) == told
+
+
+def is_unheard(node: Node) -> bool:
+    asked = freeze()
+    node.wanted(asked)
+    node.wanted(replace(asked, is_held=False))
+    return ("unheard", asked.id, "") in node.heard()
+
+
+def test_a_freeze_of_which_no_agent_would_hear_is_said_to_be_so(node: Node) -> None:
+    node.clock.wind(RETURNS_WITHIN_S - 1.0)
+    assert not is_unheard(node), "agents may not have come to this gateway yet"
+    node.clock.wind(1.0)
+    assert is_unheard(node)
+    node.ask()
+    node.clock.wind(ASKS_WITHIN_S - 1.0)
+    assert not is_unheard(node)
+    node.clock.wind(1.0)
+    assert is_unheard(node)
+    node.ask()
+    again = replace(node.boot, token=Secret("of its next start"), freeze=freeze())
+    node.routes.serve([replace(node.plan, boots=(again,))])
+    assert [(sign.stage, sign.token) for sign in node.signs.batch()][-1] == ("unheard", again.token)
+
+
+def test_that_nobody_hears_is_its_gateways_to_say(node: Node) -> None:
+    asked = freeze()
+    node.wanted(asked)
+    assert node.report("unheard", asked.id) == HTTPStatus.BAD_REQUEST
 
 
 def test_what_a_system_asked_that_runs_no_more_is_answered(node: Node) -> None:
