@@ -21,6 +21,8 @@ from malleable.workflows.steps import Ask, Context, Done, Step, Write
 
 #: For the hooks of the system, for what it has not written yet, and for the freeze itself.
 FREEZE_S = 20.0
+#: For the other disks of its node: a system works for ten seconds between two freezes, so a dozen have their turn.
+TURN_S = 180.0
 #: Longer than a system may stay frozen: who has not said by then that it held will not.
 THAW_S = HELD_MAX_S + 2.0
 #: What the gateway reports wakes the operation; a report that came as it went to sleep is found so soon.
@@ -178,7 +180,8 @@ def freeze(context: Context) -> Done | Wait:
     is_free = boot.freeze_id is None or boot.freeze_state is FreezeState.FAILED
     if boot.freeze_id != freeze_id and not is_free:
         busy = "another snapshot of a disk of the node is being taken"
-        return _go_on(context, _BUSY) if _is_late(context, FREEZE_S) else _wait(context, busy)
+        limit_s = TURN_S if is_must(context.operation) else FREEZE_S
+        return _go_on(context, _BUSY) if _is_late(context, limit_s) else _wait(context, busy)
     asks = "the node's system is asked to stop writing to the disk"
     if boot.freeze_id != freeze_id:
         if not context.write(partial(_take_turn, context)):
