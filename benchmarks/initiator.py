@@ -42,8 +42,12 @@ def url_of(export: Export) -> str:
 
 def iscsi_reader(room: TgtRoom, export: Export, reads: Reads) -> list[str]:
     """Read an exported disk as its node would, from inside the network."""
-    entered = ["nsenter", f"--net=/run/netns/{room.namespace}"]
-    return [*entered, "qemu-img", "bench", "-f", "raw", "-t", "none", *reads.words(), url_of(export)]
+    return inside(room, ["qemu-img", "bench", "-f", "raw", "-t", "none", *reads.words(), url_of(export)])
+
+
+def inside(room: TgtRoom, command: Sequence[str]) -> list[str]:
+    """Have a reader take the ways that are the network's."""
+    return ["nsenter", f"--net=/run/netns/{room.namespace}", *command]
 
 
 def rbd_reader(image: str, conf: str, user: str, reads: Reads) -> list[str]:
