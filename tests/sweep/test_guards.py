@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.sweep.guard_verbs import VIP, bound, deny
 from tests.sweep.world import SWITCH, World
 
 from malleable.domain.errors import Conflict, StoreBusy
@@ -13,6 +14,7 @@ from malleable.domain.networks import AddressGuard, Channel, Network
 from malleable.domain.nodes import Nic
 from malleable.domain.store import Page
 from malleable.domain.switches import SHUT, Binding, Guard, PortState
+from malleable.sim.faults import FaultKind
 from malleable.workflows import attach, switching
 from malleable.workflows.renumber import renumber
 
@@ -183,6 +185,30 @@ def _carried(world: World) -> Guard:
     assert config is not None
     assert config.guard is not None
     return config.guard
+
+
+def test_no_permit_is_gone_before_its_port_is_read_back(new_world: Callable[[], World]) -> None:
+    """The switch is away: who had the address may have it still, so it is nobody else's."""
+    world = new_world()
+    node_id, operation_id = deny(world)
+    faults = world.faults
+    for _ in range(40):
+        faults.add("apply", FaultKind.LOST_REQUEST)
+    for _ in range(20):
+        world.engine().run_due()
+        world.clock.advance(0.5)
+    assert VIP in bound(world)
+    operation = world.operation(operation_id)
+    assert (operation.state, "p1" in operation.reason) == ("waiting", True)
+    assert "p1" not in operation.public_reason
+    with world.store.reading() as tx:
+        assert [one.is_ending for one in tx.permits.list()] == [True]
+    faults.clear()
+    assert world.run(operation_id).state == "succeeded"
+    assert VIP not in bound(world)
+    with world.store.reading() as tx:
+        assert tx.permits.count() == 0
+        assert tx.nodes.get(node_id).state_reason == ""
 
 
 def test_an_intent_that_another_wrote_meanwhile_is_not_lost(new_world: Callable[[], World]) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from tests.sweep.guard_verbs import GUARD_VERBS
 from tests.sweep.network_verbs import NETWORK_VERBS
 from tests.sweep.scrub_verbs import SCRUB_VERBS
 from tests.sweep.tunnel_verbs import TUNNEL_VERBS
@@ -392,6 +393,7 @@ VERBS = (
     Verb(name="retire-typed-at", begin=_retire_typed_at, check=_retired_and_cut, steps=4, has_devices=False),
     Verb(name="retire", begin=_retire, check=_retired, steps=3),
     Verb(name="remove-network", begin=_remove_network, check=_network_removed, steps=1, has_devices=False),
+    *GUARD_VERBS,
     *NETWORK_VERBS,
     *SCRUB_VERBS,
     *TUNNEL_VERBS,

@@ -12,12 +12,13 @@ from malleable.api.routing import guarded
 from malleable.domain.addressing import Addressing, gateway_address, second_address
 from malleable.domain.networks import Channel, Network
 from malleable.services.attachments import PlacedAttachment
-from malleable.services.networks import NetworkWish
+from malleable.services.networks import NetworkWish, Told
 from malleable.services.parts import Shown
 from malleable.wire.networks import (
     AddressingView,
     AttachmentRequest,
     AttachmentView,
+    GuardingView,
     NetworkRequest,
     NetworkUpdateRequest,
     NetworkView,
@@ -58,6 +59,22 @@ def network_view(shown: Shown[Network]) -> NetworkView:
         is_served=network.served_generation >= network.generation,
         created_at=network.created_at,
     )
+
+
+def told_view(told: Told) -> NetworkView:
+    """Show a network with how far it is guarded."""
+    view = network_view(Shown(value=told.network, names=told.names))
+    guarding = told.guarding
+    if guarding is None:
+        return view.model_copy(update={"guard_operation_id": told.guard_operation_id})
+    shown = GuardingView(
+        ports=guarding.ports,
+        unguarded=guarding.unguarded,
+        in_doubt=guarding.doubted,
+        in_doubt_ports=guarding.doubted_names,
+        is_guarded=not guarding.doubted and not guarding.unguarded,
+    )
+    return view.model_copy(update={"guarding": shown, "guard_operation_id": told.guard_operation_id})
 
 
 def attachment_view(placed: PlacedAttachment) -> AttachmentView:
@@ -117,7 +134,7 @@ def network_create(request: Request, body: NetworkRequest) -> Response:
 def network_get(request: Request, network: str, project: RefQuery = None) -> Response:
     """Read a network."""
     call = call_of(request)
-    return ok(network_view(call.services.networks.network_get(call.caller, network, project=project)), call)
+    return ok(told_view(call.services.networks.network_get(call.caller, network, project=project)), call)
 
 
 @routes.put("/networks/{network}", response_model=NetworkView)
@@ -125,7 +142,7 @@ def network_set(request: Request, network: str, body: NetworkUpdateRequest, proj
     """Change what a network's nodes are given, its subnets, MTU or way outside; what is not given stays."""
     call = call_of(request)
     changes = body.model_dump(exclude_none=True)
-    return ok(network_view(call.services.networks.network_set(call.caller, network, changes, project=project)), call)
+    return ok(told_view(call.services.networks.network_set(call.caller, network, changes, project=project)), call)
 
 
 @routes.delete("/networks/{network}", status_code=202, response_model=OperationView)

@@ -24,6 +24,8 @@ def reservation_view(placed: PlacedReservation) -> ReservationView:
         address6=reservation.address6,
         mac=reservation.mac or None,
         hostname=reservation.hostname or None,
+        project_id=reservation.project_id,
+        project=placed.project,
         created_at=reservation.created_at,
     )
 
@@ -32,7 +34,7 @@ def reservation_view(placed: PlacedReservation) -> ReservationView:
 def reservation_list(
     request: Request, network: str, after: After = None, limit: Limit = 100, project: RefQuery = None
 ) -> Response:
-    """List the addresses of a network that are reserved for what is no node; its owner's people and admins."""
+    """List the addresses of a network that no node is given; who may only use it is told of their projects' own."""
     call = call_of(request)
     page = call.services.reservations.reservation_list(call.caller, network, page_of(after, limit), project=project)
     items = tuple(reservation_view(placed) for placed in page.items)
@@ -49,6 +51,7 @@ def reservation_create(request: Request, network: str, body: ReservationRequest,
         address6=body.address6,
         mac=body.mac or "",
         hostname=body.hostname or "",
+        for_project=body.for_project,
     )
     placed = call.services.reservations.reservation_create(call.caller, network, wish, project=project)
     return created(reservation_view(placed), call)

@@ -105,13 +105,26 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "vni": str(found.vni or ""),
         "mtu": str(found.mtu),
         "outside": _outside(found),
-        "address guard": found.address_guard,
+        "address guard": _guard(found),
         "fabric": found.fabric,
         "age": age(found.created_at, session.now()),
         "id": str(found.id),
     }
     show_facts(session, facts)
     show_facts(session, {f"{a.node} {a.nic}": _place(a) for a in attachments})
+
+
+def _guard(network: "NetworkView") -> str:
+    """Say whether addresses are guarded, and at how many ports."""
+    told = network.guarding
+    if told is None:
+        return network.address_guard
+    if told.is_guarded:
+        return f"{network.address_guard}, at all {told.ports} ports"
+    names = f" ({', '.join(told.in_doubt_ports)})" if told.in_doubt_ports else ""
+    doubted = f"{told.in_doubt} not read back yet{names}" if told.in_doubt else ""
+    unguarded = f"{told.unguarded} at switches that cannot guard" if told.unguarded else ""
+    return f"{network.address_guard}, of {told.ports} ports {' and '.join(filter(None, (doubted, unguarded)))}"
 
 
 def _outside(network: "NetworkView") -> str:
@@ -149,6 +162,7 @@ def network_set(
     nat: Nat = None,
     outside_dns: OutsideDns = None,
     address_guard: Bind = None,
+    watch: Watch = True,
 ) -> None:
     """Change a network; nodes hear of it when they ask again. "none" takes a list, a range or a subnet back."""
     from malleable.wire.networks import NetworkUpdateRequest
@@ -168,7 +182,11 @@ def network_set(
         address_guard=address_guard,
     )
     changed = session.m2.network_set(network, request, project=session.project)
-    done(session, changed, f"Network {changed.name} is changed.")
+    if changed.guard_operation_id is None:
+        done(session, changed, f"Network {changed.name} is changed.")
+    else:
+        operation = session.m2.operation_get(changed.guard_operation_id)
+        finish(session, operation, is_watching=watch, what=f"change network {changed.name} and its ports")
 
 
 def _subnet(told: str | None) -> str | None:

@@ -13,6 +13,8 @@ from malleable.wire.networks import (
     NetworkRequest,
     NetworkUpdateRequest,
     NetworkView,
+    PermitRequest,
+    PermitView,
     ReservationRequest,
     ReservationView,
 )
@@ -145,6 +147,25 @@ class FabricCalls(Connection):
     def reservation_delete(self, network: str, reservation: str, *, project: str | None = None) -> None:
         """Let nodes have the addresses again."""
         self.delete(v1("networks", network, "reservations", reservation), {"project": project})
+
+    def permit_list(self, network: str, reservation: str, *, project: str | None = None) -> Iterator[PermitView]:
+        """List which nodes may use a reservation."""
+        path = v1("networks", network, "reservations", reservation, "permits")
+        return self.items(path, PermitView, {"project": project})
+
+    def permit_create(
+        self, network: str, reservation: str, request: PermitRequest, *, project: str | None = None
+    ) -> OperationView:
+        """Begin to let a node use a reservation. Errors: Conflict: it is for other nodes, or not this one's network."""
+        path = v1("networks", network, "reservations", reservation, "permits")
+        return self.post(path, OperationView, request, {"project": project})
+
+    def permit_delete(
+        self, network: str, reservation: str, permit: UUID, *, project: str | None = None
+    ) -> OperationView:
+        """Begin to take a permit away."""
+        path = v1("networks", network, "reservations", reservation, "permits", permit)
+        return self.delete_slow(path, OperationView, {"project": project})
 
     def grant_list(self, *, network: str | None = None, project: str | None = None) -> Iterator[GrantView]:
         """List what one's projects share, and what is shared with them."""

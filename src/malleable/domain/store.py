@@ -23,7 +23,7 @@ from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
 from malleable.domain.projects import HOLDINGS, Holdings, Membership, Project, ProjectKey, Token, UsageRecord, User
-from malleable.domain.reservations import Reservation
+from malleable.domain.reservations import Permit, Reservation
 from malleable.domain.seeds import Seed
 from malleable.domain.signatures import Signer
 from malleable.domain.switches import Switch, SwitchPort
@@ -284,6 +284,7 @@ class Transaction(Protocol):
     grants: SidedRows[Grant]
     attachments: Rows[Attachment]
     reservations: Rows[Reservation]
+    permits: Rows[Permit]
     images: Rows[Image]
     image_grants: SidedRows[ImageGrant]
     signers: Rows[Signer]

@@ -30,6 +30,7 @@ from malleable.services.paces import Paces
 from malleable.services.parts import Parts
 from malleable.services.passwords import Passwords
 from malleable.services.paths import Paths
+from malleable.services.permits import Permits
 from malleable.services.pool import Pool
 from malleable.services.projects import Projects
 from malleable.services.provisions import Provisions
@@ -70,6 +71,7 @@ class Services:
     networks: Networks
     grants: Grants
     reservations: Reservations
+    permits: Permits
     attachments: Attachments
     images: Images
     image_grants: ImageGrants
@@ -116,6 +118,7 @@ def make_services(parts: Parts) -> Services:
         networks=Networks(parts),
         grants=Grants(parts),
         reservations=Reservations(parts),
+        permits=Permits(parts),
         attachments=Attachments(parts),
         images=Images(parts),
         image_grants=ImageGrants(parts),

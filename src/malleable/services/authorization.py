@@ -146,6 +146,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "reservation_get": _reads(_A, _R),
         "reservation_create": _changes(_A, _M),
         "reservation_delete": _changes(_A, _M),
+        "permit_create": _changes(_A, _M),
+        "permit_delete": _changes(_A, _M),
         "attachment_list": _FILTERED,
         "node_attachments": _reads(_A, _R),
         "signer_list": _FILTERED,

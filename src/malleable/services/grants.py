@@ -18,6 +18,7 @@ from malleable.services.finding import find_grantee, find_identified, find_proje
 from malleable.services.networks import find_network
 from malleable.services.parts import Listed, Parts
 from malleable.workflows import grants
+from malleable.workflows.guard import request_guard
 from malleable.workflows.renumber import renumber
 
 
@@ -86,8 +87,10 @@ class Grants:
         network = tx.networks.get(network_id)
         if network.address_guard is AddressGuard.AUTO and network.has_service:
             guarded, knows = replace(network, address_guard=AddressGuard.ON), partial(_knows_nodes, caller)
-            renumber(tx, self._parts.now(), network, guarded, actor_id=caller.user_id, may_know=knows)
+            now = self._parts.now()
+            renumber(tx, now, network, guarded, actor_id=caller.user_id, may_know=knows)
             tx.networks.touch(network_id)
+            request_guard(tx, now, network=guarded, project_id=network.project_id, actor_id=caller.user_id)
 
     def grant_accept(self, caller: Caller, grant_id: UUID) -> PlacedGrant:
         """Accept an offer for the project it was made to; nothing to do if it was. Errors: NotFound, Conflict."""

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
+from uuid import UUID
 
 from malleable.domain.addressing import Addressing, parse_addressing
 from malleable.domain.errors import Conflict, Exhausted, Forbidden, Invalid
-from malleable.domain.ids import NetworkId, ProjectId, new_id, parse_id
+from malleable.domain.ids import NetworkId, OperationId, ProjectId, new_id, parse_id
 from malleable.domain.networks import (
     MTU_USUAL,
     AddressGuard,
@@ -41,6 +42,8 @@ from malleable.services.finding import (
 )
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.workflows import networks, weaving
+from malleable.workflows.guard import TOLD_MAX, names_of_ports, request_guard, watched
+from malleable.workflows.guarding import is_bound
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.renumber import renumber
 from malleable.workflows.requests import record
@@ -69,6 +72,26 @@ class NetworkWish:
     has_service: bool | None = None  #: None: not on a given VLAN, where somebody else may answer DHCP
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarding:
+    """How far the switch ports of a network that guards addresses are known to do so."""
+
+    ports: int  #: that carry it, both of a bond
+    unguarded: int  #: whose switches cannot guard
+    doubted: int  #: not read back yet as they are to be
+    doubted_names: tuple[str, ...] = ()  #: "SWITCH PORT", the first of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A network with the names around it, and what its owner's people know of its guard."""
+
+    network: Network
+    names: Mapping[UUID, str]
+    guarding: Guarding | None = None  #: None: addresses are not guarded, or the reader may only use the network
+    guard_operation_id: OperationId | None = None  #: which sees to it that they are
+
+
 class Networks:
     """Isolated L2 segments."""
 
@@ -89,11 +112,11 @@ class Networks:
                 found = tx.networks.usable_by(page, list(caller.memberships))
             return listed(found, page, names_of(tx.projects, (n.project_id for n in found)))
 
-    def network_get(self, caller: Caller, ref: str, *, project: str | None = None) -> Shown[Network]:
+    def network_get(self, caller: Caller, ref: str, *, project: str | None = None) -> Told:
         """Read one network. Errors: NotFound, Conflict for an ambiguous name."""
         with self._parts.store.reading() as tx:
             network = find_network(tx, caller, "network_get", ref, project)
-            return Shown(value=network, names=names_of(tx.projects, [network.project_id]))
+            return _told(tx, caller, network)
 
     def network_create(self, caller: Caller, wish: NetworkWish) -> Shown[Network]:
         """Make a network on the lowest free VLAN of its fabric, or on a given one; the gateway begins to serve it.
@@ -138,13 +161,12 @@ class Networks:
             names = names_of(tx.projects, [project_id])
             return Shown(value=tx.networks.get(network_id), names=names)
 
-    def network_set(
-        self, caller: Caller, ref: str, changes: Mapping[str, Any], *, project: str | None = None
-    ) -> Shown[Network]:
+    def network_set(self, caller: Caller, ref: str, changes: Mapping[str, Any], *, project: str | None = None) -> Told:
         """Change what nodes are given, subnets, MTU or the way outside, by the names of the fields; the others stay.
 
         Nodes hear of it when they ask again. The MTU changes only while no node is attached: theirs would not follow.
-        Subnets change as far as no attached node loses its address or its gateway.
+        Subnets change as far as no attached node loses its address or its gateway. A guard of addresses is in force as
+        soon as the operation that is told with it has ended.
         Errors: NotFound, Forbidden, Invalid, Conflict.
         """
         if not changes:
@@ -173,7 +195,12 @@ class Networks:
             tx.networks.touch(network_id)
             data = {"network_id": str(network_id), "name": before.name, "changed": sorted(changes)}
             record(tx, now, "network.changed", project_id=before.project_id, actor_id=caller.user_id, data=data)
-            return Shown(value=tx.networks.get(network_id), names=names_of(tx.projects, [before.project_id]))
+            begun = None
+            if (is_bound(before) or is_bound(after)) and _told_to_ports(before) != _told_to_ports(after):
+                actor_id = caller.user_id
+                begun = request_guard(tx, now, network=after, project_id=before.project_id, actor_id=actor_id)
+            told = _told(tx, caller, tx.networks.get(network_id))
+            return replace(told, guard_operation_id=begun.id if begun else told.guard_operation_id)
 
     def network_delete(self, caller: Caller, ref: str, *, project: str | None = None) -> Operation:
         """Begin to take a network down that nobody is attached to. Errors: NotFound, Forbidden, Conflict."""
@@ -318,6 +345,20 @@ def visible_to(tx: Transaction, caller: Caller, networks: Sequence[Network]) -> 
         for network in networks
         if network.is_public or network.id in granted or may(caller, "network_get", project_id=network.project_id)
     ]
+
+
+def _told(tx: Transaction, caller: Caller, network: Network) -> Told:
+    names = names_of(tx.projects, [network.project_id])
+    if not is_bound(network) or not may(caller, "reservation_get", project_id=network.project_id):
+        return Told(network=network, names=names)
+    seen = watched(tx, tx.attachments.list(network_id=network.id))
+    guarding = Guarding(
+        ports=len(seen.ports),
+        unguarded=len(seen.unguarded),
+        doubted=len(seen.doubted),
+        doubted_names=tuple(names_of_ports(tx, seen.doubted[:TOLD_MAX]).values()),
+    )
+    return Told(network=network, names=names, guarding=guarding)
 
 
 def _told_to_ports(network: Network) -> tuple[object, ...]:

@@ -134,6 +134,12 @@ _TAKEN = {
             ("hostname", "host name"),
         )
     },
+    "uq_permits_reservation_id_attachment_id": Taken(
+        plain="The node is permitted to use this reservation there already.",
+        held="The node is permitted to use reservation {reservation} there already.",
+        holder=select(s.reservations.c.name.label("reservation")).where(_given(s.reservations.c.id, "reservation_id")),
+        fix="If it is just being taken away, ask again when that has ended (`m2 operation list`).",
+    ),
     "uq_networks_fabric_vid": Taken(
         plain="VLAN {vid} of fabric {fabric} is taken.",
         held="VLAN {vid} of fabric {fabric} is taken by another network.",

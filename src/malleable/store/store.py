@@ -19,7 +19,7 @@ from malleable.domain.networks import Attachment, Grant, Network, Vlan
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.operations import Operation, StepRecord
 from malleable.domain.projects import Membership, Project, ProjectKey, Token, UsageRecord, User
-from malleable.domain.reservations import Reservation
+from malleable.domain.reservations import Permit, Reservation
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Seed
 from malleable.domain.signatures import Signer
@@ -92,6 +92,7 @@ _TABLES: Mapping[str, Callable[[Session], object]] = {
     "grants": _handed(Grant, schema.grants, "network_id", schema.networks),
     "attachments": _plain(Attachment, schema.attachments),
     "reservations": _plain(Reservation, schema.reservations),
+    "permits": _plain(Permit, schema.permits),
     "images": _plain(Image, schema.images),
     "image_grants": _handed(ImageGrant, schema.image_grants, "image_id", schema.images),
     "signers": _plain(Signer, schema.signers),
@@ -132,6 +133,7 @@ class SqlTransaction:
     grants: SidedRows[Grant]
     attachments: Rows[Attachment]
     reservations: Rows[Reservation]
+    permits: Rows[Permit]
     images: Rows[Image]
     image_grants: SidedRows[ImageGrant]
     signers: Rows[Signer]

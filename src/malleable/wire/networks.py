@@ -83,6 +83,16 @@ class NetworkUpdateRequest(Request):
     address_guard: AddressGuard | None = None
 
 
+class GuardingView(Answer):
+    """How far the switch ports of a network that guards addresses are read back as doing so."""
+
+    ports: Open[int]  #: that carry the network
+    in_doubt: Open[int]  #: not read back yet with what they are to guard
+    unguarded: Open[int]  #: whose switches cannot guard
+    is_guarded: Open[bool]  #: all of them are, as last read back
+    in_doubt_ports: tuple[str, ...] = ()  #: the first of them, "SWITCH PORT"
+
+
 class NetworkView(Answer):
     """A network; ``is_served`` says whether the gateway has put its present form in force.
 
@@ -109,6 +119,9 @@ class NetworkView(Answer):
     is_public: Open[bool]
     has_service: Open[bool]  #: false: nothing of ours answers there, and nothing boots
     address_guard: Open[AddressGuard] = AddressGuard.AUTO  #: on: nodes use no addresses but their own there
+    #: read alone, by its owner's people, where addresses are guarded; else null
+    guarding: Open[GuardingView | None] = None
+    guard_operation_id: Open[UUID | None] = None  #: of a change: what ends when all ports are read back as guarded
     state: Open[NetworkState]
     generation: Open[int]
     served_generation: Open[int]
@@ -145,6 +158,7 @@ class ReservationRequest(Request):
     address6: Line = ""
     mac: Mac | None = None  #: who is given the addresses by DHCP; null: nobody
     hostname: Hostname | None = None  #: the name that the network's DNS knows; a node of that name comes before
+    for_project: Ref | None = None  #: whose nodes may be permitted to use it; null: the network's owner's
 
 
 class ReservationView(Answer):
@@ -158,6 +172,30 @@ class ReservationView(Answer):
     address6: Open[str]  #: "": none of IPv6
     mac: Open[str | None]
     hostname: Open[str | None]
+    project_id: Open[UUID | None] = None  #: whose nodes may be permitted to use it; null: the network's owner's
+    project: Open[str | None] = None
+    created_at: Open[datetime]
+
+
+class PermitRequest(Request):
+    """Let a node use a reservation's addresses at one of its attachments to the network."""
+
+    node: Ref
+    nic: Ref | None = None  #: null: the only one that is on the network
+
+
+class PermitView(Answer):
+    """A node that may use a reservation's addresses besides its own; one of another project is not named."""
+
+    id: Open[UUID]
+    reservation_id: Open[UUID]
+    reservation: Open[str]
+    address: Open[str]  #: "": none of IPv4
+    address6: Open[str]  #: "": none of IPv6
+    node_id: Open[UUID | None]
+    node: Open[str | None]
+    nic: Open[str | None]
+    is_ending: Open[bool]  #: taken away; its switch port is not read back without the addresses yet
     created_at: Open[datetime]
 
 

@@ -99,7 +99,9 @@ class OperationView(Answer):
             "disk_id",
             "disk_ids",
             "image_id",
+            "ports",
             "snapshot_id",
+            "unguarded",
         ),
     ] = {}
     next_due_at: Open[datetime]

@@ -14,6 +14,7 @@ from malleable.workflows import (
     fetch,
     flatten,
     grants,
+    guard,
     importing,
     networks,
     power,
@@ -59,6 +60,7 @@ _ALL = (
     weaving.WEAVE_TUNNELS,
     networks.REMOVE_NETWORK,
     grants.REVOKE_GRANT,
+    guard.GUARD_NETWORK,
     collect.COLLECT_POOL,
 )
 WORKFLOWS: dict[str, Workflow] = {workflow.name: workflow for workflow in _ALL}

@@ -7,30 +7,58 @@ from typing import Any
 from uuid import UUID
 
 from malleable.domain.errors import StoreBusy
-from malleable.domain.ids import NicId, SwitchId, UserId
+from malleable.domain.ids import AttachmentId, NicId, SwitchId, UserId
 from malleable.domain.networks import AddressGuard, Attachment, Channel, Network, gateways_of
 from malleable.domain.nodes import Nic
 from malleable.domain.store import Transaction
 from malleable.domain.switches import Binding, Guard, PortState, SwitchPort
 from malleable.workflows.requests import begin
 
+#: What nodes may use at an attachment besides the addresses that they were given there.
+Permitted = Mapping[AttachmentId, frozenset[str]]
 
-def guard_of(macs: Iterable[str], networks: Collection[Network], attachments: Collection[Attachment]) -> Guard:
+
+def guard_of(
+    tx: Transaction, macs: Iterable[str], networks: Collection[Network], attachments: Collection[Attachment]
+) -> Guard:
     """Say what a machine with these MACs may not pretend at a NIC with these attachments, on these networks."""
-    gateways = gateways_of(networks, attachments)
-    return Guard(macs=frozenset(macs), gateways=gateways, bindings=_bindings(networks, attachments))
+    return _guard_of(macs, networks, attachments, permitted_in(tx, networks, attachments))
 
 
-def _bindings(networks: Collection[Network], attachments: Collection[Attachment]) -> frozenset[Binding]:
+def permitted_in(tx: Transaction, networks: Collection[Network], attachments: Collection[Attachment]) -> Permitted:
+    """Read what else nodes may use, where anything is bound: two queries, however many."""
+    bound = {network.id for network in networks if is_bound(network)}
+    ids = [attachment.id for attachment in attachments if attachment.network_id in bound]
+    permits = tx.permits.list(attachment_id=ids, is_ending=False) if ids else ()
+    if not permits:
+        return {}
+    reserved = {one.id: one for one in tx.reservations.list(id={permit.reservation_id for permit in permits})}
+    found: dict[AttachmentId, frozenset[str]] = {}
+    for permit in permits:
+        addresses = frozenset(reserved[permit.reservation_id].addresses)
+        found[permit.attachment_id] = found.get(permit.attachment_id, frozenset()) | addresses
+    return found
+
+
+def is_bound(network: Network) -> bool:
+    """Say whether nodes use no other addresses in a network than they were given or permitted."""
+    return network.address_guard is AddressGuard.ON and network.has_service
+
+
+def _guard_of(
+    macs: Iterable[str], networks: Collection[Network], attachments: Collection[Attachment], permitted: Permitted
+) -> Guard:
     by_id = {network.id: network for network in networks}
     found = []
     for attachment in attachments:
         network = by_id[attachment.network_id]
-        if network.address_guard is AddressGuard.ON and network.has_service:
+        if is_bound(network):
             vids = {network.vid} | ({0} if attachment.channel is Channel.NATIVE else set())
-            addresses = frozenset({attachment.address, attachment.address6} - {""})
+            own = frozenset({attachment.address, attachment.address6} - {""})
+            addresses = own | permitted.get(attachment.id, frozenset())
             found.append(Binding(vids=frozenset(vids), addresses=addresses))
-    return frozenset(found)
+    gateways = gateways_of(networks, attachments)
+    return Guard(macs=frozenset(macs), gateways=gateways, bindings=frozenset(found))
 
 
 def carriers_of(tx: Transaction, nics: Collection[Nic]) -> Mapping[UUID, Nic]:
@@ -46,12 +74,11 @@ def guard_anew(
     tx: Transaction, now: datetime, ports: Sequence[SwitchPort], carriers: Mapping[UUID, Nic], actor_id: UserId | None
 ) -> None:
     """Have ports guard what is so by now: not known to until it is read back, and at once. Errors: StoreBusy."""
-    guards = _present(tx, carriers.values()) if ports else {}
+    guards = guards_of(tx, carriers.values()) if ports else {}
     names: dict[SwitchId, list[str]] = {}
     for port in ports:
-        guard = port.wanted.guard
-        present = guards[carriers[port.id].id]
-        if guard is None or replace(present, macs=guard.macs) == guard:
+        guard, present = port.wanted.guard, guards[carriers[port.id].id]
+        if guard is None or not differs(port, present):
             continue
         config = replace(port.wanted, guard=replace(present, macs=guard.macs))
         generation = port.wanted_generation + 1
@@ -67,11 +94,18 @@ def guard_anew(
         begin(tx, now, "repair-ports", actor_id=actor_id, arguments=arguments)
 
 
-def _present(tx: Transaction, nics: Collection[Nic]) -> Mapping[NicId, Guard]:
+def differs(port: SwitchPort, present: Guard) -> bool:
+    """Say whether a port is to guard something else than is so by now; one whose switch cannot guard never is."""
+    guard = port.wanted.guard
+    return guard is not None and replace(present, macs=guard.macs) != guard
+
+
+def guards_of(tx: Transaction, nics: Collection[Nic]) -> Mapping[NicId, Guard]:
     """Read what each NIC's machine may not pretend, but for its MACs, in all networks that it is on."""
     attachments = tx.attachments.list(nic_id={nic.id for nic in nics})
     networks = {network.id: network for network in tx.networks.list(id={a.network_id for a in attachments})}
     on: dict[NicId, list[Attachment]] = {nic.id: [] for nic in nics}
     for attachment in attachments:
         on[attachment.nic_id].append(attachment)
-    return {id: guard_of((), [networks[a.network_id] for a in some], some) for id, some in on.items()}
+    permitted = permitted_in(tx, networks.values(), attachments)
+    return {id: _guard_of((), [networks[a.network_id] for a in some], some, permitted) for id, some in on.items()}

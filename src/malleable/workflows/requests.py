@@ -23,6 +23,7 @@ FORWARD_ONLY = frozenset(
         "detach-disk",
         "remove-network",
         "revoke-grant",
+        "guard-network",
         "restore-targets",
         "repair-ports",
         "rebuild-switch",

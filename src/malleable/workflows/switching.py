@@ -54,7 +54,7 @@ def wanted_of(
     native = [vids[a.network_id] for a in attachments if a.channel is Channel.NATIVE]
     guard = None
     if switches_of(context, switch).can_guard(switch):
-        guard = guard_of((nic.mac for nic in nics), networks, attachments)
+        guard = guard_of(tx, (nic.mac for nic in nics), networks, attachments)
     return PortConfig(
         native_vid=native[0] if native else None,
         tagged_vids=frozenset(vids[a.network_id] for a in attachments if a.channel is Channel.TAGGED),

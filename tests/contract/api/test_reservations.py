@@ -242,7 +242,7 @@ def test_queries_do_not_grow_with_reservations(small_site: Site) -> None:
 def test_who_may_only_use_a_network_reserves_nothing_there(small_site: Site) -> None:
     lent = f"/v1/networks/{small_site.ids['network:lent']}/reservations"
     assert _reserve(small_site, path=lent, name="mine", address="10.8.0.30")[0] == 201
-    assert small_site.get("other", lent).status_code == 403
+    assert items(small_site.get("other", lent)) == []
     assert _reserve(small_site, caller="other", path=lent)[0] == 403
     body = {"node": "foreign", "network": "lent", "channel": "tagged", "address": "10.8.0.30"}
     told = small_site.post("other", "/v1/attachments", body)

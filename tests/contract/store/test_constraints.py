@@ -55,6 +55,7 @@ DUPLICATES: dict[str, Case] = {
     "reserved IPv6 address": ("reservations", lambda s: values.reservation(s.network, address="", mac="", hostname=""), "The address {s.reservation.address6} is reserved for {s.reservation.name} in this network."),
     "reserved MAC": ("reservations", lambda s: values.reservation(s.network, address="", address6="", hostname=""), "The MAC address {s.reservation.mac} is reserved for {s.reservation.name} in this network."),
     "reserved host name": ("reservations", lambda s: values.reservation(s.network, address="", address6="", mac=""), "The host name {s.reservation.hostname} is reserved for {s.reservation.name} in this network."),
+    "permit": ("permits", lambda s: values.permit(s.reservation, s.attachment), "The node is permitted to use reservation {s.reservation.name} there already."),
     "reservation name": ("reservations", lambda s: values.reservation(s.network, name=s.reservation.name, address="", address6="", mac="", hostname=""), "There is a reservation named {s.reservation.name} already."),
     "golden image name": ("images", lambda s: values.image(name=s.image.name), "There is a image named {s.image.name} already."),
     "disk name": ("disks", lambda s: values.disk(s.project, s.image, name=s.disk.name), "There is a disk named {s.disk.name} already."),

@@ -22,6 +22,7 @@ from malleable.domain.ids import (
     NicId,
     NodeId,
     OperationId,
+    PermitId,
     ProjectId,
     ProjectKeyId,
     ReservationId,
@@ -41,7 +42,7 @@ from malleable.domain.networks import Attachment, AttachmentState, Channel, Netw
 from malleable.domain.nodes import Firmware, Nic, Node, NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.projects import Membership, Project, ProjectKey, Role, Token, User
-from malleable.domain.reservations import Reservation
+from malleable.domain.reservations import Permit, Reservation
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Document, Seed
 from malleable.domain.signatures import Signer
@@ -227,6 +228,11 @@ def reservation(network: Network, **changes: Any) -> Reservation:
     return replace(made, **changes)
 
 
+def permit(reservation: Reservation, attachment: Attachment, **changes: Any) -> Permit:
+    made = Permit(id=PermitId(new_id()), reservation_id=reservation.id, attachment_id=attachment.id, created_at=NOW)
+    return replace(made, **changes)
+
+
 def image(**changes: Any) -> Image:
     made = Image(
         id=ImageId(new_id()),
@@ -353,7 +359,8 @@ class Site:
         self.console_writer = console_writer(self.node, self.user, self.token)
         self.vlan = vlan(self.network.vid, network_id=self.network.id)
         self.attachment = attachment(self.nic, self.network)
-        self.reservation = reservation(self.network)
+        self.reservation = reservation(self.network, project_id=self.project.id)
+        self.permit = permit(self.reservation, self.attachment)
         self.disk = disk(self.project, self.image)
         self.snapshot = snapshot(self.disk)
         self.target = target(self.disk, self.node, self.network)
@@ -381,6 +388,7 @@ TABLES = {
     "vlans": "vlan",
     "attachments": "attachment",
     "reservations": "reservation",
+    "permits": "permit",
     "images": "image",
     "fetch_logins": "fetch_login",
     "disks": "disk",

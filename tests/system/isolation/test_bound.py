@@ -181,3 +181,32 @@ def test_rules_are_bounded_and_go_with_the_network(wire: Wire) -> None:
     wire.apply(node=SHUT)
     wire.apply(node=guarded(bound(0, A)))
     assert wire.hears("on-a", LIES) == set()
+
+
+VIP, VIP6 = "10.0.0.60", "fd00:a::60"
+
+
+def test_an_address_that_two_nodes_may_use_moves_between_them(wire: Wire) -> None:
+    """As keepalived does: the new one says so by ARP and a neighbour advertisement, with its own MAC address."""
+    taken = {
+        "arp announcement": frames.arp(MAC, VIP),
+        "arp answer": frames.arp(MAC, VIP, is_answer=True),
+        "arp probe": frames.arp(MAC, "0.0.0.0", asks=VIP),
+        "ipv4": said(VIP),
+        "neighbour answer": tells6(VIP6, VIP6),
+        "is it free": asks6("::", VIP6),
+        "ipv6": said(VIP6),
+    }
+    stolen = {
+        "as another's MAC": frames.arp(OTHER, VIP),
+        "answers as another's MAC": frames.arp(OTHER, VIP, is_answer=True),
+        "as the gateway": frames.arp(MAC, frames.GATEWAY),
+    }
+    wire.apply(node=guarded(bound(0, A)))
+    assert wire.hears("on-a", taken) == {"arp probe"}, "which says nothing of itself"
+    wire.apply(node=guarded(bound(0, A, addresses=ADDRESSES | {VIP, VIP6})))
+    assert wire.hears("on-a", taken) == set(taken)
+    assert wire.hears("on-a", OWN_WORDS) == set(OWN_WORDS), "and its own addresses as before"
+    assert wire.hears("on-a", {**LIES, **stolen}) == set()
+    wire.apply(node=guarded(bound(0, A)))
+    assert wire.hears("on-a", taken) == {"arp probe"}, "taken away, the rules are read back without it"

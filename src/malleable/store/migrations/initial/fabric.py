@@ -161,8 +161,20 @@ reservations = Table(
     words("address6"),
     words("mac"),
     words("hostname"),
+    Column("project_id", ID, ForeignKey("projects.id", ondelete="SET NULL"), index=True),
     created(),
     UniqueConstraint("network_id", "name"),
 )
 for _column in ("address", "address6", "mac", "hostname"):
     unique_where(f"uq_reservations_network_id_{_column}", reservations, f"network_id {_column}", f"{_column} <> ''")
+
+permits = Table(
+    "permits",
+    metadata,
+    identity(),
+    to("reservation_id", "reservations", is_indexed=False),
+    Column("attachment_id", ID, ForeignKey("attachments.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("is_ending", Boolean, nullable=False),
+    created(),
+    UniqueConstraint("reservation_id", "attachment_id"),
+)
