@@ -108,7 +108,7 @@ class Nic:
 
 
 def dns_name(name: str) -> str:
-    """Write a node's name as one that DNS and a system can have: two nodes may come out alike."""
+    """Write a node's name as one that DNS and a system can have; no two nodes of a site come out alike."""
     return name.replace(".", "-").replace("_", "-")
 
 

@@ -30,6 +30,7 @@ class Taken:
     holder: Select[Any]  #: reads facts of the holder; parameters are fields of the refused value
     fix: str = ""
     public: Public | None = None  #: for tenants, where the words are about the room
+    includes: str = ""  #: the rule that is broken as well where no holder is found: which is told first is chance
 
 
 def _given(column: Any, name: str) -> Any:
@@ -43,7 +44,23 @@ _NIC_AND_NODE = (
     .join_from(s.nics, s.nodes)
 )
 
+
+def _dns_name(name: Any) -> Any:
+    """Write a name as ``domain.nodes.dns_name`` does, and the unique index."""
+    return func.replace(func.replace(name, ".", "-"), "_", "-")
+
+
 _TAKEN = {
+    "uq_nodes_dns_name": Taken(
+        plain="Another node is called like {name} in DNS, where dots and underscores are hyphens.",
+        held="In DNS, where dots and underscores are hyphens, {name} is called like node {node}.",
+        includes="uq_nodes_name",
+        holder=select(s.nodes.c.id.label("node_id"), s.nodes.c.name.label("node")).where(
+            _dns_name(s.nodes.c.name) == _dns_name(bindparam("name", type_=s.nodes.c.name.type)),
+            s.nodes.c.name != bindparam("name", type_=s.nodes.c.name.type),
+        ),
+        fix="Choose another name.",
+    ),
     "uq_nics_mac": Taken(
         plain="The MAC address {mac} is taken by another NIC.",
         held="The MAC address {mac} belongs to {nic} of node {node}.",
@@ -187,7 +204,7 @@ def explain_write(
     if constraint in _CHECKS:
         return Conflict(_CHECKS[constraint], details={"constraint": constraint})
     if constraint in _TAKEN:
-        return _tell(session, _TAKEN[constraint], values, constraint)
+        return _tell(session, table, values, constraint)
     if constraint in _uniques(table):
         return _tell_generic(session, table, constraint, values)
     return _missing(session, table, values) or Conflict(
@@ -218,9 +235,12 @@ def explain_commit(reason: object) -> Conflict:
     )
 
 
-def _tell(session: Session, taken: Taken, values: Facts, constraint: str) -> Conflict:
+def _tell(session: Session, table: Table, values: Facts, constraint: str) -> Conflict:
+    taken = _TAKEN[constraint]
     wanted = {name: values[name] for name in taken.holder.compile().params if name in values}
     found = session.after_death(taken.holder, wanted)
+    if taken.includes and not found:
+        return _tell_generic(session, table, taken.includes, values)
     facts = dict(found[0]) if found else {}
     words = (taken.held if found else taken.plain).format(**{**values, **facts})
     details = {"constraint": constraint, **_plain(facts)}
@@ -263,6 +283,9 @@ def _constraint(table: Table, e: IntegrityError) -> str:
     check = re.fullmatch(r"CHECK constraint failed: (\w+)", text)
     if check:
         return check[1]
+    index = re.fullmatch(r"UNIQUE constraint failed: index '(\w+)'", text)
+    if index:
+        return index[1]
     unique = re.fullmatch(r"UNIQUE constraint failed: ([\w., ]+)", text)
     broken = tuple(column.split(".")[1] for column in unique[1].split(", ")) if unique else ()
     return next((name for name, columns in _uniques(table).items() if columns == broken), "")

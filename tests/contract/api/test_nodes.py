@@ -92,3 +92,13 @@ def test_only_a_node_that_is_off_is_free_after_maintenance(small_site: Site, pow
     answer = small_site.call("operator", "DELETE", "/v1/nodes/broken/maintenance").json()
     assert answer["state"] == ("free" if power is PowerState.OFF else "inspected")
     assert ("off" in answer["state_reason"]) is (power is not PowerState.OFF)
+
+
+def test_a_node_is_not_called_like_another_one_in_dns(small_site: Site) -> None:
+    with small_site.store.transaction() as tx:
+        tx.nodes.change(small_site.ids["held"], name="rack1.n1")
+    body = {"name": "rack1-n1", "bmc": {"driver": "sim", "address": "sim://new"}}
+    response = small_site.post("operator", "/v1/nodes", body)
+    told = response.json()
+    assert (response.status_code, told["code"], told["fix"]) == (409, "conflict", "Choose another name.")
+    assert "rack1-n1 is called like node rack1.n1" in told["detail"]

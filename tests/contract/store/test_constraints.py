@@ -76,6 +76,17 @@ def test_nothing_is_taken_twice(
         assert getattr(tx, table).count() == 1
 
 
+@pytest.mark.parametrize("name", ["rack1.n1", "rack1_n1", "rack1-n1"])
+def test_no_two_nodes_are_called_the_same_in_dns(store: SqlStore, name: str) -> None:
+    with store.transaction() as tx:
+        tx.nodes.add(values.node(name="rack1.n1"))
+        tx.nodes.add(values.node(name="rack1.n11"))
+    e = refused(store, lambda tx: tx.nodes.add(values.node(name=name)))
+    same, alike = "There is a node named rack1.n1 already.", f"{name} is called like node rack1.n1."
+    assert (same if name == "rack1.n1" else alike) in e.message
+    assert e.fix == "Choose another name."
+
+
 def test_the_holder_is_told_in_details(store: SqlStore, site: Site) -> None:
     e = refused(store, lambda tx: tx.nics.add(values.nic(values.node(), mac=site.nic.mac)))
     assert e.details["node"] == site.node.name

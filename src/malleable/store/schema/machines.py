@@ -1,6 +1,6 @@
 """Nodes, their NICs and what they boot."""
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, Integer, Table, UniqueConstraint, func
 
 from malleable.domain.freezes import FreezeState
 from malleable.domain.images import BootWay
@@ -48,6 +48,8 @@ nodes = Table(
     CheckConstraint("project_id IS NOT NULL OR boot_device = 'network'", name="chosen"),
     info={"noun": "node"},
 )
+# As ``domain.nodes.dns_name``: in a network's DNS no two nodes are called the same.
+Index("uq_nodes_dns_name", func.replace(func.replace(nodes.c.name, ".", "-"), "_", "-"), unique=True)
 pages(nodes, "state project_id bmc_address")
 
 nics = Table(

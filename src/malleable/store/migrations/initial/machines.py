@@ -1,6 +1,18 @@
 """Nodes, their NICs and what they boot."""
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, LargeBinary, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+)
 
 from malleable.store.migrations.initial.columns import (
     ID,
@@ -52,6 +64,8 @@ nodes = Table(
     CheckConstraint("state != 'free' OR NOT is_unscrubbed", name="scrubbed"),
     CheckConstraint("project_id IS NOT NULL OR boot_device = 'network'", name="chosen"),
 )
+# As ``domain.nodes.dns_name``: in a network's DNS no two nodes are called the same.
+Index("uq_nodes_dns_name", func.replace(func.replace(nodes.c.name, ".", "-"), "_", "-"), unique=True)
 pages(nodes, "state project_id bmc_address")
 
 nics = Table(
