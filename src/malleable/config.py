@@ -21,7 +21,8 @@ def _state_dir() -> Path:
 
 
 def _run_dir() -> Path:
-    return Path("/run/malleable") if os.geteuid() == 0 else Path(platformdirs.user_runtime_dir("malleable"))
+    # Who is not root serves no real machines; many such have no directory that is gone after a reboot (cron, su).
+    return Path("/run/malleable") if os.geteuid() == 0 else _state_dir() / "run"
 
 
 class _Part(BaseModel):

@@ -35,6 +35,16 @@ def found(settings: Settings) -> Mapping[str, Finding]:
     return {finding.what: finding for finding in examine_room(settings)}
 
 
+def test_who_is_not_root_needs_no_directory_that_a_login_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert Settings().run_dir == tmp_path / "malleable" / "run"
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_where_no_database_is_there_is_nothing_to_find(settings: Settings) -> None:
     assert found(settings) == {}
     assert not settings.state_dir.exists()
