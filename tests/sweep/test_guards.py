@@ -16,6 +16,7 @@ from malleable.domain.store import Page
 from malleable.domain.switches import SHUT, Binding, Guard, PortState
 from malleable.sim.faults import FaultKind
 from malleable.workflows import attach, switching
+from malleable.workflows.guard import request_guard
 from malleable.workflows.renumber import renumber
 
 BONDED = "52:54:00:00:00:77"
@@ -209,6 +210,27 @@ def test_no_permit_is_gone_before_its_port_is_read_back(new_world: Callable[[], 
     with world.store.reading() as tx:
         assert tx.permits.count() == 0
         assert tx.nodes.get(node_id).state_reason == ""
+
+
+def test_a_guard_that_is_turned_on_ends_when_every_port_is_read_back(new_world: Callable[[], World]) -> None:
+    """A switch that is away keeps it waiting, and names the port."""
+    world = new_world()
+    world.running_node()
+    for _ in range(40):
+        world.faults.add("apply", FaultKind.LOST_REQUEST)
+    with world.store.transaction() as tx:
+        before, now = tx.networks.get(world.network_id), world.clock.now()
+        after = replace(before, address_guard=AddressGuard.ON)
+        renumber(tx, now, before, after, actor_id=None, may_know=lambda _: True)
+        begun = request_guard(tx, now, network=after, project_id=world.project_id, actor_id=None)
+    for _ in range(20):
+        world.engine().run_due()
+        world.clock.advance(0.5)
+    waiting = world.operation(begun.id)
+    assert (waiting.state, waiting.reason) == ("waiting", "not read back yet as guarded: tor1 p1")
+    world.faults.clear()
+    assert world.run(begun.id).state == "succeeded"
+    assert bound(world) == {"10.0.0.10"}
 
 
 def test_an_intent_that_another_wrote_meanwhile_is_not_lost(new_world: Callable[[], World]) -> None:

@@ -236,3 +236,25 @@ def test_a_network_tells_whether_all_its_ports_are_guarded(site: Site) -> None:
     lent = f"/v1/networks/{site.ids['network:lent']}"
     assert site.call("member", "PUT", lent, json={"address_guard": "on"}).status_code == 200
     assert site.get("other", lent).json()["guarding"] is None, "who may only use it hears nothing of others' ports"
+
+
+def test_a_switch_that_cannot_guard_is_told(site: Site) -> None:
+    with site.store.transaction() as tx:
+        tx.switches.change(site.ids["switch"], settings={"guard": "off"})
+    lab = _lab(site, guard="off")
+    changed = site.call("member", "PUT", lab, json={"address_guard": "on"}).json()
+    assert {"ports": 1, "in_doubt": 0, "unguarded": 1, "is_guarded": False}.items() <= changed["guarding"].items()
+    _work(site)
+    ended = site.get("member", f"/v1/operations/{changed['guard_operation_id']}").json()
+    assert (ended["state"], ended["result"]) == ("succeeded", {"ports": 1, "unguarded": 1})
+
+
+def test_a_reservation_keeps_no_project(small_site: Site) -> None:
+    grantee = small_site.post("admin", "/v1/projects", {"name": "gone"}).json()["id"]
+    offer = {"network": str(small_site.ids["network:alpha"]), "grantee": grantee}
+    grant = small_site.post("member", "/v1/grants", offer).json()["id"]
+    assert _reserve(small_site, for_project=grantee)[0] == 201
+    assert small_site.call("member", "DELETE", f"/v1/grants/{grant}").status_code == 202
+    _work(small_site)
+    assert small_site.call("admin", "DELETE", f"/v1/projects/{grantee}").status_code == 204
+    assert small_site.get("member", f"{BLUE}/reservations/vip").json()["project_id"] is None, "the owner's again"

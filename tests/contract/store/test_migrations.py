@@ -65,9 +65,7 @@ def run_scripts(url: str) -> None:
 
 
 # It cannot read back what the one index on an expression is of, in SQLite; the next test compares that to the letter.
-@pytest.mark.filterwarnings(
-    "ignore:autogenerate skipping .* index 'uq_nodes_dns_name'"
-)
+@pytest.mark.filterwarnings("ignore:autogenerate skipping .* index 'uq_nodes_dns_name'")
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index uq_nodes_dns_name")
 def test_alembic_sees_no_difference(empty_url: str) -> None:
     run_scripts(empty_url)
