@@ -142,8 +142,33 @@ def _spoken_to(system: str, port: int) -> RealSwitch:
     return replace(a_switch("127.0.0.1"), settings=settings, username=USER, password=Secret(PASSWORD))
 
 
+#: Where collections are that somebody installed; asked for before a test has another home.
+COLLECTIONS = [
+    Path(place).expanduser()
+    for place in os.environ.get(
+        "ANSIBLE_COLLECTIONS_PATH", "~/.ansible/collections:/usr/share/ansible/collections"
+    ).split(":")
+]
+HAS_OS10 = any((place / "ansible_collections/dellemc/os10/plugins").is_dir() for place in COLLECTIONS)
+NEEDS_OS10 = "needs `ansible-galaxy collection install dellemc.os10`, or ANSIBLE_COLLECTIONS_PATH where it is"
+SPOKEN_TO = [
+    "nxos",
+    "eos",
+    "junos",
+    "sonic",
+    pytest.param("os10", marks=pytest.mark.skipif(not HAS_OS10, reason=NEEDS_OS10)),
+]
+
+
+@pytest.fixture
+def collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Ansible find the collections of whoever runs the tests, wherever the home is then."""
+    monkeypatch.setenv("ANSIBLE_COLLECTIONS_PATH", ":".join(map(str, COLLECTIONS)))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("ansible_runner") is None, reason='needs the extra "ansible"')
-@pytest.mark.parametrize("system", ["nxos", "eos", "junos", "sonic"])
+@pytest.mark.usefixtures("collections")
+@pytest.mark.parametrize("system", SPOKEN_TO)
 class TestByACommandLine:
     """Ansible, its connection plug-in for the system, our role, SSH: all real, but for the switch itself."""
 
