@@ -132,7 +132,7 @@ class Gateways:
         """
         fabrics = _fabrics(caller, "gateway_report")
         now = self._parts.now()
-        with self._parts.store.transaction() as tx:
+        with self._parts.claiming() as claim, self._parts.store.transaction() as tx:
             if beat is not None:
                 _heard(tx, now, beat, fabrics)
             ids = {s.network_id for s in served} | set(removed)
@@ -146,14 +146,14 @@ class Gateways:
                 if network is not None and network.state is NetworkState.REMOVING:
                     tx.networks.change(network.id, served_generation=network.generation)
                     woken += _wake(tx, now, network.id)
-            claimed = self._parts.claim(tx) if woken else ()
-        self._parts.hand_out(claimed)
+            if woken:
+                claim(tx)
 
     def gateway_sign(self, caller: Caller, signs: Sequence[Sign]) -> None:
         """Note signs of life; of each kind the first since the boot was armed counts. Unknown boots are passed over."""
         fabrics = _fabrics(caller, "gateway_sign")
         now = self._parts.now()
-        with self._parts.store.transaction() as tx:
+        with self._parts.claiming() as claim, self._parts.store.transaction() as tx:
             ids = {sign.boot_id for sign in signs}
             boots = {boot.id: boot for boot in _served(tx, fabrics, id=ids)} if ids else {}
             stages: dict[BootId, dict[str, Any]] = {}
@@ -178,8 +178,8 @@ class Gateways:
                 tx.operations.wake(now=now, node_id=node_id)
             for freeze_id in sorted(noted):
                 woken += tx.operations.wake_all(now=now, resource=quiesce.resource(freeze_id))
-            claimed = self._parts.claim(tx) if stages or woken else ()
-        self._parts.hand_out(claimed)
+            if stages or woken:
+                claim(tx)
 
     def gateway_file(self, caller: Caller, image_id: UUID, name: str) -> Path:
         """Locate a file kept beside an image. Errors: NotFound."""

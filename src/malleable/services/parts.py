@@ -1,6 +1,7 @@
 """What the services are made from, given by whoever wires the program."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
@@ -54,17 +55,14 @@ class Parts:
         self.worker.walk_soon(begun, wait_s=0.0)
         return begun.operation
 
-    def claim(self, tx: Transaction) -> Sequence[Operation | Begun]:
-        """Claim what this transaction has made due, if there is a worker here; as the last thing of all in it."""
+    @contextmanager
+    def claiming(self) -> Iterator[Callable[[Transaction], None]]:
+        """Give what claims here what a transaction has made due; it is walked once the block has ended well."""
         if self.worker is None:
-            tx.notify(WORK)
-            return ()
-        return self.worker.claim(tx)
-
-    def hand_out(self, claimed: Sequence[Operation | Begun]) -> None:
-        """Have what is claimed walked, and do not wait for it."""
-        if self.worker is not None:
-            self.worker.hand_out(claimed)
+            yield lambda tx: tx.notify(WORK)
+            return
+        with self.worker.claiming() as claim:
+            yield claim
 
     def walked(self, operation: Operation, begun: Begun | None) -> Operation:
         """Return an operation as it is after a moment in which what is begun of it was walked."""

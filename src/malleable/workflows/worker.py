@@ -2,8 +2,9 @@
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import structlog
@@ -36,6 +37,7 @@ class Worker:
         self._changed = threading.Condition()
         #: What is walked now; with the later claim of the same operation where our own lease on it ran out meanwhile.
         self._walking: dict[OperationId, Operation | None] = {}
+        self._reserved = 0  #: threads kept for what is claimed at this moment
         self._looks_at: datetime | None = None  #: the dispatcher; None: it is looking
         self._lost: list[Operation] = []  #: the database failed while we walked them: to be given back
         self._stopping, self._finished = threading.Event(), threading.Event()
@@ -67,7 +69,7 @@ class Worker:
 
         Do it last of all in the transaction: it takes concurrency tokens. ``walk_soon`` what is begun.
         """
-        if self._free(self._threads) <= 0:
+        if not self._free(self._threads):
             tx.notify(WORK)
             return None
         return self._engine.enter(tx, operation)
@@ -79,33 +81,58 @@ class Worker:
             self._changed.notify_all()
         wait(self._start(begun.operation, begun), wait_s)
 
-    def claim(self, tx: Transaction) -> tuple[Operation | Begun, ...]:
-        """Claim here what this transaction has made due; (): any worker takes it up as usual.
+    @contextmanager
+    def claiming(self) -> Iterator[Callable[[Transaction], None]]:
+        """Give what claims here what a transaction has made due; it is walked once the block has ended well.
 
-        Where the database tells that the step at hand has ended, it is ended and the next one begun.
-
-        Do it last of all in the transaction, and ``hand_out`` what is claimed once it is committed. In a crowd it is
-        left to the dispatcher, which claims for many at once.
+        Call it last of all in the transaction, once at most, and commit that within the block. In a crowd it claims
+        nothing: the dispatcher claims for many at once. Where the database tells that the step at hand has ended, it is
+        ended in the transaction and the next one begun. Threads are kept for what is claimed, so that several blocks at
+        once claim no more than there are.
         """
-        free = self._free(min(CROWD, self._threads))
-        claimed = self._engine.claim_in(tx, free) if free > 0 else ()
-        if len(claimed) >= free:
-            tx.notify(WORK)
-        return tuple(self._engine.glimpse(tx, operation) or operation for operation in claimed)
+        claimed: list[Operation | Begun] = []
 
-    def hand_out(self, claimed: Sequence[Operation | Begun]) -> None:
-        """Walk what is claimed and committed; do not wait for it."""
-        for one in claimed:
-            if isinstance(one, Begun):
-                self._submit(one.operation, one)
-            else:
-                self._submit(one)
+        def claim(tx: Transaction) -> None:
+            free = self._reserve(min(CROWD, self._threads))
+            found: Sequence[Operation] = ()
+            try:
+                found = self._engine.claim_in(tx, free) if free else ()
+            finally:
+                claimed.extend(found)
+                self._give_back(free - len(found))
+            if len(found) >= free:
+                tx.notify(WORK)
+            claimed[:] = [self._engine.glimpse(tx, operation) or operation for operation in found]
+
+        try:
+            yield claim
+            for one in claimed:
+                if isinstance(one, Begun):
+                    self._submit(one.operation, one)
+                else:
+                    self._submit(one)
+        finally:
+            self._give_back(len(claimed))
 
     def _free(self, most: int) -> int:
         """Say how many more operations than now this worker may walk, if it is to walk so many at most."""
         with self._changed:
             is_working = self._dispatcher.is_alive() and not self._stopping.is_set()
-            return most - len(self._walking) if is_working else 0
+            return max(most - len(self._walking) - self._reserved, 0) if is_working else 0
+
+    def _reserve(self, most: int) -> int:
+        """Keep all threads that are free for what is claimed next, if ``most`` are to walk at most; say how many."""
+        with self._changed:
+            free = self._free(most)
+            self._reserved += free
+        return free
+
+    def _give_back(self, threads: int) -> None:
+        """Keep so many threads no longer: what was claimed for them is walked by them, or there was nothing."""
+        if threads:
+            with self._changed:
+                self._reserved -= threads
+                self._changed.notify_all()
 
     # -- handing out work -------------------------------------------------------------------------------------------
 
@@ -125,17 +152,14 @@ class Worker:
             self._stopping.wait(GATHER_S)
         latest = store.wait(WORK, 0, seen)
         self._looks_at = None  # before it looks: what is committed from now on may not be seen
-        free = self._wait_for_a_thread()
+        self._wait_for_a_thread()
         if self._stopping.is_set():
             return latest
         with store.glance() as tx:
             due = tx.operations.next_due()
         now = clock.now()
         if due is not None and due <= now:
-            claimed = self._engine.claim(free)
-            for operation in claimed:
-                self._submit(operation)
-            if claimed:
+            if self._claim_due():
                 return latest
             due = now + timedelta(seconds=RECOVERY_S)
         wait_s = RESYNC_S * random.uniform(0.8, 1.2)
@@ -144,10 +168,24 @@ class Worker:
         self._looks_at = now + timedelta(seconds=wait_s)
         return store.wait(WORK, wait_s, latest)
 
-    def _wait_for_a_thread(self) -> int:
+    def _claim_due(self) -> bool:
+        """Claim as many as there are free threads for, and hand them out; say whether there were any."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._walking) < self._threads or self._stopping.is_set())
-            return self._threads - len(self._walking)
+            self._wait_for_a_thread()
+            free = self._reserve(self._threads)
+        try:
+            claimed = self._engine.claim(free) if free else ()
+            for operation in claimed:
+                self._submit(operation)
+        finally:
+            self._give_back(free)
+        return bool(claimed)
+
+    def _wait_for_a_thread(self) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: len(self._walking) + self._reserved < self._threads or self._stopping.is_set()
+            )
 
     def _submit(self, operation: Operation, begun: Begun | None = None) -> None:
         with self._changed:

@@ -221,41 +221,65 @@ def _wake(tx: Transaction, shop: Shop) -> None:
 def test_what_is_woken_here_is_claimed_with_that_and_walked_once_it_is_committed(live: Shop, until: Until) -> None:
     operation_id = _waiting(live)
     with _working(live.engine()) as worker:
-        with live.store.transaction() as tx:
-            _wake(tx, live)
-            claimed = worker.claim(tx)
-            assert [one.id for one in claimed if isinstance(one, Operation)] == [operation_id]
-            assert live.calls == ["a"]
-        assert live.engine().claim(10) == ()
-        worker.hand_out(claimed)
+        with worker.claiming() as claim:
+            with live.store.transaction() as tx:
+                _wake(tx, live)
+                claim(tx)
+                assert live.calls == ["a"]
+            assert live.engine().claim(10) == ()
+            assert live.operation(operation_id).state == "running"
         until(_has(live, operation_id, "succeeded"), seconds=5)
     assert live.operation(operation_id).fence == 2
 
 
-def test_what_is_woken_and_rolled_back_waits_on(live: Shop) -> None:
+def test_what_is_woken_and_rolled_back_waits_on_and_keeps_no_thread(live: Shop, until: Until) -> None:
     operation_id = _waiting(live)
-    with _working(live.engine()) as worker, suppress(Conflict), live.store.transaction() as tx:
-        _wake(tx, live)
-        assert len(worker.claim(tx)) == 1
-        raise Conflict
-    assert live.operation(operation_id).state == "waiting"
+    with _working(live.engine(), threads=1) as worker:
+        with suppress(Conflict), worker.claiming() as claim, live.store.transaction() as tx:
+            _wake(tx, live)
+            claim(tx)
+            raise Conflict
+        assert live.operation(operation_id).state == "waiting"
+        with worker.claiming() as claim, live.store.transaction() as tx:
+            _wake(tx, live)
+            claim(tx)
+        until(_has(live, operation_id, "succeeded"), seconds=5)
 
 
 def test_what_is_woken_where_no_worker_runs_is_left_to_another(live: Shop, until: Until) -> None:
     operation_id = _waiting(live)
     with _working(live.engine()):
-        with live.store.transaction() as tx:
+        with Worker(live.engine()).claiming() as claim, live.store.transaction() as tx:
             _wake(tx, live)
-            assert Worker(live.engine()).claim(tx) == ()
+            claim(tx)
         until(_has(live, operation_id, "succeeded"), seconds=5)
+
+
+def test_blocks_at_once_claim_no_more_than_there_are_threads(live: Shop, until: Until) -> None:
+    first_id, second_id = _waiting(live), _waiting(live)
+    with _working(live.engine(), threads=1) as worker:
+        with worker.claiming() as claim:
+            with live.store.transaction() as tx:
+                assert tx.operations.wake_all(now=live.clock.now(), resource="network:1") == 2
+                claim(tx)
+            # One is claimed and not walked yet. No second block may claim another one for the same thread.
+            with worker.claiming() as other_claim, live.store.transaction() as tx:
+                other_claim(tx)
+            states = [live.operation(id).state for id in (first_id, second_id)]
+            assert sorted(states) == ["running", "waiting"]
+        until(_has(live, first_id, "succeeded"), seconds=5)
+        until(_has(live, second_id, "succeeded"), seconds=5)
 
 
 def test_what_was_claimed_by_a_worker_that_stopped_meanwhile_goes_on_elsewhere(shop: Shop) -> None:
     operation_id = _waiting(shop)
-    with _working(shop.engine()) as worker, shop.store.transaction() as tx:
-        _wake(tx, shop)
-        claimed = worker.claim(tx)
-    worker.hand_out(claimed)
+    worker = Worker(shop.engine(), threads=2)
+    worker.start()
+    with worker.claiming() as claim:
+        with shop.store.transaction() as tx:
+            _wake(tx, shop)
+            claim(tx)
+        worker.stop()
     assert shop.run(operation_id).state == "succeeded"
 
 
@@ -273,13 +297,13 @@ def test_what_is_handed_out_to_a_worker_that_ends_a_long_step_is_given_back(live
     worker.start()
     live.begin("long")
     assert entered.wait(10)
-    with live.store.transaction() as tx:
-        _wake(tx, live)
-        claimed = worker.claim(tx)
-    ending = threading.Thread(target=worker.stop)
-    ending.start()
-    until(lambda: _refuses(worker), seconds=5)
-    worker.hand_out(claimed)
+    with worker.claiming() as claim:
+        with live.store.transaction() as tx:
+            _wake(tx, live)
+            claim(tx)
+        ending = threading.Thread(target=worker.stop)
+        ending.start()
+        until(lambda: _refuses(worker), seconds=5)
     other = live.engine()
     until(lambda: [one.id for one in other.claim(10)] == [operation_id], seconds=5)
     may_end.set()
