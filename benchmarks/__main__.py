@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller repeats, to see that it runs")
     wish = parser.parse_args()
     logs.configure("error")
+    end_orderly()
     load_before = os.getloadavg()[0]
     others: list[float] = []
     results: list[Result] = []
@@ -51,6 +53,18 @@ def main() -> int:
         RAW.parent.mkdir(exist_ok=True)
         RAW.write_text(json.dumps(raw(results, machine), indent=1) + "\n")
     return 1 if failed else 0
+
+
+def end_orderly() -> None:
+    """Leave on SIGTERM and SIGINT as by an error: what a benchmark made is removed. Further ones are passed over."""
+
+    def leave(number: int, _: object) -> None:
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, leave)
 
 
 def _measured(name: str, failed: list[str], *, is_quick: bool) -> Result:

@@ -66,7 +66,14 @@ def rate(command: Sequence[str], reads: Reads) -> float:
 
 def all_at_once(commands: Sequence[Sequence[str]]) -> None:
     """Run readers beside each other to their ends."""
-    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
-    codes = [one.wait(timeout=DEADLINE_S) for one in running]
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands:
+            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        codes = [one.wait(timeout=DEADLINE_S) for one in running]
+    finally:
+        for one in running:
+            one.kill()  # nothing to one that has ended
+            one.wait()
     if any(codes):
         raise RuntimeError(f"{sum(map(bool, codes))} of {len(codes)} readers failed")

@@ -1,0 +1,34 @@
+"""A benchmark that is told to end removes what it made."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+MEASURE = """\
+import signal, sys
+from benchmarks.__main__ import end_orderly
+end_orderly()
+try:
+    print("measuring", flush=True)
+    signal.pause()
+finally:
+    print("cleaning", flush=True)
+    sys.stdin.readline()
+    print("clean", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_through_its_cleaning_and_a_second_one_does_not_cut_that_short(number: int) -> None:
+    words = [sys.executable, "-c", MEASURE]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "measuring\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "cleaning\n"
+        process.send_signal(number)
+        rest, _ = process.communicate("go on\n", timeout=30)
+    assert rest == "clean\n"
+    assert process.returncode == 128 + number
