@@ -1,6 +1,5 @@
 """`m2d`: the server's own commands."""
 
-import gc
 import os
 import sys
 import tomllib
@@ -17,6 +16,7 @@ from malleable.config import ETC, Settings
 from malleable.domain.errors import Invalid, MalleableError
 from malleable.domain.gateways import ALL_FABRICS
 from malleable.wiring import logs
+from malleable.wiring.collector import look_seldom
 from malleable.wiring.ending import is_any_left
 
 app = typer.Typer(
@@ -224,9 +224,7 @@ def _add_sims() -> None:
 
 def run() -> None:
     """Be the program `m2d`; errors are words, never tracebacks."""
-    # Hundreds of thousands of objects are made now and stay: collections that find nothing take a tenth of a start, and
-    # by the usual thresholds a third of the time of a list of 1,000 nodes (measured).
-    gc.set_threshold(20_000, 20, 50)
+    look_seldom()
     _add_sims()
     code = _run()
     if is_any_left():

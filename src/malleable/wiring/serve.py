@@ -1,6 +1,5 @@
 """Running the parts: all in one process by default, apart at scale."""
 
-import gc
 import json
 import os
 import signal
@@ -29,6 +28,7 @@ from malleable.gateway.instance import instance_of
 from malleable.services.bootstrap import bootstrap_admin, bootstrap_gateway
 from malleable.wiring.assembly import Assembly, assemble, gateway_settings, serve_file
 from malleable.wiring.clock import SystemClock
+from malleable.wiring.collector import settle
 from malleable.wiring.ending import REQUESTS_GRACE_S, Part, await_end
 from malleable.wiring.keys import read_private, write_private
 from malleable.wiring.root import require_root
@@ -76,7 +76,7 @@ def work(settings: Settings) -> None:
             start_http_server(settings.worker.metrics_port, addr="127.0.0.1", registry=assembly.registry)
         working = Part(target=_work_beside, args=(assembly, "", stop), name="work", daemon=True)
         working.start()
-        _settle_memory()
+        settle()
         stop.wait()
         assembly.leave_devices(await_end([working]))
 
@@ -191,7 +191,7 @@ def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:
     beside.append(Part(target=_leave_when, args=(stop, server), name="leave", daemon=True))
     for thread in beside:
         thread.start()
-    _settle_memory()
+    settle()
     try:
         server.run(sockets=[listener])
     finally:
@@ -199,14 +199,6 @@ def _run_api(assembly: Assembly, companions: tuple[Companion, ...]) -> None:
         assembly.store.interrupt()
         assembly.leave_devices(await_end(beside))
         serve_file(settings.run_dir).unlink(missing_ok=True)
-
-
-def _settle_memory() -> None:
-    """Take what start-up made out of the collector's sight: it lives as long as we do.
-
-    Nothing is collected before: start-up leaves some tens of objects, and finding them takes a tenth of a second.
-    """
-    gc.freeze()
 
 
 def _leave_when(stop: threading.Event, server: "_Server") -> None:
