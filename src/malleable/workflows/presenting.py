@@ -57,9 +57,9 @@ def check_usable(disks: Sequence[Disk], project_id: ProjectId) -> None:
 def take_unused(tx: Transaction, disks: Sequence[Disk]) -> None:
     """Lock usable disks; be sure that no node has any of them, or is about to. Errors: Conflict, naming the node.
 
-    Do it before any other row that was there is locked: a provision has added its Idempotency-Key and its new disk by
-    then, and no more. Of two who begin with one disk at once, the second finds the operation of the first; and no
-    target of it comes into being meanwhile.
+    Do it before any other row that was there is locked: a provision has added its Idempotency-Key by then, no more.
+    A new disk comes later: of two who want its name one waits for the other. Of two who begin with one disk at once,
+    the second finds the operation of the first; and no target of it comes into being meanwhile.
     """
     for disk in sorted(disks, key=lambda disk: disk.id):
         if not tx.disks.change(disk.id, expect={"state": DiskState.READY, "project_id": disk.project_id}):

@@ -1,0 +1,85 @@
+"""Requests beside each other on PostgreSQL, where two of them may want the same rows: none waits in a circle."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import psycopg
+import pytest
+from tests.contract.api.site import Site
+from tests.contract.api.test_gateway import arm
+from tests.contract.engine.conftest import Until
+
+from malleable.domain.ids import AttachmentId, BootId, DiskId, NetworkId, NodeId, new_id
+
+PATIENCE_S = 30
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+until = Until()
+Waiters = Callable[[int], bool]
+
+
+@pytest.fixture
+def waiters(postgres_url: str) -> Waiters:
+    """Tell whether so many transactions wait for another one."""
+
+    def are(count: int) -> bool:
+        with psycopg.connect(postgres_url) as connection:
+            row = connection.execute(WAITING).fetchone()
+        return row == (count,)
+
+    return are
+
+
+def test_a_rename_beside_a_provision_that_wants_disk_and_name(postgres_site: Site, waiters: Waiters) -> None:
+    """The provision waits for one disk, and wants the other and a name; the rename has that, and wants the name."""
+    site = postgres_site
+    ids = sorted(new_id() for _ in range(2))
+    with site.store.transaction() as tx:
+        spare = tx.disks.get(site.ids["spare:alpha"])
+        for id, name in zip(ids, ("first", "second"), strict=True):
+            tx.disks.add(replace(spare, id=DiskId(id), name=name))
+    wish = {"project": "alpha", "image": "tiny", "disk_name": "wanted", "network": "blue", "node": "free"}
+    body = {**wish, "data_disks": ["first", "second"]}
+    with ThreadPoolExecutor(2) as pool:
+        with site.store.transaction() as tx:
+            tx.disks.change(ids[0], state=spare.state)
+            provision = pool.submit(site.post, "member", "/v1/provisions", body)
+            until(lambda: provision.done() or waiters(1), seconds=PATIENCE_S)
+            path = "/v1/disks/second/name?project=alpha"
+            rename = pool.submit(site.call, "member", "PUT", path, json={"name": "wanted"})
+            until(lambda: rename.done() or waiters(2), seconds=PATIENCE_S)
+        answers = [rename.result(PATIENCE_S), provision.result(PATIENCE_S)]
+    assert [(answer.status_code, answer.json().get("code")) for answer in answers] == [(200, None), (409, "conflict")]
+
+
+def test_two_batches_of_a_gateways_signs_at_once(postgres_site: Site, waiters: Waiters) -> None:
+    site = postgres_site
+    boots = [arm(site), BootId(new_id())]
+    with site.store.transaction() as tx:
+        other = replace(
+            tx.boots.get(boots[0]),
+            id=boots[1],
+            node_id=NodeId(site.ids["foreign"]),
+            network_id=NetworkId(site.ids["network:beta"]),
+            attachment_id=AttachmentId(site.ids["attachment:beta"]),
+            mac=tx.nics.get(site.ids["nic:foreign"]).mac,
+            target_id=None,
+        )
+        tx.boots.add(other)
+    lower, higher = sorted(boots)
+    batches = (
+        [(lower, "script_fetched"), (higher, "script_fetched")],
+        [(higher, "phoned_home"), (lower, "phoned_home")],
+    )
+    bodies = [{"signs": [{"boot_id": str(id), "stage": stage} for id, stage in batch]} for batch in batches]
+    with ThreadPoolExecutor(2) as pool:
+        with site.store.transaction() as tx:
+            tx.boots.change(lower, hostname="web")
+            answers = [pool.submit(site.post, "gateway", "/v1/gateway/signs", body) for body in bodies]
+            until(lambda: waiters(2), seconds=PATIENCE_S)
+        assert [answer.result(PATIENCE_S).status_code for answer in answers] == [204, 204]
+    with site.store.reading() as tx:
+        for boot_id in boots:
+            boot = tx.boots.get(boot_id)
+            assert boot.script_fetched_at is not None
+            assert boot.phoned_home_at is not None
