@@ -56,9 +56,7 @@ class HttpServer:
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ, None)
-        self._waiting = Waiting(
-            settings.http_waiting, settings.http_waiting_per_network, is_open=self.has, monotonic_s=time.monotonic
-        )
+        self._waiting = Waiting(settings.http_waiting, settings.http_waiting_per_network, monotonic_s=time.monotonic)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._accept_loop, name="http accept", daemon=True)
         # Threads are made when they are needed; ``_has_room`` is what keeps them few.
@@ -151,17 +149,18 @@ class HttpServer:
                 return
             self._per_source[key] += 1
             self._per_network[listener.network_id] += 1
-        self._workers.submit(self._serve, wire, key)
+        self._workers.submit(self._serve, wire, key, listener)
         self._watch_those_with_room()
 
-    def _serve(self, wire: socket.socket, key: tuple[NetworkId, str]) -> None:
+    def _serve(self, wire: socket.socket, key: tuple[NetworkId, str], listener: _Listener) -> None:
         try:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(wire)
                 waiting = self._exchange(wire, *key)
                 if waiting is not None:
                     stack.pop_all()
-                    self._waiting.add(key, wire, waiting)
+                    # A network of that name that was made meanwhile is another one.
+                    self._waiting.add(key, wire, waiting, is_open=lambda: self._listeners.get(key[0]) is listener)
         finally:
             with self._guard:
                 # Subtracting counters drops those that reach zero: what is kept is bounded by what is under way.

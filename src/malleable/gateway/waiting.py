@@ -30,32 +30,34 @@ class Waiting:
         most: int,
         most_per_network: int,
         *,
-        is_open: Callable[[NetworkId], bool],
         monotonic_s: Callable[[], float],
     ) -> None:
-        """Have room for ``most``; what comes late from a network that is not open is closed."""
+        """Have room for ``most``."""
         self._most, self._most_per_network = most, most_per_network
-        self._is_open, self._monotonic_s = is_open, monotonic_s
+        self._monotonic_s = monotonic_s
         self._guard = threading.Lock()
         self._ones: dict[Source, _One] = {}
 
-    def add(self, source: Source, wire: socket.socket, response: Response) -> None:
-        """Have a request wait until its answer is there; where there is no room it gets the one of now."""
+    def add(self, source: Source, wire: socket.socket, response: Response, *, is_open: Callable[[], bool]) -> None:
+        """Have a request wait until its answer is there; where there is no room it gets the one of now.
+
+        Where the network that it came from is no longer open it is closed.
+        """
         if response.later is None:
             answer_late(wire, response)
             return
         one = _One(wire=wire, look=response.later, until_s=self._monotonic_s() + EXPIRY_S)
         with self._guard:
             # Whoever removes a network closes it first, and then drops what waits: nothing is left in it.
-            is_open = self._is_open(source[0])
+            is_there = is_open()
             over = self._expired(one.until_s - EXPIRY_S)
             over += [self._ones.pop(source)] if source in self._ones else []
-            is_in = is_open and self._has_room(source[0])
+            is_in = is_there and self._has_room(source[0])
             if is_in:
                 self._ones[source] = one
-        for old in over if is_open else [*over, one]:
+        for old in over if is_there else [*over, one]:
             old.wire.close()
-        if not is_open:
+        if not is_there:
             return
         # Its answer may have come while it was on its way here.
         found = one.look() if is_in else response

@@ -216,9 +216,9 @@ def test_words_are_plain_and_few() -> None:
     assert parse_words(b"\x00\x1b]0;x\x07 /srv\r\n") == "]0;x  /srv"
 
 
-def waiting_for(most: int, per_network: int = 100, *, clock: HandClock | None = None, is_open: bool = True) -> Waiting:
+def waiting_for(most: int, per_network: int = 100, *, clock: HandClock | None = None) -> Waiting:
     monotonic_s = (clock or HandClock()).monotonic_s
-    return Waiting(most, per_network, is_open=lambda _id: is_open, monotonic_s=monotonic_s)
+    return Waiting(most, per_network, monotonic_s=monotonic_s)
 
 
 class Desk:
@@ -275,7 +275,9 @@ def test_a_question_without_an_answer_waits_for_it(desk: Desk) -> None:
 def test_who_asks_again_waits_in_place_of_the_question_before() -> None:
     waiting, pairs, answers = waiting_for(1), [socket.socketpair() for _ in range(2)], list[Response]()
     for _, wire in pairs:
-        waiting.add((NETWORK, "10.0.0.1"), wire, text("", later=lambda: answers[0] if answers else None))
+        waiting.add(
+            (NETWORK, "10.0.0.1"), wire, text("", later=lambda: answers[0] if answers else None), is_open=lambda: True
+        )
     assert heard(pairs[0][0]) == b""
     assert waiting.ready() == []
     answers.append(text("now"))
@@ -289,7 +291,7 @@ def test_who_asks_again_waits_in_place_of_the_question_before() -> None:
 def test_where_there_is_no_room_to_wait_the_answer_of_now_is_given() -> None:
     waiting, pairs = waiting_for(1), [socket.socketpair() for _ in range(2)]
     for number, (_, wire) in enumerate(pairs):
-        waiting.add((NETWORK, f"10.0.0.{number}"), wire, text("nothing", later=lambda: None))
+        waiting.add((NETWORK, f"10.0.0.{number}"), wire, text("nothing", later=lambda: None), is_open=lambda: True)
     assert heard(pairs[1][0]).endswith(b"nothing")
     waiting.drop(NETWORK)
     assert heard(pairs[0][0]) == b""
@@ -297,11 +299,11 @@ def test_where_there_is_no_room_to_wait_the_answer_of_now_is_given() -> None:
         near.close()
 
 
-def asks(waiting: Waiting, *sources: tuple[NetworkId, str]) -> list[socket.socket]:
+def asks(waiting: Waiting, *sources: tuple[NetworkId, str], is_open: bool = True) -> list[socket.socket]:
     """Ask from each source, and return the near ends of those that got an answer or were closed."""
     pairs = [socket.socketpair() for _ in sources]
     for source, (_, wire) in zip(sources, pairs, strict=True):
-        waiting.add(source, wire, text("nothing", later=lambda: None))
+        waiting.add(source, wire, text("nothing", later=lambda: None), is_open=lambda: is_open)
     return [near for near, _ in pairs]
 
 
@@ -336,9 +338,47 @@ def test_who_is_gone_makes_room_once_nobody_waits_that_long() -> None:
 
 
 def test_nothing_waits_in_a_network_that_was_removed_as_it_asked() -> None:
-    (place,) = asks(waiting_for(1, is_open=False), (NETWORK, "10.0.0.1"))
+    (place,) = asks(waiting_for(1), (NETWORK, "10.0.0.1"), is_open=False)
     assert heard(place) == b""
     place.close()
+
+
+class SlowDesk(Desk):
+    """A desk that thinks about a question before it lets it wait."""
+
+    def __init__(self) -> None:
+        self.is_thinking, self.may_go_on = threading.Event(), threading.Event()
+        super().__init__()
+
+    def answer(self, _network_id: NetworkId, _request: Request) -> tuple[Response, None]:
+        self.is_thinking.set()
+        assert self.may_go_on.wait(10)
+        return text("nothing", later=self.look), None
+
+
+def test_no_question_waits_in_a_network_that_was_made_again_as_it_asked() -> None:
+    desk = SlowDesk()
+    with desk.ask() as wire:
+        assert desk.is_thinking.wait(10)
+        desk.server.remove(NETWORK)
+        desk.server.add(NETWORK, socket.create_server(("127.0.0.1", 0)))
+        desk.may_go_on.set()
+        assert heard(wire) == b""
+    desk.server.stop()
+
+
+def test_a_question_on_its_way_to_wait_as_the_server_stops_is_closed() -> None:
+    desk = SlowDesk()
+    with desk.ask() as wire:
+        assert desk.is_thinking.wait(10)
+        stopping = threading.Thread(target=desk.server.stop)
+        stopping.start()
+        while desk.server.has(NETWORK):
+            assert stopping.is_alive()
+        desk.may_go_on.set()
+        assert heard(wire) == b""
+        stopping.join(10)
+        assert not stopping.is_alive()
 
 
 def test_a_stopped_server_leaves_no_question_open() -> None:
