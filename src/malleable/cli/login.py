@@ -63,19 +63,23 @@ def login(
 
 
 def logout(session: Session) -> None:
-    """Revoke the token of this login and forget it."""
+    """Revoke the token of this login and forget it; a token in M2_TOKEN is left alone."""
     path, url = session.surroundings.config(), session.settings.url
     logins = load_logins(path)
     if url not in logins.servers:
         session.say(f"Not logged in to {url}.")
         return
+    kept = Secret(logins.servers[url].token)
     try:
-        session.m2.token_revoke(session.m2.whoami().token.id)
+        with session.client(replace(session.settings, token=kept)) as m2:
+            m2.token_revoke(m2.whoami().token.id)
     except MalleableError as e:
         session.hint(f"The server could not be told ({e.message}); the token dies at its end.")
     rest = {server: login for server, login in logins.servers.items() if server != url}
     save_logins(path, Logins(current=next(iter(rest), ""), servers=rest))
     session.say(f"Logged out of {url}.")
+    if os.environ.get("M2_TOKEN"):
+        session.hint("M2_TOKEN is set and still good: unset it to be nobody, or `m2 token revoke` what it holds.")
 
 
 def whoami(session: Session) -> None:

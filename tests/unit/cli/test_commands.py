@@ -223,6 +223,15 @@ def test_logout_revokes_and_forgets(desk: Desk) -> None:
     assert load_logins(desk.config).servers == {}
 
 
+def test_logout_revokes_what_the_login_kept_and_no_token_of_the_environment(desk: Desk) -> None:
+    desk.answers |= {"POST /v1/login": ISSUED, "GET /v1/whoami": WHO, f"DELETE /v1/tokens/{id_of(6)}": None}
+    desk.m2("login", "ann", "--password-file", "-", typed="x\n")
+    ran = desk.m2("logout", environment={"M2_TOKEN": "robot"})
+    assert [request.headers["Authorization"] for request in desk.requests[-2:]] == ["Bearer s3cret"] * 2
+    assert desk.requests[-1].method == "DELETE"
+    assert "M2_TOKEN is set" in ran.err
+
+
 def test_a_password_file_gives_its_first_line(desk: Desk, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("pass word \nmore\n")
