@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 
 DemoUrl = Annotated[str | None, typer.Option(envvar="M2_URL", help="Which demo, if several run: its API's URL.")]
-Port = Annotated[int | None, typer.Option(help="Port of the API (default 8642; 0: any free one).")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API (default 8642; 0: any free one).")]
 
 
 def _settings(port: int | None = None) -> Settings:

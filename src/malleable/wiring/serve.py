@@ -1,5 +1,6 @@
 """Running the parts: all in one process by default, apart at scale."""
 
+import errno
 import json
 import os
 import signal
@@ -249,10 +250,12 @@ def _bind(config: uvicorn.Config) -> socket:
         listener.listen(config.backlog)
     except OSError as e:
         listener.close()
-        raise Unavailable(
-            f"Cannot listen on {config.host} port {config.port}: {e.strerror}.",
-            fix="Another server may run there; choose another port with M2D_LISTEN__PORT or --port.",
-        ) from e
+        told = f"Cannot listen on {config.host} port {config.port}: {e.strerror}."
+        if e.errno == errno.EADDRINUSE:
+            fix = "Another server may run there; choose another port with M2D_LISTEN__PORT or --port."
+        else:
+            fix = "Set M2D_LISTEN__HOST to an address of this host, and a port that this user may take."
+        raise Unavailable(told, fix=fix) from e
     return listener
 
 

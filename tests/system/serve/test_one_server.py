@@ -95,6 +95,13 @@ def test_an_address_of_another_host_is_told(place: Place) -> None:
     ended = place.m2d("api", M2D_LISTEN__HOST="192.0.2.1")
     assert ended.is_clear_error, ended
     assert "192.0.2.1" in ended.err
+    assert "M2D_LISTEN__HOST" in ended.err
+
+
+def test_a_port_that_cannot_be_is_told(place: Place) -> None:
+    ended = place.m2d("api", "--port", "70000")
+    assert ended.code == 2, ended
+    assert ended.err.startswith("error: Invalid value for '--port'"), ended
 
 
 @pytest.mark.parametrize("command", [("serve",), ("gateway",), ("rack", "up"), ("room-demo",), ("teardown",)])
