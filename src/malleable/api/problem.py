@@ -57,6 +57,16 @@ _TITLES = {
     504: "Device does not answer",
 }
 
+#: How pydantic calls a body that is missing, of another media type, or JSON of another kind.
+_NO_OBJECT = {"missing", "model_attributes_type", "model_type", "dict_type"}
+#: What the HTTP layer refuses by a status alone: what to say instead of its own word ("": keep it), and what to do.
+_HTTP = {
+    400: ("The body cannot be read.", "Send a JSON object in UTF-8 (RFC 8259)."),
+    404: ("There is nothing at this path.", "Check the URL of the server; GET /v1/openapi.json lists its paths."),
+    405: ("This path does not take this method.", "The answer's Allow header names those it takes."),
+    413: ("", "Send less at once."),
+}
+
 
 def of_error(error: MalleableError, audience: Audience) -> Problem:
     """Tell one of our own errors; one without a row in the table is ours to repair, and a 500."""
@@ -68,14 +78,18 @@ def of_error(error: MalleableError, audience: Audience) -> Problem:
 
 
 def of_status(status: int, detail: str) -> Problem:
-    """Tell what the HTTP layer itself refuses."""
-    return make(status, detail, code=_title(status).lower().replace(" ", "-"))
+    """Tell what the HTTP layer itself refuses; ``detail`` is its own word, which may say little."""
+    said, fix = _HTTP.get(status, (detail, ""))
+    return make(status, said or detail, code=_title(status).lower().replace(" ", "-"), fix=fix)
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Tell which fields of a request are wrong; never what was in them, which may be a secret."""
     if any(error["type"] == "json_invalid" for error in errors):
         return make(400, "The body is not JSON.", code="malformed-json", fix="Send a JSON object (RFC 8259).")
+    if any(tuple(error["loc"]) == ("body",) and error["type"] in _NO_OBJECT for error in errors):
+        fix = "Send a JSON object, with Content-Type: application/json."
+        return make(422, "The body is not a JSON object.", code="invalid", fix=fix)
     fields = [_field(error) for error in errors[:20]]
     detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
     fix = next((str(field["fix"]) for field in fields if field["fix"]), "Correct the named fields.")

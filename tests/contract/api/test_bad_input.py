@@ -127,6 +127,27 @@ def test_bodies_over_a_mebibyte_are_refused_without_a_length(small_site: Site) -
     headers = {"Content-Type": "application/json"}
     response = small_site.call("admin", "POST", "/v1/projects", content=chunks(), headers=headers)
     told(response, 413)
+    assert response.json()["fix"]
+
+
+@pytest.mark.parametrize("content", [b'{"name": "\xff"}', b"[" * 100_000], ids=["no UTF-8", "too deep"])
+def test_a_body_that_cannot_be_read_is_told_with_advice(small_site: Site, content: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = small_site.call("admin", "POST", "/v1/projects", content=content, headers=headers)
+    told(response, 400)
+    assert "JSON" in response.json()["fix"]
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [(b"", "application/json"), (b"[1]", "application/json"), (b'{"name": "ok"}', "text/plain")],
+)
+def test_a_body_that_is_no_json_object_is_told_so(small_site: Site, content: bytes, media_type: str) -> None:
+    headers = {"Content-Type": media_type}
+    response = small_site.call("admin", "POST", "/v1/projects", content=content, headers=headers)
+    told(response, 422)
+    assert "JSON object" in response.json()["detail"]
+    assert "Content-Type" in response.json()["fix"]
 
 
 def test_what_was_wrong_is_not_repeated_in_the_answer(small_site: Site) -> None:
@@ -136,9 +157,12 @@ def test_what_was_wrong_is_not_repeated_in_the_answer(small_site: Site) -> None:
 
 
 def test_unknown_routes_and_methods_are_problems(small_site: Site) -> None:
-    told(small_site.get("admin", "/v1/nothing"), 404)
+    nothing = small_site.get("admin", "/v1/nothing")
+    told(nothing, 404)
+    assert "URL" in nothing.json()["fix"]
     response = small_site.call("admin", "PATCH", "/v1/nodes")
     told(response, 405)
+    assert response.json()["fix"]
     assert response.headers["allow"]
 
 
