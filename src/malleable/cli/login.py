@@ -79,7 +79,7 @@ def logout(session: Session) -> None:
     save_logins(path, Logins(current=next(iter(rest), ""), servers=rest))
     session.say(f"Logged out of {url}.")
     if os.environ.get("M2_TOKEN"):
-        session.hint("M2_TOKEN is set and still good: unset it to be nobody, or `m2 token revoke` what it holds.")
+        session.hint("M2_TOKEN is set and left as it was: unset it too to be nobody here.")
 
 
 def whoami(session: Session) -> None:
