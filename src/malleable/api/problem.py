@@ -1,5 +1,6 @@
 """Errors -> HTTP, in one place (RFC 9457)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,11 +124,22 @@ def reply(problem: Problem, request_id: str = "", audience: Audience = Audience.
     return Response(body, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
+#: What a text that matches none of our patterns has in it, and what to write; in order: the first that is so is told.
+_TEXTS = (
+    (re.compile(r"\x00"), "has a NUL byte in it", "Leave it out."),
+    (re.compile(r"[\x00-\x1f\x7f]"), "has a line break or another control character in it", "Write one plain line."),
+    (re.compile(r"\s"), "has white space in it", "Write it without."),
+    (re.compile(r""), "is not of the form that it needs", "GET /v1/openapi.json has the pattern of the field."),
+)
+
+
 def _field(error: Mapping[str, Any]) -> dict[str, object]:
     place = [str(part) for part in error["loc"]]
     name = ".".join(place[1:] if len(place) > 1 else place)
-    message = str(error["msg"])
-    return {"field": name or "body", "message": message, "fix": str(error.get("ctx", {}).get("fix", ""))}
+    message, fix = str(error["msg"]), str(error.get("ctx", {}).get("fix", ""))
+    if error["type"] == "string_pattern_mismatch":
+        message, fix = next((said, fix) for sign, said, fix in _TEXTS if sign.search(str(error["input"])))
+    return {"field": name or "body", "message": message, "fix": fix}
 
 
 def _title(status: int) -> str:

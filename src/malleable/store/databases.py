@@ -65,7 +65,8 @@ def open_database(url: str, *, make_file: bool = False) -> Database:
         file.stat()
     except OSError as e:
         reason = e.strerror or type(e).__name__
-        raise Unavailable(f"The database {file} cannot be used: {reason}.", fix="Run `m2d migrate`.") from e
+        fix = "Run `m2d migrate`." if file.parent.is_dir() else f"Make the directory {file.parent}, or name another."
+        raise Unavailable(f"The database {file} cannot be used: {reason}.", fix=fix) from e
     return SqliteDatabase(parsed)
 
 
@@ -83,6 +84,15 @@ def parse_url(url: str) -> URL:
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
     raise Invalid(f"The database {backend} is not supported.", fix=_URL_FIX)
+
+
+def place_of(url: str) -> str:
+    """Tell where the database of a URL is, without user and password: a file, or a server and what it calls it."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return parsed.database or ""
+    host = parsed.host or parsed.query.get("host") or "localhost"
+    return f"{host}{f':{parsed.port}' if parsed.port else ''}/{parsed.database or ''}"
 
 
 _URL_FIX = "Write sqlite:////path/to/file.db or postgresql://user@host/database."

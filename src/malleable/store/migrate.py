@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, insert
 from sqlalchemy.exc import DBAPIError
 
 from malleable.domain.errors import Unavailable
-from malleable.store.databases import open_database
+from malleable.store.databases import open_database, place_of
 from malleable.store.revisions import HEAD, VERSION_TABLE, check_revision, read_revision
 from malleable.store.schema import metadata, site
 from malleable.store.session import meaning_of
@@ -39,7 +39,7 @@ def upgrade(url: str) -> None:
             check_revision(connection)
             turn.commit()
     except DBAPIError as e:
-        raise meaning_of(e) or e from e
+        raise meaning_of(e, place_of(url)) or e from e
     finally:
         database.close()
 

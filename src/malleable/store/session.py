@@ -14,7 +14,15 @@ from malleable.store.turns import Turn
 #: PostgreSQL: serialization_failure, deadlock_detected, lock_not_available, too_many_connections.
 _BUSY_SQLSTATES = frozenset({"40001", "40P01", "55P03", "53300"})
 _SQLITE_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
-_SQLITE_GONE = ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY")
+#: What SQLite's own word for a file that is of no use means, and what to do.
+_SQLITE_GONE = {
+    "SQLITE_CANTOPEN": ("cannot be opened", "Check that its file exists, and its rights."),
+    "SQLITE_IOERR": ("cannot be read or written", "Check its disk."),
+    "SQLITE_FULL": ("has no room: its disk is full", "Make room there; what was committed is safe."),
+    "SQLITE_CORRUPT": ("is damaged", "Restore its file from a copy."),
+    "SQLITE_NOTADB": ("is none: the file is something else", "Name another file, or restore it from a copy."),
+    "SQLITE_READONLY": ("cannot be written", "Check the rights of its file and directory."),
+}
 
 
 _QUEUE = text("SELECT pg_advisory_xact_lock(hashtext(:kind), hashtext(:name))")
@@ -98,8 +106,12 @@ class Session:
         return rows
 
 
-def meaning_of(e: Exception) -> MalleableError | None:
-    """Map a database failure to the product's error; None when it is a broken constraint or a bug of ours."""
+def meaning_of(e: Exception, place: str = "") -> MalleableError | None:
+    """Map a database failure to the product's error; None when it is a broken constraint or a bug of ours.
+
+    ``place`` is told where the database is of no use.
+    """
+    database = f"The database{f' {place}' if place else ''}"
     if isinstance(e, IntegrityError):
         return None
     if isinstance(e, PoolTimeout):
@@ -114,10 +126,14 @@ def meaning_of(e: Exception) -> MalleableError | None:
     name = getattr(original, "sqlite_errorname", "")
     if name.startswith(_SQLITE_BUSY):
         return StoreBusy("Another process keeps the database locked.", fix="Try again; see which process has it open.")
-    if name.startswith(_SQLITE_GONE):
-        return Unavailable("The database file cannot be used.", fix="Check that it exists, its rights and its disk.")
+    for gone, (what, fix) in _SQLITE_GONE.items():
+        if name.startswith(gone):
+            return Unavailable(f"{database} {what}.", fix=fix)
     if isinstance(e, DBAPIError) and e.connection_invalidated:
-        return Unavailable("The connection to the database broke.", fix="Check that PostgreSQL runs, then try again.")
+        return Unavailable(
+            f"The connection to {database[0].lower()}{database[1:]} broke.",
+            fix="Check that PostgreSQL runs, then try again.",
+        )
     if type(original).__name__ == "OperationalError" and getattr(original, "sqlstate", None) is None and not name:
-        return Unavailable("The database does not answer.", fix="Check that PostgreSQL runs and its address.")
+        return Unavailable(f"{database} does not answer.", fix="Check that PostgreSQL runs and its address.")
     return None

@@ -42,7 +42,7 @@ from malleable.domain.switches import Switch, SwitchPort
 from malleable.store import schema
 from malleable.store.access import BearerTable
 from malleable.store.conflicts import explain_commit
-from malleable.store.databases import Database, open_database
+from malleable.store.databases import Database, open_database, place_of
 from malleable.store.events import EventTable
 from malleable.store.idempotency import IdempotencyTable
 from malleable.store.meters import MeterTable
@@ -233,12 +233,12 @@ def _commit(turn: Turn) -> None:
 
 
 @contextmanager
-def _mapped() -> Iterator[None]:
-    """Map errors of connecting, beginning and committing."""
+def _mapped(place: str = "") -> Iterator[None]:
+    """Map errors of connecting, beginning and committing; ``place`` is told where the database is of no use."""
     try:
         yield
     except (DBAPIError, PoolTimeout, sqlite3.Error) as e:
-        error = meaning_of(e)
+        error = meaning_of(e, place)
         if error is None:
             raise
         raise error from e
@@ -253,7 +253,7 @@ def open_store(url: str, key: bytes) -> SqlStore:
     seal = Seal(key)
     database = open_database(url)
     try:
-        with _mapped():
+        with _mapped(place_of(url)):
             with database.reading() as connection:
                 check_revision(connection)
             with database.writing() as turn:

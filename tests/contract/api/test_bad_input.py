@@ -284,3 +284,24 @@ def test_every_answer_has_security_headers(small_site: Site) -> None:
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["cache-control"] == "no-store"
         assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("address", "said", "fix"),
+    [
+        ("not a url", "bmc.address: has white space in it", "Write it without."),
+        ("http://a\nb", "bmc.address: has a line break or another control character in it", "Write one plain line."),
+        ("http://a\x00", "bmc.address: has a NUL byte in it", "Leave it out."),
+    ],
+)
+def test_a_text_that_cannot_be_is_told_by_what_is_in_it(small_site: Site, address: str, said: str, fix: str) -> None:
+    response = small_site.post("admin", "/v1/nodes", {"name": "n", "bmc": {"driver": "sim", "address": address}})
+    assert told(response, 422) == "invalid"
+    assert (response.json()["detail"], response.json()["fix"]) == (said, fix)
+
+
+def test_a_checksum_that_is_none_is_told_where_its_form_stands(small_site: Site) -> None:
+    response = small_site.post("admin", "/v1/images", {"name": "ok", "sha256": "0" * 63, "size_bytes": 1})
+    assert told(response, 422) == "invalid"
+    assert response.json()["detail"] == "sha256: is not of the form that it needs"
+    assert "openapi.json" in response.json()["fix"]

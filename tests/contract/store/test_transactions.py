@@ -172,8 +172,11 @@ def test_a_wrong_url_is_explained_without_repeating_it(url: str) -> None:
 
 
 def test_no_server_is_explained() -> None:
-    with pytest.raises(Unavailable, match="Check that PostgreSQL runs"):
+    with pytest.raises(
+        Unavailable, match=r"^The database 127\.0\.0\.1:1/d does not answer\. Check that PostgreSQL runs"
+    ) as e:
         open_store("postgresql://u:secret@127.0.0.1:1/d", KEY)
+    assert "secret" not in str(e.value)
 
 
 def test_a_sqlite_file_that_cannot_be_is_explained(tmp_path: Path) -> None:
@@ -184,8 +187,20 @@ def test_a_sqlite_file_that_cannot_be_is_explained(tmp_path: Path) -> None:
         upgrade(f"sqlite:///{tmp_path}/no/such/place.db")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "text").write_text("this is not a database" * 1000)
-    with pytest.raises(Unavailable, match="cannot be used"):
+    with pytest.raises(Unavailable, match=f"The database {tmp_path}/text is none"):
         open_store(f"sqlite:///{tmp_path}/text", KEY)
+
+
+def test_a_sqlite_file_that_has_no_room_is_explained(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/m.db"
+    upgrade(url)
+    store = open_store(url, KEY)
+    assert isinstance(store.database, databases.SqliteDatabase)
+    with store.database._writing.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1")  # no more than it has now
+    with pytest.raises(Unavailable, match="disk is full"), store.transaction() as tx:
+        tx.projects.add(values.project(name="x" * 1_000_000))
+    store.close()
 
 
 def test_the_key_is_settled_at_the_first_opening(store_url: str) -> None:
