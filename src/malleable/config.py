@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,9 +20,9 @@ def _state_dir() -> Path:
     return Path("/var/lib/malleable") if os.geteuid() == 0 else Path(platformdirs.user_state_dir("malleable"))
 
 
-def _run_dir() -> Path:
+def _run_dir(given: dict[str, Any]) -> Path:
     # Who is not root serves no real machines; many such have no directory that is gone after a reboot (cron, su).
-    return Path("/run/malleable") if os.geteuid() == 0 else _state_dir() / "run"
+    return Path("/run/malleable") if os.geteuid() == 0 else given.get("state_dir", _state_dir()) / "run"
 
 
 class _Part(BaseModel):

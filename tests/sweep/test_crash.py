@@ -36,6 +36,23 @@ def test_a_crash_at_any_boundary_changes_nothing_of_the_end(new_world: Callable[
         verb.check(world, node_id)
 
 
+@pytest.mark.parametrize("name", ["provision", "release"])
+def test_a_crash_where_reports_end_steps_changes_nothing_of_the_end(new_world: Callable[[], World], name: str) -> None:
+    verb, count = next(verb for verb in VERBS if verb.name == name), 0
+    while True:
+        world = new_world()
+        node_id, operation_id = verb.begin(world)
+        world.has_glimpses, probe = True, CrashAt(count)
+        assert world.run(operation_id, probe).state == "succeeded", probe.seen
+        verb.check(world, node_id)
+        if len(probe.seen) <= count:  # nobody died: there are no more boundaries
+            break
+        count += 1
+    assert count > 2 * verb.steps
+    asked, times = {"provision": ("arm-boot", 0), "release": ("disarm-boot", 1)}[name]
+    assert probe.seen.count(f"{asked}:acted") == times, "the answer came by a glimpse"
+
+
 @EVERY_VERB
 def test_a_cancel_at_any_boundary_is_clean_or_refused(new_world: Callable[[], World], verb: Verb) -> None:
     for count in range(_boundaries(new_world, verb)):

@@ -42,6 +42,24 @@ def test_a_gateway_is_doubted_only_after_a_while(new_world: Callable[[], World])
     assert world.run(operation_id).state == "succeeded"
 
 
+def test_only_a_gateway_that_serves_the_intent_ends_its_arming(new_world: Callable[[], World]) -> None:
+    """Also where the report itself would end it: the machine is on only after that."""
+    world = new_world()
+    operation_id = world.provision(world.free_node())
+    world.work_for(1.0, GoneAt(world, "arm-boot"))
+    engine = world.engine()
+    with world.store.transaction() as tx:
+        network = tx.networks.get(world.network_id)
+        tx.networks.change(network.id, served_generation=network.generation - 1)
+        tx.operations.wake_all(now=world.clock.now(), resource=f"network:{network.id}")
+        (operation,) = engine.claim_in(tx, 10)
+        assert (operation.id, engine.glimpse(tx, operation)) == (operation_id, None)
+        tx.networks.change(network.id, served_generation=network.generation)
+        begun = engine.glimpse(tx, operation)
+    assert begun is not None
+    assert (begun.place.step.name, world.operation(operation_id).step) == ("power-on", "power-on")
+
+
 def test_a_gateway_that_says_what_is_wrong_with_the_network_is_quoted(new_world: Callable[[], World]) -> None:
     world = new_world()
     operation_id = world.provision(world.free_node())

@@ -127,6 +127,7 @@ class World:
         )
         self.can_scrub: tuple[Scrub, ...] = ()  #: what the BMCs of machines that are racked from now on know how to do
         self.is_gateway_up = True
+        self.has_glimpses = False  #: reports come to a server that has a worker: it claims what they wake
         self.portal_epoch = "first"
         self.workflows = dict(WORKFLOWS)
         self.deaf: set[str] = set()  #: machines that get no answer from the gateway the first time they ask
@@ -307,9 +308,10 @@ class World:
         for _ in range(2000):
             try:
                 engine.run_due()
+                self.serve(engine if self.has_glimpses else None)
             except Crash:
                 engine = self.engine()
-            self.serve()
+                self.serve()
             operation = self.operation(operation_id)
             if operation.finished_at is not None or operation.state == "needs-operator":
                 return operation
@@ -329,8 +331,11 @@ class World:
                 due = tx.operations.next_due()
             self.clock.advance_to(min(due or end, end))
 
-    def serve(self) -> None:
-        """Be the gateway: put what the database wants in force, report it, pass the signs of life on."""
+    def serve(self, engine: Engine | None = None) -> None:
+        """Be the gateway: put what the database wants in force, report it, pass the signs of life on.
+
+        ``engine`` claims what that wakes in the same transaction, and walks it then.
+        """
         if not self.is_gateway_up:
             return
         with self.store.transaction() as tx:
@@ -346,6 +351,10 @@ class World:
                 now, of = self.clock.now(), OperationId(freeze_id)
                 if quiesce.note(tx, now, BootId(told_id), of, stage=stage, words="in its words"):
                     tx.operations.wake_all(now=now, resource=quiesce.resource(of))
+            claimed = engine.claim_in(tx, 10) if engine is not None else ()
+            following = [(one, engine.glimpse(tx, one)) for one in claimed] if engine is not None else []
+        for one, begun in following:
+            engine.walk(begun.operation if begun else one, begun) if engine is not None else None
 
     def _serve_network(self, tx: Transaction, network: Network) -> None:
         if network.state is NetworkState.REMOVING:

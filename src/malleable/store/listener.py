@@ -22,6 +22,7 @@ _OPTIONS = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # the same where we have said something and it was not heard
     "connect_timeout": 10,
     "options": "-c synchronous_commit=off",  # it writes nothing but announcements
 }
@@ -69,6 +70,8 @@ class Listener:
         self._stop.close()
         if self._thread.ident is not None:
             self._thread.join(timeout=15.0)
+        if self._thread.is_alive():
+            return  # PostgreSQL hangs: the thread ends when it speaks again, and needs them until then
         for end in (self._stopping, self._wake, self._waking):
             end.close()
 

@@ -74,21 +74,34 @@ class Engine:
         Returns the next step, begun, to be walked once it is committed; None: nothing was done. No lock is taken but
         those of the claim: a next step that needs a token, or that something opens, is left to whoever walks.
         """
-        workflow, now = self.workflows.get(operation.kind), self.clock.now()
+        workflow = self.workflows.get(operation.kind)
         if workflow is None or not any(step.name == operation.step and step.glimpse for step in workflow.steps):
             return None
-        begun = resumed(workflow, operation, now)
-        if begun is None or begun.place.direction is Direction.UNDO or begun.place.step.glimpse is None:
+        try:
+            begun, done = self._glimpsed(tx, workflow, operation)
+        except (Busy, Unavailable):
+            raise
+        except Exception as e:  # the transaction is another's: whoever walks meets it again
+            log.warning("a glimpse failed", operation=str(operation.id), exc_info=e)
             return None
+        if begun is None or done is None:
+            return None
+        # Not stopping, even if it begins to at this moment: None would say that nothing was done.
+        return self._boundary(tx, begun.operation, opens=False, is_stopping=False).finish(begun.place, done)
+
+    def _glimpsed(self, tx: Transaction, workflow: Workflow, operation: Operation) -> tuple[Begun | None, Done | None]:
+        begun = None if self._is_stopping else resumed(workflow, operation, self.clock.now())
+        if begun is None or begun.place.direction is Direction.UNDO or begun.place.step.glimpse is None:
+            return None, None
         following = plan.following(workflow, operation, begun.place)
         if following is None or following.step.resource is not None or following.step.opening is not None:
-            return None
-        done = begun.place.step.glimpse(self._context(begun.operation), tx)
-        if done is None:
-            return None
+            return None, None
+        return begun, begun.place.step.glimpse(self._context(begun.operation), tx)
+
+    def glimpse_committed(self, operation: Operation) -> None:
+        """Have it measured that a glimpse has ended the step of an operation; it took one statement."""
         if self._observer is not None:
-            self._observer.step_ended(begun.operation, operation.step, Direction.DO, 0.0, "done")
-        return self._boundary(tx, begun.operation, opens=False).finish(begun.place, done)
+            self._observer.step_ended(operation, operation.step, Direction.DO, 0.0, "done")
 
     def enter(self, tx: Transaction, operation: Operation) -> Begun | None:
         """Claim an operation and begin its first step in the transaction that adds it; None: it waits for its turn.
@@ -132,7 +145,9 @@ class Engine:
         latest = operation
         try:
             try:
-                following = begun or self._begin(operation)
+                is_ours = operation.lease_expires_at is not None and self.clock.now() < operation.lease_expires_at
+                # What was begun before its commit took so long may be another's by now: only a write can tell.
+                following = begun if begun and is_ours else self._begin(operation)
                 while isinstance(following, Begun):
                     latest = following.operation
                     following = self._walk_step(following)
@@ -231,7 +246,9 @@ class Engine:
             is_repeat=operation.step_attempts > 1,
         )
 
-    def _boundary(self, tx: Transaction, operation: Operation, *, opens: bool) -> Boundary:
+    def _boundary(
+        self, tx: Transaction, operation: Operation, *, opens: bool, is_stopping: bool | None = None
+    ) -> Boundary:
         return Boundary(
             tx,
             self.workflows[operation.kind],
@@ -239,7 +256,7 @@ class Engine:
             self.clock.now(),
             limits=self.drivers.limits,
             context=self._context if opens else None,
-            is_stopping=self._is_stopping,
+            is_stopping=self._is_stopping if is_stopping is None else is_stopping,
         )
 
     def _tell_parked(self, operation: Operation, code: str, defect: Exception | None = None) -> None:

@@ -90,7 +90,7 @@ class Worker:
         ended in the transaction and the next one begun. Threads are kept for what is claimed, so that several blocks at
         once claim no more than there are.
         """
-        claimed: list[Operation | Begun] = []
+        claimed: list[tuple[Operation, Begun | None]] = []
 
         def claim(tx: Transaction) -> None:
             free = self._reserve(min(CROWD, self._threads))
@@ -98,19 +98,18 @@ class Worker:
             try:
                 found = self._engine.claim_in(tx, free) if free else ()
             finally:
-                claimed.extend(found)
+                claimed.extend((operation, None) for operation in found)
                 self._give_back(free - len(found))
             if len(found) >= free:
                 tx.notify(WORK)
-            claimed[:] = [self._engine.glimpse(tx, operation) or operation for operation in found]
+            claimed[:] = [(operation, self._engine.glimpse(tx, operation)) for operation in found]
 
         try:
             yield claim
-            for one in claimed:
-                if isinstance(one, Begun):
-                    self._submit(one.operation, one)
-                else:
-                    self._submit(one)
+            for operation, begun in claimed:
+                if begun is not None:
+                    self._engine.glimpse_committed(operation)
+                self._submit(begun.operation if begun else operation, begun)
         finally:
             self._give_back(len(claimed))
 

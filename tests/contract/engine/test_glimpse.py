@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from tests.contract.engine.shop import Shop
+from tests.contract.engine.shop import LEASE_S, Shop
 from tests.contract.store import values
 
 from malleable.domain.errors import Conflict
@@ -108,3 +108,45 @@ def test_an_operation_of_another_version_breaks_nobodys_transaction(shop: Shop) 
         assert seen == [None]
     del shop.workflows["make"]
     assert shop.operation(operation_id).step == "a"
+
+
+def test_a_glimpse_that_fails_breaks_nobodys_transaction(shop: Shop) -> None:
+    def broken(context: Context, _: Transaction) -> Done:
+        return Done(evidence={"never": context.argument("nothing")})
+
+    shop.workflow("make", shop.step("a", ASKED, Done(), glimpse=broken), shop.step("b"))
+    operation_id = shop.begin("make")
+    assert shop.engine().run_due() == 1
+    with woken(shop, shop.engine()) as seen:
+        assert seen == [None]
+    with shop.store.reading() as tx:
+        assert tx.projects.find(name="answer") is not None
+    assert shop.run(operation_id).state == "succeeded"
+
+
+def test_a_lease_that_ran_out_before_the_next_step_is_walked_is_another_workers(shop: Shop) -> None:
+    operation_id, slow = asking(shop), shop.engine()
+    with woken(shop, slow) as seen:
+        [begun] = seen
+    assert begun is not None
+    shop.advance(LEASE_S + 0.1)
+    (taken,) = shop.engine().claim(10)
+    slow.walk(begun.operation, begun)
+    assert shop.calls == ["a"]
+    assert (shop.operation(operation_id).step, shop.operation(operation_id).fence) == ("b", taken.fence)
+
+
+def test_a_stop_amid_a_glimpse_undoes_nothing(shop: Shop) -> None:
+    engine = shop.engine()
+
+    def stopped(context: Context, tx: Transaction) -> Done | None:
+        engine.stop()
+        return told(context, tx)
+
+    shop.workflow("make", shop.step("a", ASKED, Done(), glimpse=stopped), shop.step("b"))
+    operation_id = shop.begin("make")
+    assert shop.engine().run_due() == 1
+    with woken(shop, engine) as seen:
+        [begun] = seen
+    assert begun is not None
+    assert (shop.operation(operation_id).step, shop.operation(operation_id).state) == ("b", "running")

@@ -42,6 +42,7 @@ def test_who_is_not_root_needs_no_directory_that_a_login_makes(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert Settings().run_dir == tmp_path / "malleable" / "run"
+    assert Settings(state_dir=tmp_path / "other").run_dir == tmp_path / "other" / "run"
     assert [str(warning.message) for warning in recwarn] == []
 
 
