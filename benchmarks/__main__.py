@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -56,15 +56,24 @@ def main() -> int:
 
 
 def end_orderly() -> None:
-    """Leave on SIGTERM and SIGINT as by an error: what a benchmark made is removed. Further ones are passed over."""
+    """Leave on SIGTERM, SIGINT and SIGHUP as by an error: what a benchmark made is removed.
+
+    A second one is passed over; a third ends it at once, whatever is left behind: the removing may hang.
+    """
+
+    def handle(handler: Callable[[int, object], None] | signal.Handlers) -> None:
+        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(one, handler)
 
     def leave(number: int, _: object) -> None:
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, signal.SIG_IGN)
+        handle(pass_over)
         raise SystemExit(128 + number)
 
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, leave)
+    def pass_over(_number: int, _: object) -> None:
+        handle(signal.SIG_DFL)
+        print("Removing what was made; one more signal ends that, too.", file=sys.stderr, flush=True)
+
+    handle(leave)
 
 
 def _measured(name: str, failed: list[str], *, is_quick: bool) -> Result:
