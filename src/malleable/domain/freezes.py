@@ -15,10 +15,9 @@ HELD_MAX_S = 10.0
 #: What is done within so long after "frozen" was heard was done while the disk was frozen. The agent ends a freeze by
 #: itself after 8 s, which it counts in whole ones, so 7; and what it reports may be on its way for 3 s.
 PROVEN_S = 4.0
-#: An agent that is there has asked within so long: it asks again after 120 s without an answer.
-ASKS_WITHIN_S = 130.0
-#: Agents whose gateway was gone ask the next one within so long.
-RETURNS_WITHIN_S = 30.0
+#: An agent that is there has asked within so long: after 120 s without an answer, which may be all that it notices of a
+#: gateway that was cut off, it pauses for up to 19 s and asks again.
+ASKS_WITHIN_S = 150.0
 #: A shell splits what it is told by spaces.
 WORDS_MAX_CHARS = 200
 _PLAIN = re.compile(r"[^\x20-\x7e]+")

@@ -13,7 +13,6 @@ from malleable.domain.freezes import (
     ASKS,
     ASKS_WITHIN_S,
     PROVEN_S,
-    RETURNS_WITHIN_S,
     agent_proof,
     is_proof,
     parse_words,
@@ -50,8 +49,8 @@ class AgentRoutes:
         self._clock = clock
         self._guard = threading.Lock()
         self._holds: dict[OperationId, _Hold] = {}
-        self._began_s = clock.monotonic_s()
-        self._asked_s: dict[tuple[BootId, Secret], float] = {}  #: when the agent of an arming asked last
+        #: of each arming that is served here: when its agent asked last, or, if later, when that serving began
+        self._asked_s: dict[tuple[BootId, Secret], float] = {}
         self._armings: frozenset[tuple[BootId, Secret]] = frozenset()
         self._freezes: Mapping[BootId, FreezePlan] = {}
 
@@ -69,7 +68,11 @@ class AgentRoutes:
                 if not is_held[id] and hold.ended_s is None:
                     hold.ended_s = self._clock.monotonic_s()
             armings = frozenset((boot.id, boot.token) for boot in boots)
-            self._asked_s = {arming: asked_s for arming, asked_s in self._asked_s.items() if arming in armings}
+            # Those that are new or back begin anew: their agents may sit on a question to nobody.
+            now_s = self._clock.monotonic_s()
+            self._asked_s = {
+                arming: self._asked_s.get(arming, now_s) if arming in self._armings else now_s for arming in armings
+            }
             known = {freeze.id for freeze in self._freezes.values()}
             self._armings, self._freezes = armings, freezes
             for boot in boots:
@@ -78,9 +81,8 @@ class AgentRoutes:
 
     def _may_listen(self, boot: BootPlan) -> bool:
         """Say whether the agent of a boot's system asked lately, or may not have asked this gateway yet."""
-        now_s = self._clock.monotonic_s()
-        asked_s = self._asked_s.get((boot.id, boot.token))
-        return now_s - self._began_s < RETURNS_WITHIN_S or (asked_s is not None and now_s - asked_s < ASKS_WITHIN_S)
+        asked_s = self._asked_s[(boot.id, boot.token)]
+        return self._clock.monotonic_s() - asked_s < ASKS_WITHIN_S
 
     def answer(self, boot: BootPlan, request: Request) -> Response:
         """Answer the agent of one boot's system, and nobody else there."""

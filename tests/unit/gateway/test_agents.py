@@ -14,7 +14,6 @@ from tests.unit.gateway.told import boot, host, network
 from malleable.domain.freezes import (
     ASKS_WITHIN_S,
     PROVEN_S,
-    RETURNS_WITHIN_S,
     WORDS_MAX_CHARS,
     agent_proof,
     parse_words,
@@ -31,6 +30,8 @@ from malleable.gateway.signs import Signs
 from malleable.gateway.waiting import EXPIRY_S, Waiting
 
 NETWORK = NetworkId(new_id())
+#: Of the agent: how long it waits for an answer, and how long it pauses after none.
+QUESTION_S, PAUSE_MAX_S = 120.0, 19.0
 
 
 class Node:
@@ -172,7 +173,7 @@ def is_unheard(node: Node) -> bool:
 
 
 def test_a_freeze_of_which_no_agent_would_hear_is_said_to_be_so(node: Node) -> None:
-    node.clock.wind(RETURNS_WITHIN_S - 1.0)
+    node.clock.wind(ASKS_WITHIN_S - 1.0)
     assert not is_unheard(node), "agents may not have come to this gateway yet"
     node.clock.wind(1.0)
     assert is_unheard(node)
@@ -181,10 +182,22 @@ def test_a_freeze_of_which_no_agent_would_hear_is_said_to_be_so(node: Node) -> N
     assert not is_unheard(node)
     node.clock.wind(1.0)
     assert is_unheard(node)
-    node.ask()
     again = replace(node.boot, token=Secret("of its next start"), freeze=freeze())
     node.routes.serve([replace(node.plan, boots=(again,))])
-    assert [(sign.stage, sign.token) for sign in node.signs.batch()][-1] == ("unheard", again.token)
+    assert [sign.token for sign in node.signs.batch() if sign.token == again.token] == []
+
+
+@pytest.mark.parametrize("has_asked", [False, True])
+def test_agents_have_time_to_come_to_a_network_that_is_served_late_or_again(node: Node, *, has_asked: bool) -> None:
+    if has_asked:
+        node.ask()
+    node.routes.serve([])
+    node.clock.wind(10 * ASKS_WITHIN_S)
+    node.routes.serve([node.plan])
+    node.clock.wind(QUESTION_S + PAUSE_MAX_S)
+    assert not is_unheard(node), "it sat on the question that it asked before"
+    node.clock.wind(ASKS_WITHIN_S)
+    assert is_unheard(node)
 
 
 def test_that_nobody_hears_is_its_gateways_to_say(node: Node) -> None:
