@@ -17,6 +17,7 @@ from malleable.domain.ids import BootId, OperationId, new_id
 from malleable.domain.operations import Operation
 from malleable.sim.agents import Manner
 from malleable.sim.faults import FaultKind
+from malleable.wiring.pools import REMOTE_LIMITS
 from malleable.workflows import quiesce, release, requests, snapshots
 
 NewWorld = Callable[[], World]
@@ -81,11 +82,13 @@ def test_without_an_agent_nobody_waits(new_world: NewWorld) -> None:
     assert refused.value.code == "not-quiesced"
 
 
-def begin_another(world: World, *, quiesce: bool | None, disk: Disk | None = None) -> OperationId:
+def begin_another(
+    world: World, *, quiesce: bool | None, disk: Disk | None = None, name: str = "another"
+) -> OperationId:
     """Begin to snapshot the disk that runs once more, or another one."""
     with world.store.transaction() as tx:
         disk = disk or tx.disks.list()[0]
-        snapshot, now = replace(new_snapshot(world, disk), name="another"), world.clock.now()
+        snapshot, now = replace(new_snapshot(world, disk), name=name), world.clock.now()
         return snapshots.request_snapshot(tx, now, snapshot=snapshot, disk=disk, actor_id=None, quiesce=quiesce).id
 
 
@@ -159,6 +162,29 @@ def test_a_system_goes_on_writing_until_it_is_its_turn(new_world: NewWorld) -> N
     world.room.agents = Manner.ABLE
     assert [world.run(id).result["consistency"] for id in (first, second)] == ["crash", "quiesced"]
     assert_nothing_is_asked(world)
+
+
+def test_projects_whose_calls_hang_leave_the_pool_and_the_system_of_another_alone(new_world: NewWorld) -> None:
+    world = new_world()
+    node_id, disk = world.running_node()
+    world.drivers = replace(world.drivers, limits={**FEW, **REMOTE_LIMITS})
+    with world.store.transaction() as tx:
+        for _ in range(8):  # the most that eight projects together have
+            now = world.clock.now()
+            other = requests.begin(tx, now, "snapshot-disk")
+            tx.operations.write(other.id, other.fence, next_due_at=now + timedelta(days=1))
+            assert tx.operations.take_resource("frozen:site", REMOTE_LIMITS["frozen"], other.id, other.fence)
+    waits = begin_another(world, quiesce=True, disk=disk)
+    world.work_for(60.0)
+    assert "frozen:site" in world.operation(waits).reason
+    with world.store.reading() as tx:
+        assert {boot.freeze_id for boot in tx.boots.list(node_id=node_id)} == {None}, "it was not asked to stand still"
+    assert world.run(begin_another(world, quiesce=False, disk=disk, name="unasked")).state == "succeeded", (
+        "other calls of the pool are made"
+    )
+    with world.store.transaction() as tx:
+        tx.operations.release_resources(other.id)
+    assert world.run(waits).result["consistency"] == "quiesced"
 
 
 def test_a_node_that_is_taken_back_meanwhile_leaves_what_a_power_cut_would(new_world: NewWorld) -> None:

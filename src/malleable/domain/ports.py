@@ -463,7 +463,15 @@ class Uplink(Protocol):
 
 
 #: How many calls one device takes at once, by kind of resource; 0: any, and nobody counts.
-LIMITS: Mapping[str, int] = {"switch": 1, "targets": 4, "pool": 0, "frozen": 0, "copy": 1, "fetch": 2}
+LIMITS: Mapping[str, int] = {
+    "switch": 1,
+    "targets": 4,
+    "pool": 0,
+    "frozen": 0,
+    "frozen-project": 0,
+    "copy": 1,
+    "fetch": 2,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

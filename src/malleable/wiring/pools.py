@@ -24,11 +24,18 @@ if TYPE_CHECKING:
 RBD_PORTAL_THREADS = 16
 #: a disk read past the page cache answers one at a time per thread: measured, 4 read two to five times as much as 1
 DIRECT_PORTAL_THREADS = 4
-#: calls that a pool takes at once which may hang: half of a worker's threads stay with what else there is to do
+#: calls that a pool takes at once which may hang
 REMOTE_POOL_CALLS = 16
-#: the same of a project's systems that stand still meanwhile, and those about to: they wait for no call of another's
-FROZEN_CALLS = 4
-REMOTE_LIMITS = {"pool": REMOTE_POOL_CALLS, "frozen": FROZEN_CALLS}
+#: the same, of the whole site, for systems that stand still meanwhile, and those about to: they wait for no other call.
+#: With both, a quarter of the 32 threads that a worker has by default stays with what else there is to do.
+FROZEN_CALLS = 8
+#: so many of them are for one project's systems that are asked to stand still
+FROZEN_CALLS_PER_PROJECT = 4
+REMOTE_LIMITS = {
+    "pool": REMOTE_POOL_CALLS,
+    "frozen": FROZEN_CALLS,
+    "frozen-project": FROZEN_CALLS_PER_PROJECT,
+}
 #: what an XFS in a sparse file takes: devices, programs, a filesystem
 XFS_NEEDS = ("/dev/loop-control", "mkfs.xfs", "mount", "xfs")
 QCOW2_NEEDS = ("/dev/fuse", "qemu-storage-daemon")

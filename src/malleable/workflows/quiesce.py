@@ -33,8 +33,8 @@ NOT_ASKED = "it was to be taken without asking the system"
 NO_AGENT = "no agent was heard of in the system of its node since that was started"
 UNHEARD = "the agent in its node's system was heard of, but did not ask what it is to do for two minutes"
 GONE = "its node was taken or started anew meanwhile, or it was not kept frozen and another snapshot was next"
-#: The kind of token that is taken before a system is asked to stand still.
-_FROZEN = "frozen"
+#: Taken before a system is asked to stand still, and held until the pool has answered: a thread may hang there.
+_TURN = "frozen:site"
 _LATE = f"it was not taken within {PROVEN_S:.0f} s after the agent in its node's system said that it froze the disk"
 _SILENT = f"the agent in its node's system did not say within {FREEZE_S:.0f} s that it froze the disk"
 _BUSY = "another snapshot of a disk of its node was being taken"
@@ -77,10 +77,9 @@ def resource(freeze_id: OperationId) -> str:
 def pool_turn(operation: Operation) -> str:
     """Name the token under which a snapshot is taken; a system that stands still waits for none.
 
-    A snapshot for which one is to stand still takes its token before that is asked, of those of its project: an agent
-    that says nothing holds up nobody else's.
+    A snapshot for which one is to stand still takes its token before that is asked, of those of the whole site.
     """
-    return f"{_FROZEN}:{operation.project_id}" if _is_asked(operation) else pool_resource(operation)
+    return _TURN if _is_asked(operation) else pool_resource(operation)
 
 
 def note(tx: Transaction, now: datetime, boot_id: BootId, freeze_id: OperationId, *, stage: str, words: str) -> bool:
@@ -135,19 +134,27 @@ def _wait(context: Context, reason: str) -> Wait:
     )
 
 
-def _take_turn(context: Context, tx: Transaction) -> bool:
-    """Take the token under which the snapshot will be taken; the step that takes it finds that it is there."""
-    operation, limit = context.operation, context.drivers.limits.get(_FROZEN, 1)
-    return not limit or tx.operations.take_resource(pool_turn(operation), limit, operation.id, operation.fence)
+def _lacks_turn(context: Context, tx: Transaction) -> str:
+    """Take the token under which the snapshot will be taken; the step that takes it finds that it is there.
+
+    Before it, take one of the project's, which are fewer than the site's: agents that say nothing hold up those of
+    other projects no longer than those have their turn. Return which one is lacking; "": none.
+    """
+    operation = context.operation
+    for turn in (f"frozen-project:{operation.project_id}", _TURN):
+        limit = context.drivers.limits.get(turn.partition(":")[0], 1)
+        if limit and not tx.operations.take_resource(turn, limit, operation.id, operation.fence):
+            return turn
+    return ""
 
 
-def _await_turn(context: Context) -> Wait:
+def _await_turn(context: Context, turn: str) -> Wait:
     return Wait(
         seconds=LOOK_S,
-        reason="other snapshots of running disks of the project are being taken",
-        public=Public("Other snapshots of running disks of the project are being taken."),
+        reason=f"other snapshots of running disks are being taken, as many as there may be at once ({turn})",
+        public=Public("Other snapshots of running disks are being taken."),
         memory=context.memory,
-        resource=pool_turn(context.operation),
+        resource=turn,
     )
 
 
@@ -184,8 +191,8 @@ def freeze(context: Context) -> Done | Wait:
         return _go_on(context, _BUSY) if _is_late(context, limit_s) else _wait(context, busy)
     asks = "the node's system is asked to stop writing to the disk"
     if boot.freeze_id != freeze_id:
-        if not context.write(partial(_take_turn, context)):
-            return _await_turn(context)
+        if lacking := context.write(partial(_lacks_turn, context)):
+            return _await_turn(context, lacking)
         before = {"freeze_id": boot.freeze_id, "freeze_state": boot.freeze_state}
         asked = {"freeze_id": freeze_id, "freeze_state": FreezeState.ASKED, "freeze_serial": context.argument("serial")}
         return _tell(context, boot, asks, before, **{**NO_FREEZE, **asked})

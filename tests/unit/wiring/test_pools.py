@@ -9,7 +9,7 @@ from malleable.domain.errors import Invalid
 from malleable.drivers.storage.qcow2 import Qcow2Disks
 from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.wiring import pools
-from malleable.wiring.pools import chosen, file_pool
+from malleable.wiring.pools import REMOTE_LIMITS, chosen, file_pool
 
 
 @pytest.fixture
@@ -66,3 +66,8 @@ def test_a_pool_stays_what_it_was_begun_as(settings: Settings, monkeypatch: pyte
     assert chosen(settings).driver == "reflink"
     with pytest.raises(Invalid, match="begun with reflink"):
         chosen(with_driver(settings, "qcow2"))
+
+
+def test_a_pool_that_hangs_leaves_threads_to_others_and_a_project_leaves_freezes_to_others(settings: Settings) -> None:
+    assert REMOTE_LIMITS["pool"] + REMOTE_LIMITS["frozen"] <= settings.worker.threads * 3 // 4
+    assert REMOTE_LIMITS["frozen-project"] <= REMOTE_LIMITS["frozen"] // 2
