@@ -12,8 +12,8 @@ from malleable.workflows.guarding import carriers_of, guard_anew
 VIP = "10.0.0.250"
 
 
-def permit(world: World) -> Permit:
-    """Let the running node use an address besides its own, and have its port follow."""
+def lend(world: World) -> tuple[Permit, OperationId]:
+    """Let the running node use an address besides its own; return the repair of its port as well."""
     now = world.clock.now()
     with world.store.transaction() as tx:
         tx.networks.change(world.network_id, address_guard=AddressGuard.ON)
@@ -31,8 +31,14 @@ def permit(world: World) -> Permit:
         tx.permits.add(made)
         carriers = carriers_of(tx, tx.nics.list(id=[attachment.nic_id]))
         guard_anew(tx, now, tx.switch_ports.list(id=list(carriers)), carriers, None)
-        (repair,) = tx.operations.list(kind="repair-ports")
-    assert world.run(repair.id).state == "succeeded"
+        *_, repair = tx.operations.list(kind="repair-ports")
+    return made, repair.id
+
+
+def permit(world: World) -> Permit:
+    """Let the running node use an address besides its own, and have its port follow."""
+    made, repair_id = lend(world)
+    assert world.run(repair_id).state == "succeeded"
     assert VIP in bound(world)
     return made
 
@@ -48,7 +54,11 @@ def bound(world: World) -> frozenset[str]:
 def deny(world: World) -> tuple[NodeId, OperationId]:
     """Take it away again."""
     node_id, _ = world.running_node()
-    permitted = permit(world)
+    return node_id, take_away(world, permit(world))
+
+
+def take_away(world: World, permitted: Permit) -> OperationId:
+    """Begin to take a permit away, whatever its port makes of it."""
     with world.store.transaction() as tx:
         tx.permits.change(permitted.id, is_ending=True)
         operation = request_guard(
@@ -59,7 +69,7 @@ def deny(world: World) -> tuple[NodeId, OperationId]:
             project_id=world.project_id,
             actor_id=None,
         )
-    return node_id, operation.id
+    return operation.id
 
 
 def _denied(world: World, _: NodeId) -> None:

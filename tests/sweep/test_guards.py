@@ -5,18 +5,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.sweep.guard_verbs import VIP, bound, deny
+from tests.sweep.guard_verbs import VIP, bound, deny, lend, take_away
 from tests.sweep.world import SWITCH, World
 
 from malleable.domain.errors import Conflict, StoreBusy
 from malleable.domain.ids import NicId, NodeId, new_id
-from malleable.domain.networks import AddressGuard, Channel, Network
+from malleable.domain.networks import AddressGuard, AttachmentState, Channel, Network
 from malleable.domain.nodes import Nic
 from malleable.domain.store import Page
 from malleable.domain.switches import SHUT, Binding, Guard, PortState
 from malleable.sim.faults import FaultKind
 from malleable.workflows import attach, switching
 from malleable.workflows.guard import request_guard
+from malleable.workflows.guarding import guards_of
 from malleable.workflows.renumber import renumber
 
 BONDED = "52:54:00:00:00:77"
@@ -210,6 +211,76 @@ def test_no_permit_is_gone_before_its_port_is_read_back(new_world: Callable[[], 
     with world.store.reading() as tx:
         assert tx.permits.count() == 0
         assert tx.nodes.get(node_id).state_reason == ""
+
+
+@pytest.mark.parametrize("fault", [FaultKind.REFUSED, FaultKind.LOST_REQUEST])
+def test_a_permit_that_never_came_to_be_can_be_taken_away(new_world: Callable[[], World], fault: FaultKind) -> None:
+    """Its opposite needs nothing of the switch, and the address is never let in once it is denied."""
+    world = new_world()
+    world.running_node()
+    with world.store.transaction() as tx:
+        before = tx.networks.get(world.network_id)
+    _change(world, before, address_guard=AddressGuard.ON)
+    for _ in range(100):
+        world.faults.add("apply", fault)
+    permitted, _ = lend(world)
+    for _ in range(5):
+        world.engine().run_due()
+        world.clock.advance(1.0)
+    with world.store.reading() as tx:
+        assert len(tx.switch_ports.list(state=PortState.UNKNOWN)) == 1
+    assert world.run(take_away(world, permitted)).state == "succeeded"
+    assert VIP not in bound(world)
+    with world.store.reading() as tx:
+        assert tx.permits.count() == 0
+        assert tx.switch_ports.list(state=PortState.UNKNOWN) == ()
+
+
+def test_a_guard_changes_at_a_port_whose_switch_refused_the_last_change(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    world.running_node()
+    with world.store.transaction() as tx:
+        before = tx.networks.get(world.network_id)
+        tx.networks.change(before.id, address_guard=AddressGuard.ON)
+    for _ in range(100):
+        world.faults.add("apply", FaultKind.REFUSED)
+    lend(world)
+    world.engine().run_due()
+    with world.store.transaction() as tx:
+        on, now = tx.networks.get(before.id), world.clock.now()
+        after = replace(on, address_guard=AddressGuard.OFF)
+        renumber(tx, now, on, after, actor_id=None, may_know=lambda _: True)
+        begun = request_guard(tx, now, network=after, project_id=world.project_id, actor_id=None)
+    assert world.run(begun.id).state == "succeeded"
+    with world.store.reading() as tx:
+        assert [event.kind for event in tx.events.list(Page())][-1] == "network.unguarded"
+    assert bound(world) == frozenset()
+
+
+def test_a_guard_waits_for_a_switch_that_is_away_for_days(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    _, operation_id = deny(world)
+    for _ in range(400):
+        world.faults.add("apply", FaultKind.LOST_REQUEST)
+    for _ in range(30):
+        world.engine().run_due()
+        world.clock.advance(10_000.0)
+    assert world.operation(operation_id).state == "waiting"
+
+
+def test_what_is_being_detached_is_not_guarded(new_world: Callable[[], World]) -> None:
+    """Its port does not carry it any more, and who else changes the guard must not say otherwise."""
+    world = new_world()
+    node_id, _ = world.running_node()
+    with world.store.transaction() as tx:
+        tx.networks.change(world.second_network_id, cidr="10.1.0.0/24", address_guard=AddressGuard.ON)
+        nics = tx.nics.list(node_id=node_id)
+    join_second(world, node_id)
+    with world.store.transaction() as tx:
+        (joined,) = tx.attachments.list(network_id=world.second_network_id)
+        assert any(guard.bindings for guard in guards_of(tx, nics).values())
+        tx.attachments.change(joined.id, state=AttachmentState.DETACHING)
+        assert not any(guard.bindings for guard in guards_of(tx, nics).values())
 
 
 def test_a_guard_that_is_turned_on_ends_when_every_port_is_read_back(new_world: Callable[[], World]) -> None:

@@ -13,16 +13,18 @@ from malleable.domain.errors import Public
 from malleable.domain.ids import AttachmentId, NetworkId, ProjectId, SwitchPortId, UserId
 from malleable.domain.networks import Attachment, Network
 from malleable.domain.nodes import Nic
-from malleable.domain.operations import Operation, Retry, Wait
+from malleable.domain.operations import Operation, OperationState, Retry, Wait
 from malleable.domain.store import Transaction
 from malleable.domain.switches import PortState, SwitchPort
-from malleable.workflows.guarding import carriers_of, differs, guard_anew, guards_of
+from malleable.workflows.guarding import carriers_of, differs, guard_anew, guards_of, is_bound, may_follow
 from malleable.workflows.requests import begin, record
 from malleable.workflows.steps import Context, Done, Step, Workflow
 
 GUARD = "guard-network"
 #: A port is read back within milliseconds where its switch answers; one that is away is asked by its repair.
 PAUSE = Retry(first_delay_s=0.2, max_delay_s=15.0)
+#: As long as it takes: nobody else ends the permits that were taken away.
+PATIENCE_S = timedelta(days=3650).total_seconds()
 #: So many ports in doubt are told by name.
 TOLD_MAX = 20
 
@@ -33,7 +35,7 @@ class Watched:
 
     ports: Sequence[SwitchPort] = ()
     carriers: Mapping[UUID, Nic]
-    stale: Sequence[SwitchPort] = ()  #: settled on what is not so any more
+    stale: Sequence[SwitchPort] = ()  #: wanted to guard what is not so any more, and may be told
     doubted: Sequence[SwitchPort] = ()  #: not read back yet with what they are to guard; these, too
     unguarded: Sequence[SwitchPort] = ()  #: open, and their switches cannot guard
 
@@ -49,7 +51,7 @@ def watched(tx: Transaction, attachments: Sequence[Attachment]) -> Watched:
     return Watched(
         ports=ports,
         carriers=carriers,
-        stale=[port for port in settled if port.id in wrong],
+        stale=[port for port in ports if port.id in wrong and may_follow(port)],
         doubted=[port for port in ports if port.state is not PortState.SETTLED or port.id in wrong],
         unguarded=[port for port in settled if port.wanted.guard is None and not port.wanted.is_shut],
     )
@@ -69,6 +71,13 @@ def request_guard(
     if attachment_id is not None:
         arguments["attachment_id"] = str(attachment_id)
     return begin(tx, now, GUARD, project_id=project_id, actor_id=actor_id, arguments=arguments)
+
+
+def guard_under_way(tx: Transaction, project_id: ProjectId | None, place: AttachmentId | NetworkId) -> Operation | None:
+    """Find a project's last operation that sees to all ports of a place already; not a parked one."""
+    found = tx.operations.naming([place], kind=GUARD, project_id=project_id)
+    same = [one for one in found if one.arguments.get("attachment_id", str(place)) == str(place)]
+    return next((one for one in reversed(same) if one.state is not OperationState.NEEDS_OPERATOR), None)
 
 
 def _await_guards(context: Context) -> Done | Wait:
@@ -125,13 +134,15 @@ def names_of_ports(tx: Transaction, ports: Sequence[SwitchPort]) -> Mapping[Swit
 
 def _guarded(tx: Transaction, operation: Operation, now: datetime) -> None:
     data = {"name": operation.arguments["name"], "network_id": operation.arguments["network_id"], **operation.result}
-    record(tx, now, "network.guarded", operation=operation, data=data)
+    network = tx.networks.find(id=UUID(str(data["network_id"])))
+    kind = "network.guarded" if network is not None and is_bound(network) else "network.unguarded"
+    record(tx, now, kind, operation=operation, data=data)
 
 
 GUARD_NETWORK = Workflow(
     name=GUARD,
     # No undo: what nodes may use is what their networks say, and its opposite is asked for in the same way.
-    steps=(Step(name="await-guards", do=_await_guards, deadline_s=timedelta(days=1).total_seconds(), sla_s=10.0),),
+    steps=(Step(name="await-guards", do=_await_guards, deadline_s=PATIENCE_S, sla_s=10.0),),
     on_done=_guarded,
     on_undone=None,
 )

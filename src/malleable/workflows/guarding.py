@@ -8,7 +8,7 @@ from uuid import UUID
 
 from malleable.domain.errors import StoreBusy
 from malleable.domain.ids import AttachmentId, NicId, SwitchId, UserId
-from malleable.domain.networks import AddressGuard, Attachment, Channel, Network, gateways_of
+from malleable.domain.networks import AddressGuard, Attachment, AttachmentState, Channel, Network, gateways_of
 from malleable.domain.nodes import Nic
 from malleable.domain.store import Transaction
 from malleable.domain.switches import Binding, Guard, PortState, SwitchPort
@@ -61,6 +61,19 @@ def _guard_of(
     return Guard(macs=frozenset(macs), gateways=gateways, bindings=frozenset(found))
 
 
+def carried(attachments: Iterable[Attachment]) -> list[Attachment]:
+    """Choose what a port is to carry, and to guard: what is not on its way out."""
+    return [a for a in attachments if a.state in (AttachmentState.ATTACHING, AttachmentState.ATTACHED)]
+
+
+def may_follow(port: SwitchPort) -> bool:
+    """Say whether a port's intent may be guarded anew under it: no change is at work on it, and none is to shut it.
+
+    Also while its switch refuses, or does not hear, what was wanted before: that must not keep it from its opposite.
+    """
+    return port.state is PortState.SETTLED or (port.state is PortState.UNKNOWN and not port.wanted.is_shut)
+
+
 def carriers_of(tx: Transaction, nics: Collection[Nic]) -> Mapping[UUID, Nic]:
     """Say by port, both of a bond, which NIC's attachments it carries."""
     bonded = {(nic.node_id, nic.bond): nic for nic in nics if nic.bond}
@@ -78,12 +91,12 @@ def guard_anew(
     names: dict[SwitchId, list[str]] = {}
     for port in ports:
         guard, present = port.wanted.guard, guards[carriers[port.id].id]
-        if guard is None or not differs(port, present):
+        if guard is None or not may_follow(port) or not differs(port, present):
             continue
         config = replace(port.wanted, guard=replace(present, macs=guard.macs))
         generation = port.wanted_generation + 1
         # A release or an attach that came between has its own intent for this port, which must not be lost.
-        as_read = {"wanted_generation": port.wanted_generation, "state": PortState.SETTLED}
+        as_read = {"wanted_generation": port.wanted_generation, "state": port.state}
         told: dict[str, Any] = {"wanted": config, "wanted_generation": generation, "state": PortState.UNKNOWN}
         if not tx.switch_ports.change(port.id, expect=as_read, **told):
             raise StoreBusy("A switch port of the network changed just now.", fix="Ask again.")
@@ -102,8 +115,9 @@ def differs(port: SwitchPort, present: Guard) -> bool:
 
 def guards_of(tx: Transaction, nics: Collection[Nic]) -> Mapping[NicId, Guard]:
     """Read what each NIC's machine may not pretend, but for its MACs, in all networks that it is on."""
-    attachments = tx.attachments.list(nic_id={nic.id for nic in nics})
-    networks = {network.id: network for network in tx.networks.list(id={a.network_id for a in attachments})}
+    attachments = carried(tx.attachments.list(nic_id={nic.id for nic in nics}))
+    ids = {a.network_id for a in attachments}
+    networks = {network.id: network for network in tx.networks.list(id=ids)} if ids else {}
     on: dict[NicId, list[Attachment]] = {nic.id: [] for nic in nics}
     for attachment in attachments:
         on[attachment.nic_id].append(attachment)

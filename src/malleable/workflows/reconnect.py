@@ -82,9 +82,10 @@ def _take_up(
         as_read = {"wanted_generation": port.wanted_generation, "state": PortState.SETTLED}
         if not tx.switch_ports.change(port.id, expect=as_read, wanted_generation=port.wanted_generation + 1, **wanted):
             raise StoreBusy(f"Port {port.name} changed just now.", fix="Try again.")
-    for one in attachments:
-        if one.state is AttachmentState.DETACHING:
-            switching.drop_attachment(tx, one)
-            data = {"network_id": str(one.network_id)}
-            record(tx, context.now(), "network.detached", node=node, operation=context.operation, data=data)
+    leaving = [one for one in attachments if one.state is AttachmentState.DETACHING]
+    switching.hold_networks(tx, [one.network_id for one in leaving])
+    for one in leaving:
+        switching.drop_attachment(tx, one)
+        data = {"network_id": str(one.network_id)}
+        record(tx, context.now(), "network.detached", node=node, operation=context.operation, data=data)
     return bool(staying)

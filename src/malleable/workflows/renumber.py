@@ -16,9 +16,8 @@ from malleable.domain.networks import AddressGuard, Attachment, AttachmentState,
 from malleable.domain.nodes import Nic, Node
 from malleable.domain.reservations import Reservation
 from malleable.domain.store import Transaction
-from malleable.domain.switches import PortState
 from malleable.workflows.addresses import parse_free, reserved_in
-from malleable.workflows.guarding import carriers_of, guard_anew
+from malleable.workflows.guarding import carriers_of, guard_anew, may_follow
 
 #: So many of what stands in the way are told by name.
 TOLD_MAX = 20
@@ -45,7 +44,7 @@ def renumber(
     obstacles += [(a, "is being attached or detached") for a in attachments if a.state is not AttachmentState.ATTACHED]
     is_guarded_anew = _guards(before) != _guards(after)
     if not obstacles and is_guarded_anew:
-        changing = {port.id for port in ports if port.state is not PortState.SETTLED}
+        changing = {port.id for port in ports if not may_follow(port)}
         moving = "is at a switch port that changes at this moment"
         busy = {carriers[port_id].id for port_id in changing}
         obstacles = [(a, moving) for a in attachments if a.nic_id in busy]

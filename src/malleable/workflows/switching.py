@@ -12,14 +12,14 @@ from typing import Any
 from uuid import UUID
 
 from malleable.domain.errors import Conflict, Malformed, NotFound, Public, StoreBusy
-from malleable.domain.ids import AttachmentId, NodeId
+from malleable.domain.ids import AttachmentId, NetworkId, NodeId
 from malleable.domain.networks import MTU_USUAL, Attachment, AttachmentState, Channel
 from malleable.domain.nodes import Nic
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.ports import Switches
 from malleable.domain.store import Transaction
 from malleable.domain.switches import SHUT, PortConfig, PortState, Switch, SwitchPort
-from malleable.workflows.guarding import guard_of
+from malleable.workflows.guarding import carried, guard_of
 from malleable.workflows.seeds import forget_boot
 from malleable.workflows.steps import Context, Done, Step, Write
 
@@ -46,7 +46,7 @@ def wanted_of(
 
     Where the switch can, with what its machine, which has these ``nics``, may not pretend there.
     """
-    attachments = [a for a in attachments if a.state in (AttachmentState.ATTACHING, AttachmentState.ATTACHED)]
+    attachments = carried(attachments)
     if not attachments:
         return SHUT
     networks = tx.networks.list(id=[a.network_id for a in attachments])
@@ -186,6 +186,7 @@ def connect(context: Context, *, tells_gateway: bool = True) -> Done:
     commit, network_id = settled(wire.ports, proven, context.now()), wire.attachment.network_id
 
     def write(tx: Transaction) -> None:
+        hold_networks(tx, [network_id])
         commit(tx)
         tx.attachments.change(attachment_id, state=AttachmentState.ATTACHED)
         if tells_gateway:
@@ -203,6 +204,7 @@ def disconnect(context: Context) -> Done:
     commit, gone = settled(wire.ports, proven, context.now()), wire.attachment
 
     def write(tx: Transaction) -> None:
+        hold_networks(tx, [gone.network_id])
         commit(tx)
         drop_attachment(tx, gone)
 
@@ -272,8 +274,17 @@ def shut_all(context: Context) -> Done:
     return Done(evidence=evidence, write=settled(ports, proven, context.now()))
 
 
+def hold_networks(tx: Transaction, network_ids: Iterable[NetworkId]) -> None:
+    """Lock networks before what is on them, as who permits or guards addresses there does: none waits in a circle."""
+    for id in sorted(set(network_ids)):
+        tx.networks.change(id)
+
+
 def drop_attachment(tx: Transaction, attachment: Attachment) -> None:
-    """Remove an attachment whose port no longer carries it, with a boot intent that never came to be."""
+    """Remove an attachment whose port no longer carries it, with a boot intent that never came to be.
+
+    Its network's row is locked.
+    """
     boot = tx.boots.find(attachment_id=attachment.id)
     if boot is not None:
         forget_boot(tx, boot)
@@ -283,7 +294,9 @@ def drop_attachment(tx: Transaction, attachment: Attachment) -> None:
 
 def drop_attachments(tx: Transaction, node_id: NodeId) -> None:
     """Remove all attachments of a node whose ports have been proven shut."""
-    for attachment in tx.attachments.list(nic_id=[nic.id for nic in tx.nics.list(node_id=node_id)]):
+    attachments = tx.attachments.list(nic_id=[nic.id for nic in tx.nics.list(node_id=node_id)])
+    hold_networks(tx, [attachment.network_id for attachment in attachments])
+    for attachment in attachments:
         drop_attachment(tx, attachment)
 
 
