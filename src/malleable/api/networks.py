@@ -72,6 +72,7 @@ def told_view(told: Told) -> NetworkView:
         unguarded=guarding.unguarded,
         in_doubt=guarding.doubted,
         in_doubt_ports=guarding.doubted_names,
+        unguarded_ports=guarding.unguarded_names,
         is_guarded=not guarding.doubted and not guarding.unguarded,
     )
     return view.model_copy(update={"guarding": shown, "guard_operation_id": told.guard_operation_id})

@@ -63,6 +63,9 @@ def permit_create(
 
 @routes.delete("/{permit}", status_code=202, response_model=OperationView)
 def permit_delete(request: Request, network: str, reservation: str, permit: UUID, project: RefQuery = None) -> Response:
-    """Take a permit away; it is gone once the switch port is read back without the addresses."""
+    """Take a permit away; it is gone once the switch port is read back without the addresses.
+
+    Where the network's owner takes it from another project, the reservation is the owner's own again.
+    """
     call = call_of(request)
     return begun(call, call.services.permits.permit_delete(call.caller, network, reservation, permit, project=project))

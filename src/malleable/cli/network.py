@@ -121,10 +121,15 @@ def _guard(network: "NetworkView") -> str:
         return network.address_guard
     if told.is_guarded:
         return f"{network.address_guard}, at all {told.ports} ports"
-    names = f" ({', '.join(told.in_doubt_ports)})" if told.in_doubt_ports else ""
-    doubted = f"{told.in_doubt} not read back yet{names}" if told.in_doubt else ""
-    unguarded = f"{told.unguarded} at switches that cannot guard" if told.unguarded else ""
+    doubted = f"{told.in_doubt} not read back yet{_named(told.in_doubt_ports)}" if told.in_doubt else ""
+    cannot = f"at switches that cannot guard{_named(told.unguarded_ports)}"
+    unguarded = f"{told.unguarded} {cannot}" if told.unguarded else ""
     return f"{network.address_guard}, of {told.ports} ports {' and '.join(filter(None, (doubted, unguarded)))}"
+
+
+def _named(ports: tuple[str, ...]) -> str:
+    """Name ports, as far as the reader is told them."""
+    return f" ({', '.join(ports)})" if ports else ""
 
 
 def _outside(network: "NetworkView") -> str:

@@ -1,5 +1,6 @@
 """m2 reservation: addresses of a network that no node is given, and which nodes may use them."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from malleable.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from malleable.wire.networks import PermitView, ReservationView
+    from malleable.wire.operations import OperationView
 
 ReservationArgument = Annotated[str, typer.Argument(metavar="RESERVATION", help="By name or id.", show_default=False)]
 Address = Annotated[
@@ -94,7 +96,7 @@ def reservation_permit(
 
     request = PermitRequest(node=node, nic=nic)
     operation = session.m2.permit_create(network, reservation, request, project=session.project)
-    finish(session, operation, is_watching=watch, what=f"permit {node} to use {reservation}")
+    _follow(session, operation, is_watching=watch, what=f"permit {node} to use {reservation}")
 
 
 def reservation_permits(session: Session, network: NetworkArgument, reservation: ReservationArgument) -> None:
@@ -117,21 +119,33 @@ def reservation_deny(
     network: NetworkArgument,
     reservation: ReservationArgument,
     node: Annotated[
-        str | None, typer.Argument(metavar="NODE", help="By name or id; else all of them.", show_default=False)
+        str | None,
+        typer.Argument(metavar="NODE", help="By name or id, or the permit's id; else all of them.", show_default=False),
     ] = None,
     *,
     watch: Watch = True,
 ) -> None:
     """Take a reservation's addresses from a node, or from all; their switch ports are read back without."""
     permits = session.m2.permit_list(network, reservation, project=session.project)
-    found = [one for one in permits if node is None or node in (one.node, str(one.node_id))]
+    found = [one for one in permits if node is None or node in (one.node, str(one.node_id), str(one.id))]
     if not found:
         raise NotFound(
             f"No such node may use {reservation}.", fix=f"Look: `m2 reservation permits {network} {reservation}`."
         )
-    begun = [session.m2.permit_delete(network, reservation, one.id, project=session.project) for one in found]
-    for operation, one in zip(begun, found, strict=True):
-        finish(session, operation, is_watching=watch, what=f"take {reservation} from {one.node or 'a node'}")
+    begun = []
+    for one in found:
+        with suppress(NotFound):  # it is gone meanwhile, with the node's attachment or by somebody else
+            operation = session.m2.permit_delete(network, reservation, one.id, project=session.project)
+            begun.append((operation, one.node or "a node"))
+    for operation, who in begun:
+        _follow(session, operation, is_watching=watch, what=f"take {reservation} from {who}")
+
+
+def _follow(session: Session, operation: "OperationView", *, is_watching: bool, what: str) -> None:
+    """Follow a change of what a node may use, and say where its switch keeps the node from nothing anyway."""
+    ended = finish(session, operation, is_watching=is_watching, what=what)
+    if ended is not None and ended.result.get("unguarded"):
+        session.hint("The node's switch cannot guard its port: there the node can use any address.")
 
 
 def _addresses(reservation: "ReservationView") -> str:

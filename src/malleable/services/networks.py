@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -42,7 +43,7 @@ from malleable.services.finding import (
 )
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.workflows import networks, weaving
-from malleable.workflows.guard import TOLD_MAX, names_of_ports, request_guard, watched
+from malleable.workflows.guard import TOLD_MAX, guard_under_way, names_of_ports, request_guard, watched
 from malleable.workflows.guarding import is_bound
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.renumber import renumber
@@ -80,6 +81,7 @@ class Guarding:
     unguarded: int  #: whose switches cannot guard
     doubted: int  #: not read back yet as they are to be
     doubted_names: tuple[str, ...] = ()  #: "SWITCH PORT", the first of them
+    unguarded_names: tuple[str, ...] = ()  #: in the same way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +201,8 @@ class Networks:
             if (is_bound(before) or is_bound(after)) and _told_to_ports(before) != _told_to_ports(after):
                 actor_id = caller.user_id
                 begun = request_guard(tx, now, network=after, project_id=before.project_id, actor_id=actor_id)
+            elif "address_guard" in changes:
+                begun = _guarded_again(tx, caller, after, now)
             told = _told(tx, caller, tx.networks.get(network_id))
             return replace(told, guard_operation_id=begun.id if begun else told.guard_operation_id)
 
@@ -357,8 +361,19 @@ def _told(tx: Transaction, caller: Caller, network: Network) -> Told:
         unguarded=len(seen.unguarded),
         doubted=len(seen.doubted),
         doubted_names=tuple(names_of_ports(tx, seen.doubted[:TOLD_MAX]).values()),
+        unguarded_names=tuple(names_of_ports(tx, seen.unguarded[:TOLD_MAX]).values()),
     )
     return Told(network=network, names=names, guarding=guarding)
+
+
+def _guarded_again(tx: Transaction, caller: Caller, network: Network, now: datetime) -> Operation | None:
+    """Find who sees to a guard that was asked for before; begin it again where nobody does, and a port is in doubt."""
+    begun = guard_under_way(tx, network.project_id, network.id)
+    if begun is not None or not is_bound(network):
+        return begun
+    if not watched(tx, tx.attachments.list(network_id=network.id)).doubted:
+        return None
+    return request_guard(tx, now, network=network, project_id=network.project_id, actor_id=caller.user_id)
 
 
 def _told_to_ports(network: Network) -> tuple[object, ...]:

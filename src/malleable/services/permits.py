@@ -20,7 +20,7 @@ from malleable.services.nics import find_nic
 from malleable.services.parts import Listed, Parts
 from malleable.services.reservations import find_reservation
 from malleable.workflows.addresses import hold_network
-from malleable.workflows.guard import request_guard
+from malleable.workflows.guard import guard_under_way, request_guard
 from malleable.workflows.guarding import carriers_of, guard_anew
 from malleable.workflows.requests import record
 
@@ -102,23 +102,35 @@ class Permits:
                     fix="Ask again when that has ended (`m2 operation list`).",
                 )
             guard_anew(tx, now, ports, carriers, caller.user_id)
-            return self._begin(tx, caller, where, found, permit, kind="network.address-permitted")
+            return self._begin(tx, caller, where, found, permit, kind="network.address-permitted", by=side, side=side)
 
     def permit_delete(
         self, caller: Caller, network: str, reservation: str, permit_id: UUID, *, project: str | None = None
     ) -> Operation:
-        """Begin to take a permit away; the network's owner may take any. Errors: NotFound, Forbidden, Conflict."""
+        """Begin to take a permit away; the network's owner may take any.
+
+        From a project that the reservation is for, the owner takes the reservation with it: it is the owner's own from
+        then on, so that nobody else permits as fast as the owner takes away. One that is taken away already stays so,
+        and the operation that sees to it is told again.
+        Errors: NotFound, Forbidden, Conflict.
+        """
         with self._parts.store.transaction() as tx:
             where = find_network(tx, caller, "network_get", network, project)
+            hold_network(tx, where)
             found = find_reservation(tx, caller, where, reservation)
-            sides = (found.project_id or where.project_id, where.project_id)
-            via = next((side for side in sides if may(caller, "permit_delete", project_id=side)), sides[0])
+            via = _via(caller, where, found)
             require(caller, "permit_delete", project_id=via)
             permit = tx.permits.find(id=permit_id, reservation_id=found.id)
             if permit is None:
                 raise not_found(f"permit {permit_id} of reservation {found.name}")
+            if found.project_id is not None and via != found.project_id:
+                tx.reservations.change(found.id, project_id=None)
+            begun = guard_under_way(tx, via, permit.attachment_id) if permit.is_ending else None
+            if begun is not None:
+                return begun
             tx.permits.change(permit.id, is_ending=True)
-            return self._begin(tx, caller, where, found, permit, kind="network.address-denied", via=via)
+            side = found.project_id or _holder(tx, permit)
+            return self._begin(tx, caller, where, found, permit, kind="network.address-denied", by=via, side=side)
 
     def _begin(
         self,
@@ -129,23 +141,37 @@ class Permits:
         permit: Permit,
         *,
         kind: str,
-        via: ProjectId | None = None,
+        by: ProjectId | None,
+        side: ProjectId | None,
     ) -> Operation:
-        """Have the port follow, and tell the network's owner as well as the project whose node it is."""
-        now, side = self._parts.now(), reservation.project_id or network.project_id
+        """Have the port follow, and tell the network's owner as well as the ``side`` whose node it is."""
+        now = self._parts.now()
         data = {
             "network_id": str(network.id),
             "name": reservation.name,
             "addresses": list(reservation.addresses),
             "permit_id": str(permit.id),
         }
-        by = via or side
-        for project_id in dict.fromkeys((network.project_id, side)):
+        for project_id in dict.fromkeys((network.project_id, side or network.project_id)):
             actor_id = caller.user_id if project_id == by else None
             record(tx, now, kind, project_id=project_id, actor_id=actor_id, data=data)
         return request_guard(
             tx, now, network=network, attachment_id=permit.attachment_id, project_id=by, actor_id=caller.user_id
         )
+
+
+def _via(caller: Caller, network: Network, reservation: Reservation) -> ProjectId | None:
+    """Say for which project a caller takes a permit away: the one that the reservation is for, or the owner's."""
+    owner, theirs = network.project_id, reservation.project_id
+    if theirs is not None and theirs in caller.memberships and may(caller, "permit_delete", project_id=theirs):
+        return theirs
+    return owner if theirs is None or may(caller, "permit_delete", project_id=owner) else theirs
+
+
+def _holder(tx: Transaction, permit: Permit) -> ProjectId | None:
+    """Read who has the node that a permit is for."""
+    nic = tx.nics.get(tx.attachments.get(permit.attachment_id).nic_id)
+    return tx.nodes.get(nic.node_id).project_id
 
 
 def _want_permittable(reservation: Reservation, node: Node, side: ProjectId | None) -> None:

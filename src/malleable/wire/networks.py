@@ -90,7 +90,8 @@ class GuardingView(Answer):
     in_doubt: Open[int]  #: not read back yet with what they are to guard
     unguarded: Open[int]  #: whose switches cannot guard
     is_guarded: Open[bool]  #: all of them are, as last read back
-    in_doubt_ports: tuple[str, ...] = ()  #: the first of them, "SWITCH PORT"
+    in_doubt_ports: tuple[str, ...] = ()  #: the first of them, "SWITCH PORT"; told to admins and operators
+    unguarded_ports: tuple[str, ...] = ()  #: in the same way
 
 
 class NetworkView(Answer):

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import psycopg
 import pytest
-from tests.contract.api.site import Site
+from tests.contract.api.room import Room
+from tests.contract.api.site import Site, items
 from tests.contract.api.test_gateway import arm
 from tests.contract.engine.conftest import Until
 
@@ -83,3 +85,56 @@ def test_two_batches_of_a_gateways_signs_at_once(postgres_site: Site, waiters: W
             boot = tx.boots.get(boot_id)
             assert boot.script_fetched_at is not None
             assert boot.phoned_home_at is not None
+
+
+class _Never(Exception):
+    """Ends a transaction without a trace."""
+
+
+def _permitted(site: Site) -> str:
+    """Reserve two addresses of a network that alpha's node is on, and let it use the second; return their path."""
+    path = "/v1/networks/blue/reservations"
+    for name in ("vip", "used"):
+        assert site.post("member", path, {"name": name}).status_code == 201
+    assert site.post("member", f"{path}/used/permits", {"node": "held"}).status_code == 202
+    _work(site)
+    return path
+
+
+def _work(site: Site) -> None:
+    for _ in Room(site).work():
+        pass
+
+
+def test_a_permit_beside_the_end_of_the_attachment_that_it_is_for(postgres_site: Site, waiters: Waiters) -> None:
+    """The permit has the network and wants the attachment; the detach is to remove that, and wants the network."""
+    site = postgres_site
+    path = _permitted(site)
+    (attachment,) = [one for one in items(site.get("member", "/v1/attachments")) if one["network"] == "blue"]
+    with ThreadPoolExecutor(2) as pool:
+        with suppress(_Never), site.store.transaction() as tx:
+            (vip,) = tx.reservations.list(name="vip")
+            tx.reservations.remove(vip.id)
+            permit = pool.submit(site.post, "member", f"{path}/vip/permits", {"node": "held"})
+            until(lambda: permit.done() or waiters(1), seconds=PATIENCE_S)
+            detach = site.call("member", "DELETE", f"/v1/attachments/{attachment['id']}").json()
+            worked = pool.submit(_work, site)
+            until(lambda: worked.done() or waiters(2), seconds=PATIENCE_S)
+            raise _Never
+        assert permit.result(PATIENCE_S).json().get("code") == "port-in-doubt"
+        worked.result(PATIENCE_S)
+    assert site.get("member", f"/v1/operations/{detach['id']}").json()["state"] == "succeeded"
+
+
+def test_a_denial_waits_for_a_change_of_the_guard(postgres_site: Site, waiters: Waiters) -> None:
+    """Else the change would have the port guarded with what it read before, after the denial's end."""
+    site = postgres_site
+    path = _permitted(site)
+    (permit,) = items(site.get("member", f"{path}/used/permits"))
+    with ThreadPoolExecutor(1) as pool:
+        with site.store.transaction() as tx:
+            tx.networks.change(site.ids["network:alpha"])
+            denial = pool.submit(site.call, "member", "DELETE", f"{path}/used/permits/{permit['id']}")
+            until(lambda: denial.done() or waiters(1), seconds=PATIENCE_S)
+            assert not denial.done()
+        assert denial.result(PATIENCE_S).status_code == 202

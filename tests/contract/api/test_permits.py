@@ -145,6 +145,45 @@ def test_the_owner_decides_what_guests_may_use(site: Site) -> None:
     assert (_bound(site, "p4"), _permits(site, "given", network=lent)) == (["10.8.0.11"], [])
 
 
+def test_what_the_owner_took_back_no_guest_permits_again(site: Site) -> None:
+    lent, beta = _shared(site), str(site.ids["beta"])
+    _reserve(site, "given", network=lent, address="10.8.0.60", for_project=beta)
+    assert _permit(site, "given", caller="other", network=lent, node="foreign")[0] == 202
+    _work(site)
+    assert _deny(site, "given", caller="other", network=lent)[0] == 202, "a guest's own denial leaves it theirs"
+    _work(site)
+    assert _permit(site, "given", caller="other", network=lent, node="foreign")[0] == 202
+    _work(site)
+    assert _deny(site, "given", network=lent)[0] == 202
+    _work(site)
+    assert _permit(site, "given", caller="other", network=lent, node="foreign")[0] == 404
+    assert site.get("member", f"{lent}/reservations/given").json()["project_id"] is None
+    denied = [one for one in items(site.get("other", "/v1/events?limit=1000")) if one["kind"].endswith("denied")]
+    assert len(denied) == 2, "they hear of the owner's, too"
+    assert site.call("member", "DELETE", f"{lent}/reservations/given").status_code == 204
+
+
+def test_an_admin_takes_back_for_the_owner(site: Site) -> None:
+    lent, beta = _shared(site), str(site.ids["beta"])
+    _reserve(site, "given", network=lent, address="10.8.0.60", for_project=beta)
+    assert _permit(site, "given", caller="other", network=lent, node="foreign")[0] == 202
+    _work(site)
+    assert _deny(site, "given", caller="admin", network=lent)[0] == 202
+    assert site.get("member", f"{lent}/reservations/given").json()["project_id"] is None
+
+
+def test_what_is_denied_already_is_denied_once(site: Site) -> None:
+    lab = _lab(site)
+    _reserve(site, network=lab)
+    assert _permit(site, network=lab)[0] == 202
+    _work(site)
+    begun = [_deny(site, network=lab) for _ in range(3)]
+    assert {status for status, _ in begun} == {202}
+    assert len({operation["id"] for _, operation in begun}) == 1
+    kinds = [event["kind"] for event in items(site.get("member", "/v1/events?limit=1000"))]
+    assert kinds.count("network.address-denied") == 1
+
+
 def test_guests_give_back_what_they_use(site: Site) -> None:
     lent, beta = _shared(site), str(site.ids["beta"])
     _reserve(site, "given", network=lent, address="10.8.0.60", for_project=beta)
@@ -229,6 +268,8 @@ def test_a_network_tells_whether_all_its_ports_are_guarded(site: Site) -> None:
     assert "in_doubt_ports" not in changed["guarding"], "which is the provider's to know"
     assert site.get("admin", lab).json()["guarding"]["in_doubt_ports"] == ["tor1 p3"]
     operation = f"/v1/operations/{changed['guard_operation_id']}"
+    again = site.call("member", "PUT", lab, json={"address_guard": "on"}).json()
+    assert again["guard_operation_id"] == changed["guard_operation_id"]
     _work(site)
     ended = site.get("member", operation).json()
     assert (ended["state"], ended["result"]) == ("succeeded", {"ports": 1, "unguarded": 0})
@@ -247,6 +288,26 @@ def test_a_switch_that_cannot_guard_is_told(site: Site) -> None:
     _work(site)
     ended = site.get("member", f"/v1/operations/{changed['guard_operation_id']}").json()
     assert (ended["state"], ended["result"]) == ("succeeded", {"ports": 1, "unguarded": 1})
+    assert site.get("admin", lab).json()["guarding"]["unguarded_ports"] == ["tor1 p3"]
+    assert "unguarded_ports" not in site.get("member", lab).json()["guarding"]
+
+
+def test_a_guard_that_nobody_sees_to_any_more_is_asked_for_again(site: Site) -> None:
+    lab = _lab(site)
+    assert site.call("member", "PUT", lab, json={"address_guard": "on"}).json()["guard_operation_id"] is None
+    with site.store.transaction() as tx:
+        (port,) = tx.switch_ports.list(name="p3")
+        tx.switch_ports.change(port.id, state=PortState.UNKNOWN)
+    begun = site.call("member", "PUT", lab, json={"address_guard": "on"}).json()["guard_operation_id"]
+    assert begun is not None
+
+
+def test_a_guard_that_is_turned_off_is_told_so(site: Site) -> None:
+    lab = _lab(site)
+    assert site.call("member", "PUT", lab, json={"address_guard": "off"}).status_code == 200
+    _work(site)
+    kinds = [event["kind"] for event in items(site.get("member", "/v1/events?limit=1000"))]
+    assert ("network.unguarded" in kinds, "network.guarded" in kinds) == (True, False)
 
 
 def test_a_reservation_keeps_no_project(small_site: Site) -> None:
