@@ -83,12 +83,12 @@ class Permits:
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             where = find_network(tx, caller, "network_get", network, project)
+            hold_network(tx, where)  # before the reservation is read: its owner may be taking it back
             found = find_reservation(tx, caller, where, reservation)
             side = found.project_id or where.project_id
             require(caller, "permit_create", project_id=side)
             held = find_node(tx, caller, "node_attach", node)
             _want_permittable(found, held, side)
-            hold_network(tx, where)
             attachment, carrier = _place(tx, where, held, nic)
             permit = Permit(id=PermitId(new_id()), reservation_id=found.id, attachment_id=attachment.id, created_at=now)
             tx.permits.add(permit)
