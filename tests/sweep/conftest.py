@@ -44,6 +44,8 @@ def new_world(request: pytest.FixtureRequest, memory_path: Path, empty_database:
         return World(store=stores[-1], spool=place)
 
     yield make
+    if is_on_postgres:
+        _emptied(request, stores)
     for store in stores:
         store.close()
 

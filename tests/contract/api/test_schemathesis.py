@@ -49,7 +49,8 @@ def _aim(site: Site, case: Any) -> None:
         "key": "ann",
         "offer": site.ids["disk_offer"],
         "signer": site.ids["signer"],
-        "boot_id": site.ids["held"],  # the site has no boot
+        "permit": site.ids["held"],  # the site has no permit, and no boot
+        "boot_id": site.ids["held"],
         "name": "vmlinuz",
     }
     if "reservation" in (case.path_parameters or {}):
