@@ -138,10 +138,10 @@ class Gateways:
             ids = {s.network_id for s in served} | set(removed)
             networks = {n.id: n for n in tx.networks.list(id=ids) if _is_of(n, fabrics)} if ids else {}
             woken = 0
-            for report in served:
+            for report in sorted(served, key=lambda report: report.network_id):  # as everybody locks them
                 if report.network_id in networks:
                     woken += _note(tx, now, networks[report.network_id], report)
-            for id in removed:
+            for id in sorted(removed):
                 network = networks.get(NetworkId(id))
                 if network is not None and network.state is NetworkState.REMOVING:
                     tx.networks.change(network.id, served_generation=network.generation)

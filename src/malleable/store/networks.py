@@ -19,8 +19,10 @@ _NEXT = update(site).values(network_generation=site.c.network_generation + 1).re
 _REACHED = select(site.c.network_generation)
 _this = networks.c.id == bindparam("network_id", type_=networks.c.id.type)
 _TOUCH = update(networks).where(_this).values(generation=bindparam("next_generation"))
-_next = _NEXT.cte("next")
-#: Both at once, where the database can: everybody who touches a network waits for the counter.
+# All at once, where the database has row locks: first the network's row, which others of these transactions hold before
+# they touch it, then the counter's. Taken the other way round, two of them would wait in a circle.
+_held = select(networks.c.id).where(_this).with_for_update(key_share=True).cte("held")
+_next = _NEXT.where(exists(select(_held.c.id))).cte("next")
 _TOUCH_NEXT = (
     update(networks).where(_this).values(generation=_next.c.network_generation).returning(networks.c.generation)
 )

@@ -22,6 +22,7 @@ from malleable.domain.store import Transaction
 from malleable.domain.unready import unready_disk
 from malleable.workflows.seeds import seed_volumes
 from malleable.workflows.steps import Context, Done, Step, StepFunction
+from malleable.workflows.switching import hold_networks
 
 #: A daemon that hangs, or whose gateway is away, comes back once somebody sees to it; the step's deadline ends that.
 TARGET_RETRY = Retry(attempts=1000, first_delay_s=0.5, max_delay_s=20.0)
@@ -354,6 +355,7 @@ def _revoke(context: Context, disk_id: DiskId | None = None) -> Done:
         context.drivers.targets.revoke(target.network_id, target.iqn)
 
     def write(tx: Transaction) -> None:
+        hold_networks(tx, [target.network_id for target in targets])
         for target in targets:
             boot = tx.boots.find(target_id=target.id)
             if boot is not None:

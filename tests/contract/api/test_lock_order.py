@@ -138,3 +138,23 @@ def test_a_denial_waits_for_a_change_of_the_guard(postgres_site: Site, waiters: 
             until(lambda: denial.done() or waiters(1), seconds=PATIENCE_S)
             assert not denial.done()
         assert denial.result(PATIENCE_S).status_code == 202
+
+
+def test_who_touches_a_network_beside_one_that_holds_it_and_then_touches_it(
+    postgres_site: Site, waiters: Waiters
+) -> None:
+    """As two releases do: the one that waits for the network must not have the site's counter."""
+    site = postgres_site
+    network_id = NetworkId(site.ids["network:alpha"])
+
+    def touch() -> int:
+        with site.store.transaction() as tx:
+            return tx.networks.touch(network_id)
+
+    with ThreadPoolExecutor(1) as pool:
+        with site.store.transaction() as tx:
+            tx.networks.change(network_id)
+            other = pool.submit(touch)
+            until(lambda: other.done() or waiters(1), seconds=PATIENCE_S)
+            generation = tx.networks.touch(network_id)
+        assert other.result(PATIENCE_S) == generation + 1

@@ -53,6 +53,7 @@ def test_no_vlan_is_shared_and_no_node_freed_while_attached(
             tx.nics.add(values.nic(node, switch_port_id=port.id))
         for vid in VLANS:
             tx.vlans.add(values.vlan(vid, fabric=FABRIC))
+    deadlocks = _deadlocks(postgres_url)
     context = multiprocessing.get_context("spawn")
     together, told = context.Barrier(PROCESSES), context.Queue()
     processes = [
@@ -70,6 +71,7 @@ def test_no_vlan_is_shared_and_no_node_freed_while_attached(
     assert watcher.found == []
     assert [end for end in counts if end.startswith("sold twice")] == []
     assert watcher.looks > 100
+    assert _deadlocks(postgres_url) == deadlocks
     for verb in ("take", "make", "drop", "attach", "detach", "free"):
         assert counts[verb] >= 10, counts
     with postgres_store.reading() as tx:
@@ -77,6 +79,14 @@ def test_no_vlan_is_shared_and_no_node_freed_while_attached(
         assert (tx.attachments.count(), tx.networks.count()) == (0, 0)
         ends = {operation.state for operation in tx.operations.list()}
     assert ends == {OperationState.SUCCEEDED}
+
+
+def _deadlocks(url: str) -> int:
+    """Count what PostgreSQL had to end in this database; processes that have ended have told theirs."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 class Watcher:
