@@ -146,7 +146,7 @@ def run(*, is_quick: bool) -> Result:
     scan_s, queries = _scan(SCANNED_PORTS // part)
     attach_s, dead_s = (_attach(NODES // part, is_one_dead=is_dead) for is_dead in (False, True))
     moves = _guarded_moves(10 if is_quick else 100) if os.geteuid() == 0 and shutil.which("ovs-vswitchd") else ()
-    figures = (
+    figures: tuple[Figure, ...] = (
         Figure(name=f"{BATCH_PORTS // part} ports of a wiped switch restored", unit="s",
                values=(_batch(BATCH_PORTS // part),), bar=at_most(10)),
         Figure(name=f"drift scan of {SCANNED_PORTS // part:,} ports", unit="s", values=(scan_s,), bar=at_most(10)),

@@ -11,6 +11,7 @@ from tests.system.room.site import LOOK_S, NETWORK, PROJECT, Site, open_site
 from benchmarks.boots import IMAGES, MIB, UP_S, tgtd_of
 from benchmarks.figures import Figure, Result, at_most
 from benchmarks.processes import read_bytes
+from malleable.domain.images import BootWay
 from malleable.wire.nodes import ProvisionRequest
 from malleable.wire.operations import OperationDetail
 
@@ -41,7 +42,7 @@ def _storm(site: Site, image: str, machines: int) -> tuple[Figure, ...]:
     before = read_bytes(tgtd)
     wishes = [
         ProvisionRequest(
-            project=PROJECT, network=NETWORK, image=image, node=node.name, disk_name=node.name, way="kernel"
+            project=PROJECT, network=NETWORK, image=image, node=node.name, disk_name=node.name, way=BootWay.KERNEL
         )
         for node in site.room.nodes
     ]
