@@ -163,7 +163,8 @@ def _add_project(client: Client, name: str) -> None:
 
 def _print_welcome(console: Console, url: str, token: Secret, nodes: int, seconds: float) -> None:
     console.print(f"\n[bold]Practice room ready in {seconds:.1f} s.[/bold] Nothing here is real but the software.")
-    console.print(f"{nodes} simulated machines, 2 projects (alice, bob), 1 golden image, at {url}\n")
+    console.print(f"{nodes} simulated machines, 2 projects (alice, bob), 1 golden image.")
+    console.print(f"The API is at {url}\n", highlight=False, soft_wrap=True)
     console.print("In another terminal:", highlight=False)
     console.print(f"  export M2_URL={url}", highlight=False, soft_wrap=True)
     console.print(f"  export M2_TOKEN={token.reveal()}", highlight=False, soft_wrap=True)
