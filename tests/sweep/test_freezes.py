@@ -17,7 +17,7 @@ from malleable.domain.ids import BootId, OperationId, new_id
 from malleable.domain.operations import Operation
 from malleable.sim.agents import Manner
 from malleable.sim.faults import FaultKind
-from malleable.wiring.pools import REMOTE_LIMITS
+from malleable.wiring.pools import remote_limits
 from malleable.workflows import quiesce, release, requests, snapshots
 
 NewWorld = Callable[[], World]
@@ -167,13 +167,14 @@ def test_a_system_goes_on_writing_until_it_is_its_turn(new_world: NewWorld) -> N
 def test_projects_whose_calls_hang_leave_the_pool_and_the_system_of_another_alone(new_world: NewWorld) -> None:
     world = new_world()
     node_id, disk = world.running_node()
-    world.drivers = replace(world.drivers, limits={**FEW, **REMOTE_LIMITS})
+    limits = remote_limits(32)
+    world.drivers = replace(world.drivers, limits={**FEW, **limits})
     with world.store.transaction() as tx:
         for _ in range(8):  # the most that eight projects together have
             now = world.clock.now()
             other = requests.begin(tx, now, "snapshot-disk")
             tx.operations.write(other.id, other.fence, next_due_at=now + timedelta(days=1))
-            assert tx.operations.take_resource("frozen:site", REMOTE_LIMITS["frozen"], other.id, other.fence)
+            assert tx.operations.take_resource("frozen:site", limits["frozen"], other.id, other.fence)
     waits = begin_another(world, quiesce=True, disk=disk)
     world.work_for(60.0)
     assert "frozen:site" in world.operation(waits).reason

@@ -24,18 +24,11 @@ if TYPE_CHECKING:
 RBD_PORTAL_THREADS = 16
 #: a disk read past the page cache answers one at a time per thread: measured, 4 read two to five times as much as 1
 DIRECT_PORTAL_THREADS = 4
-#: calls that a pool takes at once which may hang
+#: calls of the whole site that a pool takes at once which may hang: half of a worker's threads, and no more than
 REMOTE_POOL_CALLS = 16
-#: the same, of the whole site, for systems that stand still meanwhile, and those about to: they wait for no other call.
-#: With both, a quarter of the 32 threads that a worker has by default stays with what else there is to do.
+#: the same for systems that stand still meanwhile, and those about to: they wait for no other call. A quarter, so that
+#: a quarter of a worker's threads stays with what else there is to do; half of these are for one project's systems.
 FROZEN_CALLS = 8
-#: so many of them are for one project's systems that are asked to stand still
-FROZEN_CALLS_PER_PROJECT = 4
-REMOTE_LIMITS = {
-    "pool": REMOTE_POOL_CALLS,
-    "frozen": FROZEN_CALLS,
-    "frozen-project": FROZEN_CALLS_PER_PROJECT,
-}
 #: what an XFS in a sparse file takes: devices, programs, a filesystem
 XFS_NEEDS = ("/dev/loop-control", "mkfs.xfs", "mount", "xfs")
 QCOW2_NEEDS = ("/dev/fuse", "qemu-storage-daemon")
@@ -158,7 +151,17 @@ def portal_threads(settings: Settings) -> int:
 
 def pool_limits(settings: Settings) -> Mapping[str, int]:
     """Say how many calls each device takes at once: a pool that may hang must leave threads to others."""
-    return LIMITS if chosen(settings).driver == "reflink" else {**LIMITS, **REMOTE_LIMITS}
+    return LIMITS if chosen(settings).driver == "reflink" else {**LIMITS, **remote_limits(settings.worker.threads)}
+
+
+def remote_limits(threads: int) -> Mapping[str, int]:
+    """Say how many calls a pool that may hang takes at once, for a worker of so many threads.
+
+    From three threads on, some are left. Workers that differ each keep to their own.
+    """
+    frozen = max(min(FROZEN_CALLS, threads // 4), 1)
+    pool = max(min(REMOTE_POOL_CALLS, threads // 2), 1)
+    return {"pool": pool, "frozen": frozen, "frozen-project": max(frozen // 2, 1)}
 
 
 def storage_vlan(settings: Settings) -> StorageVlan | None:

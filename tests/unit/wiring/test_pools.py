@@ -9,7 +9,7 @@ from malleable.domain.errors import Invalid
 from malleable.drivers.storage.qcow2 import Qcow2Disks
 from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.wiring import pools
-from malleable.wiring.pools import REMOTE_LIMITS, chosen, file_pool
+from malleable.wiring.pools import chosen, file_pool, pool_limits, remote_limits
 
 
 @pytest.fixture
@@ -69,5 +69,18 @@ def test_a_pool_stays_what_it_was_begun_as(settings: Settings, monkeypatch: pyte
 
 
 def test_a_pool_that_hangs_leaves_threads_to_others_and_a_project_leaves_freezes_to_others(settings: Settings) -> None:
-    assert REMOTE_LIMITS["pool"] + REMOTE_LIMITS["frozen"] <= settings.worker.threads * 3 // 4
-    assert REMOTE_LIMITS["frozen-project"] <= REMOTE_LIMITS["frozen"] // 2
+    for threads in (4, 16, 24, settings.worker.threads, 256):
+        worker = settings.worker.model_copy(update={"threads": threads})
+        limits = pool_limits(with_driver(settings, "rbd").model_copy(update={"worker": worker}))
+        assert limits["pool"] + limits["frozen"] <= threads * 3 // 4
+        assert limits["frozen-project"] <= max(limits["frozen"] // 2, 1)
+
+
+def test_a_worker_of_few_threads_still_asks_the_pool() -> None:
+    assert all(min(remote_limits(threads).values()) == 1 for threads in (1, 2, 3))
+    assert remote_limits(3)["pool"] + remote_limits(3)["frozen"] < 3
+
+
+def test_a_pool_on_this_host_is_asked_by_all(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking(monkeypatch)
+    assert pool_limits(with_driver(settings, "reflink"))["pool"] == 0
