@@ -109,12 +109,18 @@ def test_a_copy_whose_worker_dies_amid_it_begins_anew(new_world: NewWorld, verb:
     world = new_world()
     node_id, operation_id = verb.begin(world)
 
+    reasons: list[str] = []
+
     def die(_: str) -> None:
+        reasons.append(world.operation(operation_id).public_reason)
         if len(watched.told) == 4:
             raise Crash
 
     watched = Watched(world, die)
     assert world.run(operation_id).state == "succeeded"
+    assert set(reasons[:4]) == {""}
+    assert "broken off" in reasons[4]
+    assert world.operation(operation_id).public_reason == ""
     verb.check(world, node_id)
 
 

@@ -142,6 +142,7 @@ class _PlainView(AbstractContextManager["_PlainView"]):
         self._session, self._console = session, console
         self._shown: set[int] = set()
         self._told: set[tuple[str, str]] = set()
+        self._tenths: dict[int, int] = {}  #: of steps that copy, by ordinal: the tenth told last
 
     def __exit__(self, *_: object) -> None:
         return None
@@ -167,8 +168,8 @@ class _PlainView(AbstractContextManager["_PlainView"]):
     def _tell_copy(self, step: "StepView") -> None:
         """Print a line for each tenth of a copy: whoever reads a log wants no line a second."""
         told, tenth = copied(step), tenths(step)
-        if told and (step.name, str(tenth)) not in self._told:
-            self._told.add((step.name, str(tenth)))
+        if told and self._tenths.get(step.ordinal) != tenth:  # it goes back where a copy begins anew
+            self._tenths[step.ordinal] = tenth
             self._print(f"           {step_label(step)}: {told}")
 
     def _print(self, line: str) -> None:

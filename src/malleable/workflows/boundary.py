@@ -26,6 +26,11 @@ CANCELLED: Mapping[str, object] = {
     "public": {"message": "Cancelled on request.", "fix": ""},
 }
 TAKES_ITS_TURN = Public("It waits for its turn.")
+#: What a step says while it is done once more because nothing came of its last try, not even an error.
+_AGAIN = {
+    "reason": "its worker ended amid this step; it is done again from its beginning",
+    "public_reason": "It was broken off amid this step, which is done again from its beginning.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +226,11 @@ class Boundary:
         if self._has_new_line:
             line = {"step_began_at": self._now, "step_attempts": 1, "step_evidence": {}}
             line |= {"step_error": "", "step_public_error": ""}
+        is_again = not self._has_new_line and operation.attempt > 1 and not operation.step_error
         return {
+            "reason": "",
+            "public_reason": "",
+            **(_AGAIN if is_again else {}),
             **line,
             "step": step.name,
             "direction": place.direction,
@@ -229,8 +238,6 @@ class Boundary:
             "attempt": 1 if is_new else operation.attempt,  # it was counted by the claim
             "step_deadline_at": deadline_at if self._has_new_deadline else operation.step_deadline_at,
             "resource": self._resource_of(step),
-            "reason": "",
-            "public_reason": "",
         }
 
     def _enter(self, place: Place | None, *, is_written: bool = False) -> Begun | None:

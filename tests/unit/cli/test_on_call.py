@@ -204,3 +204,16 @@ def test_a_copy_is_told_with_its_bytes_and_rate_and_in_a_log_once_for_each_tenth
     desk.answers[f"GET /v1/operations/{OPERATION}"] = [*looks, Turn(ended)]
     told = [line for line in desk.m2("operation", "watch", OPERATION).out.splitlines() if "seal: " in line]
     assert [line.split()[1] for line in told] == ["512", "1.1", "2", "8"]
+
+
+def test_a_copy_that_is_begun_anew_is_told_from_its_beginning_and_why(desk: Desk) -> None:
+    def look(attempts: int, done_bytes: int, reason: str = "") -> Turn:
+        told = {**step(0, "seal", 0.0, None, evidence={"done_bytes": done_bytes, "of_bytes": 10}), "attempts": attempts}
+        return Turn({**operation("running", steps=[told]), "step": "seal", "reason": reason})
+
+    again = "its worker ended amid this step"
+    looks = [look(1, 8), look(2, 8, again), look(2, 1, again), look(2, 8, again)]
+    desk.answers[f"GET /v1/operations/{OPERATION}"] = [*looks, Turn(operation(steps=[step(0, "seal", 0.0, 50.0)]))]
+    told = [line.strip() for line in desk.m2("operation", "watch", OPERATION).out.splitlines() if "seal: " in line]
+    assert told.count(f"seal: {again}") == 1
+    assert [line for line in told if " of " in line][-2:] == ["seal: 1 B of 10 B", "seal: 8 B of 10 B"]
