@@ -86,8 +86,10 @@ def of_status(status: int, detail: str) -> Problem:
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Tell which fields of a request are wrong; never what was in them, which may be a secret."""
-    if any(error["type"] == "json_invalid" for error in errors):
-        return make(400, "The body is not JSON.", code="malformed-json", fix="Send a JSON object (RFC 8259).")
+    malformed = next((str(error["ctx"]["error"]) for error in errors if error["type"] == "json_invalid"), None)
+    if malformed is not None:
+        fix = "Send a JSON object (RFC 8259) with each key once."
+        return make(400, f"The body is not JSON: {malformed}.", code="malformed-json", fix=fix)
     if any(tuple(error["loc"]) == ("body",) and error["type"] in _NO_OBJECT for error in errors):
         fix = "Send a JSON object, with Content-Type: application/json."
         return make(422, "The body is not a JSON object.", code="invalid", fix=fix)

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from malleable.api import problem
+from malleable.api.bodies import JsonRequest
 from malleable.api.calls import Call, bearer, call_of, edge_of
 from malleable.api.queries import query_check
 from malleable.domain.errors import Conflict, Invalid, StoreBusy
@@ -55,6 +56,7 @@ class OpenRoute(APIRoute):
         handler, check = super().get_route_handler(), _check_of(self)
 
         async def handle(request: Request) -> Response:
+            request = JsonRequest(request.scope, request.receive)
             check(request)
             return await _patiently(lambda: handler(request))
 
@@ -71,6 +73,7 @@ class GuardedRoute(APIRoute):
         once = _once_by_service if getattr(self.endpoint, _RESERVES, False) else _once
 
         async def handle(request: Request) -> Response:
+            request = JsonRequest(request.scope, request.receive)
             await _authenticate(request)
             check(request)
             key = request.headers.get("idempotency-key") if is_post else None

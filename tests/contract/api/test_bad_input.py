@@ -91,6 +91,25 @@ def test_malformed_json_is_told(body: bytes, small_site: Site) -> None:
     assert response.status_code in (400, 422)
 
 
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b'{"name": "blue", "name": "green"}', "'name'"),
+        (b'{"name": "blue", "n\\u0061me": "blue"}', "'name'"),
+        (b'{"name": "blue", "quota": {"disks": 1, "disks": 2}}', "'disks'"),
+        (b"{" + b",".join(b'"%d":0' % n for n in range(50_000)) + b',"7":0}', "'7'"),
+        (b'{"a": {"\xc3\xa9\\u001b": 1, "\xc3\xa9\\u001b": 1}}', "'\\xe9\\x1b'"),
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(body: bytes, key: str, small_site: Site) -> None:
+    for headers in ({}, {"Idempotency-Key": "twice"}):
+        told_json = {"Content-Type": "application/json", **headers}
+        response = small_site.call("admin", "POST", "/v1/projects", content=body, headers=told_json)
+        assert told(response, 400) == "malformed-json"
+        assert f"the key {key} comes twice" in response.json()["detail"]
+        assert "once" in response.json()["fix"]
+
+
 def test_lone_surrogates_and_huge_numbers_are_refused(small_site: Site) -> None:
     headers = {"Content-Type": "application/json"}
     for body in (b'{"name": "\\ud800"}', b'{"name": ' + b"9" * 10_000 + b"}"):
