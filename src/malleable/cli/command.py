@@ -133,10 +133,12 @@ def _error_of(e: Exception) -> MalleableError:
     if errors is None:
         raise e
     first = errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return Invalid(
-        f"{field.replace('_', '-')}: {first['msg'].rstrip('.')}.", fix=first.get("ctx", {}).get("fix", ""), code="usage"
-    )
+    field = ".".join(str(part) for part in first["loc"]).removesuffix("_bytes")
+    said = str(first["msg"]).rstrip(".")
+    if first["type"] == "string_pattern_mismatch":
+        said = f"It is not of the form {first['ctx']['pattern']}"
+    fix = first.get("ctx", {}).get("fix", "") or "Correct it; with --help the command says what it takes."
+    return Invalid(f"{field.replace('_', '-')}: {said}.", fix=fix, code="usage")
 
 
 def tell(session: Session, error: MalleableError) -> int:

@@ -10,7 +10,7 @@ from malleable.cli.command import group, register
 from malleable.cli.disk_offer import disk_accept, disk_give, disk_keep, disk_offers
 from malleable.cli.formats import age, parse_size, size
 from malleable.cli.options import DiskArgument, NewName, NewNames, NodeArgument, SnapshotArgument, Watch, Yes
-from malleable.cli.output import Column, show_list, show_one
+from malleable.cli.output import Column, done, show_list, show_one
 from malleable.cli.progress import finish
 from malleable.cli.provision import (
     HostnameOption,
@@ -180,7 +180,7 @@ def disk_move(
 def disk_rename(session: Session, disk: DiskArgument, name: NewName) -> None:
     """Give a disk another name; whatever runs it goes on."""
     found = session.m2.disk_rename(disk, name, project=session.project)
-    show_one(session, found, {"name": found.name, "was": disk})
+    done(session, found, f"Disk {disk} is named {found.name} now.")
 
 
 def disk_grow(

@@ -199,7 +199,11 @@ def _unfinished(session: Session, source: Source, sha256: str, project: str | No
     if not is_same or found.state is ImageState.FAILED:
         return None
     if found.state is ImageState.SEALED and found.sha256 == sha256:
-        raise Conflict(f"Image {source.name} is there already, with this very content.", code="image-exists")
+        raise Conflict(
+            f"Image {source.name} is there already, with this very content.",
+            code="image-exists",
+            fix=f"Use it, or give another name: `m2 image show {source.name}`.",
+        )
     if found.state is not ImageState.IMPORTING or found.sha256 != sha256:
         raise Conflict(
             f"There is another image {source.name} ({found.state}).",

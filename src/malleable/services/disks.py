@@ -105,7 +105,7 @@ class Disks:
         request: Callable[[Transaction, datetime, Sequence[Disk]], Operation],
     ) -> Operation:
         if wish.image is not None and wish.snapshot is not None:
-            raise Invalid("Name either an image or a snapshot.", fix="Give image= or snapshot=, what to clone.")
+            raise Invalid("Name either an image or a snapshot.", fix="Give one of them, what to clone.")
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
             project_id = project_for(tx, caller, wish.project, "disk_create")
@@ -153,7 +153,8 @@ class Disks:
             disk = find_owned(tx, tx.disks, caller, "disk_use", ref, project)
             target = tx.targets.find(disk_id=disk.id)
             if target is None:
-                raise Conflict(f"No node has disk {disk.name}.", code="disk-idle")
+                fix = "`m2 target list` shows which node has which disk."
+                raise Conflict(f"No node has disk {disk.name}.", code="disk-idle", fix=fix)
             return data_disks.request_detach(tx, now, disk=disk, target=target, actor_id=caller.user_id)
 
     def target_list(
@@ -209,7 +210,7 @@ def _blank_size(wish: DiskWish) -> int:
         raise Invalid(
             "A blank disk needs a size.",
             code="size-needed",
-            fix="Give size_bytes=, or image= or snapshot= for what to clone.",
+            fix="Give its size, `--size 20G`; or an image or a snapshot to clone, `--image`, `--snapshot`.",
         )
     return wish.size_bytes
 

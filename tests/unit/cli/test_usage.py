@@ -1,6 +1,7 @@
 """What m2 and m2d say of a command line that makes no sense: what every error looks like, and exit code 2."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tests.unit.cli.desk import Desk
@@ -28,6 +29,23 @@ def test_a_value_that_makes_no_sense_is_told_with_those_that_do(desk: Desk) -> N
     ran = desk.m2("node", "list", "--state", "nope")
     assert ran.code == 2
     assert ran.err.startswith("error: Invalid value for '--state': 'nope' is not one of 'enrolled', ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["disk", "create", "web", "--image", "debian-12", "--size", "0"], "size: Input should be greater than"),
+        (["image", "import", "{file}", "--golden", "--sha256", "xyz"], "sha256: It is not of the form ^[0-9a-f]{64}$."),
+    ],
+)
+def test_a_value_that_cannot_be_sent_is_told_with_what_to_do(
+    desk: Desk, tmp_path: Path, words: list[str], said: str
+) -> None:
+    (tmp_path / "disk.raw").write_bytes(bytes(512))
+    ran = desk.m2(*(word.replace("{file}", str(tmp_path / "disk.raw")) for word in words))
+    assert ran.code == 2
+    assert f"error: {said}" in ran.err
+    assert "fix: " in ran.err
 
 
 def test_programs_get_json(desk: Desk) -> None:

@@ -93,7 +93,8 @@ class Guard:
             raise _not_public(host, f"The name {host} cannot be resolved.") from e
         refused = [address for address in found if not self._may(host, address)]
         if refused or not found:
-            raise _not_public(host, f"{host} is {', '.join(refused) or 'nowhere'}, which is not public.")
+            where = "" if refused == [host] else f" is {', '.join(refused) or 'nowhere'}, which"
+            raise _not_public(host, f"{host}{where} is not public.")
         return found
 
     def _may(self, host: str, raw: str) -> bool:
