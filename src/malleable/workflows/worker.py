@@ -171,7 +171,8 @@ class Worker:
         """Claim as many as there are free threads for, and hand them out; say whether there were any."""
         with self._changed:
             self._wait_for_a_thread()
-            free = self._reserve(self._threads)
+            # While it looks what there is, whoever enters an operation finds a thread still: all but the last are kept.
+            free = self._reserve(self._threads - 1) or self._reserve(self._threads)
         try:
             claimed = self._engine.claim(free) if free else ()
             for operation in claimed:

@@ -124,6 +124,25 @@ def _begin_here(shop: Shop, worker: Worker, kind: str) -> tuple[OperationId, Beg
         return operation.id, worker.enter(tx, operation)
 
 
+def test_an_asker_finds_a_thread_while_the_dispatcher_claims(live: Shop) -> None:
+    """SQLite makes the dispatcher wait for the transaction in which the asker's operation is added."""
+    live.workflow("make", live.step("a"))
+    with live.store.transaction() as tx:
+        requests.begin(tx, live.clock.now(), "make")
+    worker = Worker(live.engine(), threads=4)
+    try:
+        with live.store.transaction() as tx:
+            operation = requests.begin(tx, live.clock.now(), "make", wakes=False)
+            worker.start()
+            threading.Event().wait(0.3)
+            begun = worker.enter(tx, operation)
+        assert begun is not None
+        worker.walk_soon(begun)
+        assert live.operation(operation.id).state == "succeeded"
+    finally:
+        worker.stop()
+
+
 def test_what_its_asker_begins_is_done_when_the_asker_goes_on(live: Shop) -> None:
     live.workflow("make", live.step("a"), live.step("b"))
     with _working(live.engine()) as worker:
