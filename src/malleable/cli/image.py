@@ -102,17 +102,20 @@ def image_export(
     ],
     *,
     image_format: Annotated[
-        ImageFormat,
-        typer.Option("--format", help="What to write; zstd needs zstd here, all others but raw need qemu-img."),
-    ] = ImageFormat.RAW,
+        ImageFormat | None,
+        typer.Option(
+            "--format",
+            help="What to write, else what FILE ends in, else raw; zstd needs zstd here, others but raw need qemu-img.",
+        ),
+    ] = None,
 ) -> None:
     """Bring an image from the server here, and prove that it came whole.
 
     To a file comes the disk alone; into a folder come its kernel, its initrd and a manifest to import it by, too.
     """
-    from malleable.cli.image_export import export
+    from malleable.cli.image_export import export, format_of
 
-    export(session, image, file, image_format)
+    export(session, image, file, image_format or format_of(file))
 
 
 def image_copy(

@@ -43,6 +43,12 @@ LOOK_S, _SHARE = 0.2, re.compile(rb"\((\d{1,3}\.\d\d)/100%\)")
 _ZEROS = bytes(BLOCK_BYTES)
 
 
+def format_of(target: Path) -> ImageFormat:
+    """Say what a file is to be by how its name ends, for `m2 image import` takes it by that; a folder gets raw."""
+    endings = {Path(f"disk{ending}").suffix: image_format for image_format, ending in _ENDINGS.items()}
+    return ImageFormat.RAW if target.is_dir() else endings.get(target.suffix.lower(), ImageFormat.RAW)
+
+
 def export(session: Session, ref: str, target: Path, image_format: ImageFormat) -> None:
     """Write an image to a file, or all of it into a folder; what is written appears only when it is whole.
 

@@ -62,6 +62,24 @@ def test_to_a_file_comes_the_disk_alone(giving: Desk, tmp_path: Path) -> None:
     assert "FOLDER" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("words", "begins"),
+    [
+        (["disk.raw.zst"], b"\x28\xb5\x2f\xfd"),
+        (["disk.QCOW2"], b"QFI\xfb"),
+        (["disk.qcow2", "--format", "raw"], DISK[:4]),
+        (["disk.img"], DISK[:4]),
+    ],
+)
+def test_a_file_is_what_its_name_says_unless_a_format_is_named(
+    giving: Desk, tmp_path: Path, words: list[str], begins: bytes
+) -> None:
+    file, *options = words
+    ran = giving.m2("image", "export", "tiny", str(tmp_path / file), *options)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / file).read_bytes()[:4] == begins
+
+
 @pytest.mark.parametrize("as_format", ["raw", "zstd"])
 def test_what_comes_into_a_folder_is_the_image_when_it_is_imported(
     giving: Desk, tmp_path: Path, as_format: str
