@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from malleable.domain.images import ImageState
 from malleable.domain.operations import Operation
 from malleable.domain.pool import Audit
 from malleable.domain.ports import Capacity
@@ -37,7 +38,8 @@ class Pool:
         with self._parts.store.reading() as tx:
             return PoolUse(
                 capacity=capacity,
-                images=(len(stored.images), tx.images.count()),
+                # Those that are not sealed, or failed, have nothing in the pool.
+                images=(len(stored.images), tx.images.count(state=ImageState.SEALED)),
                 disks=(len(stored.disks), tx.disks.count()),
                 snapshots=(len(stored.snapshots), tx.snapshots.count()),
             )
