@@ -56,7 +56,7 @@ def add_to(app: typer.Typer) -> None:
     register(snap, {"create": snap_create, "ls": snap_ls, "rm": snap_rm})
     iscsi = group(app, "iscsi", "Disks presented to nodes: `m2 target`, `m2 disk attach`.", panel=_PANEL)
     register(iscsi, {"create": iscsi_create, "ls": iscsi_ls, "rm": iscsi_rm})
-    db = group(app, "db", "What the database knows of the disk storage.", panel=_PANEL)
+    db = group(app, "db", "What the database knows of disks; what differs in the pool: `m2 pool audit`.", panel=_PANEL)
     register(db, {"ls": db_ls})
 
 
