@@ -1,5 +1,6 @@
 """m2 project: tenants, their limits and their members."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,13 @@ from malleable.domain.projects import Role
 
 if TYPE_CHECKING:
     from malleable.wire.projects import KeyView, MemberView, ProjectView, QuotaView
+
+
+class ProjectRole(StrEnum):
+    """What a user may be in a project."""
+
+    MEMBER = Role.MEMBER
+    READER = Role.READER
 
 
 NO_LIMIT = "none"
@@ -198,12 +206,12 @@ def member_set(
     session: Session,
     project: ProjectArgument,
     user: UserArgument,
-    role: Annotated[Role, typer.Option(help="member (uses and changes) or reader (looks).")] = Role.MEMBER,
+    role: Annotated[
+        ProjectRole, typer.Option(help="member (uses and changes) or reader (looks).")
+    ] = ProjectRole.MEMBER,
 ) -> None:
     """Give a user a role in a project."""
-    if role not in (Role.MEMBER, Role.READER):
-        usage(f"{role} is not a role in a project.", "Use member or reader.")
-    member = session.m2.member_set(project, user, role)
+    member = session.m2.member_set(project, user, Role(role))
     done(session, member, f"{member.user} is {member.role} of {project}.")
 
 

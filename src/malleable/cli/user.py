@@ -1,5 +1,6 @@
 """m2 user: local accounts."""
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,14 @@ from malleable.domain.projects import Role
 
 if TYPE_CHECKING:
     from malleable.wire.users import UserView
+
+
+class SiteRole(StrEnum):
+    """What a user may be in the site."""
+
+    ADMIN = Role.ADMIN
+    OPERATOR = Role.OPERATOR
+    GATEWAY = Role.GATEWAY
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +45,7 @@ def user_create(
     session: Session,
     name: NewName,
     site_role: Annotated[
-        Role | None, typer.Option(help="admin, operator or gateway; none for people of projects.")
+        SiteRole | None, typer.Option(help="For the site; without one, for people of projects.")
     ] = None,
     password_file: PasswordFile = None,
 ) -> None:
@@ -44,7 +53,8 @@ def user_create(
     from malleable.wire.users import UserRequest
 
     password = read_password(password_file, f"Password for {name}", is_new=True)
-    user = session.m2.user_create(UserRequest(name=name, password=password, site_role=site_role))
+    role = Role(site_role) if site_role else None
+    user = session.m2.user_create(UserRequest(name=name, password=password, site_role=role))
     done(session, user, f"User {user.name} can log in.")
 
 

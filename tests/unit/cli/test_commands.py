@@ -167,7 +167,7 @@ def test_no_login_says_how_to_log_in(desk: Desk) -> None:
         (("node", "enrol", "n", "--bmc", "https://x", "--wire", "nonsense"), "MAC=SWITCH/PORT"),
         (("node", "enrol", "n", "--bmc", "https://x", "--user", "root"), "--password-file"),
         (("disk", "delete", "d"), "--yes"),
-        (("project", "member", "set", "p", "u", "--role", "admin"), "member or reader"),
+        (("project", "member", "set", "p", "u", "--role", "admin"), "'member', 'reader'"),
         (("event", "list", "--since", "yesterday"), "12h"),
         (("image", "import", "/nowhere/x.raw", "--golden"), "/nowhere/x.raw"),
     ],

@@ -48,6 +48,19 @@ def test_a_value_that_cannot_be_sent_is_told_with_what_to_do(
     assert "fix: " in ran.err
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["project", "member", "set", "lab", "ann", "--role", "admin"], "'member', 'reader'"),
+        (["user", "create", "ann", "--site-role", "member"], "'admin', 'operator', 'gateway'"),
+    ],
+)
+def test_no_role_is_offered_that_is_refused_then(desk: Desk, words: list[str], offered: str) -> None:
+    ran = desk.m2(*words)
+    assert ran.code == 2
+    assert f" is not one of {offered}." in ran.err
+
+
 def test_programs_get_json(desk: Desk) -> None:
     ran = desk.m2("node", "show", "--json")
     assert ran.code == 2
