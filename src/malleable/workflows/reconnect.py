@@ -44,6 +44,14 @@ def forget_doubt(tx: Transaction, node: Node) -> None:
         _forget_doubt(tx, node, switching.ports_of_node(tx, node.id))
 
 
+def hold_left(tx: Transaction, ports: Collection[SwitchPort]) -> None:
+    """Lock the networks that nodes leave once these ports are proven: before the ports, as a change of a guard does."""
+    found = tx.nics.list(switch_port_id=[port.id for port in ports])
+    nics = tx.nics.list(node_id={nic.node_id for nic in found}) if found else ()
+    leaving = tx.attachments.list(nic_id=[nic.id for nic in nics], state=AttachmentState.DETACHING) if nics else ()
+    switching.hold_networks(tx, [one.network_id for one in leaving])
+
+
 def _forget_doubt(tx: Transaction, node: Node, ports: Iterable[SwitchPort]) -> None:
     if node.state_reason.startswith(IN_DOUBT) and all(port.state is PortState.SETTLED for port in ports):
         tx.nodes.change(node.id, expect={"state_reason": node.state_reason}, state_reason="")

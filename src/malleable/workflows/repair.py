@@ -17,7 +17,7 @@ from malleable.domain.store import Transaction
 from malleable.domain.switches import PortConfig, PortState, Switch, SwitchPort
 from malleable.domain.tunnels import vtep_of
 from malleable.workflows import switching, weaving
-from malleable.workflows.reconnect import reconnect
+from malleable.workflows.reconnect import hold_left, reconnect
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Ask, Context, Done, Step, Workflow
 from malleable.workflows.switching import AWAY_PAUSE, REPAIR_PAUSE, TRIES_UNTOLD
@@ -165,6 +165,9 @@ def _record(context: Context, tx: Transaction, switch: Switch, outcome: _Outcome
     """Keep what was found on the ports that were put back."""
     if not outcome.repaired:
         return
+    doubted = [port for port in outcome.repaired if port.state is PortState.UNKNOWN]
+    if doubted:
+        hold_left(tx, doubted)
     nics = {nic.switch_port_id: nic for nic in tx.nics.list(switch_port_id=[port.id for port in outcome.repaired])}
     nodes = {node.id: node for node in tx.nodes.list(id={nic.node_id for nic in nics.values()})} if nics else {}
     for port in outcome.repaired:
@@ -173,7 +176,6 @@ def _record(context: Context, tx: Transaction, switch: Switch, outcome: _Outcome
         data = {"switch": switch.name, "port": port.name, **_facts(outcome, port)}
         kind = "port.repaired" if port.state is PortState.SETTLED else "port.proven"
         record(tx, context.now(), kind, node=node, operation=context.operation, data=data)
-    doubted = [port for port in outcome.repaired if port.state is PortState.UNKNOWN]
     switching.settled(doubted, {port.id: port.wanted for port in doubted}, context.now())(tx)
     if doubted:
         reconnect(context, tx, switch, doubted)

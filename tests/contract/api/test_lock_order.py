@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -13,6 +14,9 @@ from tests.contract.api.test_gateway import arm
 from tests.contract.engine.conftest import Until
 
 from malleable.domain.ids import AttachmentId, BootId, DiskId, NetworkId, NodeId, new_id
+from malleable.domain.networks import AttachmentState
+from malleable.domain.switches import SHUT, PortState
+from malleable.workflows.requests import begin
 
 PATIENCE_S = 30
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -158,3 +162,31 @@ def test_who_touches_a_network_beside_one_that_holds_it_and_then_touches_it(
             until(lambda: other.done() or waiters(1), seconds=PATIENCE_S)
             generation = tx.networks.touch(network_id)
         assert other.result(PATIENCE_S) == generation + 1
+
+
+def test_a_repair_that_takes_a_node_off_a_network_beside_a_change_of_its_guard(
+    postgres_site: Site, postgres_url: str, waiters: Waiters
+) -> None:
+    """The change has the network and wants its ports; the repair, which waits for the network, must have none."""
+    site = postgres_site
+    (attachment,) = [one for one in items(site.get("member", "/v1/attachments")) if one["network"] == "blue"]
+    with site.store.transaction() as tx:
+        tx.attachments.change(AttachmentId(UUID(attachment["id"])), state=AttachmentState.DETACHING)
+        nic = tx.nics.get(site.ids["nic:held"])
+        assert nic.switch_port_id is not None
+        port = tx.switch_ports.get(nic.switch_port_id)
+        tx.switch_ports.change(
+            port.id, wanted=SHUT, wanted_generation=port.wanted_generation + 1, state=PortState.UNKNOWN
+        )
+        arguments = {"name": "tor1", "switch_id": str(port.switch_id), "ports": [port.name]}
+        begin(tx, site.clock.now(), "repair-ports", arguments=arguments)
+    with ThreadPoolExecutor(1) as pool:
+        with site.store.transaction() as tx:
+            tx.networks.change(site.ids["network:alpha"])
+            worked = pool.submit(_work, site)
+            until(lambda: worked.done() or waiters(1), seconds=PATIENCE_S)
+            with psycopg.connect(postgres_url) as other:
+                other.execute("SELECT 1 FROM switch_ports FOR UPDATE NOWAIT")
+        worked.result(PATIENCE_S)
+    with site.store.reading() as tx:
+        assert tx.attachments.find(id=UUID(attachment["id"])) is None

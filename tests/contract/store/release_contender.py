@@ -5,7 +5,7 @@ Its devices are its own: what is fought for is what the database says of nodes, 
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.queues import Queue
@@ -42,8 +42,6 @@ from malleable.workflows.requests import move_node
 FABRIC = "main"
 #: Of a process's networks; more are not made before one is removed.
 NETWORKS = 3
-#: Takers find most nodes taken.
-ACTS = ("take", "take", "make", "drop", "attach", "attach", "attach", "detach", "free")
 ENDING_LOOKS = 500
 #: The processes' clocks differ: now and then one takes over what another still works on.
 LEASE_S = 30.0
@@ -51,6 +49,9 @@ LEASE_S = 30.0
 
 class Tenant:
     """One project's people, and a worker beside them."""
+
+    #: What they do, as often as it is here: takers find most nodes taken.
+    acts: Sequence[str] = ("take",) * 2 + ("make", "drop") + ("attach",) * 3 + ("detach",) + ("free",) * 2
 
     def __init__(self, store: Store, project_id: ProjectId, witness: Path) -> None:
         self.store, self.project_id, self.witness = store, project_id, witness
@@ -83,9 +84,7 @@ class Tenant:
 
     def act(self) -> None:
         """Do one thing at random, then some of the work that all tenants' requests made."""
-        name = self.dice.choice(
-            ["take", "take", "make", "drop", "attach", "attach", "attach", "detach", "free", "free"]
-        )
+        name = self.dice.choice(self.acts)
         act: Callable[[], object] = getattr(self, name)
         try:
             act()

@@ -3,11 +3,10 @@
 import multiprocessing
 from collections import Counter
 from pathlib import Path
-from threading import Event, Thread
 
-import psycopg
 from tests.contract.store import values
 from tests.contract.store.release_contender import FABRIC, contend
+from tests.contract.store.watcher import Watcher, deadlocks_of
 
 from malleable.domain.nodes import NodeState
 from malleable.domain.operations import OperationState
@@ -53,14 +52,14 @@ def test_no_vlan_is_shared_and_no_node_freed_while_attached(
             tx.nics.add(values.nic(node, switch_port_id=port.id))
         for vid in VLANS:
             tx.vlans.add(values.vlan(vid, fabric=FABRIC))
-    deadlocks = _deadlocks(postgres_url)
+    deadlocks = deadlocks_of(postgres_url)
     context = multiprocessing.get_context("spawn")
     together, told = context.Barrier(PROCESSES), context.Queue()
     processes = [
         context.Process(target=contend, args=(postgres_url, project.id, tmp_path, ACTIONS, together, told))
         for project in projects
     ]
-    with Watcher(postgres_url) as watcher:
+    with Watcher(postgres_url, NEVER) as watcher:
         for process in processes:
             process.start()
         counts = sum((told.get(timeout=100) for _ in processes), Counter[str]())
@@ -71,7 +70,7 @@ def test_no_vlan_is_shared_and_no_node_freed_while_attached(
     assert watcher.found == []
     assert [end for end in counts if end.startswith("sold twice")] == []
     assert watcher.looks > 100
-    assert _deadlocks(postgres_url) == deadlocks
+    assert deadlocks_of(postgres_url) == deadlocks
     for verb in ("take", "make", "drop", "attach", "detach", "free"):
         assert counts[verb] >= 10, counts
     with postgres_store.reading() as tx:
@@ -79,37 +78,3 @@ def test_no_vlan_is_shared_and_no_node_freed_while_attached(
         assert (tx.attachments.count(), tx.networks.count()) == (0, 0)
         ends = {operation.state for operation in tx.operations.list()}
     assert ends == {OperationState.SUCCEEDED}
-
-
-def _deadlocks(url: str) -> int:
-    """Count what PostgreSQL had to end in this database; processes that have ended have told theirs."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-class Watcher:
-    """Looks all the time for what must never be."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.looks = 0
-        self.found: list[str] = []
-        self._is_over = Event()
-        self._thread = Thread(target=self._watch)
-
-    def __enter__(self) -> "Watcher":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            while not self._is_over.wait(0.01):
-                for what, query in NEVER.items():
-                    self.found += [f"{what}: {row[0]}" for row in connection.execute(query)]
-                self.looks += 1
