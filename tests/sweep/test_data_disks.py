@@ -66,6 +66,7 @@ def test_a_disk_is_one_nodes_alone_and_stays_while_it_is_had(new_world: Callable
         with pytest.raises(Conflict) as refused:
             ask()
         assert refused.value.code == "disk-in-use"
+        assert "m2 disk detach data" in refused.value.fix
     assert presented(world, node_id) == {("disk-0", "boot"), ("data", "data")}
 
 

@@ -74,6 +74,8 @@ def _want_unpresented(tx: Transaction, disks: Mapping[DiskId | None, Disk]) -> N
     for target in tx.targets.list(disk_id=list(disks))[:1]:
         holder, name = tx.nodes.get(target.node_id).name, disks[target.disk_id].name
         fix = f"Move it with `m2 disk move {name} --node …`, or release node {holder} first."
+        if target.use is DiskUse.DATA:
+            fix = f"Unmount it there and run `m2 disk detach {name}` first."
         details = {"node": holder}
         raise Conflict(f"Disk {name} is in use by node {holder}.", code="disk-in-use", fix=fix, details=details)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 from malleable.domain import portals
-from malleable.domain.disks import Disk, DiskState, Snapshot, SnapshotState, Target, TargetState
+from malleable.domain.disks import Disk, DiskState, DiskUse, Snapshot, SnapshotState, Target, TargetState
 from malleable.domain.errors import Busy, Conflict
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
 from malleable.domain.images import Image, ImageGrant, ImageState
@@ -77,6 +77,8 @@ def take_idle(tx: Transaction, disk: Disk, state: DiskState, **changes: object) 
     if target is not None:
         holder = tx.nodes.get(target.node_id).name
         fix = f"Run `m2 node stop {holder}` or `m2 node release {holder}` first."
+        if target.use is DiskUse.DATA:
+            fix = f"Unmount it there and run `m2 disk detach {disk.name}` first."
         raise Conflict(f"Disk {disk.name} is in use by node {holder}.", code="disk-in-use", fix=fix)
     want_unused(tx, f"disk {disk.name}", {"disk_id": str(disk.id)}, project_id=disk.project_id)
 
