@@ -1,7 +1,6 @@
 """The Ansible driver: the contract on a real Open vSwitch, and what its dialects say and understand.
 
-A run of Ansible takes seconds, so the contract runs only when asked for (MALLEABLE_TEST_ANSIBLE=1) and where the extra
-"ansible" is installed; the dialects are always tested.
+What runs Ansible does so where the extra "ansible" is installed; the dialects are always tested.
 """
 
 import importlib.util
@@ -28,7 +27,6 @@ from malleable.drivers.switch.ansible.driver import DIALECTS, ROLES, AnsibleSwit
 WITH_ANSIBLE = [
     pytest.mark.room,
     pytest.mark.slow,
-    pytest.mark.skipif("MALLEABLE_TEST_ANSIBLE" not in os.environ, reason="needs MALLEABLE_TEST_ANSIBLE=1: minutes"),
     pytest.mark.skipif(importlib.util.find_spec("ansible_runner") is None, reason='needs the extra "ansible"'),
 ]
 
