@@ -401,12 +401,18 @@ def test_a_port_that_is_gone_hides_no_drift_and_holds_up_no_repair(new_world: Ca
             created_at=world.clock.now(),
         )
         tx.switch_ports.add(gone)
+    begun = world.clock.now()
     with watched(world) as watch:
         for _ in range(3):
             world.switches.drift(SWITCH, "p1", STRANGE)
             watch.scan_ports()
             world.work_for(SCAN_S)
             assert carried(world) == (101, frozenset())
+    with world.store.reading() as tx:
+        port = tx.switch_ports.find(switch_id=world.switch_id, name="p1")
+    assert port is not None
+    assert port.observed_at is not None
+    assert port.observed_at > begun, "a repair is a read-back"
     standing, *others = repairs(world)
     assert (standing.state, standing.arguments["ports"]) == ("waiting", ["p9"])
     assert [(repair.state, repair.arguments["ports"]) for repair in others] == [("succeeded", ["p1"])] * 2

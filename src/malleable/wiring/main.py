@@ -157,7 +157,8 @@ def demo_fault(
     """Break a machine or a switch of the running `demo`, until mended; without arguments, say what is broken.
 
     A node: bmc-silent, bmc-refuses, lost-reply, reset-ignored, lies-about-power.
-    A switch: switch-dead, switch-refuses, switch-drops, switch-lies.
+    A switch: switch-dead, switch-refuses, switch-drops, switch-lies, switch-late, switch-half, switch-slow,
+    switch-wiped.
     """
     from malleable.wiring.demo_door import ask
 

@@ -176,7 +176,7 @@ def _record(context: Context, tx: Transaction, switch: Switch, outcome: _Outcome
         data = {"switch": switch.name, "port": port.name, **_facts(outcome, port)}
         kind = "port.repaired" if port.state is PortState.SETTLED else "port.proven"
         record(tx, context.now(), kind, node=node, operation=context.operation, data=data)
-    switching.settled(doubted, {port.id: port.wanted for port in doubted}, context.now())(tx)
+    switching.settled(outcome.repaired, {port.id: port.wanted for port in outcome.repaired}, context.now())(tx)
     if doubted:
         reconnect(context, tx, switch, doubted)
 

@@ -18,6 +18,7 @@ from malleable.domain.switches import PortConfig, Switch
 from malleable.sim.room import INSTANT
 from malleable.wiring.demo_door import ask, open_door
 from malleable.wiring.demo_faults import OF_MACHINES, OF_SWITCHES, DemoFault, DemoFaults
+from malleable.wiring.main import demo_fault
 from malleable.wiring.simulated import SimulatedSite
 
 PORT = "Ethernet1/1"
@@ -194,3 +195,8 @@ def test_of_several_rooms_one_must_be_named(faults: DemoFaults, place: Path) -> 
             ask({"do": "look"})
         assert URL in caught.value.message
         assert ask({"do": "look"}, URL) == {}
+
+
+def test_the_help_names_every_fault() -> None:
+    named = (demo_fault.__doc__ or "").replace(",", " ").replace(".", " ").split()
+    assert {fault.value for fault in DemoFault} <= set(named)
