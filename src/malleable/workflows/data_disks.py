@@ -62,7 +62,8 @@ def request_move(
     The fence is that of ``move``. Errors: Conflict.
     """
     if target.node_id == node.id:
-        raise Conflict(f"Node {node.name} has disk {disk.name} already.", code="same-node")
+        fix = "Name another node; `m2 disk show` says which one has it."
+        raise Conflict(f"Node {node.name} has disk {disk.name} already.", code="same-node", fix=fix)
     left = request_detach(tx, now, disk=disk, target=target, actor_id=actor_id)
     return request(tx, now, disk=disk, node=node, actor_id=actor_id, after=left.id)
 

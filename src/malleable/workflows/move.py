@@ -23,7 +23,11 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
     if target is None or wish.disk is None:
         return provision.request(tx, now, wish)
     if target.node_id == wish.node.id:
-        raise Conflict(f"Disk {wish.disk.name} runs on node {wish.node.name} already.", code="same-node")
+        raise Conflict(
+            f"Disk {wish.disk.name} runs on node {wish.node.name} already.",
+            code="same-node",
+            fix="Name another node, or start that one anew with `m2 node power NODE cycle`.",
+        )
     source = tx.nodes.get(target.node_id)
     others = [t.disk_id for t in tx.targets.list(node_id=source.id, use=DiskUse.DATA) if t.disk_id]
     more = [disk for disk in wish.data_disks if disk.id not in others]
