@@ -14,7 +14,7 @@ images = Table(
     identity(),
     words("name"),
     to("project_id", "projects", is_indexed=False, nullable=True),
-    Column("state", EnumText(ImageState), nullable=False),
+    Column("state", EnumText(ImageState), nullable=False, index=True),
     Column("upload_format", EnumText(ImageFormat), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     words("sha256"),

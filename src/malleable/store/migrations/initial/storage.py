@@ -32,7 +32,7 @@ images = Table(
     identity(),
     words("name"),
     to("project_id", "projects", is_indexed=False, nullable=True),
-    Column("state", Text, nullable=False),
+    Column("state", Text, nullable=False, index=True),
     words("upload_format"),
     Column("size_bytes", BigInteger, nullable=False),
     words("sha256"),
