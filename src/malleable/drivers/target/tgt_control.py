@@ -62,12 +62,9 @@ class Denial(IntEnum):
 
 
 class Denied(Refused):
-    """tgtd said no; ``number`` says why."""
+    """tgtd said no; ``number``, tgtd's own, says why."""
 
-    def __init__(self, request: str, number: int) -> None:
-        """Keep tgtd's own error number."""
-        super().__init__(f"tgtd refused '{request}' with error {number}.", fix="Read tgtd's log.")
-        self.number = number
+    number = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +112,10 @@ class TgtControl:
         if error == Denial.NO_MEMORY:
             raise Busy("tgtd is out of memory.")
         if error:
-            raise Denied(f"{op.name.lower()} {mode.name.lower()}", error)
+            what = f"{op.name.lower()} {mode.name.lower()}"
+            denied = Denied(f"tgtd refused '{what}' with error {error}.", fix="Read tgtd's log.")
+            denied.number = error
+            raise denied
         return text
 
     def _exchange(self, request: bytes) -> tuple[int, str]:
