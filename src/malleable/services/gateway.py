@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -138,12 +140,12 @@ class Gateways:
             ids = {s.network_id for s in served} | set(removed)
             networks = {n.id: n for n in tx.networks.list(id=ids) if _is_of(n, fabrics)} if ids else {}
             woken = 0
-            for report in sorted(served, key=lambda report: report.network_id):  # as everybody locks them
-                if report.network_id in networks:
-                    woken += _note(tx, now, networks[report.network_id], report)
-            for id in sorted(removed):
-                network = networks.get(NetworkId(id))
-                if network is not None and network.state is NetworkState.REMOVING:
+            told = [(s.network_id, s) for s in served], [(NetworkId(id), None) for id in removed]
+            for id, report in sorted(chain(*told), key=itemgetter(0)):  # in the order in which everybody locks them
+                network = networks.get(id)
+                if network is not None and report is not None:
+                    woken += _note(tx, now, network, report)
+                elif network is not None and network.state is NetworkState.REMOVING:
                     tx.networks.change(network.id, served_generation=network.generation)
                     woken += _wake(tx, now, network.id)
             if woken:

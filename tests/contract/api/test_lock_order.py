@@ -14,7 +14,7 @@ from tests.contract.api.test_gateway import arm
 from tests.contract.engine.conftest import Until
 
 from malleable.domain.ids import AttachmentId, BootId, DiskId, NetworkId, NodeId, new_id
-from malleable.domain.networks import AttachmentState
+from malleable.domain.networks import AttachmentState, NetworkState
 from malleable.domain.switches import SHUT, PortState
 from malleable.workflows.requests import begin
 
@@ -190,3 +190,26 @@ def test_a_repair_that_takes_a_node_off_a_network_beside_a_change_of_its_guard(
         worked.result(PATIENCE_S)
     with site.store.reading() as tx:
         assert tx.attachments.find(id=UUID(attachment["id"])) is None
+
+
+def test_a_report_that_waits_for_the_first_of_its_networks_has_none_of_the_others(
+    postgres_site: Site, postgres_url: str, waiters: Waiters
+) -> None:
+    """Served or gone, they are noted in one order: else it and one that wants two of them might wait in a circle."""
+    site = postgres_site
+    with site.store.transaction() as tx:
+        first, *_, last = tx.networks.list()
+        tx.networks.change(first.id, state=NetworkState.REMOVING)
+        generation = tx.networks.touch(last.id)
+    served = {"id": str(last.id), "served_generation": generation, "portal_epoch": "one"}
+    body = {"networks": [served], "removed": [str(first.id)]}
+    with ThreadPoolExecutor(1) as pool:
+        with site.store.transaction() as tx:
+            tx.networks.change(first.id)
+            report = pool.submit(site.post, "gateway", "/v1/gateway/reports", body)
+            until(lambda: report.done() or waiters(1), seconds=PATIENCE_S)
+            with psycopg.connect(postgres_url) as other:
+                other.execute("SELECT 1 FROM networks WHERE id = %s FOR UPDATE NOWAIT", [last.id])
+        assert report.result(PATIENCE_S).status_code == 204
+    with site.store.reading() as tx:
+        assert tx.networks.get(last.id).served_generation == generation
