@@ -8,6 +8,8 @@ from tempfile import TemporaryFile
 
 from tests.postgres import running_postgres
 
+from benchmarks.server import DURABLE_DIR
+
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 
 
@@ -23,7 +25,7 @@ def database(kind: str) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def durable_write_ms() -> float:
     """Append 8 KiB to a file where the databases are, and wait until the disk has them."""
-    with TemporaryFile() as file:
+    with TemporaryFile(dir=DURABLE_DIR) as file:
         began_s = time.perf_counter()
         file.write(bytes(8192))
         file.flush()
