@@ -1,6 +1,5 @@
 """m2 project: tenants, their limits and their members."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,17 +11,10 @@ from malleable.cli.options import NewName, ProjectArgument, UserArgument
 from malleable.cli.output import Column, done, show_facts, show_list, show_one
 from malleable.cli.project_usage import project_usage
 from malleable.cli.session import Session, usage
-from malleable.domain.projects import Role
+from malleable.domain.projects import ProjectRole
 
 if TYPE_CHECKING:
     from malleable.wire.projects import KeyView, MemberView, ProjectView, QuotaView
-
-
-class ProjectRole(StrEnum):
-    """What a user may be in a project."""
-
-    MEMBER = Role.MEMBER
-    READER = Role.READER
 
 
 NO_LIMIT = "none"
@@ -211,7 +203,7 @@ def member_set(
     ] = ProjectRole.MEMBER,
 ) -> None:
     """Give a user a role in a project."""
-    member = session.m2.member_set(project, user, Role(role))
+    member = session.m2.member_set(project, user, role)
     done(session, member, f"{member.user} is {member.role} of {project}.")
 
 

@@ -1,6 +1,5 @@
 """m2 user: local accounts."""
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,18 +9,10 @@ from malleable.cli.formats import age
 from malleable.cli.options import NewName, PasswordFile, UserArgument, read_password
 from malleable.cli.output import Column, done, show_list
 from malleable.cli.session import Session
-from malleable.domain.projects import Role
+from malleable.domain.projects import SiteRole
 
 if TYPE_CHECKING:
     from malleable.wire.users import UserView
-
-
-class SiteRole(StrEnum):
-    """What a user may be in the site."""
-
-    ADMIN = Role.ADMIN
-    OPERATOR = Role.OPERATOR
-    GATEWAY = Role.GATEWAY
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,8 +44,7 @@ def user_create(
     from malleable.wire.users import UserRequest
 
     password = read_password(password_file, f"Password for {name}", is_new=True)
-    role = Role(site_role) if site_role else None
-    user = session.m2.user_create(UserRequest(name=name, password=password, site_role=role))
+    user = session.m2.user_create(UserRequest(name=name, password=password, site_role=site_role))
     done(session, user, f"User {user.name} can log in.")
 
 

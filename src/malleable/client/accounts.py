@@ -5,7 +5,7 @@ from uuid import UUID
 
 from malleable.client.connection import Connection
 from malleable.client.paths import v1
-from malleable.domain.projects import Role
+from malleable.domain.projects import ProjectRole
 from malleable.wire.projects import (
     KeyRequest,
     KeyView,
@@ -116,7 +116,7 @@ class AccountCalls(Connection):
         """List a project's members."""
         return self.items(v1("projects", project, "members"), MemberView)
 
-    def member_set(self, project: str, user: str, role: Role) -> MemberView:
+    def member_set(self, project: str, user: str, role: ProjectRole) -> MemberView:
         """Give a user a role in a project."""
         return self.put(v1("projects", project, "members", user), MemberView, MemberRequest(role=role))
 

@@ -19,6 +19,21 @@ class Role(StrEnum):
     GATEWAY = "gateway"  #: the process beside the nodes; only the gateway's own calls
 
 
+class SiteRole(StrEnum):
+    """The roles that hold for the site."""
+
+    ADMIN = Role.ADMIN.value
+    OPERATOR = Role.OPERATOR.value
+    GATEWAY = Role.GATEWAY.value
+
+
+class ProjectRole(StrEnum):
+    """The roles that hold for one project."""
+
+    MEMBER = Role.MEMBER.value
+    READER = Role.READER.value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
     """What a project has, or what a request is about to take."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from malleable.domain.errors import Conflict
 from malleable.domain.gateways import ALL_FABRICS
 from malleable.domain.ids import parse_name
-from malleable.domain.projects import Role, User
+from malleable.domain.projects import Role, SiteRole, User
 from malleable.domain.secrets import Secret, random_secret
 from malleable.domain.store import Transaction
 from malleable.services.authentication import TokenWish, issue
@@ -38,7 +38,7 @@ def bootstrap_admin(
         if tx.users.count(site_role=Role.ADMIN):
             return None
     secret = password or random_secret()
-    user = users.make(name=parse_name(name), password=secret.reveal(), site_role=Role.ADMIN)
+    user = users.make(name=parse_name(name), password=secret.reveal(), site_role=SiteRole.ADMIN)
     try:
         with parts.store.transaction() as tx:
             if tx.users.count(site_role=Role.ADMIN):
@@ -71,7 +71,7 @@ def bootstrap_gateway(
     with parts.store.reading() as tx:
         wish = replace(wish, fabrics=parse_fabrics(tx, fabrics))
         is_there = tx.users.count(name=name) > 0
-    fresh = None if is_there else users.make(name=name, password=None, site_role=Role.GATEWAY)
+    fresh = None if is_there else users.make(name=name, password=None, site_role=SiteRole.GATEWAY)
     try:
         return _gateway_token(parts, name, fresh, wish, replaces=bool(of))
     except Conflict:  # another program made the account at this very moment

@@ -1,9 +1,9 @@
 """Projects and who belongs to them."""
 
-from malleable.domain.errors import Conflict, Invalid
+from malleable.domain.errors import Conflict
 from malleable.domain.ids import MembershipId, ProjectId, new_id
 from malleable.domain.operations import ACTIVE_STATES
-from malleable.domain.projects import Membership, Project, Role
+from malleable.domain.projects import Membership, Project, ProjectRole, Role
 from malleable.domain.store import Page, Transaction
 from malleable.services.authentication import Authentication
 from malleable.services.authorization import not_found, require
@@ -73,10 +73,9 @@ class Projects:
             members = tx.memberships.list(page, project_id=project.id)
             return listed(members, page, names_of(tx.users, (m.user_id for m in members)))
 
-    def member_set(self, caller: Caller, ref: str, user_ref: str, role: Role) -> tuple[Membership, str]:
-        """Give a user a role in a project, or change it; return it with the user's name. Errors: NotFound, Invalid."""
-        if role not in (Role.MEMBER, Role.READER):
-            raise Invalid(f"{role} is not a role in a project.", fix="Use member or reader.")
+    def member_set(self, caller: Caller, ref: str, user_ref: str, role: ProjectRole) -> tuple[Membership, str]:
+        """Give a user a role in a project, or change it; return it with the user's name. Errors: NotFound, Conflict."""
+        given = Role(role)
         with self._parts.store.transaction() as tx:
             project = find_project(tx, caller, ref)
             require(caller, "member_set", project_id=project.id)
@@ -85,10 +84,10 @@ class Projects:
                 raise Conflict("A gateway cannot belong to a project.", code="gateway-member")
             member = tx.memberships.find(user_id=user.id, project_id=project.id)
             if member is None:
-                member = Membership(id=MembershipId(new_id()), user_id=user.id, project_id=project.id, role=role)
+                member = Membership(id=MembershipId(new_id()), user_id=user.id, project_id=project.id, role=given)
                 tx.memberships.add(member)
             else:
-                tx.memberships.change(member.id, role=role)
+                tx.memberships.change(member.id, role=given)
                 member = tx.memberships.get(member.id)
             data = {"user": user.name, "role": role}
             now = self._parts.now()

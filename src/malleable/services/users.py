@@ -2,7 +2,7 @@
 
 from malleable.domain.errors import Conflict, Forbidden
 from malleable.domain.ids import UserId, new_id
-from malleable.domain.projects import Role, User
+from malleable.domain.projects import Role, SiteRole, User
 from malleable.domain.store import Page, Transaction
 from malleable.services.authentication import Authentication
 from malleable.services.authorization import require
@@ -31,8 +31,8 @@ class Users:
             require(caller, "user_get", what=f"user {shown(ref)}")
             return find_named(tx.users, ref, "user")
 
-    def user_create(self, caller: Caller, *, name: str, password: str, site_role: Role | None) -> User:
-        """Add a user. Errors: Conflict when the name is taken; Invalid for a project's role or a short password."""
+    def user_create(self, caller: Caller, *, name: str, password: str, site_role: SiteRole | None) -> User:
+        """Add a user. Errors: Conflict when the name is taken; Invalid for a short password."""
         require(caller, "user_create")
         user = self.make(name=name, password=password, site_role=site_role)
         with self._parts.store.transaction() as tx:
@@ -40,22 +40,13 @@ class Users:
             self._record(tx, "user.created", caller, user)
         return user
 
-    def make(self, *, name: str, password: str | None, site_role: Role | None) -> User:
-        """Make a user's value; hashing the password takes tens of milliseconds; None opens to none.
-
-        Errors: Conflict, Invalid.
-        """
-        if site_role in (Role.MEMBER, Role.READER):
-            raise Conflict(
-                f"{site_role} is a role in a project, not in the site.",
-                code="not-a-site-role",
-                fix="Make the user first, then add it to a project.",
-            )
+    def make(self, *, name: str, password: str | None, site_role: SiteRole | None) -> User:
+        """Make a user's value; hashing the password takes tens of milliseconds; None opens to none. Errors: Invalid."""
         return User(
             id=UserId(new_id()),
             name=name,
             password_hash=NO_PASSWORD if password is None else self._passwords.hash(password),
-            site_role=site_role,
+            site_role=None if site_role is None else Role(site_role),
             created_at=self._parts.now(),
         )
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from malleable.domain.projects import Role
+from malleable.domain.projects import ProjectRole, Role
 from malleable.wire.shapes import MAX_COUNT, Answer, Name, Open, Request
 
 
@@ -123,7 +123,7 @@ class QuotaView(Answer):
 class MemberRequest(Request):
     """A user's role in a project: member or reader."""
 
-    role: Role = Role.MEMBER
+    role: ProjectRole = ProjectRole.MEMBER
 
 
 class MemberView(Answer):

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from malleable.domain.access import Verb
-from malleable.domain.projects import Role
+from malleable.domain.projects import Role, SiteRole
 from malleable.wire.shapes import Answer, Line, Name, Open, Ref, Request
 
 PASSWORD_MIN_CHARS = 10
@@ -99,7 +99,7 @@ class UserRequest(Request):
 
     name: Name
     password: NewPassword = Field(repr=False)
-    site_role: Role | None = None
+    site_role: SiteRole | None = None
 
 
 class PasswordRequest(Request):

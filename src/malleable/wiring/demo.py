@@ -16,7 +16,7 @@ from malleable.client.operations import ENDED
 from malleable.config import ListenSettings, Settings, WorkerSettings
 from malleable.domain.errors import MalleableError
 from malleable.domain.images import BootWay
-from malleable.domain.projects import Role
+from malleable.domain.projects import ProjectRole
 from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret, random_secret
 from malleable.sim.room import LIFELIKE, Pace
@@ -157,7 +157,7 @@ def _add_image(client: Client) -> None:
 def _add_project(client: Client, name: str) -> None:
     client.project_create(ProjectRequest(name=name))
     client.user_create(UserRequest(name=name, password=random_secret().reveal()))
-    client.member_set(name, name, Role.MEMBER)
+    client.member_set(name, name, ProjectRole.MEMBER)
     client.network_create(NetworkRequest(name="net", project=name))
 
 

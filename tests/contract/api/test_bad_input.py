@@ -8,6 +8,7 @@ from httpx import Response
 from tests.contract.api.site import Site
 
 from malleable.domain.errors import MalleableError
+from malleable.domain.projects import Role
 
 BAD_NAMES = {
     "path": "../etc",
@@ -273,6 +274,26 @@ def test_vlan_ids_outside_the_standard_are_refused(small_site: Site) -> None:
         told(response, 422)
     response = small_site.call("operator", "PUT", "/v1/fabrics/default/vlans", json={"ranges": ["200-210"]})
     assert told(response, 409) == "vlan-in-use"
+
+
+ROLES = {
+    "project": ("PUT", "/v1/projects/alpha/members/other", "MemberRequest", "role", ("member", "reader")),
+    "site": ("POST", "/v1/users", "UserRequest", "site_role", ("admin", "operator", "gateway")),
+}
+
+
+@pytest.mark.parametrize("place", ROLES)
+def test_roles_that_cannot_be_given_there_are_neither_offered_nor_taken(place: str, small_site: Site) -> None:
+    method, path, model, field, offered = ROLES[place]
+    schemas = small_site.get("admin", "/v1/openapi.json").json()["components"]["schemas"]
+    told_as = schemas[model]["properties"][field]
+    name = told_as.get("$ref") or told_as["anyOf"][0]["$ref"]
+    assert tuple(schemas[name.rpartition("/")[2]]["enum"]) == offered
+    for role in {role.value for role in Role} - set(offered):
+        body = {"role": role} if place == "project" else {"name": "ann", "password": "long enough", "site_role": role}
+        response = small_site.call("admin", method, path, json=body)
+        assert told(response, 422) == "invalid"
+        assert all(f"'{one}'" in response.json()["detail"] for one in offered)
 
 
 def test_a_switch_that_does_not_answer_is_not_kept(small_site: Site) -> None:
