@@ -74,6 +74,10 @@ class Changes:
     networks: tuple[Desired, ...]  #: in order of generation
     has_more: bool  #: there are others
 
+    def is_news(self, after: int) -> bool:
+        """Say whether whoever knows generation ``after`` hears of something here."""
+        return bool(self.networks) or self.generation < after
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import signal
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from malleable.gateway.gateway import Gateway
 from malleable.gateway.instance import instance_of
 from malleable.services.bootstrap import bootstrap_admin, bootstrap_gateway
 from malleable.wiring.assembly import Assembly, assemble, gateway_settings, serve_file
+from malleable.wiring.beside import Beside
 from malleable.wiring.clock import SystemClock
 from malleable.wiring.collector import settle
 from malleable.wiring.ending import REQUESTS_GRACE_S, Part, await_end
@@ -268,16 +268,16 @@ def _announce(assembly: Assembly, listener: socket, *, is_tls: bool) -> str:
     return url
 
 
-def _gateway_beside(assembly: Assembly, url: str, stop: threading.Event) -> None:
-    """Run this host's gateway through the API like any other, again after a failure."""
+def _gateway_beside(assembly: Assembly, _url: str, stop: threading.Event) -> None:
+    """Run this host's gateway, again after a failure."""
     services = assembly.services
-    client = Client(url, verify=_trust(assembly, url))
+    control_plane = Beside(services, stop)
     settings = gateway_settings(assembly.settings)
-    gateway = Gateway(client, uplink(assembly.settings.uplink), settings, assembly.clock)
+    gateway = Gateway(control_plane, uplink(assembly.settings.uplink), settings, assembly.clock)
 
     def sign_in() -> None:
         """Take a new token, in the place of the one that an earlier life of this gateway had."""
-        client.sign_in(bootstrap_gateway(services.parts, services.users, of=instance_of(settings.state_dir)))
+        control_plane.sign_in(bootstrap_gateway(services.parts, services.users, of=instance_of(settings.state_dir)))
 
     threading.Thread(target=_tell_troubles, args=(gateway, stop), name="gateway-health", daemon=True).start()
     while not stop.is_set():
@@ -287,17 +287,6 @@ def _gateway_beside(assembly: Assembly, url: str, stop: threading.Event) -> None
         except MalleableError as e:
             log.error("the gateway cannot run", error=str(e))
             stop.wait(GATEWAY_RETRY_S)
-
-
-def _trust(assembly: Assembly, url: str) -> bool | ssl.SSLContext:
-    """Trust the very certificate that this server shows, under whatever name: the call goes to ourselves."""
-    certificate, _ = _certificate(assembly)
-    if not url.startswith("https") or certificate is None:
-        return True
-    context = ssl.create_default_context(cafile=str(certificate))
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.check_hostname = False
-    return context
 
 
 def gateway_token(settings: Settings, fabrics: Sequence[str]) -> Secret:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 import structlog
 
-from malleable.client import Client
 from malleable.domain.drivers import DriverFacts
 from malleable.domain.errors import MalleableError
 from malleable.domain.gateways import BEAT_S
@@ -39,6 +38,7 @@ from malleable.wire.gateway import (
     SignsRequest,
 )
 from malleable.wiring.assembly import Assembly
+from malleable.wiring.beside import Beside
 
 log = structlog.get_logger()
 
@@ -136,30 +136,31 @@ class SimulatedSite:
 
     # -- the gateway --------------------------------------------------------------------------------------------------
 
-    def gateway(self, assembly: Assembly, url: str, stop: threading.Event) -> None:
-        """Be this site's gateway, through the API like a real one, until ``stop``."""
-        token = bootstrap_gateway(assembly.services.parts, assembly.services.users, of="simulated")
+    def gateway(self, assembly: Assembly, _url: str, stop: threading.Event) -> None:
+        """Be this site's gateway until ``stop``."""
+        control_plane = Beside(assembly.services, stop)
+        control_plane.sign_in(bootstrap_gateway(assembly.services.parts, assembly.services.users, of="simulated"))
         threads = [
-            threading.Thread(target=self._follow, args=(Client(url, token), stop), daemon=True),
-            threading.Thread(target=self._pass_signs_on, args=(Client(url, token), stop), daemon=True),
+            threading.Thread(target=work, args=(control_plane, stop), daemon=True)
+            for work in (self._follow, self._pass_signs_on)
         ]
         for thread in threads:
             thread.start()
         stop.wait()
         self._news.set()
 
-    def _follow(self, client: ControlPlane, stop: threading.Event) -> None:
+    def _follow(self, control_plane: ControlPlane, stop: threading.Event) -> None:
         generation, beat_at_s = 0, 0.0
         while not stop.is_set():
             rest_s = RETRY_S
             try:
                 if time.monotonic() >= beat_at_s:
-                    client.gateway_report(ReportsRequest(gateway=GatewayBeat(name="simulated")))
+                    control_plane.gateway_report(ReportsRequest(gateway=GatewayBeat(name="simulated")))
                     beat_at_s = time.monotonic() + BEAT_S
-                view = client.gateway_desired(generation, LONG_POLL_S)
+                view = control_plane.gateway_desired(generation, LONG_POLL_S)
                 began_s = time.monotonic()
                 if view.networks:
-                    client.gateway_report(self.serve(view.networks))
+                    control_plane.gateway_report(self.serve(view.networks))
                     generation = max(generation, *(network.generation for network in view.networks))
                 rest_s = REST_PER_LOOK * (time.monotonic() - began_s)
             except MalleableError as e:
@@ -189,7 +190,7 @@ class SimulatedSite:
         self._signs.append(BootSign(boot_id=boot_id, stage=BootStage(stage), freeze_id=freeze_id))
         self._news.set()
 
-    def _pass_signs_on(self, client: ControlPlane, stop: threading.Event) -> None:
+    def _pass_signs_on(self, control_plane: ControlPlane, stop: threading.Event) -> None:
         while not stop.is_set():
             self._news.wait()
             self._news.clear()
@@ -197,7 +198,7 @@ class SimulatedSite:
             if not signs:
                 continue
             try:
-                client.gateway_signs(SignsRequest(signs=tuple(signs)))
+                control_plane.gateway_signs(SignsRequest(signs=tuple(signs)))
             except MalleableError as e:
                 log.warning("simulated gateway", error=str(e))
                 self._signs.extendleft(reversed(signs))
