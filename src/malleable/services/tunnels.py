@@ -43,18 +43,26 @@ def require_switch(tx: Transaction, drivers: Drivers, switch: Switch) -> bool:
 
 
 def require_alone(tx: Transaction, switch: Switch) -> None:
-    """Refuse two switches of one Open vSwitch where one has tunnels: nodes of the other could write into these.
+    """Refuse a switch that is here by another name: its ports would have two intents. Bridges of one Open vSwitch are
+    switches of their own, but not where one has tunnels: nodes of the other could write into these.
 
     Errors: Conflict.
     """
     place = place_of(switch.address)
-    for other in tx.switches.list():
-        is_twin = other.id != switch.id and place_of(other.address) == place
-        if is_twin and (vtep_of(switch) or vtep_of(other)):
+    twins = [other for other in tx.switches.list() if other.id != switch.id and place_of(other.address) == place]
+    for other in twins:
+        if vtep_of(switch) or vtep_of(other):
             raise Conflict(
                 f"Switch {other.name} is at {other.address} already, and one of the two has a VTEP.",
                 code="vtep-not-alone",
                 fix="Manage one bridge of an Open vSwitch that has tunnels, and no other.",
+            )
+        # Of one bridge of the same name the store tells that the name is taken.
+        if other.name != switch.name and other.settings.get("bridge") == switch.settings.get("bridge"):
+            raise Conflict(
+                f"The switch at {switch.address} is here already, as {other.name}: its ports would be wanted twice.",
+                code="switch-twice",
+                fix=f"Use it by that name (`m2 switch show {other.name}`), or name another bridge of an Open vSwitch.",
             )
 
 

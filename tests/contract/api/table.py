@@ -132,7 +132,7 @@ TABLE = (
         "POST /v1/switches",
         "/v1/switches",
         operators(201),
-        body={"name": "tor2", "driver": "sim", "address": "sim://tor1"},
+        body={"name": "tor2", "driver": "sim", "address": "sim://tor1", "settings": {"bridge": "br1"}},
     ),
     Row("GET /v1/switches/{switch}", "/v1/switches/tor1", OPERATORS_GET),
     Row(

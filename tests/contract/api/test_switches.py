@@ -106,6 +106,19 @@ def test_a_switch_that_moved_or_has_a_new_password_is_tried_first(small_site: Si
     assert (switch.address, switch.username, switch.password.reveal()) == (SWITCH, "netops", "new-secret")
 
 
+def test_a_switch_is_here_once_or_its_ports_would_be_wanted_twice(small_site: Site) -> None:
+    site, wish = small_site, {"name": "twin", "driver": "sim", "address": SWITCH}
+    site.switches.add("sim://tor2", ["q1"])
+    refused = site.post("operator", "/v1/switches", wish)
+    assert (refused.status_code, refused.json()["code"]) == (409, "switch-twice")
+    assert "as tor1" in refused.json()["detail"]
+    assert site.post("operator", "/v1/switches", {**wish, "address": "sim://tor2"}).status_code == 201
+    moved = site.call("operator", "PUT", "/v1/switches/twin/access", json={"address": SWITCH})
+    assert (moved.status_code, moved.json()["code"]) == (409, "switch-twice")
+    bridge = {**wish, "name": "bridge", "settings": {"bridge": "br1"}}
+    assert site.post("operator", "/v1/switches", bridge).status_code == 201, "another bridge has ports of its own"
+
+
 def path(site: Site, user: str, one: str, other: str) -> dict[str, Any]:
     answer = site.get(user, f"/v1/paths?one={one}&other={other}")
     assert answer.status_code == 200, answer.text
