@@ -89,6 +89,22 @@ def test_a_switch_that_obeys_again_ends_it(new_world: Callable[[], World]) -> No
         assert watch.scan_ports() == 0
 
 
+def test_what_differs_is_in_the_event_be_it_the_mtu_alone(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    world.running_node()
+    wanted = world.switches.carried(SWITCH, "p1")
+    assert wanted is not None
+    world.switches.drift(SWITCH, "p1", replace(wanted, mtu=9000))
+    with watched(world) as watch:
+        assert watch.scan_ports() == 1
+        world.work_for(SCAN_S)
+    assert world.switches.carried(SWITCH, "p1") == wanted
+    with world.store.reading() as tx:
+        (repaired,) = tx.events.list(Page(limit=10), kind="port.repaired")
+    found, after = (repaired.detail[side] for side in ("found", "wanted"))
+    assert (found["mtu"], "mtu" in after) == (9000, False)  # type: ignore[index,operator]
+
+
 def test_a_switch_that_was_away_for_long_and_comes_back_wiped_is_repaired_within_a_scan(
     new_world: Callable[[], World],
 ) -> None:

@@ -109,6 +109,7 @@ def _config(config: PortConfig) -> PortConfigView:
     return PortConfigView(
         native_vid=config.native_vid,
         tagged_vids=tuple(sorted(config.tagged_vids)),
+        mtu=config.mtu,
         guard=_guard(guard) if guard is not None else None,
         bond=tuple(sorted(config.bond)),
     )

@@ -164,14 +164,15 @@ def switch_import(
 
 
 def carried(config: "PortConfigView | None") -> str:
-    """Write what a port carries: shut, 101, or 101 +tagged 102,103 guarded; "?" when it was never read."""
+    """Write what a port carries: shut, 101, or 101 +tagged 102,103 mtu 9000 guarded; "?" when it was never read."""
     if config is None:
         return "?"
     native = "" if config.native_vid is None else str(config.native_vid)
     tagged = "+tagged " + ",".join(map(str, config.tagged_vids)) if config.tagged_vids else ""
+    mtu = f"mtu {config.mtu}" if config.mtu is not None else ""
     guarded = "guarded" if config.guard else ""
     bonded = "bonded " + "+".join(config.bond) if config.bond else ""
-    return " ".join(word for word in (native, tagged, guarded, bonded) if word) or "shut"
+    return " ".join(word for word in (native, tagged, mtu, guarded, bonded) if word) or "shut"
 
 
 def port_list(session: Session, switch: SwitchArgument) -> None:
@@ -179,7 +180,7 @@ def port_list(session: Session, switch: SwitchArgument) -> None:
     now = session.now()
     columns: list[Column[PortView]] = [
         Column(title="port", cell=lambda port: port.name),
-        Column(title="wanted", cell=lambda port: carried(port.wanted)),
+        Column(title="wanted", cell=lambda port: carried(port.wanted) if port.wanted_generation else "-"),
         Column(title="read back", cell=lambda port: carried(port.observed)),
         Column(title="seen", cell=lambda port: age(port.observed_at, now), is_minor=True),
         Column(title="state", cell=lambda port: port.state),

@@ -108,6 +108,7 @@ class PortConfigView(Answer):
 
     native_vid: int | None
     tagged_vids: tuple[int, ...]
+    mtu: int | None = None  #: null: whatever the port has, which is enough for 1500
     guard: GuardView | None
     bond: tuple[str, ...] = ()  #: the ports that are one by LACP, this one too
 

@@ -200,6 +200,8 @@ def _shape(config: PortConfig | None) -> object:
     if config is None:
         return "unreadable"
     shape: dict[str, object] = {"native": config.native_vid, "tagged": sorted(config.tagged_vids)}
+    if config.mtu is not None:
+        shape["mtu"] = config.mtu
     if config.guard is not None:
         guard: dict[str, object] = {"macs": sorted(config.guard.macs), "gateways": sorted(config.guard.gateways)}
         if config.guard.bindings:
