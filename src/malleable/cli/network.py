@@ -96,11 +96,7 @@ def network_show(session: Session, network: NetworkArgument) -> None:
         "kind": found.kind + (", public" if found.is_public else ""),
         "state": found.state,
         "served": served(found),
-        "subnet": f"{found.cidr}, gateway {found.gateway_address} ({found.second_address} is kept for a second portal)"
-        if found.cidr
-        else "none of IPv4",
-        "ipv6": f"{found.cidr6}, gateway {found.gateway_address6}" if found.cidr6 else "",
-        "addresses": _addresses(found.addressing),
+        **_plans(found),
         "vlan": str(found.vid or ""),
         "vni": str(found.vni or ""),
         "mtu": str(found.mtu),
@@ -135,6 +131,19 @@ def _named(ports: tuple[str, ...]) -> str:
 def _outside(network: "NetworkView") -> str:
     names = "" if network.has_outside_dns else "; no names from there"
     return f"by NAT, as far as the site allows{names}" if network.has_nat else ""
+
+
+def _plans(network: "NetworkView") -> dict[str, str]:
+    """Say what addresses are there; of a network that others serve, what nodes are told is not ours to know."""
+    if not network.has_service:
+        return {"subnet": network.cidr or "none of IPv4", "ipv6": network.cidr6}
+    gateway, gateway6 = f", gateway {network.gateway_address}", f", gateway {network.gateway_address6}"
+    second = f" ({network.second_address} is kept for a second portal)"
+    return {
+        "subnet": f"{network.cidr}{gateway}{second}" if network.cidr else "none of IPv4",
+        "ipv6": f"{network.cidr6}{gateway6}" if network.cidr6 else "",
+        "addresses": _addresses(network.addressing),
+    }
 
 
 def _addresses(told: "AddressingView") -> str:

@@ -115,7 +115,7 @@ class Fabrics:
                 raise Conflict(
                     f"Fabric {shown(name)} has no VLANs, which VNIs could be for.",
                     code="no-vlan",
-                    fix="Add some first: `m2 fabric vlans FABRIC 100-199`.",
+                    fix=f"Add some first: `m2 fabric add {shown(name)} 200-299`.",
                 )
             if base != base_of(pool):
                 _renumber(tx, self._parts, name, pool, base)

@@ -285,16 +285,18 @@ class Networks:
         fabric = wish.fabric
         if wish.vid is not None:
             tx.vlans.hold(fabric)
+            _require_fabric(tx, fabric)
             if wish.has_service:
                 refuse_elsewhere(tx, self._parts.now(), fabric, [wish.vid])
             return _given(tx, fabric, wish.vid), None
         try:
             vlan = tx.vlans.take(fabric, network_id, self._parts.now())
         except Exhausted as e:
+            _require_fabric(tx, fabric)
             raise Exhausted(
                 f"Fabric {fabric} has no VLAN left.",
                 code="no-vlan",
-                fix="An operator adds some: `m2 fabric vlans FABRIC 100-199`; or delete a network and wait a minute.",
+                fix=f"An operator adds some: `m2 fabric add {fabric} 200-299`; or delete a network and wait a minute.",
                 details={"fabric": fabric},
             ) from e
         return vlan.vid, vlan.vni
@@ -333,9 +335,20 @@ def authorize(tx: Transaction, caller: Caller, action: str, network: Network, wh
     if not sees:
         raise not_found(what)
     if action not in ("network_get", "network_use"):
+        if not may(caller, "network_get", project_id=owner):
+            raise _anothers(tx, network)
         require(caller, action, project_id=owner)
     via = next((side for side in sees if may(caller, action, project_id=side, reach=reach)), sees[0])
     require(caller, action, project_id=via, reach=reach)
+
+
+def _anothers(tx: Transaction, network: Network) -> Forbidden:
+    """Say whose the network is, for no role in their own project would let them change it."""
+    if network.project_id is None:
+        owner, fix = "the site", "Ask an admin."
+    else:
+        owner, fix = f"project {tx.projects.get(network.project_id).name}", "Ask its people."
+    return Forbidden(f"Network {network.name} is of {owner}: yours may use it, and not do this to it.", fix=fix)
 
 
 def visible_to(tx: Transaction, caller: Caller, networks: Sequence[Network]) -> list[Network]:
@@ -445,12 +458,18 @@ def _mtu(tx: Transaction, fabric: str, mtu: int, *, is_tunnelled: bool) -> int:
     return parse_mtu(mtu)
 
 
+def _require_fabric(tx: Transaction, fabric: str) -> None:
+    """Be sure that there is such a fabric: one that is misspelt carries nothing. Errors: NotFound."""
+    if not tx.switches.count(fabric=fabric) and not tx.vlans.list(Page(limit=1), fabric=fabric):
+        raise not_found(f"fabric {shown(fabric)}")
+
+
 def _given(tx: Transaction, fabric: str, vid: int) -> int:
     """Accept a VLAN that a network is told to be on. Errors: Invalid; Conflict for one of the pool."""
     if tx.vlans.find(fabric=fabric, vid=parse_vid(vid)) is not None:
         raise Conflict(
             f"VLAN {vid} is in the pool of fabric {fabric}, which gives it to any network.",
             code="vlan-in-pool",
-            fix=f"Take it out of the pool first (`m2 fabric vlans {fabric} …`), or name no VLAN.",
+            fix=f"Take it out of the pool first (`m2 fabric remove {fabric} {vid}`), or name no VLAN.",
         )
     return vid

@@ -64,7 +64,7 @@ def request_revoke(
         raise Conflict(
             f"Nodes are attached to network {network.name} by this grant: {', '.join(nodes)}.",
             code="grant-in-use",
-            fix="Have them detached or released first; or force it: they are stopped and detached.",
+            fix=f"Have them detached or released first; `m2 grant revoke {network.name} --force` stops and detaches.",
             details={"nodes": nodes},
         )
     arguments = {"name": network.name, "grant_id": str(grant.id), "network_id": str(network.id)}

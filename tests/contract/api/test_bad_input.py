@@ -264,6 +264,7 @@ def test_an_empty_vlan_pool_says_whom_to_ask(site: Site) -> None:
         assert site.post("member", "/v1/networks", {"name": f"n{number}"}).status_code == 201
     response = site.post("member", "/v1/networks", {"name": "one-too-many"})
     assert told(response, 409) == "no-vlan"
+    assert "`m2 fabric add default 200-299`" in response.json()["fix"], "what adds, not what sets the whole pool"
     assert "beta" not in response.text
     assert str(site.ids["network:beta"]) not in response.text
 

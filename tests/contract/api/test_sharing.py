@@ -66,6 +66,15 @@ def test_members_see_what_they_may_use(site: Site) -> None:
         assert first["next"]
 
 
+def test_who_may_only_use_a_network_is_told_whose_it_is(site: Site) -> None:
+    change = {"mtu": 1400}
+    told = site.call("other", "PUT", f"/v1/networks/{site.ids['network:lent']}", json=change)
+    assert (told.status_code, told.json()["code"]) == (403, "forbidden")
+    assert "network lent is of project alpha" in told.json()["detail"].lower()
+    reader = site.call("reader", "PUT", f"/v1/networks/{site.ids['network:lent']}", json=change).json()
+    assert "it takes" in reader["detail"], "its own people may lack a role"
+
+
 def test_what_others_have_on_a_shared_network_is_the_owners_to_see(site: Site) -> None:
     assert _join(site, network="network:lent")[0] == 202
     assert _join(site, caller="member", network="network:lent", node="held")[0] == 202
@@ -128,6 +137,7 @@ def test_revoking_is_refused_while_nodes_are_there_and_forced_detaches_them(site
     refused = site.call("member", "DELETE", grant)
     assert (refused.status_code, refused.json()["code"]) == (409, "grant-in-use")
     assert refused.json()["details"]["nodes"] == ["foreign"]
+    assert "`m2 grant revoke lent --force`" in refused.json()["fix"]
     begun = site.call("member", "DELETE", f"{grant}?force=true")
     assert begun.status_code == 202, begun.text
     assert _join(site, network="network:lent")[0] in (404, 409), "nobody joins a grant that ends"
@@ -181,6 +191,8 @@ NEW = {"name": "office", "kind": "provider"}
         ({**NEW, "vlan": 4095}, (422, "invalid")),
         ({**NEW, "vlan": 105}, (409, "vlan-in-pool")),
         ({**NEW, "vlan": 4001}, (409, "conflict")),
+        ({**NEW, "vlan": 4000, "fabric": "defualt"}, (404, "not-found")),
+        ({"name": "mine", "project": "alpha", "fabric": "defualt"}, (404, "not-found")),
         ({**NEW, "kind": "airlock", "vlan": 4000}, (422, "provider-only")),
         ({"name": "mine", "project": "alpha", "vlan": 4000}, (422, "provider-only")),
         ({"name": "mine", "project": "alpha", "public": True}, (422, "provider-only")),
