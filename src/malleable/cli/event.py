@@ -47,7 +47,8 @@ def event_list(session: Session, node: NodeOption = None, kind: KindOption = Non
         Column(title="what", cell=lambda event: facts(event), is_wrapped=True),
     ]
     found = session.m2.event_list(node=node, project=session.project, kind=kind, after=since(back))
-    show_list(session, found, columns, nothing=f"No events in {back}; look further back with --since.")
+    whose = f" of project {session.project}" if session.project else ""
+    show_list(session, found, columns, nothing=f"No events{whose} in {back}; look further back with --since.")
 
 
 def when(event: "EventView") -> str:

@@ -6,7 +6,7 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age
-from malleable.cli.options import NetworkArgument, NewName, Watch
+from malleable.cli.options import NetworkArgument, NewName, Watch, Yes
 from malleable.cli.output import Column, done, show_facts, show_list
 from malleable.cli.path import network_path
 from malleable.cli.progress import finish
@@ -268,7 +268,8 @@ def _subnets(network: "NetworkView") -> str:
     return " ".join(filter(None, (network.cidr, network.cidr6)))
 
 
-def network_delete(session: Session, network: NetworkArgument, watch: Watch = True) -> None:
+def network_delete(session: Session, network: NetworkArgument, yes: Yes = False, watch: Watch = True) -> None:
     """Remove a network that nothing is attached to, from the gateway first."""
+    session.confirm(f"Remove network {network} and its reservations?", is_sure=yes)
     operation = session.m2.network_delete(network, project=session.project)
     finish(session, operation, is_watching=watch, what=f"delete network {network}")

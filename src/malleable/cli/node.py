@@ -13,7 +13,7 @@ from malleable.cli.node_attach import attach, terminal_keys
 from malleable.cli.node_care import add_care
 from malleable.cli.node_console import follow
 from malleable.cli.node_timeline import node_timeline
-from malleable.cli.options import NewName, NodeArgument, PasswordFile, ProjectArgument, Watch, read_password
+from malleable.cli.options import NewName, NodeArgument, PasswordFile, ProjectArgument, Watch, Yes, read_password
 from malleable.cli.output import Column, done, show_facts, show_list
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
@@ -74,10 +74,12 @@ def node_list(
         Column(title="memory", cell=_memory, is_number=True, is_minor=True),
         Column(title="reason", cell=lambda node: node.state_reason, is_wrapped=True),
     ]
-    found = session.m2.node_list(state=state, project=session.project, name=name)
+    project = None if state is NodeState.FREE else session.project  # those are nobody's, whoever asks
+    found = session.m2.node_list(state=state, project=project, name=name)
     none = "No nodes here; an operator adds them with `m2 node enrol`."
-    if session.project and not state and not name:
-        none = f"Project {session.project} holds no node; `m2 provision` boots one."
+    if project:
+        which = "such node" if state or name else "node"
+        none = f"Project {project} holds no {which}; `m2 provision` boots one."
     show_list(session, found, columns, nothing=none)
 
 
@@ -160,7 +162,7 @@ def _facts(node: "NodeView", now: datetime) -> dict[str, str]:
 
 #: How an operator gets a node that is out of use back.
 _WAYS_BACK = {
-    NodeState.QUARANTINED: "remove the cause; then `m2 node readmit {0}` cleans it and proves that",
+    NodeState.QUARANTINED: "an operator removes the cause; then `m2 node readmit {0}` cleans it and proves that",
     NodeState.INSPECTED: "`m2 node readmit {0}`, once its NICs are wired (`m2 node wire {0} NIC SWITCH PORT`)",
     NodeState.MAINTENANCE: "`m2 node maintenance {0} --end`",
 }
@@ -289,7 +291,9 @@ def node_delete(
     force: Annotated[
         bool, typer.Option("--force", help="Also if it was not scrubbed, or if its BMC's password is lost with it.")
     ] = False,
+    yes: Yes = False,
 ) -> None:
     """Forget a node that nobody holds."""
+    session.confirm(f"Forget node {node} and how its BMC is reached?", is_sure=yes)
     session.m2.node_delete(node, force=force)
     done(session, None, f"Node {node} is forgotten.")

@@ -36,7 +36,7 @@ def node_inspect_quarantine(session: Session, node: NodeArgument) -> None:
         facts |= proofs(operation)
     fixes = [str((operation.error or {}).get("fix") or "") for operation in operations]
     facts["first"] = printable(next((fix for fix in fixes if fix), "Remove the cause."))
-    facts["then"] = f"`m2 node readmit {found.name}` proves everything again, and frees it"
+    facts["then"] = f"an operator's `m2 node readmit {found.name}` proves everything again, and frees it"
     facts["or"] = (
         f"`m2 node retire {found.name}`, if its BMC is dead: it is cut off without it and put into maintenance"
     )

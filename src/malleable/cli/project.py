@@ -7,7 +7,7 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, parse_size, size
-from malleable.cli.options import NewName, ProjectArgument, UserArgument
+from malleable.cli.options import NewName, ProjectArgument, UserArgument, Yes
 from malleable.cli.output import Column, done, show_facts, show_list, show_one
 from malleable.cli.project_usage import project_usage
 from malleable.cli.session import Session, usage
@@ -75,8 +75,9 @@ def project_create(session: Session, name: NewName) -> None:
     done(session, project, f"Project {project.name} is there; add people with `m2 project member set {name} USER`.")
 
 
-def project_delete(session: Session, project: ProjectArgument) -> None:
+def project_delete(session: Session, project: ProjectArgument, yes: Yes = False) -> None:
     """Remove a project that has nothing any more."""
+    session.confirm(f"Remove project {project} with its members, keys and limits?", is_sure=yes)
     session.m2.project_delete(project)
     done(session, None, f"Project {project} is removed.")
 

@@ -116,7 +116,7 @@ class Session:
             self.m2.close()
 
     def confirm(self, question: str, *, is_sure: bool) -> None:
-        """Let a person agree to losing data. Errors: Invalid when nobody can be asked."""
+        """Let a person agree to losing what no second command brings back. Errors: Invalid when nobody can be asked."""
         if is_sure:
             return
         if not sys.stdin.isatty():

@@ -6,7 +6,7 @@ import typer
 
 from malleable.cli.command import group, register
 from malleable.cli.formats import age, natural
-from malleable.cli.options import NewName, PasswordFile, SwitchArgument, Watch, read_password
+from malleable.cli.options import NewName, PasswordFile, SwitchArgument, Watch, Yes, read_password
 from malleable.cli.output import Column, done, show_list, show_one, show_table
 from malleable.cli.progress import finish
 from malleable.cli.session import Session, usage
@@ -120,8 +120,9 @@ def switch_update(
     done(session, session.m2.switch_update(switch, request), f"Switch {switch} answers.")
 
 
-def switch_delete(session: Session, switch: SwitchArgument) -> None:
+def switch_delete(session: Session, switch: SwitchArgument, yes: Yes = False) -> None:
     """Forget a switch that nothing is wired to."""
+    session.confirm(f"Forget switch {switch}, its ports and how it is reached?", is_sure=yes)
     session.m2.switch_delete(switch)
     done(session, None, f"Switch {switch} is forgotten.")
 

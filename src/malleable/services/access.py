@@ -58,7 +58,11 @@ class Accesses:
             node = find_node(tx, caller, "access_allow", ref)
             # Locks the node: a release that begins meanwhile waits, and then revokes this token, too.
             if not tx.nodes.change(node.id, expect={"state": NodeState.ALLOCATED, "project_id": node.project_id}):
-                raise Conflict(f"Node {node.name} is {node.state}; nobody can be let use it.", code="node-state")
+                raise Conflict(
+                    f"Node {node.name} is {node.state}; nobody can be let use it.",
+                    code="node-state",
+                    fix="Name a node that your project holds: `m2 node list --state allocated`.",
+                )
             wait_s = tx.meters.take(f"access to {node.id}", ISSUE_PACE, now)
             if wait_s:
                 raise too_many(f"Tokens for node {node.name} are made too often.", wait_s)

@@ -243,7 +243,11 @@ def require(
         )
     if not is_allowed and caller.token_node_id is not None:
         verbs = " and ".join(sorted(caller.verbs))
-        raise Forbidden(f"This token is good for {verbs} of one node, and for nothing else.", code="token-scope")
+        raise Forbidden(
+            f"This token is good for {verbs} of one node, and for nothing else.",
+            code="token-scope",
+            fix="For the rest take a login of your own, or ask who made the token for one that allows more.",
+        )
     if not is_allowed:
         raise Forbidden(f"You may not do this: it takes {_words(rule)}.", fix="Ask an admin for the role.")
 

@@ -19,6 +19,8 @@ class DemoFault(StrEnum):
     LOST_REPLY = "lost-reply"  #: does what is asked, then the answer is lost
     RESET_IGNORED = "reset-ignored"  #: accepts a power change and does not do it; reports the truth
     LIES_ABOUT_POWER = "lies-about-power"  #: accepts a power change, does not do it, and reports that it did
+    TPM_NOT_CLEARED = "tpm-not-cleared"  #: accepts to have the TPM cleared and does not note it
+    DISK_NOT_ERASED = "disk-not-erased"  #: begins to erase a local drive, and fails at it
     SWITCH_DEAD = "switch-dead"  #: answers nothing
     SWITCH_REFUSES = "switch-refuses"  #: answers everything with an error and does nothing
     SWITCH_DROPS = "switch-drops"  #: accepts a change and does nothing
@@ -32,6 +34,8 @@ class DemoFault(StrEnum):
 _LIES: Mapping[DemoFault, Lie] = {
     DemoFault.RESET_IGNORED: Lie.IGNORES_POWER,
     DemoFault.LIES_ABOUT_POWER: Lie.CLAIMS_POWER,
+    DemoFault.TPM_NOT_CLEARED: Lie.FORGETS_TPM,
+    DemoFault.DISK_NOT_ERASED: Lie.FAILS_TO_ERASE,
 }
 _MISBEHAVIOURS: Mapping[DemoFault, Misbehaviour] = {
     DemoFault.SWITCH_DEAD: Misbehaviour.DEAD,

@@ -156,7 +156,7 @@ def demo_fault(
 ) -> None:
     """Break a machine or a switch of the running `demo`, until mended; without arguments, say what is broken.
 
-    A node: bmc-silent, bmc-refuses, lost-reply, reset-ignored, lies-about-power.
+    A node: bmc-silent, bmc-refuses, lost-reply, reset-ignored, lies-about-power, tpm-not-cleared, disk-not-erased.
     A switch: switch-dead, switch-refuses, switch-drops, switch-lies, switch-late, switch-half, switch-slow,
     switch-wiped.
     """

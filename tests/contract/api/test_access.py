@@ -279,6 +279,7 @@ def test_a_token_for_a_node_makes_no_tokens(small_site: Site) -> None:
     _allow(small_site)
     assert _refused(small_site, "POST", ACCESS, {"name": "more", "verbs": ["power"]}) == (404, "not-found")
     assert _refused(small_site, "POST", "/v1/tokens", {"name": "more"}) == (403, "token-scope")
+    assert "login" in small_site.call("ann", "POST", "/v1/tokens", json={"name": "more"}).json()["fix"]
     assert _refused(small_site, "DELETE", f"/v1/tokens/{small_site.ids['token:member']}")[0] == 404
 
 

@@ -95,7 +95,7 @@ def test_two_tenants_share_a_room(room: Hall) -> None:
         for held in [found for found in listed(hall, person, "node") if found["project"]]:
             hall.do(person, "node", "release", str(held["name"]))
         hall.do(person, "disk", "delete", "web", "--yes")
-        hall.do(person, "network", "delete", "lab")
+        hall.do(person, "network", "delete", "lab", "--yes")
         assert "whole" in hall.do(person, "event", "verify").out
     assert column(hall.admin("node", "list").out, "STATE") == ["free"] * 3
     assert "BROKEN" not in hall.admin("event", "verify").out

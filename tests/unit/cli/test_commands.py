@@ -106,6 +106,15 @@ def test_what_is_typed_goes_before_the_environment(desk: Desk, words: str) -> No
     assert desk.requests[0].url.params["project"] == "blue"
 
 
+def test_free_nodes_are_listed_whatever_the_project_for_they_are_nobodys(desk: Desk) -> None:
+    desk.answers["GET /v1/nodes"] = [node(1)]
+    assert "node-01" in desk.m2("-p", "blue", "node", "list", "--state", "free").out
+    assert "project" not in desk.requests[0].url.params
+    desk.answers["GET /v1/nodes"] = []
+    assert "blue holds no such node" in desk.m2("-p", "blue", "node", "list", "--state", "allocated").err
+    assert desk.requests[-1].url.params["project"] == "blue"
+
+
 def test_the_environment_names_server_project_and_token(desk: Desk) -> None:
     desk.answers["GET /v1/nodes"] = []
     desk.m2("node", "list", environment={"M2_URL": "https://far", "M2_PROJECT": "blue", "M2_TOKEN": "t9"})
@@ -167,6 +176,10 @@ def test_no_login_says_how_to_log_in(desk: Desk) -> None:
         (("node", "enrol", "n", "--bmc", "https://x", "--wire", "nonsense"), "MAC=SWITCH/PORT"),
         (("node", "enrol", "n", "--bmc", "https://x", "--user", "root"), "--password-file"),
         (("disk", "delete", "d"), "--yes"),
+        (("node", "rm", "n"), "--yes"),
+        (("project", "rm", "p"), "--yes"),
+        (("network", "rm", "x"), "--yes"),
+        (("switch", "rm", "tor1"), "--yes"),
         (("project", "member", "set", "p", "u", "--role", "admin"), "'member', 'reader'"),
         (("event", "list", "--since", "yesterday"), "12h"),
         (("image", "import", "/nowhere/x.raw", "--golden"), "/nowhere/x.raw"),

@@ -64,7 +64,7 @@ def test_what_was_undone_is_called_so(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("state", "reason", "way"),
     [
-        ("quarantined", DEAD, "m2 node readmit node-01"),
+        ("quarantined", DEAD, "an operator removes the cause; then `m2 node readmit node-01`"),
         ("inspected", "no switch port is known for nic0", "m2 node wire node-01"),
         ("maintenance", "new fans", "m2 node maintenance node-01 --end"),
     ],
@@ -92,7 +92,14 @@ def test_a_quarantine_tells_why_what_is_proven_and_the_way_back(desk: Desk) -> N
         f"GET /v1/operations/{OPERATION}": failed_release(steps=steps),
     }
     out = desk.m2("node", "inspect-quarantine", "node-01").out
-    for words in (reason, "power: off", DEAD, "Check its cable.", "m2 node readmit node-01", "m2 node retire node-01"):
+    for words in (
+        reason,
+        "power: off",
+        DEAD,
+        "Check its cable.",
+        "an operator's `m2 node readmit node-01`",
+        "m2 node retire node-01",
+    ):
         assert words in " ".join(out.split())
 
     desk.answers["GET /v1/nodes/node-01"] = node(state="free")

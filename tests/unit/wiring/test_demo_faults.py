@@ -13,6 +13,7 @@ from malleable.domain.errors import DriverError, Invalid, MalleableError, NotFou
 from malleable.domain.ids import SwitchId, new_id
 from malleable.domain.nodes import PowerState
 from malleable.domain.ports import Bmc
+from malleable.domain.scrubs import Scrub
 from malleable.domain.secrets import Secret
 from malleable.domain.switches import PortConfig, Switch
 from malleable.sim.room import INSTANT
@@ -22,13 +23,15 @@ from malleable.wiring.main import demo_fault
 from malleable.wiring.simulated import SimulatedSite
 
 PORT = "Ethernet1/1"
+#: Nothing of these is seen in a machine's power.
+OF_SCRUBS = {DemoFault.TPM_NOT_CLEARED, DemoFault.DISK_NOT_ERASED}
 WANTED = PortConfig(native_vid=100)
 URL = "http://127.0.0.1:1"
 
 
 @pytest.fixture
 def site() -> Iterator[SimulatedSite]:
-    made = SimulatedSite(2, INSTANT)
+    made = SimulatedSite(2, INSTANT, can_scrub=tuple(Scrub))
     yield made
     made.close()
 
@@ -78,7 +81,7 @@ def outcome(site: SimulatedSite, target: str) -> object:
         return type(e)
 
 
-@pytest.mark.parametrize("fault", sorted(set(DemoFault) - {DemoFault.SWITCH_SLOW, DemoFault.SWITCH_WIPED}))
+@pytest.mark.parametrize("fault", sorted(set(DemoFault) - OF_SCRUBS - {DemoFault.SWITCH_SLOW, DemoFault.SWITCH_WIPED}))
 def test_a_fault_lasts_until_it_is_mended(faults: DemoFaults, site: SimulatedSite, fault: DemoFault) -> None:
     target = "n001" if fault in OF_MACHINES else "tor1"
     good = (PowerState.ON, PowerState.ON) if target == "n001" else (WANTED, WANTED)
@@ -111,6 +114,22 @@ def test_the_faults_are_the_ones_they_are_called(faults: DemoFaults, site: Simul
     said, so = set_port(site)
     assert said == WANTED
     assert so != WANTED
+
+
+def test_a_machine_that_cannot_be_scrubbed_is_found_out_until_it_is_mended(
+    faults: DemoFaults, site: SimulatedSite
+) -> None:
+    bmc = Bmc(address="sim://n001", username="admin", password=site.machines[0].bmc_password, system="")
+    faults.order("n001", DemoFault.TPM_NOT_CLEARED)
+    with pytest.raises(Refused) as kept:
+        site.power.clear_tpm(bmc)
+    faults.order("n001", DemoFault.DISK_NOT_ERASED)
+    site.power.clear_tpm(bmc)
+    (drive,) = site.power.drives(bmc)
+    work = site.power.erase_drive(bmc, drive.id)
+    with pytest.raises(Refused) as failed:
+        site.power.is_erased(bmc, work)
+    assert (kept.value.code, failed.value.code) == ("tpm-not-kept", "erase-failed")
 
 
 def test_a_slow_switch_does_what_it_is_told_and_answers_late(
