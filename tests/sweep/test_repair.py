@@ -150,8 +150,8 @@ def assert_rejoined(world: World, node_id: NodeId) -> None:
         assert [a.network_id for a in tx.attachments.list()] == [world.network_id]
 
 
-def doubted(world: World, *, bonded_with: str = "") -> NodeId:
-    """Have a node whose attach could neither be done nor undone: nobody knows what its port carries."""
+def joining(world: World, *, bonded_with: str = "") -> tuple[NodeId, Operation]:
+    """Have a running node that is about to join a second network, tagged."""
     node_id, _ = world.running_node(bonded_with=bonded_with)
     with world.store.transaction() as tx:
         wish = attach.Connection(
@@ -162,11 +162,27 @@ def doubted(world: World, *, bonded_with: str = "") -> NodeId:
             project_id=world.project_id,
         )
         operation = attach.request(tx, world.clock.now(), wish, actor_id=None)
+    return node_id, operation
+
+
+def doubted(world: World, *, bonded_with: str = "") -> NodeId:
+    """Have a node whose attach could neither be done nor undone: nobody knows what its port carries."""
+    node_id, operation = joining(world, bonded_with=bonded_with)
     world.faults.add("read", FaultKind.LOST_REQUEST, times=None)
     assert world.run(operation.id).state == "failed"
     with world.store.reading() as tx:
         assert {port.state for port in tx.switch_ports.list()} == {"unknown"}
     return node_id
+
+
+def test_a_change_of_a_port_leaves_what_it_carried_before_and_after(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    _, operation = joining(world)
+    assert world.run(operation.id).state == "succeeded"
+    with world.store.reading() as tx:
+        (step,) = tx.operations.steps([operation.id])
+    assert str(step.evidence["before"]).startswith("VLAN 101, guarded")
+    assert str(step.evidence["carries"]).startswith("VLAN 101 tagged [102], guarded")
 
 
 def test_a_port_whose_outcome_is_lost_is_shut_and_what_its_node_is_still_on_comes_back(

@@ -127,6 +127,10 @@ def _parse_range(raw: str, cidr: str) -> str:
     first, dash, last = raw.partition("-")
     if dash and not (first and last):
         raise Invalid(f"The range {raw[:80]!a} has one end.", fix="Name its first and its last address: FIRST-LAST.")
+    if any(ip_address(_address(end)) not in ip_network(cidr) for end in (first, last or first)):
+        # Often one that the network had before its subnet was changed: whoever asks named no address at all.
+        fix = "Name ranges inside it (`--addresses`, `--addresses6`), or none."
+        raise Invalid(f"The range {raw[:80]} is not in the subnet {cidr}.", fix=fix)
     first = parse_host_address(first, cidr)
     last = parse_host_address(last, cidr) if dash else first
     if int(ip_address(last)) < int(ip_address(first)):

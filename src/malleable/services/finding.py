@@ -97,7 +97,9 @@ def project_for(tx: Transaction, caller: Caller, ref: str | None, action: str) -
         if not caller.memberships:
             require(caller, action)
         raise Invalid(
-            "It is not clear which project is meant.", code="project-needed", fix="Give project=<name or id>."
+            "It is not clear which project is meant.",
+            code="project-needed",
+            fix="Name it: `--project NAME` (m2), or `project` in the request.",
         )
     require(caller, action, project_id=project_id)
     return project_id

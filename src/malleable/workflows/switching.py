@@ -256,7 +256,9 @@ def _intend(context: Context, tx: Transaction, *, is_leaving: bool) -> _Wire | N
 
 
 def _told(ports: Sequence[SwitchPort], proven: Mapping[UUID, PortConfig]) -> dict[str, object]:
-    return {"port": " and ".join(port.name for port in ports), "carries": _tell(proven[ports[0].id])}
+    before = "not known" if ports[0].observed is None else _tell(ports[0].observed)
+    names = " and ".join(port.name for port in ports)
+    return {"port": names, "before": before, "carries": _tell(proven[ports[0].id])}
 
 
 def shut_all(context: Context) -> Done:

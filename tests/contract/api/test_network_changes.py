@@ -145,6 +145,15 @@ def test_what_stands_in_a_subnets_way_is_told_by_name_as_far_as_it_is_ones_own(s
     assert told["details"]["in_the_way"] == ["a node of another project is attached"]
 
 
+def test_a_range_that_a_new_subnet_leaves_outside_is_told_by_name(small_site: Site) -> None:
+    path, ranges = "/v1/networks/blue", ["10.0.0.50-10.0.0.99"]
+    assert small_site.call("member", "PUT", path, json={"ranges": ranges}).status_code == 200
+    told = small_site.call("member", "PUT", path, json={"cidr": "10.8.0.0/24"}).json()
+    assert (told["status"], told["code"]) == (422, "invalid")
+    assert told["detail"] == "The range 10.0.0.50-10.0.0.99 is not in the subnet 10.8.0.0/24."
+    assert "--addresses" in told["fix"]
+
+
 def test_an_empty_network_takes_any_subnet(small_site: Site) -> None:
     small_site.post("member", "/v1/networks", {"name": "spare", "project": "alpha"})
     path = "/v1/networks/spare"
