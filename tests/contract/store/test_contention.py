@@ -1,11 +1,10 @@
 """Double-selling is impossible: real processes fight for nodes and VLANs on PostgreSQL."""
 
-import multiprocessing
-import time
 from pathlib import Path
 
 from tests.contract.store import values
 from tests.contract.store.contender import Account, contend
+from tests.contract.store.crowd import told_by
 
 from malleable.domain.nodes import NodeState
 from malleable.store import SqlStore
@@ -23,25 +22,11 @@ def test_nothing_is_sold_twice_under_contention(postgres_store: SqlStore, postgr
         for number in range(THINGS):
             tx.nodes.add(values.node())
             tx.vlans.add(values.vlan(100 + number))
-    context = multiprocessing.get_context("spawn")
-    together, accounts = context.Barrier(PROCESSES + 1), context.Queue()
-    processes = [
-        context.Process(target=contend, args=(postgres_url, project.id, tmp_path, ACTIONS, together, accounts))
-        for project in projects
-    ]
-    for process in processes:
-        process.start()
-    together.wait(timeout=60)
-    started = time.monotonic()
-    results: list[Account] = [accounts.get(timeout=240) for _ in processes]
-    seconds = time.monotonic() - started
-    for process in processes:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-
+    each = [(postgres_url, project.id, tmp_path, ACTIONS) for project in projects]
+    results: list[Account] = told_by(contend, each)
     assert [name for account in results for name in account.sold_twice] == []
     totals = {name: sum(getattr(account, name) for account in results) for name in ("attempts", "won", "refused")}
-    print(f"{totals} in {seconds:.1f} s")
+    print(totals)
     assert totals["attempts"] > 2000
     assert totals["won"] > 200
     assert totals["refused"] > 200

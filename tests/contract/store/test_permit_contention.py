@@ -1,10 +1,10 @@
 """Processes permit, deny, attach, detach and free the same nodes: none uses an address that it has no right to."""
 
-import multiprocessing
 from collections import Counter
 from pathlib import Path
 
 from tests.contract.store import values
+from tests.contract.store.crowd import told_by
 from tests.contract.store.permit_contender import contend
 from tests.contract.store.watcher import Watcher, deadlocks_of
 
@@ -45,19 +45,9 @@ def test_no_node_uses_an_address_that_it_has_no_right_to(
     projects = [values.project(name="owner"), values.project(name="guest")]
     _furnish(postgres_store, projects)
     deadlocks = deadlocks_of(postgres_url)
-    context = multiprocessing.get_context("spawn")
-    together, told = context.Barrier(PROCESSES), context.Queue()
-    processes = [
-        context.Process(target=contend, args=(postgres_url, projects[seed % 2].id, tmp_path, seed, together, told))
-        for seed in range(PROCESSES)
-    ]
+    each = [(postgres_url, projects[seed % 2].id, tmp_path, seed) for seed in range(PROCESSES)]
     with Watcher(postgres_url, NEVER) as watcher:
-        for process in processes:
-            process.start()
-        counts = sum((told.get(timeout=120) for _ in processes), Counter[str]())
-        for process in processes:
-            process.join(timeout=60)
-            assert process.exitcode == 0
+        counts = sum(told_by(contend, each), Counter[str]())
     print(f"{watcher.looks} looks, {dict(counts)}")
     assert watcher.found == []
     assert watcher.looks > 100

@@ -1,11 +1,11 @@
 """No project gets more than its quota: real processes ask for everything at once, on both databases."""
 
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.contract.store import values
+from tests.contract.store.crowd import told_by
 from tests.contract.store.quota_contender import ASKS, IMAGE, NETWORK, PROJECT, SOURCE, contend, meet
 
 from malleable.domain.nodes import NodeState
@@ -91,13 +91,4 @@ def _contended(url: str, spool: Path) -> Counter[str]:
 
 def _run(what: Callable[..., None], url: str, spool: Path, how: object) -> Counter[str]:
     """Run it in several processes at once; add up what came of it."""
-    context = multiprocessing.get_context("spawn")
-    together, told = context.Barrier(PROCESSES), context.Queue()
-    processes = [context.Process(target=what, args=(url, spool, how, together, told)) for _ in range(PROCESSES)]
-    for process in processes:
-        process.start()
-    results = sum((told.get(timeout=240) for _ in processes), Counter[str]())
-    for process in processes:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    return results
+    return sum(told_by(what, [(url, spool, how)] * PROCESSES), Counter[str]())

@@ -1,10 +1,10 @@
 """Many processes connect, detach and free the same nodes and networks: no VLAN is shared, no free node attached."""
 
-import multiprocessing
 from collections import Counter
 from pathlib import Path
 
 from tests.contract.store import values
+from tests.contract.store.crowd import told_by
 from tests.contract.store.release_contender import FABRIC, contend
 from tests.contract.store.watcher import Watcher, deadlocks_of
 
@@ -53,19 +53,9 @@ def test_no_vlan_is_shared_and_no_node_freed_while_attached(
         for vid in VLANS:
             tx.vlans.add(values.vlan(vid, fabric=FABRIC))
     deadlocks = deadlocks_of(postgres_url)
-    context = multiprocessing.get_context("spawn")
-    together, told = context.Barrier(PROCESSES), context.Queue()
-    processes = [
-        context.Process(target=contend, args=(postgres_url, project.id, tmp_path, ACTIONS, together, told))
-        for project in projects
-    ]
+    each = [(postgres_url, project.id, tmp_path, ACTIONS) for project in projects]
     with Watcher(postgres_url, NEVER) as watcher:
-        for process in processes:
-            process.start()
-        counts = sum((told.get(timeout=100) for _ in processes), Counter[str]())
-        for process in processes:
-            process.join(timeout=60)
-            assert process.exitcode == 0
+        counts = sum(told_by(contend, each), Counter[str]())
     print(f"{watcher.looks} looks, {dict(counts)}")
     assert watcher.found == []
     assert [end for end in counts if end.startswith("sold twice")] == []
