@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from uuid import UUID
 
 from malleable.api.gateway_words import desired_view, report, sign
+from malleable.domain.errors import Unavailable
 from malleable.domain.secrets import Secret
 from malleable.domain.seeds import Document
 from malleable.domain.store import GATEWAY
@@ -52,8 +54,7 @@ class Beside:
     @contextmanager
     def gateway_file(self, image_id: UUID, name: str) -> Iterator[Iterator[bytes]]:
         """Open a file beside an image."""
-        with self._gateways.gateway_file(self._caller(), image_id, name).open("rb") as file:
-            yield iter(lambda: file.read(PIECE_BYTES), b"")
+        yield _pieces(self._gateways.gateway_file(self._caller(), image_id, name))
 
     @contextmanager
     def gateway_document(self, boot_id: UUID, name: str) -> Iterator[Iterator[bytes]]:
@@ -62,3 +63,12 @@ class Beside:
 
     def _caller(self) -> Caller:
         return self._services.authentication.caller_of(self._token.reveal())
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+    except OSError as e:
+        raise Unavailable(f"{path.name} cannot be read: {e.strerror}.", fix="Check the pool's disk.") from e

@@ -14,8 +14,8 @@ from tests.contract.api.test_gateway import arm
 
 from malleable.client import Client
 from malleable.domain.boots import Boot
-from malleable.domain.errors import Forbidden, NotFound, Unauthenticated
-from malleable.domain.ids import NetworkId
+from malleable.domain.errors import Forbidden, NotFound, Unauthenticated, Unavailable
+from malleable.domain.ids import ImageId, NetworkId
 from malleable.domain.networks import Network
 from malleable.domain.secrets import Secret
 from malleable.gateway.control_plane import ControlPlane
@@ -133,6 +133,15 @@ def test_a_token_that_is_replaced_is_worth_nothing_from_then_on(way: Way) -> Non
     assert way.signed_in("mine").gateway_desired(0, 0.0).networks
     with pytest.raises(Unauthenticated):
         way.signed_in("first").gateway_desired(0, 0.0)
+
+
+def test_beside_the_api_a_file_that_cannot_be_read_is_told(site: Site) -> None:
+    plane, image_id = Beside(site.services, threading.Event()), ImageId(site.ids["image:alpha"])
+    plane.sign_in(Secret(site.tokens["gateway"]))
+    with plane.gateway_file(image_id, "vmlinuz") as pieces:
+        site.disks.file(image_id, "vmlinuz").unlink()
+        with pytest.raises(Unavailable, match="vmlinuz cannot be read"):
+            next(pieces)
 
 
 def test_beside_the_api_a_question_ends_with_the_server(site: Site) -> None:
