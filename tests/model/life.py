@@ -49,8 +49,8 @@ HAPPENINGS = {
     "let": 2,
     "readmit": 2,
     "cancel": 2,
-    "break_a_call": 4,
-    "break_the_switch": 1,
+    "break_a_call": 8,
+    "break_the_switch": 2,
     "silence_a_bmc": 2,
     "turn_the_gateway": 1,
     "let_the_clock_jump": 1,
@@ -68,7 +68,7 @@ class Life(RuleBasedStateMachine):
     def __init__(self, make_store: MakeStore, met: Counter[str]) -> None:
         super().__init__()
         store, spool = make_store()
-        self.site, self.met = Site(store=store, spool=spool), met
+        self.site, self.met = Site(store=store, spool=spool, met=met), met
         self.owner: dict[str, str] = {}  #: network to tenant
         self.holder: dict[str, str] = {}  #: node to tenant
         self.on: dict[Key, Channel] = {}
@@ -101,6 +101,7 @@ class Life(RuleBasedStateMachine):
             self.everything_can_be_taken_down()
         finally:
             self.met.update(f"{o.kind} {o.state}" for o in self.site.operations())
+            self.met.update({f"fault {kind}": times for kind, times in self.site.world.faults.struck.items()})
             self.site.store.close()
 
     # -- what tenants ask --------------------------------------------------------------------------------------------
@@ -214,14 +215,22 @@ class Life(RuleBasedStateMachine):
             id = dice.choice(list(self.asked))
             self._ask(lambda: self.site.services.operations.operation_cancel(self.site.operator, id), is_right=True)
 
+    def ask_for_something(self, dice: Dice) -> None:
+        """Let a tenant ask for what moves ports, that trouble meets something."""
+        ask: Callable[[Dice], None] = getattr(self, dice.choice(["provision", "attach", "attach", "detach", "release"]))
+        ask(dice)
+
     # -- what goes wrong ---------------------------------------------------------------------------------------------
 
     def break_a_call(self, dice: Dice) -> None:
         times = dice.choice([1, 2, None])
         self.site.world.faults.add(dice.choice(METHODS), dice.choice(FAULTS), skip=dice.randrange(3), times=times)
+        self.ask_for_something(dice)
 
     def break_the_switch(self, dice: Dice) -> None:
-        self.site.world.switches.misbehave(SWITCH, dice.choice(HONEST), late_s=dice.choice([0.4, 30.0]))
+        how = dice.choice(HONEST)
+        self.site.world.switches.misbehave(SWITCH, how, late_s=dice.choice([0.4, 30.0]))
+        self.met[f"switch {how}"] += 1
 
     def silence_a_bmc(self, dice: Dice) -> None:
         self.site.world.room.bmcs.silence(f"sim://{dice.choice(NODES)}")
@@ -230,7 +239,9 @@ class Life(RuleBasedStateMachine):
         self.site.world.is_gateway_up = dice.choice([True, False])
 
     def let_the_clock_jump(self, dice: Dice) -> None:
-        self.site.world.clock.jump(dice.choice(JUMPS_S))
+        jump_s = dice.choice(JUMPS_S)
+        self.site.world.clock.jump(jump_s)
+        self.met["clock back" if jump_s < 0 else "clock forth"] += 1
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -239,9 +250,10 @@ class Life(RuleBasedStateMachine):
         self.site.work()
 
     def work_disturbed(self, dice: Dice) -> None:
-        """Let a worker die at any boundary, or let another one come between."""
+        """Let a worker die at any boundary, or let another one take over from it, while there is work."""
+        self.ask_for_something(dice)
         self.site.world.clock.advance(0.5)
-        self.site.work(until=dice.randrange(30), crashes=dice.choice([True, False]))
+        self.site.work(until=dice.randrange(12), crashes=dice.choice([True, False]))
 
     def work_long(self, dice: Dice) -> None:
         """Wait until patience ends: what does not work by now is given up."""

@@ -1,7 +1,8 @@
 """The simulated site of the model: two tenants who ask the services, workers that may die, and a machine room."""
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,8 @@ CABLES = {"n1": ("p1",), "n2": ("p2", "p3")}
 POOL = range(200, 204)
 LOOKS_MAX = 3000
 Key: TypeAlias = tuple[str, str, str]  #: names of a node, its NIC and a network
+#: Longer than a worker's lease on an operation.
+LEASE_PAST_S = 5.0
 A_WEEK = timedelta(days=7)
 
 
@@ -42,6 +45,7 @@ class Site:
     spool: Path
     callers: dict[str, Caller] = field(default_factory=dict)
     nodes: dict[str, NodeId] = field(default_factory=dict)
+    met: Counter[str] = field(default_factory=Counter)  #: how often workers were disturbed
 
     def __post_init__(self) -> None:
         self.world = World(store=self.store, spool=self.spool)
@@ -105,13 +109,20 @@ class Site:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def work(self, *, until: int | None = None, crashes: bool = False) -> None:
-        """Let one worker do what is due; at its boundary number ``until`` it dies, or another worker comes between."""
+        """Let one worker do what is due; at its boundary number ``until`` it dies, or another worker takes over."""
         probe = None
         if until is not None:
-            probe = CrashAt(until) if crashes else Act(until, lambda: self.world.engine().run_due(limit=2))
-        with suppress(Crash):
+            probe = CrashAt(until) if crashes else Act(until, self._take_over)
+        try:
             self.world.engine(probe).run_due()
+        except Crash:
+            self.met["a worker died"] += 1
         self.world.serve()
+
+    def _take_over(self) -> None:
+        """Be another worker, that takes the first one for dead: the first one goes on late, and does it twice."""
+        self.world.clock.advance(LEASE_PAST_S)
+        self.met["another worker took over"] += bool(self.world.engine().run_due(limit=2))
 
     def rest(self) -> None:
         """Work with whatever time it takes until nothing is to be done; operators resume what is parked."""

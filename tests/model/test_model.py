@@ -18,14 +18,24 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.conftest import KEY
-from tests.model.life import Life, MakeStore
+from tests.model.life import FAULTS, HONEST, Life, MakeStore
 from tests.postgres import Postgres
 
 from malleable.store import SqlStore, open_store
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "0"))
-EXAMPLES_IN_CI = 20
+EXAMPLES_IN_CI = 60
 STEPS = 40
+#: What the promise must have outlived on each database: late and lost answers, refusals, things done twice or out of
+#: their order, deaths and clocks.
+TROUBLES = (
+    *(f"fault {kind}" for kind in FAULTS),
+    *(f"switch {how}" for how in HONEST),
+    "a worker died",
+    "another worker took over",
+    "clock back",
+    "clock forth",
+)
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
@@ -53,6 +63,7 @@ def test_whatever_happens_the_site_keeps_what_the_model_promises(request: Any, d
     # Else the lives are too dull to show anything.
     assert met["attach succeeded"] > 0, met
     assert any(end.endswith("failed") for end in met), met
+    assert [what for what in TROUBLES if not met[what]] == [], met
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,6 +64,8 @@ class Faults:
         self._rules: list[_Rule] = []
         #: (method, key) of the latest calls that began, oldest first
         self.calls: deque[tuple[str, str | None]] = deque(maxlen=CALLS_KEPT)
+        #: how often each kind has struck; ``clear`` keeps it
+        self.struck: Counter[FaultKind] = Counter()
 
     def add(
         self,
@@ -107,6 +109,8 @@ class Faults:
         with self._lock:
             candidates = (r for r in self._rules if (r.kind is FaultKind.LOST_REPLY) is lost_reply)
             rule = next((r for r in candidates if r.strikes(method, key)), None)
+            if rule is not None:
+                self.struck[rule.kind] += 1
         if rule is None:
             return
         if rule.kind is FaultKind.SLOW:

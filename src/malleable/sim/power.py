@@ -114,7 +114,11 @@ class SimPower:
         with self._scrub("clear_tpm", bmc, Scrub.TPM) as machine:
             self.bmcs.clean_at_power_on(machine.name, "tpm")
             if "tpm" not in self.bmcs.pending(machine.name):
-                raise Refused(f"BMC {bmc.address} did not note that the TPM is to be cleared.", code="tpm-not-kept")
+                raise Refused(
+                    f"BMC {bmc.address} did not note that the TPM is to be cleared.",
+                    fix="Clear it in the firmware's own menu; then readmit the node with this scrub skipped.",
+                    code="tpm-not-kept",
+                )
             return "at the next power-on"
 
     def drives(self, bmc: Bmc) -> Sequence[LocalDrive]:
@@ -131,7 +135,11 @@ class SimPower:
             if not state:
                 raise Refused(f"BMC {bmc.address} knows of no work on {work!a}.", code="no-such-work")
             if state == "failed":
-                raise Refused(f"BMC {bmc.address} failed to erase drive {work}.", code="erase-failed")
+                raise Refused(
+                    f"BMC {bmc.address} failed to erase drive {work}.",
+                    fix="See the BMC's own log for the drive.",
+                    code="erase-failed",
+                )
             return state == "done"
 
     @contextmanager

@@ -88,7 +88,7 @@ def has_settings_and_tpm_cleaned_by_the_firmware(bench: Bench) -> None:
 
 def finds_out_a_tpm_that_will_not_be_cleared(bench: Bench) -> None:
     bench.room.bmcs.lie(NAME, Lie.FORGETS_TPM)
-    _refuses(lambda: bench.driver.clear_tpm(bench.bmc), "tpm-not-kept")
+    assert "menu" in _refuses(lambda: bench.driver.clear_tpm(bench.bmc), "tpm-not-kept")
 
 
 def erases_local_disks(bench: Bench) -> None:
@@ -128,7 +128,7 @@ def tells_a_disk_that_was_not_erased(bench: Bench) -> None:
     bench.room.bmcs.lie(NAME, Lie.FAILS_TO_ERASE)
     work = bench.driver.erase_drive(bench.bmc, drive.id)
     bench.room.run_later()
-    _refuses(lambda: bench.driver.is_erased(bench.bmc, work), "erase-failed")
+    assert "log" in _refuses(lambda: bench.driver.is_erased(bench.bmc, work), "erase-failed")
     bench.room.bmcs.forget_work(NAME)
     _refuses(lambda: bench.driver.is_erased(bench.bmc, work), "no-such-work")
 
@@ -163,10 +163,12 @@ def _calls(bench: Bench) -> list[Callable[[Bmc], object]]:
     return [driver.accounts, driver.reset_bios, driver.clear_tpm, driver.drives]
 
 
-def _refuses(call: Callable[[], object], code: str) -> None:
+def _refuses(call: Callable[[], object], code: str) -> str:
+    """See that a call is refused; return what it says is to be done."""
     with pytest.raises(Refused) as caught:
         call()
     assert caught.value.code == code
+    return caught.value.fix
 
 
 SCRUB_RULES: tuple[Callable[[Bench], None], ...] = (
