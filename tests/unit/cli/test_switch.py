@@ -28,5 +28,7 @@ def test_a_port_is_shown_with_its_mtu(desk: Desk) -> None:
 def test_of_a_port_that_nothing_was_wanted_of_no_wish_is_shown(desk: Desk) -> None:
     never = {"wanted_generation": 0, "observed": None, "observed_generation": 0, "observed_at": None}
     desk.answers["GET /v1/switches/tor1/ports"] = [_port(1, SHUT), _port(2, SHUT, **never, state="unknown")]
-    kept, spare = _rows(desk.m2("switch", "port", "list", "tor1").out)
+    ran = desk.m2("switch", "port", "list", "tor1")
+    kept, spare = _rows(ran.out)
+    assert "`m2 switch import tor1` keeps them shut" in ran.err
     assert (kept[1:3], spare[1:3]) == (["shut", "shut"], ["-", "?"])
