@@ -191,9 +191,7 @@ def port_list(session: Session, switch: SwitchArgument) -> None:
     ports = sorted(session.m2.port_list(switch), key=lambda port: natural(port.name))
     show_list(session, ports, columns, nothing=nothing)
     if not all(port.wanted_generation for port in ports):
-        session.hint(
-            f"Ports with - are as the switch has them; shut there, `m2 switch import {switch}` keeps them shut."
-        )
+        session.hint(f"Ports with - are as the switch has them. Shut there, `m2 switch import {switch}` keeps them so.")
 
 
 def _wired(port: "PortView") -> str:

@@ -30,5 +30,5 @@ def test_of_a_port_that_nothing_was_wanted_of_no_wish_is_shown(desk: Desk) -> No
     desk.answers["GET /v1/switches/tor1/ports"] = [_port(1, SHUT), _port(2, SHUT, **never, state="unknown")]
     ran = desk.m2("switch", "port", "list", "tor1")
     kept, spare = _rows(ran.out)
-    assert "`m2 switch import tor1` keeps them shut" in ran.err
+    assert "`m2 switch import tor1` keeps them so" in ran.err
     assert (kept[1:3], spare[1:3]) == (["shut", "shut"], ["-", "?"])
