@@ -20,6 +20,7 @@ from malleable.services.nodes import NodeWish
 from malleable.services.switches import SwitchWish
 from malleable.sim.faults import FaultKind
 from malleable.sim.switches import Misbehaviour
+from malleable.workflows.requests import move_node
 from malleable.workflows.watch import Watch
 
 BMC_PASSWORD, SWITCH_PASSWORD = "swordfish-of-the-bmc", "swordfish-of-the-switch"
@@ -63,6 +64,16 @@ def test_d1_a_connect_that_fails_late_keeps_its_node_from_the_next_tenant(held: 
     ran(held, held.provision("bob", "n2", "blue"))
     look = held.look()
     assert (look.vids("p2"), look.vids("p3")) == ({look.networks["blue"].vid}, set())
+
+
+def test_d3_who_saw_a_node_free_before_somebody_else_got_it_is_told_and_changes_nothing(held: Site) -> None:
+    with held.store.reading() as tx:
+        seen = tx.nodes.get(held.nodes["n1"])
+    ran(held, held.provision("bob", "n1", "blue"))
+    with pytest.raises(Conflict) as told, held.store.transaction() as tx:
+        move_node(tx, held.world.clock.now(), seen, NodeState.ALLOCATED, project_id=held.project_id("alice"))
+    assert told.value.details["held_by"] == str(held.project_id("bob"))
+    assert held.look().nodes["n1"].project_id == held.project_id("bob")
 
 
 def test_d5_a_port_that_does_not_obey_and_loses_its_nic_holds_nobody_up(held: Site) -> None:

@@ -16,8 +16,9 @@ from malleable.domain.errors import Busy, Conflict, Exhausted
 from malleable.domain.ids import NetworkId, NodeId, OperationId, ProjectId, new_id
 from malleable.domain.nodes import Node, NodeState
 from malleable.domain.operations import OperationState
-from malleable.domain.store import Store
+from malleable.domain.store import Store, Transaction
 from malleable.store import open_store
+from malleable.workflows.requests import move_node
 
 #: Eight of these want more than there is: 8 x 4 nodes of 20, and as many VLANs.
 WANTED = 4
@@ -73,17 +74,23 @@ class Contender:
             self.account.busy += 1
 
     def take_node(self, node: Node) -> None:
-        """Allocate as the services do: compare and set; the loser reads who was faster."""
-        mine = {"state": NodeState.ALLOCATED, "project_id": self.account.project_id}
+        """Allocate as the services do, a node that was free when it was looked at: the loser reads who was faster."""
         operation = values.operation(node_id=node.id, project_id=self.account.project_id)
         with self.store.transaction() as tx:
-            while not tx.nodes.change(node.id, expect={"state": NodeState.FREE, "project_id": None}, **mine):
-                if held_by := tx.nodes.get(node.id).project_id:  # else it was given back just now: try again
-                    raise Conflict(f"Node {node.name} is held by {held_by}.", details={"held_by": str(held_by)})
+            self._move(tx, node)
             tx.operations.add(operation)
             tx.events.append(values.event(node_id=node.id, project_id=self.account.project_id))
         self._mark(f"node-{node.id}")
         self.account.nodes[node.id] = operation.id
+
+    def _move(self, tx: Transaction, node: Node) -> None:
+        while True:
+            try:
+                move_node(tx, NOW, node, NodeState.ALLOCATED, project_id=self.account.project_id)
+                return
+            except Conflict as e:
+                if e.details.get("held_by"):  # else it was given back just now: try again
+                    raise
 
     def give_node_back(self, id: NodeId) -> None:
         self._unmark(f"node-{id}")
