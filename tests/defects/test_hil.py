@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,8 +15,8 @@ from malleable.domain.networks import Channel
 from malleable.domain.nodes import NodeState
 from malleable.domain.operations import Operation
 from malleable.domain.secrets import Secret
-from malleable.domain.store import Page, Transaction
-from malleable.domain.switches import PortConfig
+from malleable.domain.store import Page, Store, Transaction
+from malleable.domain.switches import PortConfig, PortState
 from malleable.services.nodes import NodeWish
 from malleable.services.switches import SwitchWish
 from malleable.sim.faults import FaultKind
@@ -64,6 +65,28 @@ def test_d1_a_connect_that_fails_late_keeps_its_node_from_the_next_tenant(held: 
     ran(held, held.provision("bob", "n2", "blue"))
     look = held.look()
     assert (look.vids("p2"), look.vids("p3")) == ({look.networks["blue"].vid}, set())
+
+
+@dataclass
+class Doubts:
+    """A probe after whose look at the last step nothing is known of a port any more."""
+
+    store: Store
+    port_name: str
+
+    def at(self, _point: str, operation: Operation) -> None:
+        if operation.step == "reset-boot":
+            with self.store.transaction() as tx:
+                (port,) = (port for port in tx.switch_ports.list() if port.name == self.port_name)
+                tx.switch_ports.change(port.id, state=PortState.UNKNOWN)
+
+
+def test_d1_a_port_that_comes_in_doubt_after_it_was_shut_keeps_its_node_from_being_free(held: Site) -> None:
+    operation = held.services.nodes.node_release(held.callers["alice"], "n2")
+    held.world.run(operation.id, Doubts(held.store, "p3"))
+    node = held.look().nodes["n2"]
+    assert node.state is NodeState.QUARANTINED
+    assert "p3 is not proven shut" in node.state_reason
 
 
 def test_d3_who_saw_a_node_free_before_somebody_else_got_it_is_told_and_changes_nothing(held: Site) -> None:
