@@ -72,7 +72,7 @@ class Accesses:
                 raise Conflict(
                     f"Node {node.name} has {live} tokens already.",
                     code="too-many-tokens",
-                    fix="Revoke one: `m2 node access NODE` lists them.",
+                    fix=f"Revoke one: `m2 node access {node.name}` lists them.",
                 )
             how = TokenWish(name=wish.name, ttl_s=wish.ttl_s, node_id=node.id, verbs=verbs)
             issued = issue(tx, now, tx.users.get(caller.user_id), how, node.project_id)

@@ -29,6 +29,7 @@ class Taken:
     held: str  #: when the holder was found
     holder: Select[Any]  #: reads facts of the holder; parameters are fields of the refused value
     fix: str = ""
+    held_fix: str = ""  #: instead, when the holder was found
     public: Public | None = None  #: for tenants, where the words are about the room
     includes: str = ""  #: the rule that is broken as well where no holder is found: which is told first is chance
 
@@ -82,13 +83,17 @@ _TAKEN = {
     ),
     "uq_operations_active_node": Taken(
         plain="The node is busy with another operation.",
-        held="The node is busy: {operation} is {operation_state}.",
+        held="Node {node} is busy: {operation} is {operation_state}.",
         holder=select(
             s.operations.c.id.label("operation_id"),
             s.operations.c.kind.label("operation"),
             s.operations.c.state.label("operation_state"),
-        ).where(_given(s.operations.c.node_id, "node_id"), s.operations.c.state.in_(sorted(ACTIVE_STATES))),
+            s.nodes.c.name.label("node"),
+        )
+        .join_from(s.operations, s.nodes, s.operations.c.node_id == s.nodes.c.id)
+        .where(_given(s.operations.c.node_id, "node_id"), s.operations.c.state.in_(sorted(ACTIVE_STATES))),
         fix="Wait for its end (`m2 operation watch NODE`), or cancel it (`m2 operation cancel NODE`).",
+        held_fix="Wait for its end (`m2 operation watch {node}`), or cancel it (`m2 operation cancel {node}`).",
     ),
     "uq_targets_disk_id": Taken(
         plain="The disk is in use on another node.",
@@ -244,7 +249,8 @@ def _tell(session: Session, table: Table, values: Facts, constraint: str) -> Con
     facts = dict(found[0]) if found else {}
     words = (taken.held if found else taken.plain).format(**{**values, **facts})
     details = {"constraint": constraint, **_plain(facts)}
-    return Conflict(words, fix=taken.fix, details=details, public=taken.public)
+    fix = taken.held_fix.format(**facts) if found and taken.held_fix else taken.fix
+    return Conflict(words, fix=fix, details=details, public=taken.public)
 
 
 def _tell_generic(session: Session, table: Table, constraint: str, values: Facts) -> Conflict:

@@ -26,7 +26,7 @@ def request(tx: Transaction, now: datetime, wish: Wish) -> Operation:
         raise Conflict(
             f"Disk {wish.disk.name} runs on node {wish.node.name} already.",
             code="same-node",
-            fix="Name another node, or start that one anew with `m2 node power NODE cycle`.",
+            fix=f"Name another node, or start that one anew with `m2 node power {wish.node.name} cycle`.",
         )
     source = tx.nodes.get(target.node_id)
     others = [t.disk_id for t in tx.targets.list(node_id=source.id, use=DiskUse.DATA) if t.disk_id]

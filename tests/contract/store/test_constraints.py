@@ -10,7 +10,7 @@ from tests.contract.store.values import Site
 
 from malleable.domain.disks import DiskUse
 from malleable.domain.errors import Conflict
-from malleable.domain.ids import NodeId, ProjectId, new_id
+from malleable.domain.ids import ProjectId, new_id
 from malleable.domain.images import ImageState
 from malleable.domain.networks import Channel
 from malleable.domain.nodes import NodeState
@@ -62,7 +62,7 @@ DUPLICATES: dict[str, Case] = {
     "two exports of one disk": ("targets", lambda s: values.target(s.disk, s.node, s.network, use=DiskUse.DATA), "The disk is in use on node {s.node.name}."),
     "seed of one node": ("seeds", lambda s: values.seed(s.node), "There is a seed with this node already."),
     "boot of one node": ("boots", lambda s: values.boot(s.attachment, s.target), "There is a boot intent with this node already."),
-    "active operation": ("operations", lambda s: values.operation(node_id=s.node.id), "The node is busy: provision is pending."),
+    "active operation": ("operations", lambda s: values.operation(node_id=s.node.id), "Node {s.node.name} is busy: provision is pending."),
 }  # fmt: skip
 
 
@@ -159,7 +159,10 @@ def test_names_are_unique_per_project_only(store: SqlStore, site: Site) -> None:
 
 
 def test_ended_operations_leave_their_node_to_the_next(store: SqlStore) -> None:
-    node_id = NodeId(new_id())
+    node = values.node()
+    node_id = node.id
+    with store.transaction() as tx:
+        tx.nodes.add(node)
     for state in OperationState:
         if state not in ACTIVE_STATES:
             with store.transaction() as tx:
@@ -170,6 +173,7 @@ def test_ended_operations_leave_their_node_to_the_next(store: SqlStore) -> None:
             tx.operations.add(operation)
         e = refused(store, lambda tx: tx.operations.add(values.operation(node_id=node_id)))
         assert e.details["operation_state"] == state
+        assert f"`m2 operation watch {node.name}`" in e.fix
         with store.transaction() as tx:
             tx.operations.change(operation.id, state=OperationState.SUCCEEDED)
             tx.operations.add(values.operation(node_id=None))
