@@ -40,12 +40,15 @@ def test_a_rollback_leaves_neither_intent_nor_operation(shop: Shop) -> None:
 
 def test_a_node_has_one_active_operation_and_the_loser_is_told_which(shop: Shop) -> None:
     shop.workflow("make", shop.step("a"))
-    node_id = NodeId(new_id())
+    node = values.node()
+    node_id = node.id
+    with shop.store.transaction() as tx:
+        tx.nodes.add(node)
     first = shop.begin("make", node_id=node_id)
     with pytest.raises(Conflict) as caught:
         shop.begin("make", node_id=node_id)
     assert str(first) in f"{caught.value.message} {caught.value.fix} {caught.value.details}"
-    assert "make" in caught.value.message
+    assert f"{node.name} is busy: make" in caught.value.message
     assert shop.run(first).state == "succeeded"
     assert shop.run(shop.begin("make", node_id=node_id)).state == "succeeded"
 
