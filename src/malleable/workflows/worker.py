@@ -39,6 +39,7 @@ class Worker:
         self._walking: dict[OperationId, Operation | None] = {}
         self._reserved = 0  #: threads kept for what is claimed at this moment
         self._looks_at: datetime | None = None  #: the dispatcher; None: it is looking
+        self._sooner: datetime | None = None  #: something that waits is due before that
         self._lost: list[Operation] = []  #: the database failed while we walked them: to be given back
         self._stopping, self._finished = threading.Event(), threading.Event()
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="operation")
@@ -164,8 +165,19 @@ class Worker:
         wait_s = RESYNC_S * random.uniform(0.8, 1.2)
         if due is not None:
             wait_s = min(wait_s, max((due - now).total_seconds(), 0.0))
-        self._looks_at = now + timedelta(seconds=wait_s)
-        return store.wait(WORK, wait_s, latest)
+        return self._rest(now + timedelta(seconds=wait_s), latest)
+
+    def _rest(self, until: datetime, seen: int) -> int:
+        """Wait for work or for time. For what only falls due sooner there is nothing to ask the database before."""
+        store, clock = self._engine.store, self._engine.clock
+        while True:
+            self._looks_at = until
+            told = store.wait(WORK, max((until - clock.now()).total_seconds(), 0.0), seen)
+            with self._changed:
+                sooner, self._sooner = self._sooner, None
+            if sooner is None or told != seen + 1 or self._stopping.is_set():  # something else has happened, too
+                return told
+            until, seen = min(until, sooner), told
 
     def _claim_due(self) -> bool:
         """Claim as many as there are free threads for, and hand them out; say whether there were any."""
@@ -217,9 +229,9 @@ class Worker:
         """Walk an operation; return a later claim of it, if there is one."""
         is_lost = True
         try:
-            due_at, looks_at = self._engine.walk(operation, begun), self._looks_at
-            if due_at is not None and (looks_at is None or due_at < looks_at):
-                self._engine.store.signal(WORK)
+            due_at = self._engine.walk(operation, begun)
+            if due_at is not None:
+                self._hear_of(due_at)
             is_lost = False
         except (Busy, Unavailable) as e:
             log.warning("operation given back; it goes on from here", operation=str(operation.id), error=str(e))
@@ -232,6 +244,15 @@ class Worker:
                     self._walking[operation.id] = None
                 self._changed.notify_all()
         return later
+
+    def _hear_of(self, due_at: datetime) -> None:
+        """Have the dispatcher look when something is due that it does not know of."""
+        with self._changed:
+            looks_at = self._looks_at
+            if looks_at is not None and due_at >= looks_at:
+                return
+            self._sooner = due_at if looks_at is not None else None
+        self._engine.store.signal(WORK)
 
     # -- keeping leases ---------------------------------------------------------------------------------------------
 

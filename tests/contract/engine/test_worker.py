@@ -87,6 +87,30 @@ def test_an_idle_worker_asks_less_than_once_a_second_and_uses_no_cpu(
     assert cpu_s < IDLE_S / 100
 
 
+def test_what_falls_due_before_the_next_look_is_known_without_one(live: Shop, store: SqlStore, until: Until) -> None:
+    """Whoever leaves an operation waiting says until when: there is nothing to ask the database before."""
+    entered, may_wait = threading.Event(), threading.Event()
+
+    def wait_a_little(context: Context) -> Wait:
+        entered.set()
+        assert may_wait.wait(20)
+        return Wait(seconds=0.5, reason="boots")
+
+    live.workflow("make", live.step("a", wait_a_little, Done()))
+    looks: list[str] = []
+    store.database.statements.heard = lambda sql: looks.append(sql) if sql.startswith("SELECT min(") else None
+    with _working(live.engine()):
+        operation_id = live.begin("make")
+        assert entered.wait(10)
+        until(lambda: len(looks) >= 2, seconds=10)
+        threading.Event().wait(0.1)  # it has looked once more since it claimed, and rests
+        before = len(looks)
+        may_wait.set()
+        until(_has(live, operation_id, "succeeded"), seconds=10)
+    store.database.statements.heard = None
+    assert len(looks) - before <= 2, "one that finds it, and one that finds no more"
+
+
 def test_stop_finishes_the_step_at_hand_and_leaves_the_rest(live: Shop, until: Until) -> None:
     """The lease is held meanwhile, however long it takes, and the next worker begins at the next step."""
     entered, may_end = threading.Event(), threading.Event()
