@@ -80,6 +80,27 @@ def test_a_data_file_is_refused(raw: Path) -> None:
     assert refusal(image, ImageFormat.QCOW2) in ("image-not-whole", "image-malformed")
 
 
+def test_a_vhd_of_what_differs_from_its_parent_is_refused(raw: Path) -> None:
+    """For qemu-img it is any other VHD, with zeros where its parent's blocks belong."""
+    image = packed(raw, ImageFormat.VHD)
+    content = bytearray(image.read_bytes())
+    for footer in (0, len(content) - 512):
+        content[footer + 60 : footer + 68] = (4).to_bytes(4, "big") + bytes(4)
+        checksum = ~sum(content[footer : footer + 512]) & 0xFFFFFFFF
+        content[footer + 64 : footer + 68] = checksum.to_bytes(4, "big")
+    image.write_bytes(content)
+    qemu_img("info", "-f", "vpc", image)
+    assert refusal(image, ImageFormat.VHD) == "image-not-whole"
+
+
+def test_a_vmdk_whose_parent_is_not_named_is_refused(raw: Path) -> None:
+    """It is known by its parent's number alone: qemu-img shows no backing file, and reads zeros."""
+    delta = raw.with_name("delta.vmdk")
+    qemu_img("create", "-f", "vmdk", "-b", packed(raw, ImageFormat.VMDK), "-F", "vmdk", delta)
+    delta.write_bytes(delta.read_bytes().replace(b"parentFileNameHint", b"#arentFileNameHint"))
+    assert refusal(delta, ImageFormat.VMDK) == "image-not-whole"
+
+
 def test_a_vmdk_that_names_other_files_is_refused(raw: Path) -> None:
     image = raw.with_name("image.vmdk")
     image.write_text(

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from malleable.domain.errors import Busy, Malformed
-from malleable.domain.images import ImageFormat
+from malleable.domain.errors import Busy, Malformed, Refused
+from malleable.domain.images import MAGIC, ImageFormat
 from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.convert.sandbox import malformed, refused, sandbox, want_programs, want_room
 from malleable.drivers.convert.zstd import unpack
@@ -36,6 +36,11 @@ _SHARE, PIPE_BYTES = re.compile(rb"\((\d{1,3}\.\d\d)/100%\)"), 64 * 1024
 CHECK_LEAKS, CHECK_UNSUPPORTED = 3, 63
 #: Keys that name another file, anywhere in what qemu-img tells.
 _OUTSIDE = frozenset({"backing-filename", "full-backing-filename", "data-file"})
+#: A VMDK's parent when it has none. One that has, and does not name it, qemu-img reads with zeros in its place.
+_NO_PARENT = 0xFFFFFFFF
+#: The type in a VHD's footer, of which a dynamic one begins with a copy (VHD 1.0, "Hard Disk Footer Format"). Of one
+#: that holds what differs from a parent qemu-img 7.2 knows nothing: what is the parent's would be zeros.
+_VHD_TYPE, _VHD_DIFFERENCING = slice(60, 64), b"\x00\x00\x00\x04"
 
 
 class QemuConverter:
@@ -59,6 +64,8 @@ class QemuConverter:
             return unpack(source, target, max_bytes=max_bytes, reserve_bytes=room_bytes, on_progress=on_progress)
         want_programs(image_format, (("qemu-img", "qemu-utils"), ("bwrap", "bubblewrap"), ("prlimit", "util-linux")))
         size_bytes = _checked(_info(source, image_format), image_format, max_bytes)
+        if image_format is ImageFormat.VHD:
+            _want_whole_vhd(source)
         _check(source, image_format)
         part = target.with_name(f".{target.name}.part")
         with part.open("wb") as file:
@@ -157,11 +164,7 @@ def _checked(info: object, image_format: ImageFormat, max_bytes: int) -> int:
     if not isinstance(info, dict) or not isinstance(info.get("virtual-size"), int):
         raise refused("qemu-img does not say how large the image is.", code="image-malformed", fix="Check the file.")
     if _reaches_outside(info):
-        raise refused(
-            "The image is not whole: parts of it are in other files.",
-            code="image-not-whole",
-            fix=f"Flatten it first: `qemu-img convert -O {NAMES[image_format]} OLD NEW`.",
-        )
+        raise _not_whole(f"Flatten it first: `qemu-img convert -O {NAMES[image_format]} OLD NEW`.")
     if info.get("encrypted"):
         raise refused("The image is encrypted.", code="image-encrypted", fix="Decrypt it before the upload.")
     size_bytes: int = info["virtual-size"]
@@ -174,10 +177,23 @@ def _checked(info: object, image_format: ImageFormat, max_bytes: int) -> int:
     return size_bytes
 
 
+def _want_whole_vhd(source: Path) -> None:
+    """Refuse a VHD of what differs from another. Errors: Refused."""
+    with source.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(MAGIC[ImageFormat.VHD]) and head[_VHD_TYPE] == _VHD_DIFFERENCING:
+        raise _not_whole("Merge it into its parent first, with what made it.")
+
+
+def _not_whole(fix: str) -> Refused:
+    return refused("The image is not whole: parts of it are in other files.", code="image-not-whole", fix=fix)
+
+
 def _reaches_outside(told: object) -> bool:
-    """Look for another file's name: a backing file, a data file, an extent of a VMDK."""
+    """Look for another file: a backing file, a data file, an extent of a VMDK, its parent."""
     if isinstance(told, dict):
         named = told.get("filename")
         is_outside = isinstance(named, str) and named != "/source"
+        is_outside |= told.get("parent-cid", _NO_PARENT) != _NO_PARENT
         return is_outside or bool(_OUTSIDE & told.keys()) or any(map(_reaches_outside, told.values()))
     return isinstance(told, list) and any(map(_reaches_outside, told))
