@@ -18,8 +18,9 @@ from malleable.domain.fetching import Login
 from malleable.domain.images import Image
 from malleable.domain.secrets import Secret
 from malleable.domain.signatures import key_number
-from malleable.services.images import FetchWish, ImageWish, Upload
+from malleable.services.images import FetchWish, ImageWish
 from malleable.services.parts import Shown
+from malleable.services.uploads import Upload
 from malleable.wire.images import (
     BranchView,
     DescribeRequest,
@@ -289,19 +290,11 @@ async def _receive(request: Request, upload: Upload) -> int:
                 size_bytes += len(chunk)
                 held += chunk
                 if len(held) >= WRITE_BYTES:
-                    await run_in_threadpool(_write, descriptor, held, upload)
+                    await run_in_threadpool(upload.write, descriptor, held)
                     held = bytearray()
         finally:
             # Also of what broke off: the next try goes on after it.
-            await run_in_threadpool(_write, descriptor, held, upload)
+            await run_in_threadpool(upload.write, descriptor, held)
     finally:
         os.close(descriptor)
     return size_bytes
-
-
-def _write(descriptor: int, data: bytearray, upload: Upload) -> None:
-    """Write a piece, as long as there is room beside all other uploads of the moment. Errors: Exhausted."""
-    upload.want_room(len(data))
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

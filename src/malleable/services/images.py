@@ -1,16 +1,13 @@
 """Images: golden ones and projects' own; their upload and sealing."""
 
-import os
 import secrets
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import BinaryIO
 
-from malleable.domain.errors import Conflict, Exhausted, Invalid
+from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.fetching import Login
 from malleable.domain.ids import ImageId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageFormat, ImageState, UpProof
@@ -27,14 +24,13 @@ from malleable.services.image_finding import find_image, open_sealed, shared_wit
 from malleable.services.parts import Listed, Parts, Shown
 from malleable.services.renaming import rename
 from malleable.services.signers import as_signed_for, signer_of, want_signed
+from malleable.services.uploads import Upload, Uploaded
 from malleable.workflows import copy, fetch, importing, storage, verify
 from malleable.workflows.quotas import want_within_quota
 from malleable.workflows.requests import record
 
 #: A kernel or initrd; real ones have 10 to 200 MiB.
 FILE_MAX_BYTES = 1024**3
-#: Uploads leave this much free: the database may lie on the same filesystem, and needs room for everybody's sake.
-SPOOL_RESERVE_BYTES = 1024**3
 #: Of an image: how its disks boot, and what shows that they have.
 BOOTING = ("cmdline", "boot_ways", "firmwares", "up_proof", "wants_seed_disk", "has_multipath")
 #: In an upload's folder: what came of its content, until all is there.
@@ -84,82 +80,6 @@ class FetchWish:
     default_user: str
     wants_seed_disk: bool = False
     has_multipath: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """Where an upload goes: written to ``part``, then renamed to ``path`` when its size is right."""
-
-    image_id: ImageId
-    part: Path
-    path: Path
-    max_bytes: int
-    exact_bytes: int | None
-    check: Callable[[], None]  #: that the image still takes uploads; raises Conflict
-    offset: int | None = None  #: where it goes on in a part that stays for the next try; None: one of its own
-
-    def open(self) -> int:
-        """Open the part to be written from the offset on; the caller closes the descriptor. Errors: Conflict."""
-        if self.offset is None:
-            return os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT, 0o600)
-        have_bytes = os.fstat(descriptor).st_size
-        if self.offset > have_bytes:
-            os.close(descriptor)
-            raise Conflict(
-                f"{have_bytes} bytes of the upload are here; it cannot go on at {self.offset}.",
-                code="upload-offset",
-                fix="Ask how many bytes are here, and go on there.",
-                details={"wanted": have_bytes},
-            )
-        os.lseek(descriptor, self.offset, os.SEEK_SET)
-        return descriptor
-
-    def want_room(self, size_bytes: int) -> None:
-        """Be sure that this much more can be written. Errors: Exhausted."""
-        try:
-            free_bytes = shutil.disk_usage(self.part.parent).free
-        except FileNotFoundError as e:
-            raise Conflict("The image was deleted or sealed meanwhile.", code="image-state") from e
-        if free_bytes - size_bytes < SPOOL_RESERVE_BYTES:
-            raise Exhausted(
-                "There is no room for the upload.",
-                code="spool-full",
-                fix="Seal or delete images whose upload is complete, or ask an operator for more room.",
-            )
-
-    def finish(self, size_bytes: int) -> None:
-        """Put a completely received upload in place; a piece that ends earlier waits for the next.
-
-        Errors: Invalid when it has not the size that was announced.
-        """
-        if self.offset is not None and size_bytes < (self.exact_bytes or 0):
-            return
-        if self.exact_bytes is not None and size_bytes != self.exact_bytes:
-            raise Invalid(
-                f"{size_bytes} bytes came, {self.exact_bytes} were announced.",
-                code="wrong-size",
-                fix="Upload the file again, or make the image anew with the right size.",
-            )
-        self.check()
-        try:
-            self.path.parent.mkdir(mode=0o700, exist_ok=True)
-            self.part.replace(self.path)
-        except FileNotFoundError as e:
-            raise Conflict("The image was deleted or sealed meanwhile.", code="image-state") from e
-
-    def drop(self) -> None:
-        """Forget an upload that did not finish, but for a part that can be gone on with."""
-        if self.offset is None:
-            self.part.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uploaded:
-    """How far the upload of an image's content is."""
-
-    received_bytes: int
-    size_bytes: int
 
 
 class Images:

@@ -11,7 +11,7 @@ from tests.contract.api.site import GOLDEN, START, Site, items
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import ProjectId, TokenId, UserId, new_id
 from malleable.domain.projects import Role
-from malleable.services import images
+from malleable.services import uploads
 from malleable.services.caller import Caller
 
 CONTENT = "/v1/images/alpha-new/content"
@@ -47,7 +47,7 @@ def test_uploads_never_fill_the_disk(small_site: Site, monkeypatch: pytest.Monke
     """The database may lie there too."""
     place = small_site.spool / str(small_site.ids["new:alpha"])
     before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
-    monkeypatch.setattr(images, "SPOOL_RESERVE_BYTES", disk_usage(place).total)
+    monkeypatch.setattr(uploads, "SPOOL_RESERVE_BYTES", disk_usage(place).total)
     response = small_site.call("member", "PUT", f"/v1/images/alpha-new/{path}", content=GOLDEN)
     assert (response.status_code, response.json()["code"]) == (409, "spool-full")
     assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before

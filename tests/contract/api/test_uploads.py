@@ -14,7 +14,7 @@ from tests.contract.api.serving import served
 from tests.contract.api.site import GOLDEN, START, Site
 
 from malleable.domain.images import ImageState
-from malleable.services import images
+from malleable.services import uploads
 from malleable.workflows.expiry import expire_uploads
 
 DATA = bytes(range(256)) * 2000
@@ -72,7 +72,7 @@ def test_more_than_was_announced_is_no_part_of_it(site: Site) -> None:
 
 def test_a_full_disk_leaves_what_has_come(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert put(site, 0, DATA[:1000]).status_code == 204
-    monkeypatch.setattr(images, "SPOOL_RESERVE_BYTES", disk_usage(site.spool).total)
+    monkeypatch.setattr(uploads, "SPOOL_RESERVE_BYTES", disk_usage(site.spool).total)
     assert put(site, 1000, DATA[1000:]).json()["code"] == "spool-full"
     assert received(site) == 1000
 
@@ -89,6 +89,24 @@ def test_a_connection_that_breaks_loses_nothing(site: Site) -> None:
         have = next((have for _ in range(5000) if (have := received(site)) == 300_000), 0)
     assert have == 300_000
     assert put(site, have, DATA[have:]).status_code == 204
+    assert (folder(site) / "content").read_bytes() == DATA
+
+
+def test_who_still_sends_changes_nothing_of_what_is_complete(site: Site) -> None:
+    """What is complete is proven next, and then unpacked: nobody may write to it in between."""
+    with served(site) as url:
+        where = urlsplit(url)
+        head = (
+            "PUT /v1/images/large/content?offset=0 HTTP/1.1\r\nHost: site\r\nConnection: close\r\n"
+            f"Authorization: Bearer {site.tokens['member']}\r\nContent-Length: {len(DATA)}\r\n\r\n"
+        )
+        with socket.create_connection((str(where.hostname), where.port or 0)) as slow:
+            slow.sendall(head.encode())
+            assert any((folder(site) / ".uploaded").exists() or received(site) for _ in range(5000))
+            assert put(site, 0, DATA).status_code == 204
+            slow.sendall(bytes(len(DATA)))
+            answer = b"".join(iter(lambda: slow.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 409 ")
     assert (folder(site) / "content").read_bytes() == DATA
 
 
