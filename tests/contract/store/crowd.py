@@ -14,7 +14,8 @@ def told_by(what: Callable[..., None], each: Iterable[tuple[object, ...]]) -> li
     """
     context, all_of = multiprocessing.get_context("spawn"), list(each)
     together, told = context.Barrier(len(all_of)), context.Queue()
-    processes = [context.Process(target=what, args=(*one, together, told)) for one in all_of]
+    # Who waits for ever must not keep the test's own process waiting, too.
+    processes = [context.Process(target=what, args=(*one, together, told), daemon=True) for one in all_of]
     for process in processes:
         process.start()
     results = [told.get(timeout=PATIENCE_S) for _ in processes]
