@@ -7,7 +7,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -194,6 +196,34 @@ def test_rubbish_of_a_crash_is_swept_and_never_seen(
     bench.image(b"next" * 1024)
     assert not rubbish.exists()
     assert not list((root / "work").iterdir())
+
+
+def test_whoever_ends_meanwhile_is_in_nobodys_way(own_xfs: ReflinkSettings, reflink: ReflinkDisks) -> None:
+    """Who begins sweeps the place of work, where others come and go."""
+    reflink.check()
+
+    def work(disks: ReflinkDisks) -> None:
+        for _ in range(100):
+            disks.delete_image(ImageId(new_id()))
+
+    with ThreadPoolExecutor(8) as pool:
+        for ended in [pool.submit(work, ReflinkDisks(own_xfs)) for _ in range(8)]:
+            ended.result()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "pipe"])
+def test_nothing_odd_at_the_place_of_work_is_in_the_way(
+    kind: str, own_xfs: ReflinkSettings, reflink: ReflinkDisks, tmp_path: Path
+) -> None:
+    bench = reflink_bench(reflink, own_xfs, tmp_path)
+    odd = Path(reflink.handle(bench.clone(bench.image())).path).parents[1] / "work" / "odd\n\x1b[31m"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    {"file": odd.touch, "link": partial(odd.symlink_to, outside), "pipe": partial(os.mkfifo, odd)}[kind]()
+    bench.image(b"next" * 1024)
+    assert not os.path.lexists(odd)
+    assert (outside / "kept").exists()
 
 
 def test_disk_full_amid_a_seal_leaves_nothing(own_xfs: ReflinkSettings, reflink: ReflinkDisks, tmp_path: Path) -> None:

@@ -162,7 +162,8 @@ def clone_to(
 def set_immutable(path: Path, *, on: bool) -> None:
     """Forbid or allow changes even to root (chattr +i); left undone where the filesystem or our rights do not allow."""
     with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # Without waiting: of a pipe nobody may ever write the other end.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             flags = int.from_bytes(fcntl.ioctl(fd, FS_IOC_GETFLAGS, b"\0" * 8)[:4], "little")
             wanted = flags | FS_IMMUTABLE_FL if on else flags & ~FS_IMMUTABLE_FL

@@ -180,12 +180,19 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _sweep(work: Path) -> None:
-    """Remove what crashed work left."""
-    for folder in work.iterdir():
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Remove what crashed work left, and what else got there. Hold the lock of ``work``: whoever begins has that."""
+    for path in work.iterdir():
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:  # who ends removes it without the lock
+            continue
+        except NotADirectoryError:  # nobody works in a file or a link
+            blocks.set_immutable(path, on=False)
+            path.unlink()
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
+            _remove(path)
         except BlockingIOError:
             continue
         finally:
