@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -238,6 +239,36 @@ def test_one_collection_is_bounded_and_the_next_goes_on(new_world: NewWorld, mon
         assert ended.state == "succeeded"
         assert ended.result == {"disks": 2 if left else 1}
         assert len(world.disks.list().disks) == left
+
+
+def test_a_stray_is_told_with_its_age_and_stays(new_world: NewWorld) -> None:
+    """Whose it is, only a person can know."""
+    world = new_world()
+    ready_disk(world)
+    since = world.clock.now() - timedelta(days=400)
+    world.disks.strays["disks/mine.raw"] = since
+    (found,) = looked(world).differences
+    assert (found.kind, found.noun, found.name, found.made_at) == ("orphan", "file", "disks/mine.raw", since)
+    assert found.remedy == "tell"
+    assert world.run(collecting(world).id).state == "succeeded"
+    assert world.disks.strays == {"disks/mine.raw": since}
+
+
+def test_a_disk_whose_end_is_gone_is_lost(new_world: NewWorld) -> None:
+    world = new_world()
+    disk = ready_disk(world)
+    world.disks.cut_disk(disk.id, disk.size_bytes - 512)
+    (found,) = looked(world).differences
+    assert (found.kind, found.id, found.remedy) == ("lost", disk.id, "tell")
+    assert f"{disk.size_bytes - 512} of its {disk.size_bytes} bytes" in found.reason
+
+
+def test_a_disk_that_is_larger_than_it_need_be_is_whole(new_world: NewWorld) -> None:
+    """As after a growth that was cancelled too late."""
+    world = new_world()
+    disk = ready_disk(world)
+    world.disks.grow(disk.id, size_bytes=disk.size_bytes + 512)
+    assert told(world) == []
 
 
 def test_uploads_in_use_stay(new_world: NewWorld) -> None:

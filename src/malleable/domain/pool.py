@@ -9,8 +9,8 @@ from uuid import UUID
 
 from malleable.domain.ids import NetworkId, ProjectId
 
-#: An upload is the folder an image is received in; its id is the image's.
-Noun: TypeAlias = Literal["image", "disk", "snapshot", "upload", "target"]
+#: An upload is the folder an image is received in; its id is the image's. A file is what nobody of us made.
+Noun: TypeAlias = Literal["image", "disk", "snapshot", "upload", "target", "file"]
 
 
 class DifferenceKind(StrEnum):
@@ -35,8 +35,8 @@ class Difference:
 
     kind: DifferenceKind
     noun: Noun
-    id: UUID | None  #: None of a target that the database does not know
-    name: str = ""  #: of a target its IQN; "" where only the database would know it
+    id: UUID | None  #: None of a file, and of a target that the database does not know
+    name: str = ""  #: of a target its IQN, of a file its place; "" where only the database would know it
     project_id: ProjectId | None = None
     network_id: NetworkId | None = None  #: of a target
     made_at: datetime | None  #: None where nothing tells it

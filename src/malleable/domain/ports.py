@@ -218,6 +218,10 @@ class StoredThings:
     images: frozenset[ImageId] = frozenset()
     disks: frozenset[DiskId] = frozenset()
     snapshots: frozenset[SnapshotId] = frozenset()
+    #: of disks and snapshots, what a node could read of each; of those that are left out nothing is known
+    sizes: Mapping[UUID, int] = field(default_factory=dict, compare=False)
+    #: what lies among them and is none of them: where, in printable characters, and when it last changed
+    strays: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
@@ -78,6 +79,7 @@ class SimDisks:
     def __init__(self, *, total_bytes: int = TOTAL_BYTES, reserve_bytes: int = 0, faults: Faults | None = None) -> None:
         """Make an empty pool that stops cloning when fewer than ``reserve_bytes`` are free."""
         self.faults = faults or Faults()
+        self.strays = dict[str, datetime]()  #: what lies in it and is nothing of it
         self.total_bytes = total_bytes
         self.reserve_bytes = reserve_bytes
         self.is_read_only = False
@@ -358,7 +360,11 @@ class SimDisks:
         """Do as ``Disks.list``."""
         with self._call("list"):
             return StoredThings(
-                images=frozenset(self._images), disks=frozenset(self._disks), snapshots=frozenset(self._snapshots)
+                images=frozenset(self._images),
+                disks=frozenset(self._disks),
+                snapshots=frozenset(self._snapshots),
+                sizes={id: clone.size_bytes for id, clone in (*self._disks.items(), *self._snapshots.items())},
+                strays=dict(self.strays),
             )
 
     def read(self, disk_id: DiskId, offset: int, length: int) -> bytes:
@@ -376,6 +382,11 @@ class SimDisks:
         """Return a disk's size."""
         with self._lock:
             return self._disks[disk_id].size_bytes
+
+    def cut_disk(self, disk_id: DiskId, size_bytes: int) -> None:
+        """Let a disk have lost its tail, as a file that somebody truncated."""
+        with self._lock:
+            self._disks[disk_id].size_bytes = size_bytes
 
     def damage_image(self, image_id: ImageId) -> None:
         """Let an image have lost its tail, as a failing pool would."""

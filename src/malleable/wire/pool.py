@@ -44,8 +44,8 @@ class DifferenceView(Answer):
 
     kind: DifferenceKind
     noun: Noun
-    id: UUID | None  #: null of a target that the database does not know
-    name: str  #: of a target its IQN; empty where only the database would know it
+    id: UUID | None  #: null of a file, and of a target that the database does not know
+    name: str  #: of a target its IQN, of a file its place; empty where only the database would know it
     project: str | None
     network: str | None  #: of a target
     made_at: datetime | None  #: null where nothing tells it

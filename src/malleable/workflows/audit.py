@@ -37,6 +37,8 @@ _WHOLE = frozenset(
         SnapshotState.READY,
     }
 )
+#: In these states what the row stands for is as large as the row says, or larger after a growth that was cancelled.
+_STEADY = frozenset({ImageState.SEALED, DiskState.READY, DiskState.FLATTENING, SnapshotState.READY})
 _Found: TypeAlias = Mapping[tuple[DifferenceKind, Noun, object], Difference]
 
 
@@ -47,6 +49,7 @@ class _Row:
     name: str
     project_id: ProjectId | None
     is_whole: bool
+    size_bytes: int  #: 0 while it may change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +175,13 @@ def active(tx: Transaction) -> list[Operation]:
 
 def _rows(rows: Rows[Any]) -> dict[UUID, _Row]:
     return {
-        row.id: _Row(name=row.name, project_id=row.project_id, is_whole=row.state in _WHOLE) for row in everything(rows)
+        row.id: _Row(
+            name=row.name,
+            project_id=row.project_id,
+            is_whole=row.state in _WHOLE,
+            size_bytes=row.size_bytes if row.state in _STEADY else 0,
+        )
+        for row in everything(rows)
     }
 
 
@@ -187,22 +196,41 @@ def _compare(seen: _Seen, known: _Known, oldest: datetime) -> _Found:
 def _of_pool(seen: _Seen, known: _Known, oldest: datetime) -> Iterator[Difference]:
     if seen.stored is None:
         return
+    sizes = seen.stored.sizes
     for noun, stored in _by_noun(seen.stored).items():
         rows = known.rows[noun]
         for id in stored - rows.keys() - known.at_work:
             yield _orphan(noun, id, made_at(id), oldest, "The pool has it, and the database does not know it.")
         for id in rows.keys() - stored - known.undone:
             if rows[id].is_whole:
-                yield Difference(
-                    kind=DifferenceKind.LOST,
-                    noun=noun,
-                    id=id,
-                    name=rows[id].name,
-                    project_id=rows[id].project_id,
-                    made_at=made_at(id),
-                    reason="The database says that it is there, and the pool does not have it: its content is gone.",
-                    remedy=Remedy.TELL,
-                )
+                yield _lost(noun, id, rows[id], "the pool does not have it: its content is gone.")
+        for id in rows.keys() & stored & sizes.keys():
+            if sizes[id] < rows[id].size_bytes:
+                what = f"the pool has {sizes[id]} of its {rows[id].size_bytes} bytes: its end is gone."
+                yield _lost(noun, id, rows[id], what)
+    for place, changed_at in seen.stored.strays.items():
+        yield Difference(
+            kind=DifferenceKind.ORPHAN,
+            noun="file",
+            id=None,
+            name=place,
+            made_at=changed_at,
+            reason="It lies in the pool's folder, and nothing of the pool is called or made so.",
+            remedy=Remedy.TELL,
+        )
+
+
+def _lost(noun: Noun, id: UUID, row: _Row, what: str) -> Difference:
+    return Difference(
+        kind=DifferenceKind.LOST,
+        noun=noun,
+        id=id,
+        name=row.name,
+        project_id=row.project_id,
+        made_at=made_at(id),
+        reason=f"The database says that it is there, and {what}",
+        remedy=Remedy.TELL,
+    )
 
 
 def _of_uploads(seen: _Seen, known: _Known, oldest: datetime) -> Iterator[Difference]:

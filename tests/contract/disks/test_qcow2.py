@@ -347,7 +347,12 @@ def test_what_a_crash_left_is_swept_and_a_damaged_disk_can_be_deleted(
     assert not rubbish.exists()
     assert not blank.exists()
     assert bench.content(kept) == CONTENT
+    stray = qcow2_settings.pool_dir / "disks" / str(new_id())
+    stray.touch()
     assert qcow2.list().disks == {kept}
+    assert set(qcow2.list().strays) == {f"disks/{stray.name}"}
+    qcow2.delete_disk(kept)
+    assert stray.exists()
 
 
 def test_an_image_is_shown_and_nobody_writes_to_it(

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from malleable.domain.errors import Busy
 from malleable.domain.ids import DiskId, ImageId, ProjectId, new_id
 from malleable.domain.ports import FlattenCall
 from malleable.drivers.storage import blocks, sealing
-from malleable.drivers.storage.folder import GIB, ReflinkSettings
+from malleable.drivers.storage.folder import GIB, ReflinkSettings, locked
 from malleable.drivers.storage.reflink import ReflinkDisks
 
 pytestmark = pytest.mark.room
@@ -220,10 +220,66 @@ def test_nothing_odd_at_the_place_of_work_is_in_the_way(
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").touch()
-    {"file": odd.touch, "link": partial(odd.symlink_to, outside), "pipe": partial(os.mkfifo, odd)}[kind]()
+    made: dict[str, Callable[[], None]] = {
+        "file": odd.touch,
+        "link": partial(odd.symlink_to, outside),
+        "pipe": partial(os.mkfifo, odd),
+    }
+    made[kind]()
     bench.image(b"next" * 1024)
     assert not os.path.lexists(odd)
     assert (outside / "kept").exists()
+
+
+def test_what_lies_in_the_pool_and_is_nothing_of_it_is_told_as_that(
+    own_xfs: ReflinkSettings, reflink: ReflinkDisks, tmp_path: Path
+) -> None:
+    """A terminal may print its name, and no id can be read out of it by which it would be taken for somebody's."""
+    bench = reflink_bench(reflink, own_xfs, tmp_path)
+    disk_id = bench.clone(bench.image())
+    snapshot_id = bench.snapshot(disk_id)
+    kept, root = reflink.list(), Path(reflink.handle(disk_id).path).parents[1]
+    assert (kept.sizes, kept.strays) == ({disk_id: len(CONTENT), snapshot_id: len(CONTENT)}, {})
+    folder, link, file, none, bare = (new_id() for _ in range(5))
+    (root / "disks" / f"{folder}.raw").mkdir()
+    (root / "disks" / f"{link}.raw").symlink_to("/etc/passwd")
+    os.link(root / "disks" / f"{disk_id}.raw", root / "disks" / f"{disk_id}.raw.bak")
+    os.link(root / "disks" / f"{disk_id}.raw", root / "disks" / f"{str(disk_id).upper()}.raw")
+    (root / "snapshots" / str(none)).touch()
+    (root / "snapshots" / "evil\n\x1b[31m\udcff").touch()
+    (root / "images" / str(file)).touch()
+    (root / "images" / str(bare)).mkdir()
+    (root / "images" / str(bare) / sealing.IMAGE).touch()
+    found = reflink.list()
+    assert (found.images, found.disks, found.snapshots) == (kept.images, kept.disks, kept.snapshots)
+    assert set(found.strays) == {
+        f"disks/{folder}.raw",
+        f"disks/{link}.raw",
+        f"disks/{disk_id}.raw.bak",
+        f"disks/{str(disk_id).upper()}.raw",
+        f"snapshots/{none}",
+        r"snapshots/evil\n\x1b[31m\udcff",
+        f"images/{file}",
+        f"images/{bare}",
+    }
+    group = {ProjectId(new_id()): {disk_id, snapshot_id}}
+    assert set(reflink.taken_bytes(group)) == set(group)
+
+
+def test_what_a_crash_left_does_not_wait_for_the_next_work(
+    own_xfs: ReflinkSettings, reflink: ReflinkDisks, tmp_path: Path
+) -> None:
+    bench = reflink_bench(reflink, own_xfs, tmp_path)
+    work = Path(reflink.handle(bench.clone(bench.image())).path).parents[1] / "work"
+    rubbish, begun = work / f"{new_id()}.crashed", work / f"{new_id()}.begun"
+    for folder in (rubbish, begun):
+        folder.mkdir()
+        (folder / sealing.IMAGE).write_bytes(b"half")
+    with locked(begun):
+        reflink.tend()
+    assert list(work.iterdir()) == [begun]
+    reflink.tend()
+    assert not list(work.iterdir())
 
 
 def test_disk_full_amid_a_seal_leaves_nothing(own_xfs: ReflinkSettings, reflink: ReflinkDisks, tmp_path: Path) -> None:

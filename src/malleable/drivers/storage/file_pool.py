@@ -19,14 +19,16 @@ class FilePool:
 
     #: An image of more pieces is refused; None where clones do not take longer for them.
     extents_max: int | None = sealing.EXTENTS_MAX
-    tend_every_s = 60.0  #: where there is nothing to tend
+    tend_every_s = 60.0  #: where what crashed work left is all there is to tend
 
     def __init__(self, pool: PoolFolder) -> None:
         """Do no I/O."""
         self._pool = pool
 
     def tend(self) -> None:
-        """Look whether what shows disks to target daemons still runs; nothing to do where they open files."""
+        """Remove what crashed work left; look whether what shows disks to target daemons still runs, if they do not
+        open files."""
+        self._pool.sweep()
 
     def is_open(self) -> bool:
         """Say whether something has to be closed."""

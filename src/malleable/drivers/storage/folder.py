@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +121,12 @@ class PoolFolder:
         free_bytes = self.capacity().free_bytes
         if free_bytes - size_bytes < self._settings.reserve_bytes:
             raise refusals.full(free_bytes, self._settings.reserve_bytes)
+
+    def sweep(self) -> None:
+        """Remove what crashed work left, where that can be: it is in nobody's way."""
+        work = self.root() / "work"
+        with suppress(OSError), locked(work):
+            _sweep(work)
 
     @contextmanager
     def workplace(self, name: str) -> Iterator[Path]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from uuid import UUID
 
 from malleable.domain.errors import Busy, Invalid, Malformed, MalleableError, Refused
-from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id, parse_id
+from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id
 from malleable.domain.ports import DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
 from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.storage import blocks, qcow2_flatten, qcow2_merge, refusals, sealing
+from malleable.drivers.storage.contents import Contents
 from malleable.drivers.storage.file_pool import FilePool
 from malleable.drivers.storage.folder import GIB, LAYERS, PlainFolder, ReflinkSettings, mapped
 from malleable.drivers.storage.qcow2_daemon import SOCKET, SOCKET_PATH_LIMIT, StorageDaemon
@@ -96,6 +97,7 @@ class Qcow2Disks(FilePool):
 
     def tend(self) -> None:
         """Start a storage daemon that died anew, with all that it showed, and see that layers are merged."""
+        super().tend()
         if not self._daemon.is_running() and self._daemon.shown():
             with self._changing("show the disks again"), self._daemon.monitor():
                 return
@@ -411,14 +413,11 @@ class Qcow2Disks(FilePool):
 
     def list(self) -> StoredThings:
         """Do as ``Disks.list``."""
-        root = self._pool.root()
+        found = Contents(self._pool.root())
         with mapped("list the pool"):
-            images, disks, snapshots = (
-                [found for path in (root / noun).iterdir() if (found := parse_id(path.name))]
-                for noun in ("images", "disks", "snapshots")
+            return StoredThings(
+                images=frozenset(found.images()),
+                disks=frozenset(map(DiskId, found.links("disks"))),
+                snapshots=frozenset(map(SnapshotId, found.links("snapshots"))),
+                strays=found.strays,
             )
-        return StoredThings(
-            images=frozenset(map(ImageId, images)),
-            disks=frozenset(map(DiskId, disks)),
-            snapshots=frozenset(map(SnapshotId, snapshots)),
-        )

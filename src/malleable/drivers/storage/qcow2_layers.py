@@ -165,7 +165,8 @@ class Layers:
             for entry in (self._root / folder).iterdir():
                 link = entry / sealing.IMAGE if folder == "images" else entry
                 with suppress(ValueError, FileNotFoundError):  # a link under way, or gone at this moment
-                    found[UUID(entry.name)] = link.readlink().name
+                    if link.is_symlink():  # and no stray
+                        found[UUID(entry.name)] = link.readlink().name
         return found
 
     # -- what is there ------------------------------------------------------------------------------------------------

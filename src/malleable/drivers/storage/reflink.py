@@ -9,10 +9,11 @@ from pathlib import Path
 from uuid import UUID
 
 from malleable.domain.errors import Refused
-from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, parse_id
+from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId
 from malleable.domain.ports import DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
 from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.storage import blocks, refusals, sealing
+from malleable.drivers.storage.contents import Contents
 from malleable.drivers.storage.file_pool import FilePool
 from malleable.drivers.storage.folder import PoolFolder, ReflinkSettings, mapped
 
@@ -187,7 +188,7 @@ class ReflinkDisks(FilePool):
     def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
         """Do as ``Disks.taken_bytes``: of what is shared, each block counts once in a group."""
         with mapped("measure the pool"):
-            images = [UUID(path.name) for path in (self._pool.root() / "images").iterdir() if parse_id(path.name)]
+            images = list(Contents(self._pool.root()).images())
             pieces = cache(self._pieces)  # each image's are read once, however many groups may share with it
             return {owner: self._taken_bytes(set(ids), images, pieces) for owner, ids in groups.items()}
 
@@ -231,16 +232,15 @@ class ReflinkDisks(FilePool):
 
     def list(self) -> StoredThings:
         """Do as ``Disks.list``."""
-        root = self._pool.root()
+        found = Contents(self._pool.root())
         with mapped("list the pool"):
-            images = [parse_id(path.name) for path in (root / "images").iterdir()]
-            disks = [parse_id(path.stem) for path in (root / "disks").iterdir()]
-            snapshots = [parse_id(path.stem) for path in (root / "snapshots").iterdir()]
-        return StoredThings(
-            images=frozenset(ImageId(i) for i in images if i),
-            disks=frozenset(DiskId(d) for d in disks if d),
-            snapshots=frozenset(SnapshotId(s) for s in snapshots if s),
-        )
+            return StoredThings(
+                images=frozenset(found.images()),
+                disks=frozenset(map(DiskId, found.files("disks", SUFFIX))),
+                snapshots=frozenset(map(SnapshotId, found.files("snapshots", SUFFIX))),
+                sizes=found.sizes,
+                strays=found.strays,
+            )
 
 
 @contextmanager
