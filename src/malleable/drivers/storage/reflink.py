@@ -119,16 +119,13 @@ class ReflinkDisks(FilePool):
             blocks.sync_folder(disk.parent)
 
     def grow(self, disk_id: DiskId, *, size_bytes: int) -> None:
-        """Do as ``Disks.grow``."""
-        disk = self._disk(disk_id)
-        with mapped("grow the disk"):
-            try:
-                now_bytes = disk.stat().st_size
-            except FileNotFoundError as e:
-                raise refusals.no_disk(disk_id) from e
+        """Do as ``Disks.grow``. Durable on return."""
+        with mapped("grow the disk"), _opened(self._disk(disk_id), refusals.no_disk(disk_id), os.O_RDWR) as disk:
+            now_bytes = os.fstat(disk).st_size
             if size_bytes < now_bytes:
                 raise refusals.shrinks(disk_id, now_bytes)
-            os.truncate(disk, size_bytes)
+            os.ftruncate(disk, size_bytes)
+            os.fsync(disk)
 
     def flatten(self, disk_id: DiskId, *, seconds: float, call: FlattenCall = FlattenCall.FIRST) -> Flattening:  # noqa: ARG002  all are alike
         """Do as ``Disks.flatten``: what it shares is copied in place, also while it is written.
