@@ -14,7 +14,7 @@ from tests.contract.fetch.server import Web, breaking, head, honest, saying, ser
 from tests.sweep.storage_verbs import golden
 from tests.sweep.world import CrashAt, World
 
-from malleable.config import WorkerSettings
+from malleable.config import Settings, WorkerSettings
 from malleable.domain.fetching import Fetched, Fetcher
 from malleable.domain.ids import ImageId, ProjectId, SignerId, new_id
 from malleable.domain.images import Image, ImageState
@@ -24,7 +24,9 @@ from malleable.domain.signatures import Signer, parse_key
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.http import HttpFetcher
 from malleable.drivers.fetch.registry import RegistryFetcher
+from malleable.wiring.assembly import assemble
 from malleable.workflows import fetch
+from malleable.workflows.catalogue import workflows
 
 NewWorld = Callable[[], World]
 CONTENT = b"disk" * 50_000
@@ -122,12 +124,30 @@ def test_what_comes_too_slowly_is_ended_while_it_comes(world: World, web: Web) -
     assert fetched(world).state is ImageState.FAILED
 
 
-def test_downloads_of_all_owners_leave_half_of_the_threads(world: World, web: Web) -> None:
+@pytest.mark.parametrize("threads", [2, 3, 4, 7, 8, 12, 16, WorkerSettings().threads, 256])
+def test_downloads_of_all_owners_leave_half_of_the_threads_of_any_worker(world: World, web: Web, threads: int) -> None:
+    operation = begin(world, web.url("/disk.img"))
+    made = workflows(up_deadline_s=60.0, threads=threads)
+    resource = made[operation.kind].steps[0].resource
+    assert resource is not None
+    owners = [None, *(ProjectId(new_id()) for _ in range(200))]
+    tokens = {resource(replace(operation, project_id=owner)) for owner in owners}
+    assert 0 < len(tokens) * fetch.turns(threads) <= threads // 2
+
+
+def test_owners_share_tokens_with_few_others_and_never_with_golden_images(world: World, web: Web) -> None:
     operation, resource = begin(world, web.url("/disk.img")), fetch.FETCH_IMAGE.steps[0].resource
     assert resource is not None
     owners = [ProjectId(new_id()) for _ in range(200)]
     tokens = {resource(replace(operation, project_id=owner)) for owner in owners}
-    assert 1 < len(tokens) * world.drivers.limits["fetch"] <= WorkerSettings().threads // 2
+    assert len(tokens) == fetch.LANES - 1
+    assert resource(replace(operation, project_id=None)) not in tokens
+
+
+def test_a_worker_has_as_many_downloads_at_once_as_its_threads_allow(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path, worker=WorkerSettings(threads=3))
+    with assemble(settings) as parts:
+        assert parts.drivers.limits["fetch"] == 1
 
 
 def test_a_quota_ends_it_before_the_first_byte(world: World, web: Web) -> None:

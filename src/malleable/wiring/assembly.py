@@ -32,6 +32,7 @@ from malleable.wiring.metrics import EngineMetrics
 from malleable.wiring.on_demand import MadeOnDemand
 from malleable.wiring.outside import never_fetched, outside_of, own_subnets
 from malleable.wiring.pools import chosen, file_pool, make_pool, pool_limits, portal_threads, storage_vlan
+from malleable.workflows import fetch
 from malleable.workflows.accounting import record_usage
 from malleable.workflows.catalogue import workflows
 from malleable.workflows.engine import Engine
@@ -89,7 +90,9 @@ def assemble(settings: Settings, drivers: Drivers | None = None) -> Iterator[Ass
     clock = SystemClock()
     try:
         leavings: list[Leaving] = []
-        drivers = replace(drivers or real_drivers(settings, leavings), fetcher=make_fetcher(settings))
+        drivers = drivers or real_drivers(settings, leavings)
+        limits = {**drivers.limits, "fetch": fetch.turns(settings.worker.threads)}
+        drivers = replace(drivers, fetcher=make_fetcher(settings), limits=limits)
         spool_dir = settings.state_dir / "spool"
         registry = CollectorRegistry()
         worker = _worker(settings, store, clock, drivers, registry)
@@ -126,7 +129,11 @@ def _worker(settings: Settings, store: Store, clock: Clock, drivers: Drivers, re
         store=store,
         clock=clock,
         drivers=drivers,
-        workflows=workflows(up_deadline_s=settings.worker.up_deadline_s, scrubs=site_scrubs(settings.scrub)),
+        workflows=workflows(
+            up_deadline_s=settings.worker.up_deadline_s,
+            scrubs=site_scrubs(settings.scrub),
+            threads=settings.worker.threads,
+        ),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         lease_s=settings.worker.lease_s,
         observer=EngineMetrics(registry),

@@ -66,10 +66,13 @@ _ALL = (
 WORKFLOWS: dict[str, Workflow] = {workflow.name: workflow for workflow in _ALL}
 
 
-def workflows(*, up_deadline_s: float, scrubs: SiteScrubs = SITE_DEFAULT) -> dict[str, Workflow]:
+def workflows(
+    *, up_deadline_s: float, scrubs: SiteScrubs = SITE_DEFAULT, threads: int | None = None
+) -> dict[str, Workflow]:
     """Return every workflow; machines get ``up_deadline_s`` from power-on to the proof that their system runs.
 
-    ``scrubs``: what is done to a machine before another gets it, also when its provision was undone.
+    ``scrubs``: what is done to a machine before another gets it, also when its provision was undone. ``threads``: of
+    the worker, of which downloads leave half; None: as many as it takes for the most downloads.
     """
 
     def timed(step: Step) -> Step:
@@ -81,4 +84,6 @@ def workflows(*, up_deadline_s: float, scrubs: SiteScrubs = SITE_DEFAULT) -> dic
     }
     on_undone = provision.undone(release.scrub_before_free(scrubs))
     made["provision"] = replace(made["provision"], on_undone=on_undone)
+    if threads is not None:
+        made["fetch-image"] = fetch.fetch_image(threads)
     return made

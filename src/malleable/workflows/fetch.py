@@ -22,7 +22,8 @@ from malleable.workflows.steps import Context, Done, Step, Workflow
 
 #: The longest download: 6 h carry 1 TiB at 50 MB/s.
 FETCH_DEADLINE_S = 6 * 3600.0
-#: Owners share so many tokens, as each download holds a thread of the workers: with two to a token these are 16 of all.
+#: Owners share so many tokens at most, as each download holds a thread of a worker: with two to a token these are 16 of
+#: all. Golden images have one of their own.
 LANES = 8
 STEP = "fetch"
 #: The argument of an operation that wants a signature of cosign.
@@ -143,9 +144,31 @@ def _tell(context: Context, image: Image, progress: Progress, have_bytes: int, s
     progress.keep(have_bytes, size_bytes, take)
 
 
-def _fetch_resource(operation: Operation) -> str:
+def lanes(threads: int) -> int:
+    """Say how many tokens owners share, for workers of so many threads."""
+    return max(min(LANES, threads // 4), 1)
+
+
+def turns(threads: int) -> int:
+    """Say how many downloads have one token at once, for workers of so many threads.
+
+    With ``lanes``, downloads hold at most half of the threads; of one thread all.
+    """
+    return min(2, max(threads // 2, 1))
+
+
+def _fetch_resource(count: int, operation: Operation) -> str:
     """Name the token of an owner's downloads: whoever names slow servers holds up the few owners in the same lane."""
-    return f"fetch:{operation.project_id.int % LANES if operation.project_id else 'golden'}"
+    shared = count - 1
+    if operation.project_id is None or not shared:
+        return f"fetch:{'golden' if shared else 'all'}"
+    return f"fetch:{operation.project_id.int % shared}"
+
+
+def fetch_image(threads: int) -> Workflow:
+    """Return the workflow, for workers of so many threads. Workers that differ each keep to their own."""
+    step, *others = FETCH_IMAGE.steps
+    return replace(FETCH_IMAGE, steps=(replace(step, resource=partial(_fetch_resource, lanes(threads))), *others))
 
 
 FETCH_IMAGE = Workflow(
@@ -158,7 +181,7 @@ FETCH_IMAGE = Workflow(
             deadline_s=FETCH_DEADLINE_S,
             sla_s=600.0,
             retry=Retry(attempts=10, first_delay_s=1.0, max_delay_s=60.0),
-            resource=_fetch_resource,
+            resource=partial(_fetch_resource, LANES),
             device=SERVER,
             is_laborious=True,
         ),
