@@ -148,8 +148,11 @@ class Connection:
     def upload(self, path: str, chunks: Iterator[bytes], size_bytes: int, query: Mapping[str, object] = {}) -> None:
         """Stream a file; never repeated (the caller can: the server keeps the last complete one)."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
-        with self._mapped():
-            response = self._http.put(path, params=_params(query), content=chunks, headers=headers, timeout=300.0)
+        try:
+            with self._mapped():
+                response = self._http.put(path, params=_params(query), content=chunks, headers=headers, timeout=300.0)
+        except _LostReplyError as e:
+            raise Unavailable(e.message, fix=_GO_ON, code=e.code) from e
         _check(response)
 
     @contextmanager
@@ -240,7 +243,9 @@ class Connection:
             ) from e
         except httpx.HTTPError as e:
             raise _LostReplyError(
-                f"The connection to {self._url} broke: {e or type(e).__name__}.", fix=_LOOK_FIRST, code="lost-reply"
+                f"The connection to {self._url} broke: {str(e).rstrip('.') or type(e).__name__}.",
+                fix=_LOOK_FIRST,
+                code="lost-reply",
             ) from e
 
     def _not_a_url(self) -> Invalid:
@@ -251,6 +256,7 @@ class Connection:
 
 _VERSIONS = "Use the same version of m2 and of the server."
 _LOOK_FIRST = "Look whether it happened before you repeat it: `m2 operation list`."
+_GO_ON = "Do the same again: what has come stays there, and is gone on with."
 _CONNECTION_CODES = frozenset({"no-server", "lost-reply"})
 
 

@@ -83,6 +83,15 @@ def test_a_change_whose_reply_is_lost_twice_says_that_nobody_knows() -> None:
     assert "before you repeat" in failed.value.fix
 
 
+def test_an_upload_that_breaks_off_says_that_the_same_again_goes_on() -> None:
+    server = Server(httpx.RemoteProtocolError("Server disconnected."))
+    with pytest.raises(Unavailable) as failed:
+        server.client().image_upload("web", iter([b"disk"]), 4, 0)
+    assert failed.value.code == "lost-reply"
+    assert failed.value.message.endswith("broke: Server disconnected.")
+    assert failed.value.fix.startswith("Do the same again")
+
+
 def test_a_repeated_change_waits_for_the_first_to_be_answered() -> None:
     busy = problem(409, "idempotency-key-busy")
     server = Server(httpx.ReadTimeout("late"), busy, busy, httpx.Response(201, json=PROJECT))
