@@ -43,7 +43,8 @@ class Tree:
     """An image and all that came of it, as far as the caller may see it."""
 
     branches: tuple[Branch, ...]  #: the image first
-    hidden_count: int  #: things of other projects that depend on it; told to whoever may delete the image, else 0
+    #: disks and snapshots of other projects that keep the image from being deleted; told to whoever may do that, else 0
+    hidden_count: int
     is_cut: bool  #: there is more
 
 
@@ -67,7 +68,7 @@ class ImageTrees:
             root = find_image(tx, caller, "image_get", ref, project)
             found = _descendants(tx, root)
             seen = _seen(caller, found, root)
-            hidden = _count(found) - _count(seen)
+            hidden = _needing(found, root) - _needing(seen, root)
             branches = tuple(_branches(tx, seen, root))
         if is_measured:
             branches = tuple(self._measured(branch) for branch in branches[:MEASURED_MAX]) + branches[MEASURED_MAX:]
@@ -101,8 +102,9 @@ def _seen(caller: Caller, found: _Found, root: Image) -> _Found:
     )
 
 
-def _count(found: _Found) -> int:
-    return len(found.images) + len(found.disks) + len(found.snapshots)
+def _needing(found: _Found, root: Image) -> int:
+    """Count what was cloned of the image itself; copies, and images made of its disks, are whole without it."""
+    return sum(thing.image_id == root.id for things in (found.disks, found.snapshots) for thing in things)
 
 
 def _descendants(tx: Transaction, root: Image) -> _Found:

@@ -173,5 +173,5 @@ class ImageTreeView(Answer):
     """An image, first, and all that came of it."""
 
     branches: Open[tuple[BranchView, ...]]
-    hidden_count: Open[int]  #: of other projects, for whoever may delete the image
+    hidden_count: Open[int]  #: what of other projects keeps the image from being deleted, for whoever may delete it
     is_cut: Open[bool]

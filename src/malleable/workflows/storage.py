@@ -151,7 +151,7 @@ def request_delete_image(
 
 def want_childless(tx: Transaction, image: Image) -> None:
     """Be sure that nothing depends on an image. Errors: Conflict, naming what does, but for other projects' things."""
-    parts, details = list[str](), dict[str, object]()
+    parts, details, is_mine = list[str](), dict[str, object](), True
     rows: Rows[Disk] | Rows[Snapshot]
     for noun, rows in (("disk", tx.disks), ("snapshot", tx.snapshots)):
         if count := rows.count(image_id=image.id):
@@ -159,13 +159,17 @@ def want_childless(tx: Transaction, image: Image) -> None:
             whose = {} if image.project_id is None else {"project_id": image.project_id}
             names = [row.name for row in rows.list(Page(limit=NAMED_MAX), image_id=image.id, **whose)]
             more = [f"{count - len(names)} more"] if count > len(names) else []
+            is_mine &= count == rows.count(image_id=image.id, **whose)
             parts.append(f"{noun}s {', '.join(names + more)}" if names else f"{count} {noun}(s) of other projects")
             details[f"{noun}s"] = names
     if parts:
+        fix = f"Delete these first; `m2 image tree {image.name}` shows them."
+        if not is_mine:
+            fix = "Delete yours, and have the other projects delete theirs; `m2 image unshare` ends their making more."
         raise Conflict(
             f"Image {image.name} is still needed by {' and '.join(parts)}.",
             code="image-in-use",
-            fix=f"Delete these first; `m2 image tree {image.name}` shows them.",
+            fix=fix,
             details=details,
         )
 

@@ -85,10 +85,20 @@ def test_tenants_see_their_own_branches_alone(small_site: Site) -> None:
     assert small_site.get("other", "/v1/images/alpha-image/tree").status_code == 404
 
 
-def test_an_owner_reads_that_others_depend_on_a_shared_image(small_site: Site) -> None:
+def test_an_owner_reads_how_much_of_others_depends_on_a_shared_image(small_site: Site) -> None:
+    """What was made of their disks does not: it is whole, and keeps nobody from deleting the image."""
     before = tree(small_site, "member", "alpha-image")["hidden_count"]
     grow(small_site, "image:alpha", "beta", "theirs")
-    assert tree(small_site, "member", "alpha-image")["hidden_count"] == before + 3
+    assert tree(small_site, "member", "alpha-image")["hidden_count"] == before + 2
+
+
+def test_another_projects_copy_does_not_depend_on_an_image(small_site: Site) -> None:
+    with small_site.store.transaction() as tx:
+        lent = small_site.image(tx, "lent", "image:lent", "alpha")
+        copied = small_site.image(tx, "copied", "image:copied", "beta")
+        tx.images.change(copied.id, parent_id=lent.id)
+    assert tree(small_site, "member", "lent")["hidden_count"] == 0
+    assert small_site.call("member", "DELETE", "/v1/images/lent").status_code == 202
 
 
 def test_a_refused_delete_names_what_depends_on_the_image(small_site: Site) -> None:
@@ -108,6 +118,7 @@ def test_a_refused_delete_names_nothing_of_other_projects(small_site: Site) -> N
     assert refused.status_code == 409
     assert "secret" not in refused.text
     assert "of other projects" in refused.json()["detail"]
+    assert "have the other projects delete theirs" in refused.json()["fix"]
     assert image_id
 
 
