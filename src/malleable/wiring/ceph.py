@@ -42,7 +42,7 @@ def status(directory: Directory = DEFAULT) -> None:
         typer.echo(f"{daemon}: {f'process {pid}' if pid else 'does not run'}")
     typer.echo(f"health: {found.health or 'nobody answers'}")
     typer.echo(f"ceph -c {found.layout.cluster_conf} ...")
-    raise typer.Exit(0 if all(found.daemons.values()) else 1)
+    raise typer.Exit(0 if all(found.daemons.values()) and found.health else 1)
 
 
 @app.command()

@@ -70,6 +70,11 @@ def test_up_and_up_again_and_down_leaves_no_trace(directory: Path, tmp_path: Pat
     os.kill(first["osd"], signal.SIGKILL)
     wait_until(is_gone(first["osd"]), "the OSD is gone")
     assert "osd: does not run" in m2d("status", str(directory))
+    os.kill(first["mon"], signal.SIGSTOP)
+    hung = m2d("status", str(directory))
+    assert f"mon: process {first['mon']}" in hung
+    assert "health: nobody answers" in hung
+    os.kill(first["mon"], signal.SIGCONT)
     assert m2d("up", str(directory)) == said
     again = pids(directory)
     assert (again["mon"], again["mgr"]) == (first["mon"], first["mgr"])

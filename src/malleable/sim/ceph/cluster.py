@@ -12,6 +12,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ PROGRAMS: Mapping[str, str] = {
 }
 DAEMONS: Mapping[str, str] = {"mon": "a", "mgr": "x", "osd": "0"}
 DEADLINE_S = 90.0
+LOOK_S = 5.0  #: for who only looks
 PLACEMENT_GROUPS = 16
 #: Ports for all: between the well-known ones and those that outgoing connections take.
 PORTS_FROM, PORTS_TO = 17_000, 32_000
@@ -90,14 +92,15 @@ def down(directory: Path) -> bool:
 
 
 def status(directory: Path) -> CephStatus | None:
-    """Look at a cluster; None if there is none."""
+    """Look at a cluster; None if there is none. ``LOOK_S`` when its monitor does not answer."""
     layout = find(directory)
     if layout is None:
         return None
     found = {daemon: processes.recorded(layout.pid_file(daemon)) for daemon in DAEMONS}
     health = ""
     if found["mon"] is not None:
-        health = json.loads(_ceph(layout, "health", "--format=json"))["status"]
+        with suppress(Unavailable):
+            health = json.loads(_ceph(layout, "health", "--format=json", timeout_s=LOOK_S))["status"]
     pids = {daemon: process.pid if process else None for daemon, process in found.items()}
     return CephStatus(layout=layout, daemons=pids, health=health)
 
@@ -196,9 +199,9 @@ def _free_bytes(layout: CephLayout) -> int:
         raise Malformed("`ceph df` answered in another form.") from e
 
 
-def _ceph(layout: CephLayout, *words: str) -> str:
-    command = ["ceph", "-c", str(layout.cluster_conf), "--connect-timeout", str(int(DEADLINE_S)), *words]
-    return commands.run(command, timeout_s=DEADLINE_S)
+def _ceph(layout: CephLayout, *words: str, timeout_s: float = DEADLINE_S) -> str:
+    command = ["ceph", "-c", str(layout.cluster_conf), "--connect-timeout", str(int(timeout_s)), *words]
+    return commands.run(command, timeout_s=timeout_s)
 
 
 def _rbd(layout: CephLayout, *words: str) -> str:
