@@ -1,5 +1,6 @@
 """Users of one pool in Ceph: each host may have its own."""
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,35 @@ from malleable.drivers.storage.rbd_cluster import RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_process import DisksApart, apart
 from malleable.sim.ceph.files import user_capabilities
 
-OTHER = "other"
+OTHER, THEIRS = "other", "theirs"
+
+#: What a user of one pool may not do, whatever it has in its own; ``THEIRS`` is another's pool.
+FORBIDDEN = (
+    ("rados", "--pool", THEIRS, "ls"),
+    ("rados", "--pool", THEIRS, "get", "secret", "-"),
+    ("rados", "--pool", THEIRS, "put", "secret", "/dev/null"),
+    ("rbd", "create", f"{THEIRS}/mine", "--size", "1"),
+    ("ceph", "osd", "pool", "delete", THEIRS, THEIRS, "--yes-i-really-really-mean-it"),
+    ("ceph", "osd", "pool", "create", "more", "1"),
+    ("ceph", "auth", "ls"),
+    ("ceph", "auth", "caps", f"client.{OTHER}", "mon", "allow *"),
+    ("ceph", "config", "set", "osd", "debug_osd", "1"),
+    ("ceph", "osd", "down", "0"),
+    ("ceph", "osd", "blocklist", "clear"),
+)
 
 
 def _ceph(settings: RbdSettings, *words: str) -> str:
     """Run a command as the cluster's administrator."""
     command = ["ceph", "-c", str(settings.conf.with_name("ceph.conf")), *words]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def _tried(settings: RbdSettings, *words: str) -> subprocess.CompletedProcess[str]:
+    """Try a command as the pool's user."""
+    program, *rest = words
+    command = [program, "-c", str(settings.conf), "-n", f"client.{settings.user}", *rest]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
 def _another_user(settings: RbdSettings) -> RbdSettings:
@@ -56,4 +79,15 @@ def each_host_may_have_a_user_of_its_own(pool: RbdPool, disks: DisksApart, bench
     disks.delete_disk(disk_id)
 
 
-RULES: tuple[Rule, ...] = (each_host_may_have_a_user_of_its_own,)
+def a_user_has_its_pool_and_nothing_else(pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings) -> None:
+    del pool, disks, bench
+    _ceph(settings, "osd", "pool", "create", THEIRS, "1")
+    _ceph(settings, "osd", "pool", "application", "enable", THEIRS, "rbd")
+    for words in FORBIDDEN:
+        tried = _tried(settings, *words)
+        assert tried.returncode, f"{words}: {tried}"
+        assert re.search("not permitted|EACCES|EPERM|denied", tried.stderr), f"{words}: {tried}"
+    assert not _tried(settings, "rados", "--pool", settings.pool, "ls").returncode
+
+
+RULES: tuple[Rule, ...] = (each_host_may_have_a_user_of_its_own, a_user_has_its_pool_and_nothing_else)
