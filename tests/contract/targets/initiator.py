@@ -52,6 +52,12 @@ class _Task(ctypes.Structure):
     ]
 
 
+class _Piece(ctypes.Structure):
+    """libiscsi's struct unmap_list: the first block of what is not needed any more, and how many."""
+
+    _fields_ = [("lba", ctypes.c_uint64), ("num", ctypes.c_uint32)]
+
+
 def _library() -> ctypes.CDLL:
     lib = ctypes.CDLL("libiscsi.so.7", use_errno=True)
     lib.iscsi_create_context.restype = _VOID
@@ -79,6 +85,7 @@ def _library() -> ctypes.CDLL:
         "iscsi_read16_task": [_VOID, _INT, ctypes.c_uint64, ctypes.c_uint32, *[_INT] * 6, _CALLBACK, _VOID],
         "iscsi_write16_sync": [_VOID, _INT, ctypes.c_uint64, _VOID, ctypes.c_uint32, *[_INT] * 6],
         "iscsi_synchronizecache16_sync": [_VOID, _INT, ctypes.c_uint64, ctypes.c_uint32, _INT, _INT],
+        "iscsi_unmap_sync": [_VOID, _INT, _INT, _INT, ctypes.POINTER(_Piece), _INT],
     }.items():
         getattr(lib, name).argtypes = arguments
         getattr(lib, name).restype = ctypes.POINTER(_Task)
@@ -156,6 +163,11 @@ class Initiator:
     def flush(self) -> None:
         """Have the disk made durable."""
         self._finish(self._lib.iscsi_synchronizecache16_sync(self._context, self._lun, 0, 0, 0, 0))
+
+    def discard(self, offset: int, length: int) -> None:
+        """Say that whole sectors are not needed any more (UNMAP)."""
+        piece = _Piece(offset // SECTOR_BYTES, length // SECTOR_BYTES)
+        self._finish(self._lib.iscsi_unmap_sync(self._context, self._lun, 0, 0, ctypes.byref(piece), 1))
 
     def _finish(self, task: "ctypes._Pointer[_Task]") -> bytes:
         if not task:
