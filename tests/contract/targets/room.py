@@ -57,10 +57,22 @@ class TgtRoom:
         self._ip("netns", "add", self.namespace)
         for address in (NODE, STRANGER, GATEWAY):
             self._ip("-n", self.namespace, "address", "add", f"{address}/32", "dev", "lo")
+        self._connect()
+        self.start()
+
+    def _connect(self) -> None:
         self._ip("-n", self.namespace, "link", "set", "lo", "up")
         route = ["local", GATEWAY, "dev", "lo", "src", NODE, "table", "local"]
         self._ip("-n", self.namespace, "route", "replace", *route)
-        self.start()
+
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        """Let nothing through meanwhile, as if every node had lost its power."""
+        self._ip("-n", self.namespace, "link", "set", "lo", "down")
+        try:
+            yield
+        finally:
+            self._connect()
 
     def _ip(self, *arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True, capture_output=True)

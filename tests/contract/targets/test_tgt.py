@@ -1,13 +1,16 @@
 """What only a real tgtd can show: stuck and hostile nodes, crashes, identity, speed."""
 
 import contextlib
+import ctypes
 import os
+import select
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.contract.targets import suite
@@ -24,8 +27,9 @@ from malleable.domain.secrets import chap_secret
 from malleable.drivers.storage.folder import GIB, ReflinkSettings
 from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.drivers.storage.sealing import sha256_of
-from malleable.drivers.target.tgt import TgtTargets
+from malleable.drivers.target.tgt import LOGIN_PARAMETERS, TgtTargets
 from malleable.drivers.target.tgt_control import ALL_TARGETS, Denied, Mode, Op, TgtControl, parse_targets
+from malleable.drivers.target.tgt_process import SYS_PIDFD_GETFD
 from malleable.gateway.portal import is_hung
 
 pytestmark = pytest.mark.room
@@ -54,7 +58,22 @@ def connected(room: TgtRoom) -> Iterator[socket.socket]:
         yield wire
 
 
-def test_a_node_that_reads_no_more_is_shut_out_at_once_and_may_come_again(
+def is_stuck(pid: int) -> bool:
+    """Say whether a daemon has a connection whose other end takes no more."""
+    with contextlib.ExitStack() as stack:
+        pidfd = os.pidfd_open(pid)
+        stack.callback(os.close, pidfd)
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            mine = ctypes.CDLL(None).syscall(SYS_PIDFD_GETFD, pidfd, int(entry.name), 0)
+            stack.callback(os.close, mine)
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(mine)) as wire:
+                wire.getpeername()
+                if wire.family == socket.AF_INET and not select.select([], [wire], [], 0)[1]:
+                    return True
+    return False
+
+
+def test_a_node_that_lost_its_power_amid_a_read_is_shut_out_at_once_and_may_come_again(
     tgt: Bench, tgt_room: TgtRoom, nodes: RealNodes
 ) -> None:
     handle = nodes.new_disk()
@@ -63,7 +82,8 @@ def test_a_node_that_reads_no_more_is_shut_out_at_once_and_may_come_again(
     other = tgt.export()
     stuck = nodes.open(export.iqn, (export.chap_username, export.chap_password), NODE)
     stuck.ask_without_listening(megabytes=64)
-    with connected(tgt_room) as fresh:
+    with connected(tgt_room) as fresh, tgt_room.silence():
+        wait_until(lambda: is_stuck(tgt_room.pid), "nothing more fits into what nobody takes")
         # Busy, were it left to TCP: that gives up after minutes.
         tgt.targets.revoke(tgt.network_id, export.iqn)
         with pytest.raises(BlockingIOError):
@@ -175,6 +195,53 @@ def test_a_half_made_target_lets_nobody_in_and_is_made_anew(tgt: Bench, tgt_room
     with pytest.raises(LoginFailed):
         tgt.open(iqn, None, NODE)
     tgt.login(tgt.export(iqn=iqn))
+
+
+class Killed(BaseException):
+    """Our process ends: nothing of it cleans up."""
+
+
+@dataclass(frozen=True)
+class Mortal(TgtControl):
+    """A way to tgtd of a process that is killed instead of its last request."""
+
+    left: list[None] = field(default_factory=list)
+
+    def call(self, *words: Any, **more: Any) -> str:
+        if not self.left:
+            raise Killed
+        self.left.pop()
+        return TgtControl.call(self, *words, **more)
+
+
+class Dying(TgtTargets):
+    """Is killed before the request that would be one more than so many."""
+
+    def __init__(self, room: TgtRoom, requests: int) -> None:
+        super().__init__(room.socket_of)
+        self.left = [None] * requests
+
+    def _control(self, network_id: NetworkId, daemon: int = 0) -> TgtControl:
+        return Mortal(self._socket_of(network_id), left=self.left)
+
+
+def test_what_a_killed_process_began_lets_nobody_in_and_is_finished_by_the_next(tgt: Bench, tgt_room: TgtRoom) -> None:
+    whole = Dying(tgt_room, 100)
+    asked = tgt.export()
+    tgt.targets.revoke(tgt.network_id, asked.iqn)
+    whole.export(asked)
+    requests = 100 - len(whole.left)
+    assert requests > len(LOGIN_PARAMETERS)
+    for number in range(requests):
+        export = replace(asked, iqn=new_iqn(), handle=tgt.new_disk(), chap_username=f"u{new_id().hex}")
+        with pytest.raises(Killed):
+            Dying(tgt_room, number).export(export)
+        with pytest.raises(LoginFailed):
+            tgt.open(export.iqn, None, NODE)
+        tgt.targets.export(export)
+        assert tgt.login(export).read(0, 512) == bytes(512), number
+        with pytest.raises(LoginFailed):
+            tgt.open(export.iqn, None, NODE)
 
 
 def test_a_missing_disk_is_refused_and_leaves_nothing(tgt: Bench, tmp_path: Path) -> None:
