@@ -120,6 +120,7 @@ class QuotaSettings(_Part):
     snapshots: Most = 5000
     images: Most = 500  #: its own
     image_gib: Most = 1 << 16  #: of its images, and of uploads that are not sealed yet
+    taken_gib: Most = "none"  #: of the pool for it alone, as measured every five minutes
 
 
 class FetchSettings(_Part):

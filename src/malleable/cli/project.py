@@ -30,6 +30,7 @@ _TITLES = {
     "snapshots": "snapshots",
     "images": "images",
     "image_bytes": "image size",
+    "taken_bytes": "taken size",
 }
 
 
@@ -117,6 +118,9 @@ def quota_set(
     image_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of its images, and of uploads that are not sealed yet.")
     ] = None,
+    taken_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of the pool for it alone: what its nodes wrote, as measured.")
+    ] = None,
 ) -> None:
     """Limit what a project may have; what is not named stays. Nothing it has is taken away."""
     from malleable.wire.projects import QuotaRequest
@@ -124,7 +128,8 @@ def quota_set(
     counts = {"nodes": nodes, "networks": networks, "attachments": attachments, "disks": disks}
     counts |= {"snapshots": snapshots, "images": images}
     limits = {name: _most(raw) for name, raw in counts.items() if raw is not None}
-    for name, size_limit in (("disk_bytes", disk_size), ("image_bytes", image_size)):
+    sizes = {"disk_bytes": disk_size, "image_bytes": image_size, "taken_bytes": taken_size}
+    for name, size_limit in sizes.items():
         if size_limit is not None:
             limits[name] = None if size_limit == NO_LIMIT else parse_size(size_limit)
     if not limits:

@@ -46,6 +46,7 @@ class Holdings:
     snapshots: int = 0
     images: int = 0  #: its own, failed imports too; golden ones are nobody's
     image_bytes: int = 0  #: of the same: what is announced until an image is sealed, then its raw content with holes
+    taken_bytes: int = 0  #: of the pool, for it alone, as they were measured last: nodes write without asking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +76,21 @@ class Quota:
     snapshots: int | None = None
     images: int | None = None
     image_bytes: int | None = None
+    taken_bytes: int | None = None
 
     def limits(self, wanted: Holdings) -> dict[str, int]:
-        """List the limits of what is wanted at all."""
-        limits = {name: getattr(self, name) for name in HOLDINGS if getattr(wanted, name)}
+        """List the limits of what is wanted at all; whatever is kept in the pool will take some of it."""
+        names = {name for name in HOLDINGS if getattr(wanted, name)}
+        if names & _STORED:
+            names.add("taken_bytes")
+        limits = {name: getattr(self, name) for name in HOLDINGS if name in names}
         return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 #: What is counted, by the names of the fields.
 HOLDINGS = tuple(field.name for field in fields(Holdings))
+#: Of these, what is kept in the pool.
+_STORED = frozenset({"disks", "disk_bytes", "snapshots", "images", "image_bytes"})
 NO_LIMITS = Quota()
 
 

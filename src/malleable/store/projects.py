@@ -39,6 +39,12 @@ def _attachments() -> ScalarSelect[Any]:
     return counted.where(s.nodes.c.state != NodeState.QUARANTINED).scalar_subquery()
 
 
+def _measured() -> ScalarSelect[Any]:
+    records = s.usage_records.c
+    last = _of_project(records.taken_bytes, s.usage_records).where(records.taken_bytes.is_not(None))
+    return last.order_by(records.at.desc()).limit(1).scalar_subquery()
+
+
 #: How each field of ``Holdings`` is counted; every one of them by an index that begins with the project.
 _COUNTS = {
     "nodes": _count(s.nodes, s.nodes.c.state != NodeState.QUARANTINED),
@@ -49,6 +55,7 @@ _COUNTS = {
     "snapshots": _count(s.snapshots),
     "images": _count(s.images),
     "image_bytes": cast(_bytes(s.images), BigInteger),
+    "taken_bytes": func.coalesce(_measured(), 0),
 }
 
 

@@ -65,6 +65,7 @@ class QuotaRequest(Request):
     snapshots: Most | None = None
     images: Most | None = None  #: the project's own
     image_bytes: Most | None = None  #: of these, and of uploads that are not sealed yet
+    taken_bytes: Most | None = None  #: of the pool for it alone, as last measured; once there are more, nothing new
 
 
 class LimitsView(Answer):
@@ -78,6 +79,7 @@ class LimitsView(Answer):
     snapshots: Open[int | None]
     images: Open[int | None]
     image_bytes: Open[int | None]
+    taken_bytes: Open[int | None]
 
 
 class HoldingsView(Answer):
@@ -91,6 +93,7 @@ class HoldingsView(Answer):
     snapshots: Open[int]
     images: Open[int]
     image_bytes: Open[int]
+    taken_bytes: Open[int]  #: as they were measured last
 
 
 class UsageRecordView(Answer):

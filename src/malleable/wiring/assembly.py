@@ -150,12 +150,8 @@ def site_scrubs(settings: ScrubSettings) -> SiteScrubs:
 def new_quota(settings: QuotaSettings) -> Quota:
     """Make the limits of new projects."""
     limits = {name: None if most == "none" else most for name, most in settings.model_dump().items()}
-    disk_gib, image_gib = limits.pop("disk_gib"), limits.pop("image_gib")
-    return Quota(
-        **limits,
-        disk_bytes=None if disk_gib is None else disk_gib * GIB,
-        image_bytes=None if image_gib is None else image_gib * GIB,
-    )
+    sizes = {f"{what}_bytes": limits.pop(f"{what}_gib") for what in ("disk", "image", "taken")}
+    return Quota(**limits, **{name: None if gib is None else gib * GIB for name, gib in sizes.items()})
 
 
 def make_directories(settings: Settings) -> None:

@@ -17,6 +17,11 @@ _WORDS: Mapping[str, tuple[str, str, str]] = {
     "snapshots": ("snapshots", "Delete a snapshot", "--snapshots N"),
     "images": ("images of its own", "Delete an image of the project", "--images N"),
     "image_bytes": ("bytes of images and uploads", "Delete an image of the project", "--image-size SIZE"),
+    "taken_bytes": (
+        "bytes of the pool for itself alone",
+        "Delete disks, snapshots or images and wait until it is measured again, some minutes",
+        "--taken-size SIZE",
+    ),
 }
 
 
@@ -43,8 +48,9 @@ def want_within_quota(tx: Transaction, project_id: ProjectId | None, taken: Hold
 def _exceeded(project: Project, name: str, limit: int, would_have: int, more: int) -> Conflict:
     what, less, option = _WORDS[name]
     used = would_have - more
+    takes = f"; this takes {more} more" if more else ""
     return Conflict(
-        f"Project {project.name} has {used} of at most {limit} {what}; this takes {more} more.",
+        f"Project {project.name} has {used} of at most {limit} {what}{takes}.",
         code="quota-exceeded",
         fix=f"{less}, or ask an admin for a higher limit: `m2 project quota set {project.name} {option}`.",
         details={"limit": name, "max": limit, "in_use": used, "wanted": more},

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx import Response
@@ -12,7 +13,7 @@ from tests.contract.api.room import Room
 from tests.contract.api.site import GOLDEN, Site, items
 
 from malleable.domain.disks import DiskState
-from malleable.domain.ids import DiskId, ImageId, new_id
+from malleable.domain.ids import DiskId, ImageId, ProjectId, new_id
 from malleable.domain.images import ImageState
 from malleable.domain.nodes import NodeState
 from malleable.domain.projects import HOLDINGS, Quota
@@ -32,6 +33,7 @@ HAS = {
     "snapshots": 1,
     "images": 2,
     "image_bytes": 2 * SIZE,
+    "taken_bytes": 0,
 }
 PATH = "/v1/projects/alpha/quota"
 PROVISION = {"project": "alpha", "image": "tiny", "network": "blue"}
@@ -266,6 +268,77 @@ def test_a_provision_counts_with_one_statement_however_much_the_project_has(new_
         costs.append(len(statements))
     none, few, many = costs
     assert few == many == none + 1, "the project is locked in any case, and counted when something is limited"
+
+
+def measured(site: Site, minutes: int) -> None:
+    now = site.clock.now().replace(minute=0) + timedelta(minutes=minutes)
+    record_usage(site.store, site.disks, now=now, before=now - timedelta(days=1))
+
+
+def test_who_writes_more_than_may_be_taken_makes_nothing_new_until_it_is_less(small_site: Site) -> None:
+    """Whatever its nodes write they write; what they wrote keeps the project from more."""
+    site, written, scratch = small_site, DiskId(site_disk(small_site)), DiskId(site_disk(small_site))
+    measured(site, 0)
+    most = in_use(site)["taken_bytes"] + 4096
+    limit(site, taken_bytes=most)
+    site.disks.write(written, 0, b"x" * 4096)
+    measured(site, 5)
+    assert in_use(site)["taken_bytes"] == most
+    body = {"project": "alpha", "image": "tiny"}
+    assert ask(site, "member", "/v1/disks", {**body, "name": "still"}).status_code == 202
+    site.disks.write(scratch, 4096, b"y")
+    assert ask(site, "member", "/v1/disks", {**body, "name": "unseen"}).status_code == 202
+    measured(site, 9)
+    assert in_use(site)["taken_bytes"] == most, "it is measured at every fifth minute"
+    measured(site, 10)
+    asked: dict[str, Mapping[str, Any]] = {
+        "/v1/disks": {**body, "name": "more"},
+        "/v1/disks/batch": {**body, "names": ["more", "and-more"]},
+        "/v1/snapshots": {"name": "more", "project": "alpha", "disk": "spare"},
+        "/v1/snapshots/{snapshot:alpha}/promote": {"name": "more"},
+        "/v1/images": IMAGE,
+        "/v1/disks/{spare:alpha}/grow": {"size_bytes": 8 * SIZE},
+        "/v1/provisions": PROVISION,
+    }
+    for path, wanted in asked.items():
+        for caller in ("member", "admin"):
+            refused = ask(site, caller, path, wanted)
+            assert (refused.status_code, refused.json()["code"]) == (409, "quota-exceeded"), path
+            assert (
+                f"has {most + 4096} of at most {most} bytes of the pool for itself alone." in refused.json()["detail"]
+            )
+            assert "m2 project quota set alpha --taken-size SIZE" in refused.json()["fix"]
+    # What takes nothing of the pool goes on.
+    runs = {"project": "alpha", "disk": "spare", "network": "blue"}
+    assert ask(site, "member", "/v1/provisions", runs).status_code == 202
+    site.disks.delete_disk(scratch)
+    measured(site, 15)
+    assert ask(site, "member", "/v1/disks", {**body, "name": "more"}).status_code == 202
+
+
+def site_disk(site: Site) -> UUID:
+    """Add a disk of project alpha, in the pool as well."""
+    with site.store.transaction() as tx:
+        one = tx.disks.get(site.ids["spare:alpha"])
+        disk = replace(one, id=DiskId(new_id()), name=f"disk-{tx.disks.count()}")
+        tx.disks.add(disk)
+    assert disk.image_id is not None
+    site.disks.clone(disk.image_id, disk.id, size_bytes=16384)
+    return disk.id
+
+
+def test_a_project_that_is_younger_than_the_hour_is_measured_where_it_is_limited(small_site: Site) -> None:
+    site = small_site
+    measured(site, 0)
+    with site.store.transaction() as tx:
+        one = tx.projects.get(site.ids["alpha"])
+        for name, quota in (("young", Quota(taken_bytes=1)), ("free", Quota())):
+            tx.projects.add(replace(one, id=ProjectId(new_id()), name=name, quota=quota))
+    measured(site, 5)
+    assert len(items(site.get("admin", "/v1/projects/young/usage"))) == 1
+    assert not items(site.get("admin", "/v1/projects/free/usage"))
+    measured(site, 65)
+    assert len(items(site.get("admin", "/v1/projects/free/usage"))) == 1
 
 
 def test_what_a_project_had_is_read_hour_by_hour_and_by_nobody_else(small_site: Site) -> None:

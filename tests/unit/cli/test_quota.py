@@ -16,6 +16,7 @@ QUOTA = {
         "snapshots": 0,
         "images": None,
         "image_bytes": 3 << 30,
+        "taken_bytes": 5 << 30,
         "attachments": None,
     },
     "in_use": {
@@ -26,6 +27,7 @@ QUOTA = {
         "snapshots": 0,
         "images": 1,
         "image_bytes": 1 << 30,
+        "taken_bytes": 6 << 30,
         "attachments": 6,
     },
 }
@@ -49,10 +51,11 @@ def test_what_a_project_has_stands_beside_what_it_may_have(desk: Desk) -> None:
         *SHOWN,
         "images 1 (no limit)",
         "image size 1 GiB of 3 GiB",
+        "taken size 6 GiB of 5 GiB",
     ]
     shown = desk.m2("project", "show", "blue")
     assert lines(shown.out)[:2] == ["name blue", "age 2 h"]
-    assert lines(shown.out)[-8:-2] == SHOWN
+    assert lines(shown.out)[-9:-3] == SHOWN
     assert desk.m2("project", "show", "blue", "--json").json == {**PROJECT, "quota": QUOTA} | {
         "needs_signed_images": False,
         "created_at": "2026-11-20T10:00:00Z",

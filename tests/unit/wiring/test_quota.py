@@ -12,7 +12,9 @@ from malleable.wiring.assembly import new_quota
 
 def test_settings_become_limits() -> None:
     wanted = QuotaSettings(nodes=5, networks="none", disks=0, disk_gib=2, snapshots="none", images=7, image_gib=3)
-    assert new_quota(wanted) == Quota(nodes=5, disks=0, disk_bytes=2 << 30, images=7, image_bytes=3 << 30)
+    wanted = wanted.model_copy(update={"taken_gib": 4})
+    sizes = {"disk_bytes": 2 << 30, "image_bytes": 3 << 30, "taken_bytes": 4 << 30}
+    assert new_quota(wanted) == Quota(nodes=5, disks=0, images=7, **sizes)
     assert None not in vars(QuotaSettings()).values()
 
 
