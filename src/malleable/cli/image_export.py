@@ -220,4 +220,6 @@ def _packer(part: Path, packed: Path, image_format: ImageFormat) -> list[str]:
         size = f"--stream-size={part.stat().st_size}"
         return ["zstd", "--quiet", "--force", "--threads=0", "--check", size, "-o", str(packed)]
     name = _NAMES.get(image_format, image_format.value)
-    return ["qemu-img", "convert", "-p", "-f", "raw", "-O", name, str(part), str(packed)]
+    # Else a VHD is made larger, to fit a geometry: its disk would be another one when it is imported again.
+    exact = ["-o", "force_size=on"] if image_format is ImageFormat.VHD else []
+    return ["qemu-img", "convert", "-p", *exact, "-f", "raw", "-O", name, str(part), str(packed)]

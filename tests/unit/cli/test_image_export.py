@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.unit.cli.desk import Desk, ago, id_of, problem
 
 from malleable.cli.image_upload import read_source
 
+MIB = 1 << 20
 DISK, KERNEL = b"disk" * 1000 + bytes(200_000), b"kernel" + bytes(70_000)
 FACTS = {
     "os": "busybox",
@@ -78,6 +80,20 @@ def test_a_file_is_what_its_name_says_unless_a_format_is_named(
     ran = giving.m2("image", "export", "tiny", str(tmp_path / file), *options)
     assert ran.code == 0, ran.err
     assert (tmp_path / file).read_bytes()[:4] == begins
+
+
+@pytest.mark.parametrize("ending", ["qcow2", "vmdk", "vhd", "vhdx"])
+def test_what_is_packed_is_the_very_disk(giving: Desk, tmp_path: Path, ending: str) -> None:
+    """Byte for byte and of the same size: a backup partition table stands at a disk's end."""
+    disk = b"begin".ljust(5 * MIB, b"\0") + b"end".ljust(512, b"\0")
+    giving.answers["GET /v1/images/tiny"] = view(size_bytes=len(disk), sha256=sha256(disk).hexdigest())
+    giving.answers[f"GET /v1/images/{id_of(71)}/content"] = lambda _: httpx.Response(200, content=disk)
+    packed, raw = tmp_path / f"disk.{ending}", tmp_path / "raw"
+    ran = giving.m2("image", "export", "tiny", str(packed))
+    assert ran.code == 0, ran.err
+    name = {"vhd": "vpc"}.get(ending, ending)
+    subprocess.run(["qemu-img", "convert", "-f", name, "-O", "raw", packed, raw], check=True)
+    assert raw.read_bytes() == disk
 
 
 @pytest.mark.parametrize("as_format", ["raw", "zstd"])
