@@ -97,6 +97,8 @@ def test_another_file_than_was_announced_is_no_image(world: World, web: Web, fac
     assert (ended.state, (ended.error or {})["code"]) == ("failed", code)
     assert fetched(world).state is ImageState.FAILED
     assert world.disks.list().images == {world.image_id}
+    with world.store.reading() as tx:
+        assert tx.projects.holdings(world.project_id).image_bytes == 0
 
 
 @dataclass

@@ -115,12 +115,15 @@ def _imported(tx: Transaction, operation: Operation, now: datetime) -> None:
 
 
 def not_imported(tx: Transaction, operation: Operation, now: datetime) -> None:
-    """Nothing can be done with a failed image but to delete it; one whose signature is wrong goes at once."""
+    """Nothing can be done with a failed image but to delete it; one whose signature is wrong goes at once.
+
+    Its upload is gone, so it has no bytes any more, and takes none of its project's quota.
+    """
     image_id = UUID(str(operation.arguments["image_id"]))
     if (operation.error or {}).get("code") == UNTRUSTED:
         tx.images.remove(image_id)
     else:
-        tx.images.change(image_id, state=ImageState.FAILED)
+        tx.images.change(image_id, state=ImageState.FAILED, size_bytes=0)
     ended("image.import-failed")(tx, operation, now)
 
 
