@@ -31,7 +31,7 @@ from malleable.wiring.keys import database_key
 from malleable.wiring.metrics import EngineMetrics
 from malleable.wiring.on_demand import MadeOnDemand
 from malleable.wiring.outside import never_fetched, outside_of, own_subnets
-from malleable.wiring.pools import chosen, file_pool, make_pool, pool_limits, portal_threads, storage_vlan
+from malleable.wiring.pools import local_pool, make_pool, pool_limits, portal_threads, storage_vlan
 from malleable.workflows import fetch
 from malleable.workflows.accounting import record_usage
 from malleable.workflows.catalogue import workflows
@@ -227,7 +227,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         GatewaySettings(),
         run_dir=settings.run_dir / "gateway",
         state_dir=settings.state_dir / "gateway",
-        pool=file_pool(settings) if chosen(settings).driver != "rbd" else None,
+        pool=local_pool(settings),
         daemons=settings.targets.daemons,
         drained=settings.targets.drained,
         portal_threads=portal_threads(settings),

@@ -32,14 +32,16 @@ FROZEN_CALLS = 8
 #: what an XFS in a sparse file takes: devices, programs, a filesystem
 XFS_NEEDS = ("/dev/loop-control", "mkfs.xfs", "mount", "xfs")
 QCOW2_NEEDS = ("/dev/fuse", "qemu-storage-daemon")
+#: drivers whose pool is on this host, so that its gateway opens it and looks after it
+LOCAL = ("reflink", "qcow2")
 
 
 def make_pool(settings: Settings, socket_of: Callable[[NetworkId], Path]) -> tuple[Disks, Targets]:
     """Make the drivers of the pool and of the target daemons; each touches nothing before its first call."""
     from malleable.drivers.target.tgt import TgtTargets
 
-    if settings.pool.driver != "rbd":
-        return file_pool(settings), TgtTargets(socket_of)
+    if (local := local_pool(settings)) is not None:
+        return local, TgtTargets(socket_of)
     from malleable.drivers.storage.rbd_cluster import RbdSettings
     from malleable.drivers.storage.rbd_process import apart
 
@@ -56,13 +58,16 @@ def make_pool(settings: Settings, socket_of: Callable[[NetworkId], Path]) -> tup
     return ceph, TgtTargets(socket_of, shut_out=ceph.shut_out)
 
 
-def file_pool(settings: Settings) -> "ReflinkDisks | Qcow2Disks":
-    """Make the driver of a pool on this host. Touches no more than it takes to choose between them."""
+def local_pool(settings: Settings) -> "ReflinkDisks | Qcow2Disks | None":
+    """Make the driver of a pool on this host; None: it is elsewhere. Touches no more than it takes to choose."""
+    driver = chosen(settings).driver
+    if driver not in LOCAL:
+        return None
     from malleable.drivers.storage.reflink import ReflinkDisks
 
     pool, pool_dir = settings.pool, settings.state_dir / "pool"
     reserve_bytes = pool.reserve_gib * GIB
-    if chosen(settings).driver == "qcow2":
+    if driver == "qcow2":
         from malleable.drivers.storage.qcow2 import Qcow2Disks, Qcow2Settings
 
         layers = Qcow2Settings(pool_dir=pool_dir, run_dir=settings.run_dir / "pool", reserve_bytes=reserve_bytes)
@@ -91,7 +96,7 @@ def chosen(settings: Settings) -> Choice:
     Errors: Invalid where the settings say another than the pool was begun with.
     """
     told, begun = settings.pool.driver, _begun(settings.state_dir / "pool")
-    if begun and told not in ("auto", "rbd", begun):
+    if begun and told in LOCAL and told != begun:
         raise Invalid(
             f"The pool {settings.state_dir / 'pool'} was begun with {begun}, not with {told}.",
             fix=f"Set M2D_POOL__DRIVER to {begun} or auto; or move that folder away: its disks are not there then.",

@@ -9,7 +9,8 @@ from malleable.domain.errors import Invalid
 from malleable.drivers.storage.qcow2 import Qcow2Disks
 from malleable.drivers.storage.reflink import ReflinkDisks
 from malleable.wiring import pools
-from malleable.wiring.pools import chosen, file_pool, pool_limits, remote_limits
+from malleable.wiring.assembly import gateway_settings
+from malleable.wiring.pools import chosen, local_pool, pool_limits, remote_limits
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_where_an_xfs_can_be_mounted_nothing_else_is_chosen(
 ) -> None:
     lacking(monkeypatch)
     assert (chosen(settings).driver, chosen(settings).why) == ("reflink", "on an XFS of its own")
-    assert isinstance(file_pool(settings), ReflinkDisks)
+    assert isinstance(local_pool(settings), ReflinkDisks)
     assert not settings.state_dir.exists(), "nothing is made by looking"
 
 
@@ -42,7 +43,7 @@ def test_without_loop_devices_layers_are_chosen_and_it_is_said_why(
     choice = chosen(settings)
     assert choice.driver == "qcow2"
     assert "lacks /dev/loop-control, xfs" in choice.why
-    assert isinstance(file_pool(settings), Qcow2Disks)
+    assert isinstance(local_pool(settings), Qcow2Disks)
     assert pools.portal_threads(settings) == pools.DIRECT_PORTAL_THREADS
 
 
@@ -66,6 +67,14 @@ def test_a_pool_stays_what_it_was_begun_as(settings: Settings, monkeypatch: pyte
     assert chosen(settings).driver == "reflink"
     with pytest.raises(Invalid, match="begun with reflink"):
         chosen(with_driver(settings, "qcow2"))
+
+
+@pytest.mark.parametrize("driver", ["rbd", "acme"])
+def test_a_pool_elsewhere_is_none_that_a_gateway_opens_or_guards(settings: Settings, driver: str) -> None:
+    """``acme``: an array, added as docs/howto/add-an-array.md says."""
+    elsewhere = settings.model_copy(update={"pool": settings.pool.model_copy(update={"driver": driver})})
+    assert gateway_settings(elsewhere).pool is None
+    assert isinstance(gateway_settings(with_driver(settings, "reflink")).pool, ReflinkDisks)
 
 
 def test_a_pool_that_hangs_leaves_threads_to_others_and_a_project_leaves_freezes_to_others(settings: Settings) -> None:
