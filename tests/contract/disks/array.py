@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,36 +121,58 @@ class ArrayDisks:
         files: Mapping[str, Path] = {},
         on_progress: OnProgress = unheard,
     ) -> Sealed:
-        for path in (source, *files.values()):
-            refusals.want_source(path)
-        for name in files:
-            refusals.want_plain_name(name)
-        final, work = f"{IMAGE}{image_id}", f"{NEW}{image_id}"
-        if self._volume(final) is None:
-            self._want_free(source.stat().st_size)
-            with mapped("copy the image"):
-                self._array.delete(work)
-                self._array.create(work, source.stat().st_size)
-                note = self._fill(work, source, sha256, on_progress)
-                self._keep(image_id, files)
-                self._array.seal(work, final, note)
+        refusals.want_source(source)
+        self._copy(image_id, source, source.stat().st_size, sha256, files, on_progress)
         sealed = self._sealed(image_id)
         if sha256 not in (None, sealed.sha256):
             raise refusals.other_content(image_id, sealed.sha256, str(sha256))
         return sealed
 
-    def _fill(self, name: str, source: Path, sha256: str | None, on_progress: OnProgress) -> str:
-        digest, count = hashlib.sha256(), counted(on_progress, source.stat().st_size)
+    def _copy(
+        self,
+        image_id: ImageId,
+        source: Path,
+        size_bytes: int,
+        sha256: str | None,
+        files: Mapping[str, Path],
+        on_progress: OnProgress,
+    ) -> None:
+        """Make an image of a file, or of a device, whose size no ``stat`` tells; nothing to do if it is there."""
+        for name, path in files.items():
+            refusals.want_source(path)
+            refusals.want_plain_name(name)
+        final, work = f"{IMAGE}{image_id}", f"{NEW}{image_id}"
+        if self._volume(final) is None:
+            self._want_free(size_bytes)
+            with mapped("copy the image"), self._begun(work, size_bytes):
+                found = self._fill(work, source, counted(on_progress, size_bytes))
+                if sha256 not in (None, found):
+                    fix = "Copy it again."
+                    raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix=fix)
+                self._keep(image_id, files)
+                self._array.seal(work, final, json.dumps({"sha256": found, "size_bytes": size_bytes}))
+
+    @contextmanager
+    def _begun(self, name: str, size_bytes: int) -> Iterator[None]:
+        """Make a volume to work on. It goes again, also when the copy is ended, unless it was renamed."""
+        self._array.delete(name)
+        self._array.create(name, size_bytes)
+        try:
+            yield
+        finally:
+            self._array.delete(name)
+
+    def _fill(self, name: str, source: Path, count: Callable[[int], None]) -> str:
+        digest = hashlib.sha256()
         with source.open("rb") as file, self._array.device(name).open("r+b") as device:
             while chunk := file.read(1 << 20):
                 device.write(chunk)
                 digest.update(chunk)
                 count(len(chunk))
-        found = digest.hexdigest()
-        if sha256 not in (None, found):
-            self._array.delete(name)
-            raise Refused(f"The source's SHA-256 is {found}, not {sha256}.", code="checksum", fix="Copy it again.")
-        return json.dumps({"sha256": found, "size_bytes": source.stat().st_size})
+            # On the array, not in this host's memory, before it is called an image.
+            device.flush()
+            os.fsync(device.fileno())
+        return digest.hexdigest()
 
     def _keep(self, image_id: ImageId, files: Mapping[str, Path]) -> None:
         folder = self._files / str(image_id)
@@ -174,9 +197,14 @@ class ArrayDisks:
         files: Mapping[str, Path] = {},
         on_progress: OnProgress = unheard,
     ) -> Sealed:
-        with mapped("read the snapshot", refusals.no_snapshot(snapshot_id)):
-            device = self._array.device(f"{SNAPSHOT}{snapshot_id}")
-        return self.seal(image_id, device, sha256=None, files=files, on_progress=on_progress)
+        name, missing = f"{SNAPSHOT}{snapshot_id}", refusals.no_snapshot(snapshot_id)
+        volume = self._volume(name)
+        if volume is None:
+            raise missing
+        with mapped("read the snapshot", missing):
+            device = self._array.device(name)
+        self._copy(image_id, device, volume.size_bytes, None, files, on_progress)
+        return self._sealed(image_id)
 
     def file(self, image_id: ImageId, name: str) -> Path:
         refusals.want_plain_name(name)
@@ -191,19 +219,25 @@ class ArrayDisks:
     def clone(self, image_id: ImageId, disk_id: DiskId, *, size_bytes: int) -> None:
         if not self.has_disk(disk_id):
             self._sealed(image_id)
-            self._clone(f"{IMAGE}{image_id}", disk_id, size_bytes, refusals.no_image(image_id))
+            self._clone(f"{IMAGE}{image_id}", disk_id, refusals.no_image(image_id))
+        self._grow(disk_id, size_bytes)
 
     def clone_snapshot(self, snapshot_id: SnapshotId, disk_id: DiskId, *, size_bytes: int) -> None:
         if not self.has_disk(disk_id):
-            self._clone(f"{SNAPSHOT}{snapshot_id}", disk_id, size_bytes, refusals.no_snapshot(snapshot_id))
+            self._clone(f"{SNAPSHOT}{snapshot_id}", disk_id, refusals.no_snapshot(snapshot_id))
+        self._grow(disk_id, size_bytes)
 
-    def _clone(self, source: str, disk_id: DiskId, size_bytes: int, missing: Refused) -> None:
+    def _clone(self, source: str, disk_id: DiskId, missing: Refused) -> None:
         self._want_free()
-        name = f"{DISK}{disk_id}"
         with mapped("clone", missing):
-            self._array.clone(source, name)
-            if size_bytes > self._array.volumes()[name].size_bytes:
-                self._array.resize(name, size_bytes)
+            self._array.clone(source, f"{DISK}{disk_id}")
+
+    def _grow(self, disk_id: DiskId, size_bytes: int) -> None:
+        """Give a clone the size that was asked for, also one whose maker died before it did."""
+        volume = self._volume(f"{DISK}{disk_id}")
+        if volume is not None and volume.size_bytes < size_bytes:
+            with mapped("grow the clone"):
+                self._array.resize(f"{DISK}{disk_id}", size_bytes)
 
     def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
         if not self.has_disk(disk_id):
