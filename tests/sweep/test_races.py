@@ -13,6 +13,7 @@ from malleable.domain.errors import Conflict, NotFound
 from malleable.domain.ids import DiskId, ImageId, NodeId, SwitchPortId, new_id
 from malleable.domain.images import Image, ImageState
 from malleable.domain.nodes import NodeState
+from malleable.domain.projects import Quota
 from malleable.domain.switches import SwitchPort
 from malleable.workflows import importing, storage
 from malleable.workflows.requests import cancel
@@ -105,6 +106,28 @@ def test_an_image_is_sealed_once_at_a_time(new_world: Callable[[], World]) -> No
         assert _code(refused) == "image-sealing"
     assert world.run(first.id).state == "succeeded"
     assert not spool.exists()
+
+
+@pytest.mark.parametrize("room_bytes", [5, 6])
+def test_files_that_came_at_once_are_both_counted_when_they_are_sealed(
+    new_world: Callable[[], World], room_bytes: int
+) -> None:
+    world = new_world()
+    image, spool = _uploaded(world)
+    (spool / "files").mkdir()
+    for name in ("vmlinuz", "initrd"):
+        (spool / "files" / name).write_bytes(b"123")
+    with world.store.transaction() as tx:
+        # Each was counted without the other.
+        tx.images.change(image.id, kernel="vmlinuz", initrd="initrd", files_bytes=3)
+        tx.projects.change(world.project_id, quota=Quota(image_bytes=image.size_bytes + room_bytes))
+        sealing = importing.request(tx, world.clock.now(), image=image, spool=spool, actor_id=None)
+    ended = world.run(sealing.id)
+    fits = room_bytes == 6
+    assert (ended.error or {}).get("code") == (None if fits else "quota-exceeded")
+    with world.store.reading() as tx:
+        assert tx.projects.holdings(world.project_id).image_bytes == (image.size_bytes + 6 if fits else 0)
+    assert (image.id in world.disks.list().images) == fits
 
 
 @pytest.mark.parametrize("is_sealed", [True, False])

@@ -76,6 +76,7 @@ class Image:
     up_proof: UpProof = UpProof.ISCSI_LOGIN
     kernel: str = ""  #: file name beside the image, for boot way "kernel"
     initrd: str = ""
+    files_bytes: int = 0  #: of both, as far as they have come
     kernel_sha256: str = ""  #: hex; "": not known before it is sealed
     initrd_sha256: str = ""
     cmdline: str = ""

@@ -45,7 +45,8 @@ class Holdings:
     disk_bytes: int = 0  #: of disks and snapshots: as large as they may become, whatever they share
     snapshots: int = 0
     images: int = 0  #: its own, failed imports too; golden ones are nobody's
-    image_bytes: int = 0  #: of the same: what is announced until an image is sealed, then its raw content with holes
+    #: of the same: what is announced until an image is sealed, then its raw content with holes; and the files beside it
+    image_bytes: int = 0
     taken_bytes: int = 0  #: of the pool, for it alone, as they were measured last: nodes write without asking
 
 

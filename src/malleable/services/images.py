@@ -182,7 +182,8 @@ class Images:
             image = replace(image, signed_by=signer.name if signer else "", signing_key=signer.key if signer else "")
             want_signed(tx, self._parts, image.project_id, image)
             operation = copy.request(tx, now, source=source, image=image, actor_id=caller.user_id)
-            want_within_quota(tx, image.project_id, Holdings(images=1, image_bytes=image.size_bytes))
+            image_bytes = image.size_bytes + image.files_bytes
+            want_within_quota(tx, image.project_id, Holdings(images=1, image_bytes=image_bytes))
             return operation
 
     def image_rename(self, caller: Caller, ref: str, *, name: str, project: str | None = None) -> Shown[Image]:
@@ -291,7 +292,7 @@ class Images:
             path=target,
             max_bytes=most,
             exact_bytes=exact,
-            check=partial(self._check_upload, image.id),
+            check=partial(self._check_upload, image.id, file),
             offset=offset,
         )
 
@@ -306,12 +307,23 @@ class Images:
         part = spool / UPLOADED
         return Uploaded(received_bytes=part.stat().st_size if part.exists() else 0, size_bytes=image.size_bytes)
 
-    def _check_upload(self, image_id: ImageId) -> None:
-        with self._parts.store.reading() as tx:
+    def _check_upload(self, image_id: ImageId, file: str | None, size_bytes: int) -> None:
+        """Be sure that the image still takes what came; take a file's bytes from the quota. Errors: Conflict."""
+        files_bytes = 0 if file is None else size_bytes + self._bytes_beside(image_id, file)
+        with self._parts.store.transaction() as tx:
             image = tx.images.find(id=image_id)
             if image is None:
                 raise Conflict("The image was deleted meanwhile.", code="image-state")
             _want_uploadable(tx, image)
+            if file is not None:
+                tx.images.change(image_id, files_bytes=files_bytes)
+                more = max(files_bytes - image.files_bytes, 0)
+                want_within_quota(tx, image.project_id, Holdings(image_bytes=more))
+
+    def _bytes_beside(self, image_id: ImageId, file: str) -> int:
+        """Count what has come of the other files of an image."""
+        there = self._parts.spool_dir / str(image_id) / verify.FILES
+        return sum(path.stat().st_size for path in there.glob("*") if path.name != file)
 
     def _clear_failed(self, tx: Transaction, caller: Caller, image: Image) -> None:
         """Begin to delete what is left of an import that failed and has taken the name."""

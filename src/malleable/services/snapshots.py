@@ -122,7 +122,7 @@ class Snapshots:
             )
             want_signed(tx, self._parts, owner, image)
             operation = snapshots.request_promote(tx, now, snapshot=snapshot, image=image, actor_id=caller.user_id)
-            want_within_quota(tx, owner, Holdings(images=1, image_bytes=image.size_bytes))
+            want_within_quota(tx, owner, Holdings(images=1, image_bytes=image.size_bytes + image.files_bytes))
             return operation
 
     def disk_roll_back(self, caller: Caller, ref: str, *, snapshot: str, project: str | None = None) -> Operation:

@@ -24,7 +24,7 @@ class Upload:
     path: Path
     max_bytes: int
     exact_bytes: int | None
-    check: Callable[[], None]  #: that the image still takes uploads; raises Conflict
+    check: Callable[[int], None]  #: that the image still takes an upload, of so many bytes; raises Conflict
     offset: int | None = None  #: where it goes on in a part that stays for the next try; None: one of its own
 
     def open(self) -> int:
@@ -88,8 +88,8 @@ class Upload:
                 code="wrong-size",
                 fix="Upload the file again, or make the image anew with the right size.",
             )
-        self.check()
         try:
+            self.check(size_bytes)
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
             with self._alone():
                 self.part.replace(self.path)

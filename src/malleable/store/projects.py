@@ -27,8 +27,9 @@ def _count(table: Table, *only: Any) -> ScalarSelect[Any]:
     return _of_project(func.count(), table).where(*only).scalar_subquery()
 
 
-def _bytes(table: Table) -> ScalarSelect[Any]:
-    return _of_project(func.coalesce(func.sum(table.c.size_bytes), 0), table).scalar_subquery()
+def _bytes(table: Table, *more: Any) -> ScalarSelect[Any]:
+    counted = sum(more, table.c.size_bytes)
+    return _of_project(func.coalesce(func.sum(counted), 0), table).scalar_subquery()
 
 
 def _attachments() -> ScalarSelect[Any]:
@@ -54,7 +55,7 @@ _COUNTS = {
     "disk_bytes": cast(_bytes(s.disks) + _bytes(s.snapshots), BigInteger),
     "snapshots": _count(s.snapshots),
     "images": _count(s.images),
-    "image_bytes": cast(_bytes(s.images), BigInteger),
+    "image_bytes": cast(_bytes(s.images, s.images.c.files_bytes), BigInteger),
     "taken_bytes": func.coalesce(_measured(), 0),
 }
 

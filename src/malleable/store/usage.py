@@ -17,8 +17,8 @@ def _of_each(what: Any, table: Table) -> Any:
     return select(what).where(table.c.project_id == s.projects.c.id).correlate(s.projects).scalar_subquery()
 
 
-def _bytes(table: Table) -> Any:
-    return _of_each(func.coalesce(func.sum(table.c.size_bytes), 0), table)
+def _bytes(table: Table, *more: Any) -> Any:
+    return _of_each(func.coalesce(func.sum(sum(more, table.c.size_bytes)), 0), table)
 
 
 _COUNTS = {
@@ -26,7 +26,7 @@ _COUNTS = {
     "snapshots": _of_each(func.count(s.snapshots.c.id), s.snapshots),
     "images": _of_each(func.count(s.images.c.id), s.images),
     "disk_bytes": cast(_bytes(s.disks) + _bytes(s.snapshots), BigInteger),
-    "image_bytes": cast(_bytes(s.images), BigInteger),
+    "image_bytes": cast(_bytes(s.images, s.images.c.files_bytes), BigInteger),
 }
 _COUNT = select(s.projects.c.id, *(count.label(name) for name, count in _COUNTS.items())).order_by(s.projects.c.id)
 _FORGET = delete(s.usage_records).where(s.usage_records.c.at < bindparam("before", type_=s.usage_records.c.at.type))

@@ -101,10 +101,13 @@ def _seal(context: Context, progress: Progress) -> Done:
     files = {name: spool / FILES / name for name in image.files}
     is_packed = image.upload_format is not ImageFormat.RAW
     source, sha256 = (spool / RAW, None) if is_packed else (spool / UPLOAD, image.sha256 or None)
+    files_bytes = sum(path.stat().st_size for path in files.values())
     sealed = context.drivers.disks.seal(image_id, source, sha256=sha256, files=files, on_progress=progress)
 
     def write(tx: Transaction) -> None:
-        tx.images.change(image_id, size_bytes=sealed.size_bytes, sha256=sealed.sha256)
+        tx.images.change(image_id, size_bytes=sealed.size_bytes, sha256=sealed.sha256, files_bytes=files_bytes)
+        # Two files that came at once may each have been counted without the other.
+        want_within_quota(tx, image.project_id, Holdings(image_bytes=max(files_bytes - image.files_bytes, 0)))
 
     return Done(evidence={"sha256": sealed.sha256, "size_bytes": sealed.size_bytes}, write=write)
 
@@ -123,7 +126,7 @@ def not_imported(tx: Transaction, operation: Operation, now: datetime) -> None:
     if (operation.error or {}).get("code") == UNTRUSTED:
         tx.images.remove(image_id)
     else:
-        tx.images.change(image_id, state=ImageState.FAILED, size_bytes=0)
+        tx.images.change(image_id, state=ImageState.FAILED, size_bytes=0, files_bytes=0)
     ended("image.import-failed")(tx, operation, now)
 
 

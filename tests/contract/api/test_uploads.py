@@ -110,6 +110,26 @@ def test_who_still_sends_changes_nothing_of_what_is_complete(site: Site) -> None
     assert (folder(site) / "content").read_bytes() == DATA
 
 
+def test_the_files_beside_an_image_count_for_the_quota(site: Site) -> None:
+    """A GiB each: beside small images they would be most of what a project has."""
+
+    def in_use() -> int:
+        return int(site.get("admin", "/v1/projects/alpha/quota").json()["in_use"]["image_bytes"])
+
+    def send(name: str, size_bytes: int) -> Response:
+        return site.call("member", "PUT", f"/v1/images/alpha-new/files/{name}", content=bytes(size_bytes))
+
+    assert send("vmlinuz", 0).status_code == send("initrd", 0).status_code == 204
+    before = in_use()
+    site.call("admin", "PUT", "/v1/projects/alpha/quota", {"image_bytes": before + 3000})
+    assert send("vmlinuz", 2000).status_code == 204
+    assert in_use() == before + 2000
+    refused = send("initrd", 1001)
+    assert (refused.status_code, refused.json()["code"]) == (409, "quota-exceeded")
+    assert (in_use(), send("initrd", 1000).status_code) == (before + 2000, 204)
+    assert (send("vmlinuz", 1000).status_code, in_use()) == (204, before + 2000)
+
+
 @pytest.mark.parametrize("state", [ImageState.IMPORTING, ImageState.FAILED])
 def test_an_upload_that_nobody_finishes_expires(site: Site, state: ImageState) -> None:
     put(site, 0, DATA[:1000])

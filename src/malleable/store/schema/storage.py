@@ -17,6 +17,7 @@ images = Table(
     Column("state", EnumText(ImageState), nullable=False, index=True),
     Column("upload_format", EnumText(ImageFormat), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+    Column("files_bytes", BigInteger, nullable=False),
     words("sha256"),
     words("os"),
     words("architecture"),

@@ -35,6 +35,7 @@ images = Table(
     Column("state", Text, nullable=False, index=True),
     words("upload_format"),
     Column("size_bytes", BigInteger, nullable=False),
+    Column("files_bytes", BigInteger, nullable=False),
     words("sha256"),
     words("os"),
     words("architecture"),
