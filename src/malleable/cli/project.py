@@ -116,7 +116,8 @@ def quota_set(
     snapshots: Annotated[str | None, typer.Option(metavar="N", help="Snapshots.")] = None,
     images: Annotated[str | None, typer.Option(metavar="N", help="Images of its own.")] = None,
     image_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Of its images, their kernels and initrds; and of uploads that are not sealed yet.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Of its images, with kernels and initrds, and of uploads not sealed yet."),
     ] = None,
     taken_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of the pool for it alone: what its nodes wrote, as measured.")
