@@ -146,7 +146,8 @@ def test_a_disk_for_data_goes_to_another_node_once_no_session_is_left(new_world:
         node, now = tx.nodes.get(other), world.clock.now()
         moving = data_disks.request_move(tx, now, disk=disk, target=target, node=node, actor_id=None)
     world.faults.add("revoke", FaultKind.REFUSED, times=1)
-    assert world.run(moving.id).state == "failed"
+    ended = world.run(moving.id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "predecessor-failed"), "it waited for the proof"
     assert presented(world, other) == {("disk-2", "boot")}, "not proven, so not given"
     world.targets.reach(world.network_id, target.iqn, session)
     with world.store.transaction() as tx:

@@ -1,9 +1,9 @@
-"""A disk that changed hands between a request and its steps is not presented to its old owner's node."""
+"""A disk that changed hands between a request and its steps is not presented to the wrong node."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.sweep.disk_verbs import data_disk
+from tests.sweep.disk_verbs import data_disk, presented
 from tests.sweep.world import World
 
 from malleable.domain.ids import ProjectId, new_id
@@ -23,3 +23,25 @@ def test_a_node_does_not_get_what_is_another_projects_by_now(new_world: Callable
     assert (ended.state, (ended.error or {})["code"]) == ("failed", "disk-state")
     with world.store.reading() as tx:
         assert tx.targets.find(disk_id=disk.id) is None
+
+
+def test_a_node_does_not_get_what_is_presented_to_another_by_now(new_world: Callable[[], World]) -> None:
+    world = new_world()
+    holder, _ = world.running_node()
+    late, _ = world.running_node("n2", "p2")
+    disk = data_disk(world)
+    with world.store.transaction() as tx:
+        now = world.clock.now()
+        first = data_disks.request(tx, now, disk=disk, node=tx.nodes.get(holder), actor_id=None)
+        # Not refused, as one that was asked for before the other's target was there.
+        second = data_disks.request(tx, now, disk=disk, node=tx.nodes.get(late), actor_id=None, after=first.id)
+    assert world.run(first.id).state == "succeeded"
+    before = presented(world, late)
+    ended = world.run(second.id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "disk-exported")
+    assert presented(world, late) == before
+    with world.store.reading() as tx:
+        target = tx.targets.find(disk_id=disk.id)
+    assert target is not None
+    assert (target.node_id, target.state) == (holder, "exported")
+    assert target.iqn in world.targets.list(world.network_id)

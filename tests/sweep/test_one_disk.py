@@ -14,7 +14,7 @@ from malleable.domain.disks import Disk, DiskState, SnapshotState
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import DiskId, NodeId, OperationId, new_id
 from malleable.store import SqlStore
-from malleable.workflows import data_disks, provision, snapshots, storage
+from malleable.workflows import data_disks, flatten, provision, snapshots, storage
 from malleable.workflows.requests import cancel
 
 ROUNDS = 10
@@ -97,6 +97,21 @@ def test_a_disk_that_is_snapshotted_is_used_all_the_same(world: World) -> None:
     with world.store.transaction() as tx:
         snapshots.request_snapshot(tx, world.clock.now(), snapshot=snapshot, disk=disk, actor_id=None)
     assert world.run(begin(world, node_id, disk)).state == "succeeded"
+
+
+def test_a_disk_is_flattened_when_all_that_was_begun_with_it_has_ended(world: World) -> None:
+    disk = spare(world)
+    snapshot = new_snapshot(world, disk, SnapshotState.CREATING)
+    with world.store.transaction() as tx:
+        taking = snapshots.request_snapshot(tx, world.clock.now(), snapshot=snapshot, disk=disk, actor_id=None)
+
+    def begin_flatten() -> OperationId:
+        with world.store.transaction() as tx:
+            return flatten.request(tx, world.clock.now(), disk=disk, actor_id=None).id
+
+    assert refusal(begin_flatten).code == "disk-in-use"
+    assert world.run(taking.id).state == "succeeded"
+    assert world.run(begin_flatten()).state == "succeeded"
 
 
 def test_of_two_at_once_one_is_refused(world: World) -> None:
