@@ -72,7 +72,7 @@ _READS = frozenset(
 class SimDisks:
     """``Disks`` without a filesystem; clones of clones form chains, as in Ceph.
 
-    Knobs: ``faults``, ``total_bytes``, ``is_read_only``, ``max_chain``, ``flatten_blocks`` (for one call),
+    Knobs: ``faults``, ``total_bytes``, ``is_read_only``, ``max_chain``, ``strays``, ``flatten_blocks`` (for one call),
     ``copy_bytes`` (for each "copy" that faults strike), ``damage_image``, ``read``, ``write``.
     """
 

@@ -170,6 +170,16 @@ def test_a_chain_of_clones_ends_and_says_how_it_goes_on(small_site: Site) -> Non
     assert clone("two")["state"] == "succeeded"
 
 
+def test_a_disk_is_rolled_back_to_a_snapshot_of_its_own_alone(small_site: Site) -> None:
+    site = small_site
+    site.post("member", "/v1/disks", {"name": "web", "project": "alpha", "image": "tiny"})
+    list(Room(site).work())
+    refused = site.post("member", "/v1/disks/web/roll-back", {"snapshot": "kept"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "other-disk")
+    assert "m2 disk create NAME --snapshot kept" in refused.json()["fix"]
+    assert site.get("member", "/v1/disks/web").json()["state"] == "ready"
+
+
 def test_targets_are_of_the_node_and_of_the_project_that_are_named(site: Site) -> None:
     def disks_of(caller: str, query: str) -> set[str]:
         return {target["node"] for target in site.get(caller, f"/v1/targets?{query}").json()["items"]}

@@ -37,6 +37,7 @@ class Bench:
     damage: Callable[[ImageId], object]  #: cut the image's tail off
     fill: Callable[[], Disks]  #: the same pool with nothing left to give
     verify: Callable[[ImageId], None]
+    has_chains: bool = False  #: clones are read through what they were made of, and so only so deep
     rolls_back_deep: bool = False  #: to whatever could be snapshotted, though it could not be cloned
 
     def source(self, content: bytes = CONTENT) -> tuple[Path, str]:
@@ -98,6 +99,7 @@ def sim_bench(disks: SimDisks, folder: Path) -> Bench:
         damage=disks.damage_image,
         fill=fill,
         verify=disks.verify,
+        has_chains=True,
     )
 
 
@@ -107,7 +109,7 @@ def reflink_bench(disks: ReflinkDisks, settings: ReflinkSettings, folder: Path) 
 
 def qcow2_bench(disks: Qcow2Disks, settings: Qcow2Settings, folder: Path) -> Bench:
     bench = file_bench(disks, lambda: Qcow2Disks(replace(settings, reserve_bytes=1 << 60)), folder)
-    return replace(bench, rolls_back_deep=True)
+    return replace(bench, has_chains=True, rolls_back_deep=True)
 
 
 def file_bench(disks: ReflinkDisks | Qcow2Disks, fill: Callable[[], Disks], folder: Path) -> Bench:

@@ -77,6 +77,7 @@ def rbd_bench(disks: DisksApart, settings: RbdSettings, folder: Path) -> Iterato
         damage=damage,
         fill=lambda: full,
         verify=disks.verify,
+        has_chains=True,
     )
     # Closed before the cluster goes: a client waits for it at its end.
     cluster.close()
