@@ -10,7 +10,7 @@ from shutil import disk_usage
 import pytest
 from tests.contract.fetch.server import Asked, Web, breaking, head, honest, saying, serving
 
-from malleable.domain.errors import Conflict, MalleableError
+from malleable.domain.errors import Busy, Conflict, MalleableError
 from malleable.drivers.fetch.guard import Guard
 from malleable.drivers.fetch.http import HttpFetcher
 from malleable.drivers.fetch.web import REDIRECTS_MAX
@@ -117,6 +117,21 @@ def test_whoever_stops_it_finds_the_part_again(web: Web, client: Client) -> None
     url = web.file("/a.img", CONTENT)
     with pytest.raises(Conflict):
         client.fetcher.fetch(url, client.target, size_bytes=None, max_bytes=MAX_BYTES, on_progress=stop)
+    client.fetch(url)
+    assert client.target.read_bytes() == CONTENT
+
+
+def test_what_somebody_else_wrote_to_as_well_is_fetched_anew(web: Web, client: Client) -> None:
+    """A worker that lost the operation while it stood still writes on until it hears of that."""
+
+    def writing(_have: int, _of: int) -> None:
+        with (client.target.parent / f".{client.target.name}.fetched").open("ab") as part:
+            part.write(b"late")
+
+    url = web.file("/a.img", CONTENT)
+    with pytest.raises(Busy):
+        client.fetcher.fetch(url, client.target, size_bytes=None, max_bytes=MAX_BYTES, on_progress=writing)
+    assert not list(client.target.parent.iterdir())
     client.fetch(url)
     assert client.target.read_bytes() == CONTENT
 

@@ -147,6 +147,11 @@ class HttpFetcher:
                     told_s = time.monotonic()
             file.flush()
             os.fsync(file.fileno())
+            found_bytes = os.fstat(file.fileno()).st_size
+        if have_bytes == total_bytes and found_bytes != total_bytes:
+            # A worker that was stopped for a while, and lost this to us, goes on writing until it hears of that.
+            part.drop()
+            raise Busy("Somebody else wrote to the file that was fetched.", public=Public("It was fetched twice."))
         if have_bytes != total_bytes:
             part.drop()
             more = "more than " if have_bytes > total_bytes else ""
