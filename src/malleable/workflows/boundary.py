@@ -175,7 +175,8 @@ class Boundary:
         public = public_of(error, place)
         due_at = self._until(place.step.retry.delay_s(self.operation.attempt))
         errors = {"step_error": str(error), "step_public_error": public.message}
-        self._let_go(due_at, f"will try again: {error}", Public(f"{public.message} It is tried again."), **errors)
+        why = _why_again(replace(self.operation, **errors))
+        self._let_go(due_at, why["reason"], Public(why["public_reason"]), **errors)
 
     def fail(self, place: Place, problem: Mapping[str, object]) -> Begun | None:
         """Turn back after a step's failure; end or park the operation when it cannot."""
@@ -226,11 +227,9 @@ class Boundary:
         if self._has_new_line:
             line = {"step_began_at": self._now, "step_attempts": 1, "step_evidence": {}}
             line |= {"step_error": "", "step_public_error": ""}
-        is_again = not self._has_new_line and operation.attempt > 1 and not operation.step_error
+        is_again = not self._has_new_line and operation.attempt > 1
         return {
-            "reason": "",
-            "public_reason": "",
-            **(_AGAIN if is_again else {}),
+            **(_why_again(operation) if is_again else {"reason": "", "public_reason": ""}),
             **line,
             "step": step.name,
             "direction": place.direction,
@@ -401,6 +400,16 @@ def public_message(problem: Mapping[str, object]) -> str:
     """Read what tenants are told out of problem details; "" when there is nothing."""
     public = problem.get("public")
     return str(public.get("message", "")) if isinstance(public, Mapping) else ""
+
+
+def _why_again(operation: Operation) -> Mapping[str, str]:
+    """Say why a step is done once more: also meanwhile, for a try of what does not answer takes longer than the wait."""
+    if not operation.step_error:
+        return _AGAIN
+    return {
+        "reason": f"will try again: {operation.step_error}",
+        "public_reason": f"{operation.step_public_error} It is tried again.",
+    }
 
 
 def park(tx: Transaction, operation: Operation, reason: str, public_reason: str, now: datetime) -> Operation:

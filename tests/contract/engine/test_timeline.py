@@ -72,6 +72,22 @@ def test_what_waits_says_why_and_until_when(shop: Shop) -> None:
     assert operation.next_due_at < operation.step_deadline_at
 
 
+def test_why_a_step_is_done_again_is_told_until_it_has_ended(shop: Shop) -> None:
+    """A device that is away is waited for longer by the try itself than between two of them."""
+    told: list[str] = []
+
+    def look(context: Context) -> Done | Wait:
+        told.append(shop.operation(context.operation.id).reason)
+        if len(told) in (1, 2):
+            raise Unreachable("No answer.")
+        return Wait(seconds=5, reason="boots") if len(told) == 3 else Done()
+
+    shop.workflow("make", shop.step("a", look), shop.step("b"))
+    operation = shop.run(shop.begin("make"))
+    assert told == ["", "will try again: No answer.", "will try again: No answer.", ""]
+    assert (operation.state, operation.reason) == ("succeeded", "")
+
+
 def test_results_of_steps_are_gathered(shop: Shop) -> None:
     def second(context: Context) -> Done:
         assert context.operation.result == {"disk": "d1"}
