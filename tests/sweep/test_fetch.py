@@ -101,6 +101,15 @@ def test_another_file_than_was_announced_is_no_image(world: World, web: Web, fac
         assert tx.projects.holdings(world.project_id).image_bytes == 0
 
 
+@pytest.mark.parametrize("name", ["/disk.qcow2", "/Debian%2012.QCOW2?signature=x", "/disk.vmdk", "/disk.raw.xz"])
+def test_what_is_called_otherwise_becomes_no_disk(world: World, web: Web, name: str) -> None:
+    """Web servers say in a page of their own that they have no such file."""
+    ended = world.run(begin(world, web.file(name, b"<html>no such file</html>")).id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "url-answer")
+    assert name.partition("?")[0][-5:].lower().partition(".")[2] in ended.public_reason
+    assert world.disks.list().images == {world.image_id}
+
+
 @dataclass
 class Slow:
     """What is read from the web takes longer than a download may."""

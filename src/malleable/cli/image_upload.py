@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from malleable.cli.formats import size, span
 from malleable.cli.session import Session
 from malleable.domain.errors import Conflict, Invalid, NotFound
-from malleable.domain.images import ImageFormat, ImageState, format_of
+from malleable.domain.images import ImageFormat, ImageState, format_of, misnamed
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from malleable.wire.images import ImageView
 
 CHUNK_BYTES = 1 << 20
-#: What is called so, and is not, would become a disk byte for byte, and boot nothing.
-_NAMED = (".qcow2", ".vmdk", ".vhdx", ".zst")
 #: Facts of a manifest that the server takes as they are.
 _PLAIN = (
     "os",
@@ -114,11 +112,8 @@ def _format_of(file: Path, told: Mapping[str, object]) -> ImageFormat:
         raise Invalid(
             f"{file} is {found}, its manifest says {told['format']}.", fix="Correct the manifest, or take it away."
         )
-    if file.suffix in _NAMED and found is ImageFormat.RAW:
-        raise Invalid(
-            f"{file} does not begin as a {file.suffix} file does.",
-            fix="Fetch it again; or, if it is a raw disk, call it so: NAME.raw.",
-        )
+    if wrong := misnamed(file.name, found):
+        raise Invalid(f"{file}: {wrong.message}", fix=wrong.fix)
     return found
 
 

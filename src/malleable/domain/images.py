@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import PurePosixPath
 
+from malleable.domain.errors import Public
 from malleable.domain.ids import FetchLoginId, ImageGrantId, ImageId, ProjectId
 from malleable.domain.nodes import Firmware
 from malleable.domain.secrets import Secret
@@ -42,6 +44,24 @@ MAGIC: Mapping[ImageFormat, bytes] = {
 def format_of(begins: bytes) -> ImageFormat:
     """Read a file's format off its first eight bytes."""
     return next((kind for kind, magic in MAGIC.items() if begins.startswith(magic)), ImageFormat.RAW)
+
+
+#: How files are called that are no raw disks: of one of our formats, or packed in a way we do not read.
+_NAMED = frozenset({".qcow2", ".vmdk", ".vhdx", ".zst"})
+_PACKED = frozenset({".gz", ".tgz", ".xz", ".bz2", ".lz4", ".7z", ".zip", ".tar", ".ova"})
+
+
+def misnamed(name: str, found: ImageFormat) -> Public | None:
+    """Say what is wrong with a file that would become a disk byte for byte, and boot nothing; None: nothing is."""
+    ending = PurePosixPath(name).suffix.lower()
+    if found is not ImageFormat.RAW or ending not in _NAMED | _PACKED:
+        return None
+    if ending in _PACKED:
+        return Public(f"Files that end in {ending} are not unpacked here.", "Unpack it first; or pack it by zstd.")
+    return Public(
+        f"It does not begin as a {ending} file does.",
+        "Look what it is and where it came from; if it is a raw disk, call it so: NAME.raw.",
+    )
 
 
 class BootWay(StrEnum):

@@ -4,16 +4,17 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from malleable.domain.errors import Public, Refused
 from malleable.domain.fetching import Fetched, Login
 from malleable.domain.ids import FetchLoginId, ImageId, UserId, new_id
-from malleable.domain.images import FetchLogin, Image, format_of
+from malleable.domain.images import FetchLogin, Image, format_of, misnamed
 from malleable.domain.operations import Operation, Retry
 from malleable.domain.projects import Holdings
 from malleable.domain.store import Transaction
-from malleable.domain.urls import ArtifactWish
+from malleable.domain.urls import OCI, ArtifactWish
 from malleable.workflows import importing, verify
 from malleable.workflows.progress import Progress, cancellable
 from malleable.workflows.quotas import want_within_quota
@@ -73,11 +74,11 @@ def _fetch(context: Context, progress: Progress) -> Done:
     with context.store.reading() as tx:
         image, kept = tx.images.get(image_id), tx.fetch_logins.find(image_id=image_id)
         signers = verify.trusted(tx, image.project_id) if context.operation.arguments.get(COSIGNED) else None
-    spool = Path(context.argument("spool"))
+    spool, url = Path(context.argument("spool")), context.argument("url")
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     told = context.operation.arguments.get("size_bytes")
     fetched = context.drivers.fetcher.fetch(
-        context.argument("url"),
+        url,
         spool / verify.UPLOAD,
         size_bytes=int(str(told)) if told else None,
         max_bytes=context.drivers.disks.capacity().total_bytes,
@@ -87,16 +88,18 @@ def _fetch(context: Context, progress: Progress) -> Done:
             architecture=image.architecture, keys=None if signers is None else verify.cosign_keys(signers)
         ),
     )
-    return _arrived(image, spool / verify.UPLOAD, fetched)
+    return _arrived(image, url, spool / verify.UPLOAD, fetched)
 
 
-def _arrived(image: Image, path: Path, fetched: Fetched) -> Done:
+def _arrived(image: Image, url: str, path: Path, fetched: Fetched) -> Done:
     """Write down what came; that it is what was told is proven next. Errors: Refused when that cannot be."""
     if image.sha256 and fetched.sha256 not in ("", image.sha256):
         why = f"The registry's file has the SHA-256 {fetched.sha256}, not {image.sha256}."
         raise Refused(why, code="checksum", fix="Check which file this is.")
     with path.open("rb") as file:
         image_format = format_of(file.read(8))
+    if not url.lower().startswith(OCI) and (wrong := misnamed(unquote(urlsplit(url).path), image_format)):
+        raise Refused(wrong.message, code="url-answer", fix=wrong.fix, public=wrong)
     size_bytes, sha256 = fetched.size_bytes, image.sha256 or fetched.sha256
 
     def write(tx: Transaction) -> None:

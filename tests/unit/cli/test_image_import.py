@@ -198,6 +198,8 @@ def test_a_format_is_read_off_the_file(begin: bytes, found: str, tmp_path: Path)
         ("disk.raw", b"", "is empty"),
         ("disk.qcow2", bytes(600), "does not begin as a .qcow2 file does"),
         ("flat.vmdk", b"# Disk DescriptorFile", "does not begin as a .vmdk file does"),
+        ("disk.raw.xz", bytes(600), "not unpacked here"),
+        ("disk.img.GZ", bytes(600), "not unpacked here"),
     ],
 )
 def test_what_is_no_disk_is_told_before_anything_is_sent(
