@@ -175,7 +175,7 @@ class Boundary:
         public = public_of(error, place)
         due_at = self._until(place.step.retry.delay_s(self.operation.attempt))
         errors = {"step_error": str(error), "step_public_error": public.message}
-        why = _why_again(replace(self.operation, **errors))
+        why = _why_again(str(error), public.message)
         self._let_go(due_at, why["reason"], Public(why["public_reason"]), **errors)
 
     def fail(self, place: Place, problem: Mapping[str, object]) -> Begun | None:
@@ -229,7 +229,9 @@ class Boundary:
             line |= {"step_error": "", "step_public_error": ""}
         is_again = not self._has_new_line and operation.attempt > 1
         return {
-            **(_why_again(operation) if is_again else {"reason": "", "public_reason": ""}),
+            "reason": "",
+            "public_reason": "",
+            **(_why_again(operation.step_error, operation.step_public_error) if is_again else {}),
             **line,
             "step": step.name,
             "direction": place.direction,
@@ -402,14 +404,11 @@ def public_message(problem: Mapping[str, object]) -> str:
     return str(public.get("message", "")) if isinstance(public, Mapping) else ""
 
 
-def _why_again(operation: Operation) -> Mapping[str, str]:
-    """Say why a step is done once more: also meanwhile, for a try of what does not answer takes longer than the wait."""
-    if not operation.step_error:
+def _why_again(error: str, public_error: str) -> Mapping[str, str]:
+    """Say why a step is done once more; also while it is, for trying what hangs takes longer than the wait before."""
+    if not error:
         return _AGAIN
-    return {
-        "reason": f"will try again: {operation.step_error}",
-        "public_reason": f"{operation.step_public_error} It is tried again.",
-    }
+    return {"reason": f"will try again: {error}", "public_reason": f"{public_error} It is tried again."}
 
 
 def park(tx: Transaction, operation: Operation, reason: str, public_reason: str, now: datetime) -> Operation:
