@@ -278,6 +278,9 @@ def test_what_a_crash_left_does_not_wait_for_the_next_work(
     with locked(begun):
         reflink.tend()
     assert list(work.iterdir()) == [begun]
+    with locked(work):
+        reflink.tend()  # waits for nobody: it is called by whoever keeps nodes from filling the pool
+    assert list(work.iterdir()) == [begun]
     reflink.tend()
     assert not list(work.iterdir())
 

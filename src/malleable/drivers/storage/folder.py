@@ -123,10 +123,15 @@ class PoolFolder:
             raise refusals.full(free_bytes, self._settings.reserve_bytes)
 
     def sweep(self) -> None:
-        """Remove what crashed work left, where that can be: it is in nobody's way."""
+        """Remove what crashed work left, where that can be at once: who asks may have more urgent things to do."""
         work = self.root() / "work"
-        with suppress(OSError), locked(work):
-            _sweep(work)
+        with suppress(OSError):
+            fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _sweep(work)
+            finally:
+                os.close(fd)
 
     @contextmanager
     def workplace(self, name: str) -> Iterator[Path]:
