@@ -109,7 +109,9 @@ def test_a_disk_is_flattened_when_all_that_was_begun_with_it_has_ended(world: Wo
         with world.store.transaction() as tx:
             return flatten.request(tx, world.clock.now(), disk=disk, actor_id=None).id
 
-    assert refusal(begin_flatten).code == "disk-in-use"
+    refused = refusal(begin_flatten)
+    assert refused.code == "disk-in-use"
+    assert f"`m2 operation watch {taking.id}`" in refused.fix
     assert world.run(taking.id).state == "succeeded"
     assert world.run(begin_flatten()).state == "succeeded"
 

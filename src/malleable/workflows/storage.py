@@ -103,8 +103,14 @@ def want_unused(tx: Transaction, what: str, arguments: Mapping[str, object], *, 
         raise Conflict(
             f"{what.capitalize()} is about to be used by {user.kind} {user.id}.",
             code=f"{what.partition(' ')[0]}-in-use",
-            fix="Wait for its end, or cancel it.",
+            fix=_end_of(user),
         )
+
+
+def _end_of(operation: Operation) -> str:
+    return (
+        f"Wait for its end (`m2 operation watch {operation.id}`), or cancel it (`m2 operation cancel {operation.id}`)."
+    )
 
 
 def _active_on(tx: Transaction, arguments: Mapping[str, object], **equal: object) -> Operation | None:
@@ -123,9 +129,9 @@ def is_about(operation: Operation, name: str, value: object) -> bool:
 
 def check_unsealing(tx: Transaction, image: Image) -> None:
     """Be sure that nobody seals or promotes the image at this moment. Errors: Conflict."""
-    if _active_on(tx, {"image_id": str(image.id)}, kind=MAKERS) is not None:
-        fix = "Wait for its end, or cancel it."
-        raise Conflict(f"Image {image.name} is being sealed.", code="image-sealing", fix=fix)
+    maker = _active_on(tx, {"image_id": str(image.id)}, kind=MAKERS)
+    if maker is not None:
+        raise Conflict(f"Image {image.name} is being sealed.", code="image-sealing", fix=_end_of(maker))
 
 
 def request_delete_image(
