@@ -46,6 +46,8 @@ def format_of(begins: bytes) -> ImageFormat:
     return next((kind for kind, magic in MAGIC.items() if begins.startswith(magic)), ImageFormat.RAW)
 
 
+#: What pools of files call the disk and what they tell of it: neither a kernel nor an initrd beside it is called so.
+RESERVED_FILES = frozenset({"image.raw", "manifest.json"})
 #: How files are called that are no raw disks: of one of our formats, or packed in a way we do not read.
 _NAMED = frozenset({".qcow2", ".vmdk", ".vhdx", ".zst"})
 _PACKED = frozenset({".gz", ".tgz", ".xz", ".bz2", ".lz4", ".7z", ".zip", ".tar", ".ova"})

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.fetching import Login
 from malleable.domain.ids import ImageId, ProjectId, new_id
-from malleable.domain.images import BootWay, Image, ImageFormat, ImageState, UpProof
+from malleable.domain.images import RESERVED_FILES, BootWay, Image, ImageFormat, ImageState, UpProof
 from malleable.domain.manifests import want_all_signed
 from malleable.domain.nodes import Firmware
 from malleable.domain.operations import Operation
@@ -348,6 +348,8 @@ def _want_files_used(wish: ImageWish) -> None:
             "Kernel and initrd are loaded by boot way kernel alone, and this image is said to boot by san.",
             fix="Add boot way kernel, or leave both files out.",
         )
+    for name in RESERVED_FILES & {wish.kernel, wish.initrd}:
+        raise Invalid(f"No kernel or initrd can be called {name}.", fix="Rename it.")
 
 
 def _want_bootable(described: ImageWish | Image) -> None:

@@ -11,6 +11,7 @@ from tests.contract.api.site import GOLDEN, START, Site, items
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import ProjectId, TokenId, UserId, new_id
 from malleable.domain.projects import Role
+from malleable.drivers.storage import sealing
 from malleable.services import uploads
 from malleable.services.caller import Caller
 
@@ -51,6 +52,15 @@ def test_uploads_never_fill_the_disk(small_site: Site, monkeypatch: pytest.Monke
     response = small_site.call("member", "PUT", f"/v1/images/alpha-new/{path}", content=GOLDEN)
     assert (response.status_code, response.json()["code"]) == (409, "spool-full")
     assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("name", [sealing.IMAGE, sealing.MANIFEST])
+def test_no_file_is_called_as_the_pool_calls_its_own(small_site: Site, name: str) -> None:
+    """It was refused when all of it was uploaded, by the seal."""
+    facts = {"name": "odd", "project": "alpha", "sha256": "0" * 64, "size_bytes": 1, "boot_ways": ["kernel"]}
+    for files in ({"kernel": name, "initrd": "initrd"}, {"kernel": "vmlinuz", "initrd": name}):
+        refused = small_site.post("member", "/v1/images", {**facts, **files})
+        assert (refused.status_code, refused.json()["fix"]) == (422, "Rename it.")
 
 
 def test_only_files_the_image_names_are_taken(small_site: Site) -> None:
