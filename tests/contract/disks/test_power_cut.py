@@ -1,5 +1,6 @@
 """The power goes at any point of what the pool does: what was answered stays, and nothing is half there."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,6 +73,39 @@ def test_a_sealed_image_stays(power: Power) -> None:
     cut(power)
     power.bench.verify(image_id)
     assert power.bench.content(power.bench.clone(image_id)) == OTHER
+
+
+def made_of(power: Power, origin: str) -> tuple[DiskId, bytes]:
+    """Make a disk of something that is long there."""
+    disk_id, snapshot_id = written(power)
+    (image_id,) = power.pool.list().images
+    if origin == "blank":
+        blank_id = DiskId(new_id())
+        power.pool.make_blank(blank_id, size_bytes=8 * MIB)
+        return blank_id, bytes(8 * MIB)
+    made = power.bench.clone(image_id) if origin == "image" else power.bench.clone_snapshot(snapshot_id)
+    assert made != disk_id
+    return made, CONTENT
+
+
+@pytest.mark.parametrize("origin", ["image", "snapshot", "blank"])
+def test_a_new_disk_is_there_with_its_nodes_first_flush(origin: str, power: Power) -> None:
+    """It is made durable by nobody else."""
+    disk_id, content = made_of(power, origin)
+    with Path(power.pool.handle(disk_id).path).open("r+b") as file:
+        os.pwrite(file.fileno(), b"mine" * 1024, 4096)
+        os.fsync(file.fileno())
+    cut(power)
+    assert power.bench.content(disk_id) == content[:4096] + b"mine" * 1024 + content[8192:]
+
+
+@pytest.mark.parametrize("origin", ["image", "snapshot", "blank"])
+def test_a_new_disk_that_was_never_flushed_to_is_whole_or_is_not_there(origin: str, power: Power) -> None:
+    disk_id, content = made_of(power, origin)
+    cut(power)
+    assert not power.pool.list().strays
+    if disk_id in power.pool.list().disks:
+        assert power.bench.content(disk_id) == content
 
 
 def test_a_snapshot_that_was_taken_stays(power: Power) -> None:
