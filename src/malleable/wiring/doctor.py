@@ -156,9 +156,11 @@ def _database(settings: Settings) -> Finding:
 def _pool(settings: Settings) -> Finding:
     if os.geteuid() != 0:
         return Finding(what="disk pool", is_good=False, said="not looked at", fix="Run `m2d doctor` as root.")
+    why = ""
     try:
         make_directories(settings)
         choice, disks = chosen(settings), real_drivers(settings).disks
+        why = f"{choice.driver}, {choice.why}: "
         was_open = isinstance(disks, FilePool) and disks.is_open()
         disks.check()
         capacity = disks.capacity()
@@ -166,11 +168,11 @@ def _pool(settings: Settings) -> Finding:
             # Looking must leave a host as it was; a server opens the pool when it needs it.
             unmount_pool(settings)
     except MalleableError as e:
-        return Finding(what="disk pool", is_good=False, said=e.message, fix=e.fix)
+        return Finding(what="disk pool", is_good=False, said=why + e.message, fix=e.fix)
     free, total, reserve = (
         f"{size / (1 << 30):.1f}" for size in (capacity.free_bytes, capacity.total_bytes, capacity.reserve_bytes)
     )
-    said = f"{choice.driver}, {choice.why}: clones in constant time; "
+    said = f"{why}clones in constant time; "
     said += f"{free} of {total} GiB free, {reserve} of them kept for disks in use"
     is_good = capacity.free_bytes >= capacity.reserve_bytes
     return Finding(what="disk pool", is_good=is_good, said=said, fix="Delete images or disks, or enlarge the pool.")

@@ -21,8 +21,9 @@ from malleable.gateway.fabrics import Fabrics
 from malleable.gateway.layout import NetworkLayout
 from malleable.store import open_store
 from malleable.store.migrate import upgrade
+from malleable.wiring import pools
 from malleable.wiring.assembly import gateway_settings, make_directories
-from malleable.wiring.doctor import Finding, examine_room
+from malleable.wiring.doctor import Finding, examine, examine_room
 from malleable.wiring.keys import database_key
 
 
@@ -136,3 +137,16 @@ def test_a_bridge_of_ones_own_is_nobody_elses(bridges: str, monkeypatch: pytest.
     monkeypatch.setenv("M2D_UPLINK__BRIDGES", bridges)
     with pytest.raises(ValidationError, match=r"bridge of its own|no fabric's name"):
         Settings()
+
+
+def test_of_a_pool_that_cannot_be_it_is_said_what_every_kind_lacks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pools, "_shares_blocks", lambda _: False)
+    monkeypatch.setattr(pools, "_has", lambda need: need not in ("/dev/loop-control", "/dev/fuse"))
+    settings.state_dir.mkdir()
+    (settings.state_dir / "pool").touch()  # in its way
+    (pool,) = (finding for finding in examine(settings) if finding.what == "disk pool")
+    assert not pool.is_good
+    assert "an XFS of its own lacks /dev/loop-control; qcow2 would lack /dev/fuse: " in pool.said
