@@ -8,6 +8,7 @@ from tests.sweep.disk_verbs import data_disk, presented
 from tests.sweep.storage_verbs import new_snapshot, ready_snapshot
 from tests.sweep.world import World
 
+from malleable.domain.disks import DiskState
 from malleable.domain.errors import Conflict
 from malleable.domain.ids import ProjectId, new_id
 from malleable.domain.store import Transaction
@@ -23,6 +24,20 @@ def test_a_node_does_not_get_what_is_another_projects_by_now(new_world: Callable
         operation = data_disks.request(tx, world.clock.now(), disk=disk, node=tx.nodes.get(node_id), actor_id=None)
         tx.projects.add(replace(tx.projects.get(world.project_id), id=other, name="other"))
         tx.disks.change(disk.id, project_id=other)
+    ended = world.run(operation.id)
+    assert (ended.state, (ended.error or {})["code"]) == ("failed", "disk-state")
+    with world.store.reading() as tx:
+        assert tx.targets.find(disk_id=disk.id) is None
+
+
+@pytest.mark.parametrize("state", [DiskState.DELETING, DiskState.ROLLING_BACK, DiskState.GROWING])
+def test_a_node_does_not_get_what_is_on_its_way_out(new_world: Callable[[], World], state: DiskState) -> None:
+    world = new_world()
+    node_id, _ = world.running_node()
+    disk = data_disk(world)
+    with world.store.transaction() as tx:
+        operation = data_disks.request(tx, world.clock.now(), disk=disk, node=tx.nodes.get(node_id), actor_id=None)
+        tx.disks.change(disk.id, state=state)
     ended = world.run(operation.id)
     assert (ended.state, (ended.error or {})["code"]) == ("failed", "disk-state")
     with world.store.reading() as tx:
