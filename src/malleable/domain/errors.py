@@ -40,6 +40,18 @@ class Public:
 #: What drivers find wrong that is a tenant's to know, by the code they give it; "{device}" is the step's.
 _BY_CODE: Mapping[str, Public] = {
     "portal-held": Public("The disks of this network wait for room in the provider's storage."),
+    "no-such-image": Public(
+        "The provider's storage does not have the image: its content may be lost.",
+        "Ask the provider whether it comes back, and quote the image's id; if not, import it again by another name.",
+    ),
+    "no-such-disk": Public(
+        "The provider's storage does not have the disk: its content may be lost.",
+        "Ask the provider whether it comes back, and quote the disk's id; if not, delete the disk.",
+    ),
+    "no-such-snapshot": Public(
+        "The provider's storage does not have the snapshot: its content may be lost.",
+        "Ask the provider whether it comes back, and quote the snapshot's id; if not, delete the snapshot.",
+    ),
     "chain-too-deep": Public(
         "Too many disks were cloned or rolled back one from another.",
         "Flatten the disk that the snapshot is of (`m2 disk flatten DISK`); if it is gone, promote the snapshot.",

@@ -7,6 +7,7 @@ from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId
 
 GIB = 1 << 30
+_LOST = "`m2 pool audit` tells all that is lost. Bring it back with a backup of the pool, or delete it."
 
 
 def no_image(image_id: ImageId) -> Refused:
@@ -21,12 +22,12 @@ def no_file(image_id: ImageId, name: str) -> Refused:
 
 def no_disk(disk_id: DiskId) -> Refused:
     """Say that a disk is not there."""
-    return Refused(f"The pool holds no disk {disk_id}.", code="no-such-disk")
+    return Refused(f"The pool holds no disk {disk_id}.", code="no-such-disk", fix=_LOST)
 
 
 def no_snapshot(snapshot_id: SnapshotId) -> Refused:
     """Say that a snapshot is not there."""
-    return Refused(f"The pool holds no snapshot {snapshot_id}.", code="no-such-snapshot")
+    return Refused(f"The pool holds no snapshot {snapshot_id}.", code="no-such-snapshot", fix=_LOST)
 
 
 def nothing(stored_id: UUID) -> Refused:
