@@ -33,7 +33,7 @@ def test_who_wants_what_is_lost_is_told_so(small_site: Site, path: str, body: di
     assert (ended["state"], ended["error"]["code"]) == ("failed", code)
     what = code.removeprefix("no-such-")
     assert ended["reason"] == f"The provider's storage does not have the {what}: its content may be lost."
-    assert f"delete the {what}" in ended["error"]["fix"]
+    assert f"quote the {what}'s id" in ended["error"]["fix"]
     assert site.get("member", "/v1/disks/spare").json()["state"] == "ready"
     assert site.get("member", "/v1/snapshots/kept").json()["state"] == "ready"
     assert site.get("member", "/v1/disks/clone").status_code == 404
