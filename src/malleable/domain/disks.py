@@ -10,6 +10,8 @@ from malleable.domain.secrets import Secret
 
 #: So many disks are made by one request at most: the rows of all are one transaction.
 BATCH_MAX = 256
+#: A target presents whole sectors only: the end of a file that ends within one would be missing.
+SECTOR_BYTES = 512
 
 
 class DiskState(StrEnum):

@@ -27,6 +27,15 @@ def test_a_blank_disk_is_made_of_its_size_and_boots_nothing(small_site: Site) ->
     assert (refused.status_code, refused.json()["code"]) == (409, "nothing-to-boot")
 
 
+def test_a_disk_has_whole_sectors_so_that_the_end_of_its_image_is_not_missing(small_site: Site) -> None:
+    site = small_site
+    with site.store.transaction() as tx:
+        tx.images.change(site.ids["image"], size_bytes=6 * 1024 + 1)
+    begun = site.post("member", "/v1/disks", {"name": "odd", "project": "alpha", "image": "tiny"})
+    assert begun.status_code == 202, begun.text
+    assert site.get("member", "/v1/disks/odd").json()["size_bytes"] == 6 * 1024 + 512
+
+
 def test_a_stateless_machine_has_no_disk_and_its_people_see_what_it_reads(small_site: Site) -> None:
     site = small_site
     wish = {"project": "alpha", "node": "free", "image": "tiny", "network": "blue", "stateless": True}
