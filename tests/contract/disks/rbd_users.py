@@ -4,6 +4,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.contract.disks.conftest import CONTENT, Bench
@@ -11,7 +12,8 @@ from tests.contract.disks.rbd_flattening import Rule
 
 from malleable.domain.errors import DriverError
 from malleable.domain.ids import DiskId, new_id
-from malleable.drivers.storage.rbd_cluster import RbdPool, RbdSettings
+from malleable.drivers.storage import rbd_rubbish
+from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_process import DisksApart, apart
 from malleable.sim.ceph.files import user_capabilities
 
@@ -90,4 +92,46 @@ def a_user_has_its_pool_and_nothing_else(pool: RbdPool, disks: DisksApart, bench
     assert not _tried(settings, "rados", "--pool", settings.pool, "ls").returncode
 
 
-RULES: tuple[Rule, ...] = (each_host_may_have_a_user_of_its_own, a_user_has_its_pool_and_nothing_else)
+class _Outrun:
+    """An RBD image whose locks somebody else breaks a moment earlier."""
+
+    def __init__(self, image: Any) -> None:
+        self._image = image
+
+    def __enter__(self) -> "_Outrun":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._image.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._image, name)
+
+    def break_lock(self, client: str, cookie: str) -> None:
+        for _ in range(2):
+            self._image.break_lock(client, cookie)
+
+
+class _Contended(RbdPool):
+    def image(self, name: str, snapshot: str | None = None, *, is_read_only: bool = True) -> Any:
+        return _Outrun(RbdPool.image(self, name, snapshot, is_read_only=is_read_only))
+
+
+def a_lock_that_another_broke_first_is_no_missing_disk(
+    pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings
+) -> None:
+    disk_id = bench.clone(bench.image())
+    name = disks.handle(disk_id).path.rpartition("/")[2]
+    dead = RbdCluster(settings)
+    with dead.opened("hold the disk") as theirs, theirs.image(name, is_read_only=False) as image:
+        image.lock_exclusive("theirs")
+    assert rbd_rubbish.shut_out(_Contended(pool.client, pool.ioctx), name)
+    assert not rbd_rubbish.shut_out(pool, name)
+    dead.close()
+
+
+RULES: tuple[Rule, ...] = (
+    each_host_may_have_a_user_of_its_own,
+    a_user_has_its_pool_and_nothing_else,
+    a_lock_that_another_broke_first_is_no_missing_disk,
+)

@@ -64,7 +64,9 @@ def shut_out(pool: RbdPool, name: str) -> bool:
         if others or locks:
             pool.client.wait_for_latest_osdmap()
         for client, cookie, _ in locks:
-            image.break_lock(client, cookie)
+            # So librbd says that there is no such lock: who snapshots the disk at this moment broke it first.
+            with suppress(rbd().ImageNotFound):
+                image.break_lock(client, cookie)
         return bool(others or locks)
 
 
