@@ -36,7 +36,7 @@ def test_what_several_verbs_take_has_one_limit(store: SqlStore, store_url: str, 
     _furnish(store, Quota(disk_bytes=20_500))
     results = _contended(store_url, tmp_path)
     has = _holdings(store)
-    assert has.disk_bytes == 20_000, "everything has 1000 bytes"
+    assert has.disk_bytes == 20 * 1024, "everything has 1024 bytes"
     assert has.disks == 1 + results["disk done"] + results["provision done"]
     assert (has.nodes, has.snapshots) == (results["provision done"], results["snapshot done"])
     assert results["image done"] == results["network done"] == PROCESSES * TRIES, "what has no limit is not refused"
@@ -59,7 +59,7 @@ def test_of_processes_that_ask_at_the_same_moment_one_gets_the_last_disk(
 
 def _furnish(store: SqlStore, quota: Quota) -> None:
     """Make a project with a network and a disk, and a room with more of everything than it may have."""
-    project, image, switch = values.project(name=PROJECT, quota=quota), values.image(size_bytes=1000), values.switch()
+    project, image, switch = values.project(name=PROJECT, quota=quota), values.image(size_bytes=1024), values.switch()
     with store.transaction() as tx:
         tx.projects.add(project)
         tx.images.add(image)
@@ -75,7 +75,7 @@ def _furnish(store: SqlStore, quota: Quota) -> None:
         tx.vlans.add(values.vlan(1, network_id=network.id))
         for vid in range(2, 2 + PROCESSES * TRIES):
             tx.vlans.add(values.vlan(vid))
-        tx.disks.add(values.disk(project, image, name=SOURCE, size_bytes=1000))
+        tx.disks.add(values.disk(project, image, name=SOURCE, size_bytes=1024))
 
 
 def _holdings(store: SqlStore) -> Holdings:
