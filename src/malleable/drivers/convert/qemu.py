@@ -16,7 +16,7 @@ from pathlib import Path
 from malleable.domain.errors import Busy, Malformed, Refused
 from malleable.domain.images import MAGIC, ImageFormat
 from malleable.domain.progress import OnProgress, unheard
-from malleable.drivers.convert.sandbox import malformed, refused, sandbox, want_programs, want_room
+from malleable.drivers.convert.sandbox import malformed, refused, running, sandbox, want_programs, want_room
 from malleable.drivers.convert.zstd import unpack
 
 #: What qemu-img calls the formats.
@@ -84,22 +84,16 @@ class QemuConverter:
         words = ["qemu-img", "convert", "-p", "-n", "--target-is-zero", "-f", NAMES[image_format], "-O", "raw"]
         command = [*sandbox(source, CONVERT_MAX_S, part), *words, "/source", "/target"]
         ends_s = time.monotonic() + CONVERT_MAX_S
-        with (
-            _Shares() as shares,
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=shares.said_to, stderr=subprocess.PIPE) as run,
-        ):
-            try:
-                while True:
-                    tell(shares.latest())
-                    try:
-                        _, errors = run.communicate(timeout=ROOM_S)
-                        break
-                    except subprocess.TimeoutExpired:
-                        want_room(part, self._reserve_bytes)
-                        if time.monotonic() > ends_s:
-                            raise Busy("The conversion took too long.", code="conversion-slow") from None
-            finally:
-                run.kill()
+        with _Shares() as shares, running(command, stdout=shares.said_to) as run:
+            while True:
+                tell(shares.latest())
+                try:
+                    _, errors = run.communicate(timeout=ROOM_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    want_room(part, self._reserve_bytes)
+                    if time.monotonic() > ends_s:
+                        raise Busy("The conversion took too long.", code="conversion-slow") from None
         if run.returncode:
             raise malformed(image_format, errors)
 

@@ -3,9 +3,14 @@
 No network, no other process, no right of root, and limits on memory and time.
 """
 
+import os
 import shutil
-from collections.abc import Iterable, Sequence
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from malleable.domain.errors import Public, Refused
 from malleable.domain.images import ImageFormat
@@ -44,6 +49,31 @@ def sandbox(source: Path, cpu_s: int, target: Path | None = None) -> Sequence[st
     if target is not None:
         words += ["--bind", str(target), "/target"]
     return [*words, "prlimit", f"--as={MEMORY_MAX_BYTES}", f"--cpu={cpu_s}", "--core=0", "--nofile=64"]
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, stdin: int | IO[bytes] = subprocess.DEVNULL, stdout: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run such a command line; nothing of it is left when the block is.
+
+    Of bubblewrap that is killed while it begins, a child stays: one that waits for it for ever, or goes on alone. So
+    its child is ended, in whose process namespace all others are, and its group, for the child that it makes now.
+    """
+    with subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, start_new_session=True) as run:
+        try:
+            yield run
+        finally:
+            if run.poll() is None:
+                children = _children(run.pid)
+                os.killpg(run.pid, signal.SIGKILL)
+                for child in children:
+                    with suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def refused(message: str, *, code: str, fix: str) -> Refused:

@@ -5,7 +5,6 @@ nothing is believed that the file says of its size.
 """
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import IO
 from malleable.domain.errors import Busy
 from malleable.domain.images import ImageFormat, format_of
 from malleable.domain.progress import OnProgress
-from malleable.drivers.convert.sandbox import malformed, refused, sandbox, want_programs, want_room
+from malleable.drivers.convert.sandbox import malformed, refused, running, sandbox, want_programs, want_room
 
 UNPACK_MAX_S = 3600
 READ_BYTES = 1 << 20
@@ -31,21 +30,15 @@ def unpack(source: Path, target: Path, *, max_bytes: int, reserve_bytes: int, on
     part = target.with_name(f".{target.name}.part")
     command = [*sandbox(source, UNPACK_MAX_S), "zstd", "--decompress", "--stdout", "--quiet"]
     try:
-        with (
-            part.open("wb") as file,
-            source.open("rb") as upload,
-            subprocess.Popen(command, stdin=upload, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run,
-        ):
-            try:
+        with part.open("wb") as file:
+            with source.open("rb") as upload, running(command, stdin=upload) as run:
                 assert run.stdout is not None
                 assert run.stderr is not None
                 of_bytes = source.stat().st_size
                 blocks = _told(run.stdout, lambda: on_progress(min(_position(upload), of_bytes), of_bytes))
                 size_bytes = _write(blocks, file, part, max_bytes, reserve_bytes)
                 errors = run.stderr.read()
-            finally:
-                run.kill()
-            if run.wait():
+            if run.returncode:
                 raise malformed(ImageFormat.ZSTD, errors)
             if not size_bytes:
                 raise malformed(ImageFormat.ZSTD, b"there is nothing in it")
