@@ -10,8 +10,12 @@ from malleable.domain.secrets import Secret
 
 #: So many disks are made by one request at most: the rows of all are one transaction.
 BATCH_MAX = 256
-#: A target presents whole sectors only: the end of a file that ends within one would be missing.
-SECTOR_BYTES = 512
+_SECTOR_BYTES = 512
+
+
+def whole_sectors(size_bytes: int) -> int:
+    """Round a size up to whole sectors: a target presents no part of one, so that the end would be missing."""
+    return -(-size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES
 
 
 class DiskState(StrEnum):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from malleable.domain.disks import SECTOR_BYTES, Disk, DiskState, DiskUse, Snapshot, Target
+from malleable.domain.disks import Disk, DiskState, DiskUse, Snapshot, Target, whole_sectors
 from malleable.domain.errors import Conflict, Exhausted, Invalid
 from malleable.domain.ids import DiskId, ProjectId, new_id
 from malleable.domain.images import BootWay, Image, ImageState
@@ -253,7 +253,7 @@ def image_of(tx: Transaction, origin: Disk | Snapshot) -> Image:
 def grown(origin: Image | Snapshot, size_bytes: int | None) -> int:
     """Decide a disk's size, in whole sectors. Errors: Invalid when it is smaller than what it is cloned from."""
     if size_bytes is None:
-        return -(-origin.size_bytes // SECTOR_BYTES) * SECTOR_BYTES
+        return whole_sectors(origin.size_bytes)
     if size_bytes < origin.size_bytes:
         raise Invalid(
             f"A disk of {size_bytes} bytes is smaller than {origin.name}, which has {origin.size_bytes}.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from malleable.domain.disks import whole_sectors
 from malleable.domain.errors import Busy, Invalid, Malformed, MalleableError, Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id
 from malleable.domain.ports import DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
@@ -296,7 +297,7 @@ class Qcow2Disks(FilePool):
                 raise refusals.shrinks(disk_id, chain[0].size_bytes)
             self._catch_up(monitor, disk_id, chain)
             self._daemon.open(monitor, chain, is_writable=True)
-            monitor.ask("block_resize", node_name=chain[0].node, size=-(-size_bytes // 512) * 512)
+            monitor.ask("block_resize", node_name=chain[0].node, size=whole_sectors(size_bytes))
             if self._daemon.shows(monitor, disk_id) is None:
                 self._daemon.close(monitor, chain)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from malleable.domain.disks import whole_sectors
 from malleable.domain.errors import Malformed
 from malleable.drivers.storage import blocks, sealing
 from malleable.drivers.storage.folder import LAYERS, OPENED, locked
@@ -34,7 +35,6 @@ CLUSTER_BYTES = 1 << CLUSTER_BITS
 BYTES_PER_ENTRY = CLUSTER_BYTES * CLUSTER_BYTES // 8
 #: What a layer takes before anything is written to it: the first blocks of its header and of its two tables of counts.
 EMPTY_BYTES = 3 * 4096
-SECTOR_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Layers:
         with (self.folder / name).open("rb") as file:
             stat = os.fstat(file.fileno())
             if name.endswith(".raw"):
-                return Layer(name=name, inode=stat.st_ino, size_bytes=-(-stat.st_size // 512) * 512, below=None)
+                return Layer(name=name, inode=stat.st_ino, size_bytes=whole_sectors(stat.st_size), below=None)
             head = file.read(HEADER.size).ljust(HEADER.size, b"\0")
             magic, _, at, length, _, size_bytes = HEADER.unpack(head)
             if magic != MAGIC:
@@ -91,7 +91,7 @@ class Layers:
     def make(self, owner: UUID, below: Layer | None, size_bytes: int) -> Layer:
         """Make an empty layer; not durable yet. Errors: OSError."""
         name = f"{owner}.{secrets.token_hex(6)}.qcow2"
-        size_bytes = -(-max(size_bytes, below.size_bytes if below else 0) // SECTOR_BYTES) * SECTOR_BYTES
+        size_bytes = whole_sectors(max(size_bytes, below.size_bytes if below else 0))
         path = self.folder / name
         try:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
