@@ -73,7 +73,10 @@ def running(
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Name the children of a process, where the kernel tells them (CONFIG_PROC_CHILDREN)."""
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def refused(message: str, *, code: str, fix: str) -> Refused:
