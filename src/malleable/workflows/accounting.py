@@ -1,4 +1,4 @@
-"""What projects have of the disk storage, recorded once an hour."""
+"""What projects have of the disk storage, recorded once an hour; what is limited of it, measured more often."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
