@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from malleable.domain.errors import StoreBusy, Unavailable
+from malleable.store.connections import Connections
 
 #: So many share a commit at most: the first of them waits for the last.
 SHARERS_MAX = 16
@@ -85,8 +86,8 @@ class SharedTurn:
 class TurnQueue:
     """The writers of one SQLite file within this process, in line for one connection."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
         self._lock = threading.Lock()  #: of the line; never held during a statement
         self._waiting: deque[SharedTurn] = deque()
         self._is_taken = False
@@ -129,7 +130,7 @@ class TurnQueue:
     def _begin(self, turn: SharedTurn) -> None:
         turn.is_first = self._connection is None
         if self._connection is None:
-            self._connection = self._engine.connect()
+            self._connection = self._connections.take()
             self._connection.begin()
         else:
             _driver(self._connection).execute("SAVEPOINT turn")
@@ -142,7 +143,7 @@ class TurnQueue:
             self._connection = None
             try:
                 if connection is not None:
-                    connection.close()
+                    self._connections.give(connection)
             finally:
                 self._hand_on(is_last=True)
             return
@@ -163,7 +164,7 @@ class TurnQueue:
         try:
             if not connection.invalidated:
                 error = _outcome(connection)
-            connection.close()
+            self._connections.give(connection)
         finally:
             self._hand_on(is_last=True)
             for turn in sharers:

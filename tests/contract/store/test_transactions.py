@@ -196,7 +196,7 @@ def test_a_sqlite_file_that_has_no_room_is_explained(tmp_path: Path) -> None:
     upgrade(url)
     store = open_store(url, KEY)
     assert isinstance(store.database, databases.SqliteDatabase)
-    with store.database._writing.connect() as connection:
+    with store.database._writer.one() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=1")  # no more than it has now
     with pytest.raises(Unavailable, match="disk is full"), store.transaction() as tx:
         tx.projects.add(values.project(name="x" * 1_000_000))

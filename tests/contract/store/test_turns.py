@@ -30,7 +30,9 @@ def database_of(store: SqlStore) -> SqliteDatabase:
 def commits_of(store: SqlStore) -> list[object]:
     """Collect the commits from now on."""
     commits: list[object] = []
-    event.listen(database_of(store)._writing, "commit", lambda connection: commits.append(connection))
+    writer = database_of(store)._writer
+    event.listen(writer._engine, "commit", lambda connection: commits.append(connection))
+    writer._close_idle()  # a connection that is there already tells of no events
     return commits
 
 
