@@ -102,7 +102,7 @@ def _create_by_its_asker(world: World) -> tuple[NodeId, OperationId]:
     """Begin it in the transaction that adds it, and die."""
     disk, engine = disk_of(world), world.engine()
     with world.store.transaction() as tx:
-        operation = storage.request_create(tx, world.clock.now(), disk=disk, actor_id=None)
+        operation = storage.request_create(tx, world.clock.now(), disk=disk, actor_id=None, adds=False)
         assert engine.enter(tx, operation) is not None
     return NOBODY, operation.id
 

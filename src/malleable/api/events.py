@@ -71,10 +71,12 @@ async def event_list(
     only = await run_in_threadpool(events.event_filter, call.caller, node=node, project=project, kind=kind)
     if EVENT_STREAM in request.headers.get("accept", ""):
         last = parse_id(request.headers.get("last-event-id", "")) or after
-        begin = look_back(last) if last is not None else events.event_start()
         edge = edge_of(request)
         edge.check_streams(call.caller.user_id)
-        stream = _counted(edge, call.caller.user_id, _follow(edge, bearer(request), only, begin))
+        seen = edge.events.count()  # before "now" is read: whatever comes after that changes it
+        begin = look_back(last) if last is not None else events.event_start()
+        followed = _follow(edge, bearer(request), only, begin, seen if last is None else None)
+        stream = _counted(edge, call.caller.user_id, followed)
         return StreamingResponse(stream, media_type=EVENT_STREAM)
     page = await run_in_threadpool(events.event_list, call.caller, page_of(after, limit), only)
     items = tuple(event_view(event) for event in page.items)
@@ -89,10 +91,17 @@ async def _counted(edge: Edge, user_id: UserId, stream: AsyncGenerator[bytes, No
                 yield piece
 
 
-async def _follow(edge: Edge, token: str, only: EventFilter, begin: UUID) -> AsyncGenerator[bytes, None]:
-    """Send events as they happen, until the client goes, its token ends, or the server stops."""
+async def _follow(
+    edge: Edge, token: str, only: EventFilter, begin: UUID, nothing_at: int | None
+) -> AsyncGenerator[bytes, None]:
+    """Send events as they happen, until the client goes, its token ends, or the server stops.
+
+    ``nothing_at``: as long as this is the count of notifications there is nothing to read; None: there may be now.
+    """
     yield b"retry: 2000\n\n"
     follower = _Follower(begin)
+    if nothing_at is not None and not await edge.events.wait(nothing_at, HEARTBEAT_S):
+        yield b": still here\n\n"
     while not edge.events.is_closed:
         seen, began_s = edge.events.count(), monotonic()
         try:

@@ -82,7 +82,7 @@ class Disks:
         """
 
         def request(tx: Transaction, now: datetime, disks: Sequence[Disk]) -> Operation:
-            return storage.request_create(tx, now, disk=disks[0], actor_id=caller.user_id)
+            return storage.request_create(tx, now, disk=disks[0], actor_id=caller.user_id, adds=False)
 
         return self._create(caller, wish, [name], request)
 
@@ -93,7 +93,7 @@ class Disks:
             raise Invalid(f"Disk {twice[0]} is named twice.", code="disk-twice", fix="Name each disk once.")
 
         def request(tx: Transaction, now: datetime, disks: Sequence[Disk]) -> Operation:
-            return disk_batch.request(tx, now, disks=disks, actor_id=caller.user_id)
+            return disk_batch.request(tx, now, disks=disks, actor_id=caller.user_id, adds=False)
 
         return self._create(caller, wish, names, request)
 

@@ -15,6 +15,7 @@ from malleable.domain.projects import NO_LIMITS, Quota
 from malleable.domain.scrubs import SITE_DEFAULT, SiteScrubs
 from malleable.domain.store import WORK, Store, Transaction
 from malleable.workflows.boundary import Begun
+from malleable.workflows.requests import add
 from malleable.workflows.worker import Worker
 
 T = TypeVar("T")
@@ -42,9 +43,9 @@ class Parts:
         return self.clock.now()
 
     def enter(self, tx: Transaction, operation: Operation) -> Begun | None:
-        """Begin a new operation here, if there is a worker; as the last thing of all in its transaction."""
+        """Add a new operation, and begin it here if there is a worker; as the last thing of all in its transaction."""
         if self.worker is None:
-            tx.notify(WORK)
+            add(tx, operation)
             return None
         return self.worker.enter(tx, operation)
 

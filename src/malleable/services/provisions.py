@@ -153,7 +153,7 @@ class Provisions:
         full = _wish(tx, caller, project_id, node=node, disk=runs, image=image, network=network, boot=boot)
         data = tuple(find_owned(tx, tx.disks, caller, "disk_use", ref, project_id) for ref in wish.data_disks)
         full = replace(full, makes_disk=makes_disk, data_disks=data)
-        operation = provision.request(tx, now, full, wakes=False)
+        operation = provision.request(tx, now, full, adds=False)
         if full.makes_disk and runs is not None:
             # After it has locked the disks for data: who renames one of those waits for its name with that locked.
             tx.disks.add(runs)

@@ -126,10 +126,11 @@ class Boundary:
         return self._turn_back(CANCELLED, plan.unwinding(workflow, operation), left)
 
     def take(self, claim: Mapping[str, object]) -> Begun | None:
-        """Claim an operation that this very transaction has added, and enter its first place."""
+        """Add an operation that is claimed, and enter its first place. Errors: Conflict when its node has another."""
         self._is_walking = False
         place = plan.current(self._workflow, self.operation)
-        self._write(**{**claim, **self._entering(place)})
+        self.operation = replace(self.operation, **{**claim, **self._entering(place)})
+        self._tx.operations.add(self.operation)
         return self._enter(place, is_written=True)
 
     def finish(self, place: Place, done: Done) -> Begun | None:

@@ -13,8 +13,10 @@ from malleable.workflows.steps import Context, Done, Workflow
 from malleable.workflows.storage import want_origin
 
 
-def request(tx: Transaction, now: datetime, *, disks: Sequence[Disk], actor_id: UserId | None) -> Operation:
-    """Add disks of one origin and what makes them all, or none, for the asker to begin or to wake workers for.
+def request(
+    tx: Transaction, now: datetime, *, disks: Sequence[Disk], actor_id: UserId | None, adds: bool = True
+) -> Operation:
+    """Add disks of one origin and what makes them all, or none; ``adds`` as ``requests.begin``.
 
     Errors: Conflict when a name is taken or the origin is not ready.
     """
@@ -23,7 +25,7 @@ def request(tx: Transaction, now: datetime, *, disks: Sequence[Disk], actor_id: 
     for disk in disks:
         tx.disks.add(disk)
     owner = disks[0].project_id
-    return begin(tx, now, "create-disks", project_id=owner, actor_id=actor_id, arguments=arguments, wakes=False)
+    return begin(tx, now, "create-disks", project_id=owner, actor_id=actor_id, arguments=arguments, adds=adds)
 
 
 def _clone(context: Context) -> Done:

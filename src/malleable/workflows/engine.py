@@ -104,7 +104,7 @@ class Engine:
             self._observer.step_ended(operation, operation.step, Direction.DO, 0.0, "done")
 
     def enter(self, tx: Transaction, operation: Operation) -> Begun | None:
-        """Claim an operation and begin its first step in the transaction that adds it; None: it waits for its turn.
+        """Add an operation that is claimed and stands at its first step; None: it waits for its turn.
 
         ``walk`` what is begun once it is committed. If the process dies before, the lease runs out like any other.
         """

@@ -48,8 +48,8 @@ class Wish:
     makes_disk: bool = False  #: the disk was added by this very request: undoing takes it back
 
 
-def request(tx: Transaction, now: datetime, wish: Wish, *, wakes: bool = True) -> Operation:
-    """Take the node for the project and begin; ``wakes`` as ``requests.begin``.
+def request(tx: Transaction, now: datetime, wish: Wish, *, adds: bool = True) -> Operation:
+    """Take the node for the project and begin; ``adds`` as ``requests.begin``.
 
     Errors: Conflict or Invalid, saying what stands in the way.
     """
@@ -88,7 +88,7 @@ def request(tx: Transaction, now: datetime, wish: Wish, *, wakes: bool = True) -
         project_id=wish.project_id,
         actor_id=wish.actor_id,
         arguments=_arguments(wish, attachment, port),
-        wakes=wakes,
+        adds=adds,
     )
 
 

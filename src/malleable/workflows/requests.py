@@ -45,9 +45,9 @@ def begin(
     project_id: ProjectId | None = None,
     actor_id: UserId | None = None,
     arguments: Mapping[str, object] = {},
-    wakes: bool = True,
+    adds: bool = True,
 ) -> Operation:
-    """Add an operation; workers see it when the transaction commits. ``wakes`` False: its asker begins it.
+    """Add an operation; workers see it when the transaction commits. ``adds`` False: its asker enters it instead.
 
     ``arguments`` hold a "name" where no node tells people what it is about, or where the node may be gone at the end.
     Errors: Conflict when the node has an active one.
@@ -62,10 +62,15 @@ def begin(
         next_due_at=now,
         created_at=now,
     )
-    tx.operations.add(operation)
-    if wakes:
-        tx.notify(WORK)
+    if adds:
+        add(tx, operation)
     return operation
+
+
+def add(tx: Transaction, operation: Operation) -> None:
+    """Add an operation for any worker. Errors: Conflict when its node has an active one."""
+    tx.operations.add(operation)
+    tx.notify(WORK)
 
 
 def want_idle(tx: Transaction, node: Node, *, but_for: Collection[OperationState] = ()) -> None:

@@ -34,16 +34,16 @@ MAKERS = ["import-image", "fetch-image", "promote-snapshot", "copy-image"]
 SOURCE = "source_id"
 
 
-def request_create(tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None) -> Operation:
-    """Add the disk and what makes it, for the asker to begin or to wake workers for.
+def request_create(
+    tx: Transaction, now: datetime, *, disk: Disk, actor_id: UserId | None, adds: bool = True
+) -> Operation:
+    """Add the disk and what makes it; ``adds`` as ``requests.begin``.
 
     Errors: Conflict when the name is taken or its origin is not ready.
     """
     arguments = {"name": disk.name, "disk_id": str(disk.id), "makes_disk": True, **want_origin(tx, disk)}
     tx.disks.add(disk)
-    return begin(
-        tx, now, "create-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments, wakes=False
-    )
+    return begin(tx, now, "create-disk", project_id=disk.project_id, actor_id=actor_id, arguments=arguments, adds=adds)
 
 
 def want_origin(tx: Transaction, disk: Disk) -> dict[str, object]:

@@ -15,6 +15,7 @@ from malleable.domain.operations import Operation
 from malleable.domain.store import WORK, Transaction
 from malleable.workflows.boundary import Begun
 from malleable.workflows.engine import Engine
+from malleable.workflows.requests import add
 
 log = structlog.get_logger()
 
@@ -66,12 +67,12 @@ class Worker:
     # -- work that its asker waits for ------------------------------------------------------------------------------
 
     def enter(self, tx: Transaction, operation: Operation) -> Begun | None:
-        """Begin an operation here in the transaction that adds it; None: any worker takes it up as usual.
+        """Add an operation and begin it here; None: any worker takes it up as usual.
 
         Do it last of all in the transaction: it takes concurrency tokens. ``walk_soon`` what is begun.
         """
         if not self._free(self._threads):
-            tx.notify(WORK)
+            add(tx, operation)
             return None
         return self._engine.enter(tx, operation)
 

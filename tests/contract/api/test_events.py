@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import pytest
 from tests.contract.api.serving import served
 from tests.contract.api.site import Site, items
 
@@ -19,6 +20,7 @@ from malleable.domain.ids import EventId, ProjectId, UserId, new_id
 from malleable.domain.store import Page
 from malleable.services.caller import Caller
 from malleable.services.events import EventFilter
+from malleable.store import SqlStore
 from malleable.wire.events import LinkView
 from malleable.wire.shapes import Listing
 from malleable.workflows.requests import record
@@ -55,6 +57,20 @@ def test_a_stream_tells_what_happens_and_only_ones_own(site: Site) -> None:
         assert next(events)["kind"] == "test.one"
         _happen(site, "test.two")
         assert next(events)["kind"] == "test.two"
+
+
+def test_a_stream_that_begins_now_looks_when_something_has_happened(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    assert isinstance(site.store, SqlStore)
+    with served(site) as url, _stream(site, url, "member") as client, client.stream("GET", "/v1/events") as response:
+        events = _events(response)
+        next(events)
+        monkeypatch.setattr(site.store.database.statements, "heard", heard.append)
+        _happen(site, "test.one")
+        assert next(events)["kind"] == "test.one"
+    assert len([sql for sql in heard if "FROM events" in sql]) == 1
 
 
 def test_a_stream_goes_on_where_it_broke_off(site: Site) -> None:

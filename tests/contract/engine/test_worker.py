@@ -144,7 +144,7 @@ def test_stop_finishes_the_step_at_hand_and_leaves_the_rest(live: Shop, until: U
 
 def _begin_here(shop: Shop, worker: Worker, kind: str) -> tuple[OperationId, Begun | None]:
     with shop.store.transaction() as tx:
-        operation = requests.begin(tx, shop.clock.now(), kind, wakes=False)
+        operation = requests.begin(tx, shop.clock.now(), kind, adds=False)
         return operation.id, worker.enter(tx, operation)
 
 
@@ -156,7 +156,7 @@ def test_an_asker_finds_a_thread_while_the_dispatcher_claims(live: Shop) -> None
     worker = Worker(live.engine(), threads=4)
     try:
         with live.store.transaction() as tx:
-            operation = requests.begin(tx, live.clock.now(), "make", wakes=False)
+            operation = requests.begin(tx, live.clock.now(), "make", adds=False)
             worker.start()
             threading.Event().wait(0.3)
             begun = worker.enter(tx, operation)
@@ -208,7 +208,7 @@ def test_an_asker_does_not_wait_for_what_hangs(live: Shop, until: Until) -> None
 def test_what_an_asker_began_and_died_goes_on_elsewhere(shop: Shop) -> None:
     shop.workflow("make", shop.step("a"))
     with shop.store.transaction() as tx:
-        operation = requests.begin(tx, shop.clock.now(), "make", wakes=False)
+        operation = requests.begin(tx, shop.clock.now(), "make", adds=False)
         assert shop.engine().enter(tx, operation) is not None
     assert shop.engine().run_due() == 0
     ended = shop.run(operation.id)
@@ -222,7 +222,7 @@ def test_what_waits_for_its_turn_is_not_begun_by_its_asker(shop: Shop) -> None:
     engine, ids, begun = shop.engine(), [], []
     for _ in range(2):
         with shop.store.transaction() as tx:
-            operation = requests.begin(tx, shop.clock.now(), "make", wakes=False)
+            operation = requests.begin(tx, shop.clock.now(), "make", adds=False)
             begun.append(engine.enter(tx, operation))
             ids.append(operation.id)
     assert begun[0] is not None
