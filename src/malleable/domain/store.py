@@ -60,6 +60,9 @@ class Rows(Protocol[T]):
     def list(self, page: Page | None = None, **equal: object) -> tuple[T, ...]:
         """Read all matches in order of id; a page of them when given (always give one for what tenants can grow)."""
 
+    def names(self, ids: Collection[UUID]) -> Mapping[UUID, str]:
+        """Read what is called by these ids, and nothing else of it, in one query."""
+
     def count(self, **equal: object) -> int:
         """Count the matches."""
 

@@ -173,7 +173,7 @@ def find_identified(rows: Rows[IdentifiedT], ref: UUID, noun: str) -> Identified
 def names_of(rows: Rows[NamedT], ids: Iterable[UUID | None]) -> Mapping[UUID, str]:
     """Read the names of objects by id, in one query (none when there is nothing to ask)."""
     wanted = {id for id in ids if id is not None}
-    return {value.id: value.name for value in rows.list(id=wanted)} if wanted else {}
+    return rows.names(wanted) if wanted else {}
 
 
 def listed(items: Sequence[IdentifiedT], page: Page, names: Mapping[UUID, str]) -> Listed[IdentifiedT]:

@@ -17,7 +17,7 @@ from malleable.store.connections import Connections
 from malleable.store.signals import Signals
 from malleable.store.statements import SqliteLine, Statements
 from malleable.store.turns import OwnTurn, Turn, TurnQueue
-from malleable.store.types import to_json
+from malleable.store.types import from_json, to_json
 
 if TYPE_CHECKING:
     import psycopg
@@ -298,6 +298,7 @@ def postgres_engine(url: URL) -> Engine:
 _ENGINE_OPTIONS: dict[str, Any] = {
     "poolclass": NullPool,  # ``Connections`` keeps them
     "json_serializer": to_json,
+    "json_deserializer": from_json,
     "hide_parameters": True,  # an exception's text must not hold what tenants wrote
     "query_cache_size": 1000,
 }

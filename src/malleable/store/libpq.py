@@ -60,9 +60,16 @@ def command(driver: Any, sql: str) -> None:
         raise error_from_result(result)
 
 
-def run(driver: Connection, sql: bytes, *texts: str) -> None:
-    """Run a statement with text values, not prepared. Errors: psycopg's."""
-    result = driver.pgconn.exec_params(sql, [text.encode() for text in texts])
+def prepare(driver: Connection, name: bytes, sql: bytes) -> None:
+    """Have a statement with text values parsed and planned once. Errors: psycopg's."""
+    result = driver.pgconn.prepare(name, sql)
+    if result.status not in _DONE:
+        raise error_from_result(result)
+
+
+def run(driver: Connection, name: bytes, *texts: str) -> None:
+    """Run what was prepared under a name. Errors: psycopg's."""
+    result = driver.pgconn.exec_prepared(name, [text.encode() for text in texts])
     if result.status not in _DONE:
         raise error_from_result(result)
 

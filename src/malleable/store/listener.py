@@ -13,7 +13,7 @@ import threading
 import psycopg
 from psycopg import sql
 
-from malleable.store.libpq import run
+from malleable.store.libpq import prepare, run
 from malleable.store.signals import CHANNEL, Signals
 
 _RECONNECT_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -24,8 +24,10 @@ _OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,  # the same where we have said something and it was not heard
     "connect_timeout": 10,
-    "options": "-c synchronous_commit=off",  # it writes nothing but announcements
+    # It writes nothing but announcements, by a statement of which there is one plan.
+    "options": "-c synchronous_commit=off -c plan_cache_mode=force_generic_plan",
 }
+_ANNOUNCING = b"announce"
 _ANNOUNCE = b"SELECT pg_notify($1, channel) FROM unnest(string_to_array($2, ' ')) AS channel"
 
 
@@ -81,6 +83,7 @@ class Listener:
             try:
                 with psycopg.connect(self._conninfo, autocommit=True, **_OPTIONS) as connection:  # type: ignore[arg-type]
                     connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    prepare(connection, _ANNOUNCING, _ANNOUNCE)
                     failures = 0
                     # Whoever waits may have missed something until now: let everybody look once.
                     self._signals.notify_all()
@@ -114,7 +117,7 @@ class Listener:
         if not channels:
             return
         try:
-            run(connection, _ANNOUNCE, CHANNEL, " ".join(sorted(channels)))
+            run(connection, _ANNOUNCING, CHANNEL, " ".join(sorted(channels)))
         except psycopg.Error:
             with self._lock:
                 self._unannounced |= channels

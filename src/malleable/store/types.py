@@ -31,7 +31,16 @@ from malleable.domain.switches import Binding, Guard, PortConfig
 
 def to_json(value: object) -> str:
     """Write JSON in one form for one value, so that equal values are equal text in SQLite."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _encode(value)
+
+
+def from_json(text: str | bytes) -> Any:
+    """Read JSON: what the databases hand out needs no guess of its encoding, which takes as long as reading it."""
+    return _decode(text if isinstance(text, str) else text.decode())
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
 
 
 class BlobUuid(TypeDecorator[UUID]):

@@ -13,7 +13,7 @@ from malleable.domain.errors import Conflict, Public, Refused, Unreachable
 from malleable.domain.ids import BootId, ImageId, NetworkId, NodeId, OperationId, new_id
 from malleable.domain.images import UpProof
 from malleable.domain.nodes import BootState
-from malleable.domain.operations import OperationState, Wait
+from malleable.domain.operations import Operation, OperationState, Wait
 from malleable.domain.secrets import Secret, random_secret, without_secrets
 from malleable.domain.store import Transaction
 from malleable.workflows.powering import BMC_RETRY, bmc_of, node_of, power_of, start, turn_off
@@ -196,13 +196,13 @@ def disarm(context: Context) -> Done | Wait:
     return ask_gateway(context, gone.network_id, "forgets the boot intent", lambda tx: forget_boot(tx, gone))
 
 
-def _open_await_up(context: Context, _: Transaction) -> Wait:
+def _switched_on(operation: Operation) -> Wait:
     """Wait at first: the machine was switched on just now. A sign of life that was sooner ends the wait at once."""
     return Wait(
         seconds=UP_LOOK_S,
         reason="the machine was switched on just now",
         public=Public("The machine was switched on just now."),
-        resource=f"boot:{context.node_id}",
+        resource=f"boot:{operation.node_id}",
     )
 
 
@@ -383,7 +383,7 @@ AWAIT_UP = up_within(
     Step(
         name="await-up",
         do=partial(await_up, patience_s=UP_DEADLINE_S / 2),
-        opening=_open_await_up,
+        pause=_switched_on,
         # No undo: looking changes nothing; power-on's undo takes the system away.
         retry=BMC_RETRY,
         sla_s=60.0,

@@ -139,12 +139,15 @@ class Boundary:
         result = {"result": {**before.result, **done.result}} if done.result else {}
         # One statement for both: this is what most of the engine's time goes into.
         if following is not None:
-            is_cancelled = self._write(**result, **self._entering(following))
+            is_cancelled = self._write(**result, **self._beginning(following))
         else:
             is_cancelled = not self._ends(result)
         self._tx.operations.add_step(before.line(finished_at=self._now, evidence=dict(done.evidence)))
         if done.write is not None:
             self._written(done.write)
+        if following is not None and self._pauses(following):
+            self._leave(is_cancelled=is_cancelled)
+            return None
         if is_cancelled and before.direction is Direction.DO and self._workflow.on_undone is not None:
             return self._turn_back(CANCELLED, plan.unwinding(self._workflow, before))
         return self._enter(following, is_written=True)
@@ -242,6 +245,18 @@ class Boundary:
             "resource": self._resource_of(step),
         }
 
+    def _pauses(self, place: Place) -> bool:
+        return place.step.pause is not None and place.direction is Direction.DO and self._has_new_line
+
+    def _beginning(self, place: Place) -> dict[str, Any]:
+        """Say what the row tells once a place is entered; it waits there already if that is how the step begins."""
+        entered = self._entering(place)
+        if place.step.pause is None or not self._pauses(place):
+            return entered
+        wait = place.step.pause(self.operation)
+        until = min(self._now + timedelta(seconds=wait.seconds), entered["step_deadline_at"])
+        return entered | self._letting_go(until, wait.reason, wait.public, attempt=0, resource=wait.resource)
+
     def _enter(self, place: Place | None, *, is_written: bool = False) -> Begun | None:
         """Begin a step, or end the operation when there is none."""
         if place is None:
@@ -268,6 +283,9 @@ class Boundary:
 
     def _open(self, place: Place) -> Begun | None:
         """Write what opens a step that is entered; None: it begins by waiting. Errors: Unopened."""
+        if place.step.pause is not None and self._pauses(place):
+            self.wait(place.step.pause(self.operation))
+            return None
         opening = place.step.opening if self._has_new_line and place.direction is Direction.DO else None
         if opening is None or self._context is None:
             return Begun(operation=self.operation, place=place)
@@ -347,17 +365,28 @@ class Boundary:
 
     def _let_go(self, due_at: datetime, reason: str, public: Public, *, resource: str = "", **changes: Any) -> None:
         """Give the lease and the token back until later."""
+        changes = {"step_attempts": self.operation.step_attempts, **changes}
+        is_cancelled = self._write(**changes, **self._letting_go(due_at, reason, public, resource=resource))
+        self._leave(is_cancelled=is_cancelled)
+
+    def _letting_go(
+        self, due_at: datetime, reason: str, public: Public, *, resource: str, **changes: Any
+    ) -> dict[str, Any]:
+        """Say what the operation's row tells while nobody walks it."""
         is_doing = self.operation.direction is Direction.DO
-        is_cancelled = self._write(
-            **{"step_attempts": self.operation.step_attempts, **changes},
-            state=OperationState.WAITING if is_doing else OperationState.UNDOING,
-            resource=resource,
-            reason=reason,
-            public_reason=public.message,
-            worker="",
-            lease_expires_at=None,
-            next_due_at=due_at,
-        )
+        return {
+            **changes,
+            "state": OperationState.WAITING if is_doing else OperationState.UNDOING,
+            "resource": resource,
+            "reason": reason,
+            "public_reason": public.message,
+            "worker": "",
+            "lease_expires_at": None,
+            "next_due_at": due_at,
+        }
+
+    def _leave(self, *, is_cancelled: bool) -> None:
+        """Give the token back; be due now if a cancel is asked for."""
         if is_cancelled and self._can_turn_back:
             self._write(next_due_at=self._now)  # it was asked for while the step ran: do not wait before undoing
         self._release()

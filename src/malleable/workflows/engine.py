@@ -94,7 +94,7 @@ class Engine:
         if begun is None or begun.place.direction is Direction.UNDO or begun.place.step.glimpse is None:
             return None, None
         following = plan.following(workflow, operation, begun.place)
-        if following is None or following.step.resource is not None or following.step.opening is not None:
+        if following is None or any((following.step.resource, following.step.opening, following.step.pause)):
             return None, None
         return begun, begun.place.step.glimpse(self._context(begun.operation), tx)
 

@@ -103,6 +103,7 @@ class Step:
     do: StepFunction
     undo: StepFunction | None = None  #: None gets a comment at the step table saying why
     opening: Opening | None = None  #: of ``do``: it saves the transaction that the step would need for its intent
+    pause: Callable[[Operation], Wait] | None = None  #: what it begins with, written in the statement that enters it
     #: Of ``do``, for what others tell the database: whoever tells it ends the step in the same transaction. Its Done
     #: writes nothing.
     glimpse: Glimpse | None = None

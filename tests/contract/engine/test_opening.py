@@ -7,6 +7,7 @@ from tests.contract.engine.shop import At, Crash, Shop, crash
 from tests.contract.store import values
 
 from malleable.domain.errors import Conflict, FenceLost
+from malleable.domain.ids import NodeId, new_id
 from malleable.domain.operations import Operation, OperationState, Wait
 from malleable.domain.store import Transaction
 from malleable.store import SqlStore
@@ -94,6 +95,65 @@ def test_a_step_may_begin_by_waiting(shop: Shop) -> None:
     assert shop.engine().run_due() == 1
     assert shop.operation(operation_id).state == "succeeded"
     assert shop.timeline(operation_id)[1].evidence == {"asked": True}
+
+
+def pause(_: Operation) -> Wait:
+    return Wait(seconds=5, reason="just begun", resource="boot:1")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_step_that_begins_with_a_pause_looks_after_it(shop: Shop, is_first: bool) -> None:
+    before = () if is_first else (shop.step("a"),)
+    shop.workflow("make", *before, shop.step("b", pause=pause))
+    operation_id = shop.begin("make")
+    shop.engine().run_due()
+    waiting = shop.operation(operation_id)
+    assert (waiting.state, waiting.step, waiting.reason) == (OperationState.WAITING, "b", "just begun")
+    assert (waiting.worker, waiting.lease_expires_at, waiting.attempt) == ("", None, 0)
+    assert shop.engine().run_due() == 0
+    assert "b" not in shop.calls
+    with shop.store.transaction() as tx:
+        assert tx.operations.wake_all(now=shop.clock.now(), resource="boot:1") == 1
+    assert shop.engine().run_due() == 1
+    assert shop.operation(operation_id).state == "succeeded"
+    assert [line.name for line in shop.timeline(operation_id)] == [step.name for step in shop.workflows["make"].steps]
+
+
+def test_a_wake_up_before_the_pause_is_written_ends_it_at_once(shop: Shop) -> None:
+    shop.workflow("make", shop.step("a"), shop.step("b", pause=pause))
+    node_id = NodeId(new_id())
+    operation_id = shop.begin("make", node_id=node_id)
+
+    def wake() -> None:
+        with shop.store.transaction() as tx:
+            tx.operations.wake(now=shop.clock.now(), node_id=node_id)
+
+    shop.engine(probe=At("a:acted", wake)).run_due()
+    assert shop.operation(operation_id).state == OperationState.WAITING
+    assert shop.engine().run_due() == 1
+    assert shop.operation(operation_id).state == "succeeded"
+
+
+@pytest.mark.parametrize("point", ["a:begun", "a:acted", "a:committed"])
+def test_a_cancel_before_a_pause_does_not_wait_for_its_end(shop: Shop, point: str) -> None:
+    shop.workflow("make", shop.step("a"), shop.step("b", pause=pause))
+    operation_id = shop.begin("make")
+    shop.engine(probe=At(point, lambda: shop.cancel(operation_id))).run_due()
+    assert shop.engine().run_due() == 1
+    assert shop.operation(operation_id).state == "cancelled"
+    assert shop.calls == ["a", "-b", "-a", "[undone]"]
+
+
+def test_a_pause_is_written_by_the_statement_that_enters_the_step(shop: Shop) -> None:
+    shop.workflow("make", shop.step("a"), shop.step("b", pause=pause))
+    shop.begin("make")
+    assert isinstance(shop.store, SqlStore)
+    heard: list[str] = []
+    statements = shop.store.database.statements
+    engine = shop.engine(probe=At("a:acted", lambda: setattr(statements, "heard", heard.append)))
+    engine.run_due()
+    statements.heard = None
+    assert len([sql for sql in heard if sql.startswith("UPDATE operations")]) == 1, heard
 
 
 def test_a_cancel_undoes_a_step_that_began_by_waiting(shop: Shop) -> None:

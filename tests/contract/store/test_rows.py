@@ -104,6 +104,12 @@ def test_filters_are_equalities_with_null_and_in(store: SqlStore, site: Site) ->
         assert tx.operations.list(is_cancel_requested=False, next_due_at=NOW) == (site.operation,)
 
 
+def test_names_are_read_by_id(store: SqlStore, site: Site) -> None:
+    with store.reading() as tx:
+        assert tx.nodes.names([site.node.id, new_id()]) == {site.node.id: site.node.name}
+        assert tx.nodes.names([]) == {}
+
+
 def test_a_filter_on_what_is_no_field_or_a_secret_is_a_mistake(store: SqlStore, site: Site) -> None:
     with store.reading() as tx:
         for wrong in ({"colour": "red"}, {"bmc_password": Secret("x")}, {"state": "no such state"}):
