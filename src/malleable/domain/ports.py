@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol, Self
 from uuid import UUID
 
 from malleable.domain.drivers import DriverFacts
@@ -262,7 +262,7 @@ class Flattening:
 class DiskHandle:
     """Where a target driver finds a disk's bytes on its own host."""
 
-    path: str  #: a file's path; of a disk in Ceph "pool/namespace/image" ("pool/image" without a namespace)
+    path: str  #: a file's path; of a disk in Ceph "pool/image"
     direct: bool = False  #: open it past the page cache: the pool caches below, once for all clones of an image
     store: Literal["file", "rbd"] = "file"
     config: str = ""  #: of a disk in Ceph: the client's ceph.conf, which also names its keyring
@@ -271,6 +271,15 @@ class DiskHandle:
 
 class Disks(Protocol):
     """A pool of golden images and their copy-on-write clones. Every change is idempotent by our id."""
+
+    def within(self, pool: str) -> Self:
+        """Return these disks with the pool of some projects as the place of all that is new; "": the site's own.
+
+        It is there that ``check`` and ``capacity`` look, too. What is there already stays where it is, and is found
+        whatever the place. What is new there is cloned from things there or of the site, nowhere else: who opens the
+        disks of such a pool can open no other's. Does no I/O.
+        Errors: Refused with code "no-such-pool", at once or by the first call that makes something.
+        """
 
     def check(self) -> None:
         """Prove that the pool works: mounted, writable, clones in constant time. Errors: Refused, saying what to do."""

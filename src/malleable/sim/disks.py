@@ -8,9 +8,10 @@ import threading
 import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 from uuid import UUID
 
 from malleable.domain.errors import Refused
@@ -21,6 +22,7 @@ from malleable.sim.faults import Faults
 
 TOTAL_BYTES = 1 << 40
 BLOCK_BYTES = 4096
+PROJECT_POOLS = ("pool-a", "pool-b")
 
 
 class _Clone:
@@ -72,8 +74,9 @@ _READS = frozenset(
 class SimDisks:
     """``Disks`` without a filesystem; clones of clones form chains, as in Ceph.
 
-    Knobs: ``faults``, ``total_bytes``, ``is_read_only``, ``max_chain``, ``strays``, ``flatten_blocks`` (for one call),
-    ``copy_bytes`` (for each "copy" that faults strike), ``damage_image``, ``read``, ``write``.
+    Projects may have ``PROJECT_POOLS``, all of one room. Knobs: ``faults``, ``total_bytes``, ``is_read_only``,
+    ``max_chain``, ``strays``, ``flatten_blocks`` (for one call), ``copy_bytes`` (for each "copy" that faults strike),
+    ``damage_image``, ``read``, ``write``.
     """
 
     def __init__(self, *, total_bytes: int = TOTAL_BYTES, reserve_bytes: int = 0, faults: Faults | None = None) -> None:
@@ -87,6 +90,8 @@ class SimDisks:
         self.flatten_blocks = 1 << 18
         self.copy_bytes = 4 << 20
         self._lock = threading.RLock()
+        self._within = ""  #: the pool for what is new
+        self._pool_of: dict[UUID, str] = {}  #: of what is in a project's
         self._images: dict[ImageId, tuple[bytes, str]] = {}
         self._damaged: set[ImageId] = set()
         self._disks: dict[DiskId, _Clone] = {}
@@ -104,6 +109,26 @@ class SimDisks:
         with self._lock:
             yield
         self.faults.after(method, name)
+
+    def within(self, pool: str) -> Self:
+        """Do as ``Disks.within``."""
+        if pool == self._within:
+            return self
+        if pool and pool not in PROJECT_POOLS:
+            known = " and ".join(PROJECT_POOLS)
+            raise Refused(f"There is no pool {pool!a}.", code="no-such-pool", fix=f"The simulated ones are {known}.")
+        there = copy(self)
+        there._within = pool
+        return there
+
+    def _want_near(self, stored_id: UUID) -> None:
+        """Refuse to clone what is in the pool of another project."""
+        if self._pool_of.get(stored_id, "") not in ("", self._within):
+            raise Refused(f"{stored_id} is in another project's pool.", code="in-another-pool", fix="Copy it.")
+
+    def _place(self, stored_id: UUID, pool: str | None = None) -> None:
+        if name := self._within if pool is None else pool:
+            self._pool_of[stored_id] = name
 
     def check(self) -> None:
         """Do as ``Disks.check``."""
@@ -168,6 +193,7 @@ class SimDisks:
         if files:
             self._keep(image_id, files)
         self._images[image_id] = (content, found)
+        self._place(image_id)
         return Sealed(size_bytes=len(content), sha256=found)
 
     def _keep(self, image_id: ImageId, files: Mapping[str, Path]) -> None:
@@ -224,8 +250,10 @@ class SimDisks:
             if disk_id in self._disks:
                 return
             content = self._sound(image_id)
+            self._want_near(image_id)
             self._want_free(0)
             self._disks[disk_id] = _Clone(content, max(size_bytes, len(content)), depth=1)
+            self._place(disk_id)
 
     def clone_snapshot(self, snapshot_id: SnapshotId, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.clone_snapshot``."""
@@ -233,8 +261,10 @@ class SimDisks:
             if disk_id in self._disks:
                 return
             frozen = self._frozen(snapshot_id)
+            self._want_near(snapshot_id)
             self._want_free(0)
             self._disks[disk_id] = self._deeper(frozen, size_bytes)
+            self._place(disk_id)
 
     def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.make_blank``."""
@@ -242,6 +272,7 @@ class SimDisks:
             if disk_id not in self._disks:
                 self._want_free(0)
                 self._disks[disk_id] = _Clone(b"", size_bytes)
+                self._place(disk_id)
 
     def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
         """Do as ``Disks.snapshot``."""
@@ -251,6 +282,7 @@ class SimDisks:
                 self._want_free(0)
                 self._snapshots[snapshot_id] = disk.copy()
                 self._snapshots_of.setdefault(disk_id, set()).add(snapshot_id)
+                self._place(snapshot_id, self._pool_of.get(disk_id, ""))
 
     def roll_back(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
         """Do as ``Disks.roll_back``."""
@@ -303,16 +335,19 @@ class SimDisks:
         """Do as ``Disks.delete_disk``."""
         with self._call("delete_disk", disk_id):
             self._disks.pop(disk_id, None)
+            self._pool_of.pop(disk_id, None)
 
     def delete_snapshot(self, snapshot_id: SnapshotId) -> None:
         """Do as ``Disks.delete_snapshot``."""
         with self._call("delete_snapshot", snapshot_id):
             self._snapshots.pop(snapshot_id, None)
+            self._pool_of.pop(snapshot_id, None)
 
     def delete_image(self, image_id: ImageId) -> None:
         """Do as ``Disks.delete_image``."""
         with self._call("delete_image", image_id):
             self._images.pop(image_id, None)
+            self._pool_of.pop(image_id, None)
             self._damaged.discard(image_id)
             if image_id in self._folders:
                 shutil.rmtree(self._folders.pop(image_id), ignore_errors=True)
@@ -354,6 +389,7 @@ class SimDisks:
         """Do as ``Disks.image_handle``; the path only names the image, no file is there."""
         with self._call("image_handle", image_id):
             self._sound(image_id)
+            self._want_near(image_id)
             return DiskHandle(path=f"/sim/images/{image_id}")
 
     def list(self) -> StoredThings:

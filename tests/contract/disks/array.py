@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, Self
 from uuid import UUID
 
 from malleable.domain.errors import Refused, Unreachable
@@ -93,6 +93,11 @@ class ArrayDisks:
     def __init__(self, array: Array, *, reserve_bytes: int, files_dir: Path) -> None:
         """Keep kernels and initrds below ``files_dir``, which all workers share."""
         self._array, self._reserve_bytes, self._files = array, reserve_bytes, files_dir
+
+    def within(self, pool: str) -> Self:
+        if pool:
+            raise refusals.one_place(pool)
+        return self
 
     def check(self) -> None:
         with mapped("ask the array"):

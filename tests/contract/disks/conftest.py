@@ -18,7 +18,7 @@ from malleable.drivers.storage import blocks
 from malleable.drivers.storage.folder import GIB, ReflinkSettings
 from malleable.drivers.storage.qcow2 import Qcow2Disks, Qcow2Settings
 from malleable.drivers.storage.reflink import ReflinkDisks
-from malleable.sim.disks import SimDisks
+from malleable.sim.disks import PROJECT_POOLS, SimDisks
 
 MIB = 1 << 20
 MAX_CHAIN = 3  #: of pools that read clones through chains
@@ -39,6 +39,7 @@ class Bench:
     verify: Callable[[ImageId], None]
     has_chains: bool = False  #: clones are read through what they were made of, and so only so deep
     rolls_back_deep: bool = False  #: to whatever could be snapshotted, though it could not be cloned
+    project_pools: tuple[str, str] | None = None  #: that projects may have
 
     def source(self, content: bytes = CONTENT) -> tuple[Path, str]:
         """Make a file to import; return it and its SHA-256."""
@@ -100,6 +101,7 @@ def sim_bench(disks: SimDisks, folder: Path) -> Bench:
         fill=fill,
         verify=disks.verify,
         has_chains=True,
+        project_pools=PROJECT_POOLS,
     )
 
 

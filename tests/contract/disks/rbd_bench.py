@@ -20,6 +20,9 @@ from malleable.drivers.storage.rbd_process import DisksApart, apart
 from malleable.drivers.target.tgt import TgtTargets
 from malleable.sim import ceph as sim_ceph
 
+#: Names that are user's names, too.
+PROJECT_POOLS = ("first-pool", "second-pool")
+
 
 def settings_of(cluster: Ceph, cache_dir: Path) -> RbdSettings:
     """Use the cluster's pool as the user of least rights."""
@@ -28,6 +31,7 @@ def settings_of(cluster: Ceph, cache_dir: Path) -> RbdSettings:
         conf=layout.conf,
         user=layout.USER,
         pool=layout.spec.pool,
+        portal_user=layout.PORTAL_USER,
         reserve_bytes=0,
         max_chain=MAX_CHAIN,
         cache_dir=cache_dir,
@@ -41,7 +45,7 @@ def rbd_bench(disks: DisksApart, settings: RbdSettings, folder: Path) -> Iterato
 
     @contextmanager
     def opened(disk_id: DiskId, *, is_read_only: bool = True) -> Iterator[Any]:
-        name = disks.handle(disk_id).path.rpartition("/")[2]
+        name = disks.handle(disk_id).path
         with cluster.opened("test") as pool, pool.image(name, is_read_only=is_read_only) as image:
             yield image
 
@@ -78,6 +82,7 @@ def rbd_bench(disks: DisksApart, settings: RbdSettings, folder: Path) -> Iterato
         fill=lambda: full,
         verify=disks.verify,
         has_chains=True,
+        project_pools=PROJECT_POOLS,
     )
     # Closed before the cluster goes: a client waits for it at its end.
     cluster.close()
@@ -125,21 +130,6 @@ def rbd_names(settings: RbdSettings) -> tuple[set[str], set[str]]:
         return here, {item["name"] for item in rbd().RBD().trash_list(pool.ioctx)}
 
 
-@contextmanager
-def namespaced(ceph: Ceph, folder: Path) -> Iterator[DisksApart]:
-    """Use a namespace of the pool, as the administrator."""
-    layout = ceph.layout
-    settings = replace(settings_of(ceph, folder), conf=layout.cluster_conf, user="admin")
-    with RbdCluster(settings).opened("make a namespace") as pool:
-        rbd().RBD().namespace_create(pool.ioctx, "apart")
-    disks = apart(replace(settings, namespace="apart"))
-    yield disks
-    empty(disks)
-    with RbdCluster(settings).opened("remove a namespace") as pool:
-        rbd().RBD().namespace_remove(pool.ioctx, "apart")
-    disks.close()
-
-
 def is_written_to(pool: RbdPool) -> bool:
     """Tell whether somebody has an RBD image open to write."""
     with suppress(rbd().ImageNotFound):
@@ -149,10 +139,10 @@ def is_written_to(pool: RbdPool) -> bool:
     return False
 
 
-def leftover(pool: RbdPool) -> str:
+def leftover(pool: RbdPool, pool_name: str = "") -> str:
     """Leave what a crash amid a clone leaves."""
-    name = rbd_rubbish.new_name("disk", new_id())
-    rbd().RBD().create(pool.ioctx, name, MIB, features=FEATURES, old_format=False)
+    name = rbd_rubbish.new_name("disk", new_id(), pool_name)
+    rbd().RBD().create(*pool.place(name), MIB, features=FEATURES, old_format=False)
     return name
 
 
@@ -184,7 +174,7 @@ from malleable.drivers.storage.rbd_cluster import RbdSettings
 from malleable.drivers.storage.rbd_process import RbdProcess
 conf, pool = sys.argv[1:]
 settings = RbdSettings(conf=Path(conf), user="malleable", pool=pool, cache_dir=Path("/nowhere"))
-process = RbdProcess(settings)._started()
+process = RbdProcess(settings).process.started()
 print(process._running.pid, process._folder, flush=True)
 sys.stdin.read()
 """

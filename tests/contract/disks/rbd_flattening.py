@@ -55,7 +55,7 @@ def it_dies_and_goes_on(_: RbdPool, disks: DisksApart, bench: Bench, settings: R
     disk_id = bench.clone(bench.image(os.urandom(64 * MIB)))
     kept = bench.content(disk_id)
     doomed = RbdProcess(settings)
-    pid = doomed._started()._running.pid
+    pid = doomed.process.started()._running.pid
     copying = threading.Thread(
         target=doomed.flatten, args=(disk_id,), kwargs={"seconds": 60.0, "call": FlattenCall.NEXT}
     )

@@ -50,14 +50,14 @@ def _tried(settings: RbdSettings, *words: str) -> subprocess.CompletedProcess[st
 
 def _another_user(settings: RbdSettings) -> RbdSettings:
     """Make a user of the same rights, with a key and a configuration of its own."""
-    rights = [word for pair in user_capabilities(settings.pool, "").items() for word in pair]
+    rights = [word for pair in user_capabilities(settings.pool).items() for word in pair]
     keyring = settings.cache_dir.with_name("other.keyring")
     keyring.write_text(_ceph(settings, "auth", "get-or-create", f"client.{OTHER}", *rights))
     conf: Path = keyring.with_suffix(".conf")
-    old = str(settings.conf.with_name("client.keyring"))
+    old = str(settings.conf.with_name("$name.keyring"))
     assert old in settings.conf.read_text()
     conf.write_text(settings.conf.read_text().replace(old, str(keyring)))
-    return replace(settings, conf=conf, user=OTHER, cache_dir=settings.cache_dir.with_name("other"))
+    return replace(settings, conf=conf, user=OTHER, portal_user="", cache_dir=settings.cache_dir.with_name("other"))
 
 
 def each_host_may_have_a_user_of_its_own(pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings) -> None:
@@ -66,7 +66,7 @@ def each_host_may_have_a_user_of_its_own(pool: RbdPool, disks: DisksApart, bench
     disk_id = DiskId(new_id())
     try:
         other.clone(bench.image(), disk_id, size_bytes=0)
-        assert (other.handle(disk_id).user, disks.handle(disk_id).user) == (OTHER, settings.user)
+        assert (other.handle(disk_id).user, disks.handle(disk_id).user) == (OTHER, settings.portal_user)
         bench.write(disk_id, 0, b"mine")
         other.shut_out(other.handle(disk_id))
         assert bench.content(disk_id) == b"mine" + CONTENT[4:]
@@ -121,11 +121,11 @@ def a_lock_that_another_broke_first_is_no_missing_disk(
     pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings
 ) -> None:
     disk_id = bench.clone(bench.image())
-    name = disks.handle(disk_id).path.rpartition("/")[2]
+    name = disks.handle(disk_id).path
     dead = RbdCluster(settings)
     with dead.opened("hold the disk") as theirs, theirs.image(name, is_read_only=False) as image:
         image.lock_exclusive("theirs")
-    assert rbd_rubbish.shut_out(_Contended(pool.client, pool.ioctx), name)
+    assert rbd_rubbish.shut_out(_Contended(pool.client, pool.name), name)
     assert not rbd_rubbish.shut_out(pool, name)
     dead.close()
 

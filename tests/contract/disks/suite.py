@@ -13,7 +13,7 @@ from tests.contract.disks.conftest import CONTENT, MAX_CHAIN, MIB, Bench
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id
-from malleable.domain.ports import Sealed, StoredThings
+from malleable.domain.ports import Disks, Sealed, StoredThings
 from malleable.domain.progress import OnProgress, unheard
 
 NOTHING = StoredThings()
@@ -35,6 +35,19 @@ def works_and_tells_its_size(bench: Bench) -> None:
     bench.disks.check()
     capacity = bench.disks.capacity()
     assert 0 < capacity.free_bytes <= capacity.total_bytes
+
+
+def a_pool_that_is_not_there_takes_nothing(bench: Bench) -> None:
+    image_id = bench.image()
+    with refused("no-such-pool"):
+        bench.disks.within("nowhere").check()
+    with refused("no-such-pool"):
+        bench.disks.within("nowhere").capacity()
+    with refused("no-such-pool"):
+        bench.disks.within("nowhere").clone(image_id, DiskId(new_id()), size_bytes=0)
+    with refused("no-such-pool"):
+        bench.disks.within("nowhere").make_blank(DiskId(new_id()), size_bytes=MIB)
+    assert not bench.disks.list().disks
 
 
 def a_clone_equals_its_image(bench: Bench) -> None:
@@ -460,8 +473,64 @@ def many_threads_make_the_same_disk_once(bench: Bench) -> None:
     assert all(bench.read(disk_id, 0, len(CONTENT)) == CONTENT for disk_id in (shared, *own))
 
 
+def _pools(bench: Bench) -> tuple[Disks, Disks]:
+    assert bench.project_pools is not None
+    first, second = bench.project_pools
+    return bench.disks.within(first), bench.disks.within(second)
+
+
+def a_project_keeps_clones_of_the_sites_images_in_a_pool_of_its_own(bench: Bench) -> None:
+    mine, _ = _pools(bench)
+    mine.check()
+    image_id, disk_id = bench.image(), DiskId(new_id())
+    mine.clone(image_id, disk_id, size_bytes=0)
+    bench.write(disk_id, 0, b"mine")
+    snapshot_id, clone_id = bench.snapshot(disk_id), DiskId(new_id())
+    mine.clone_snapshot(snapshot_id, clone_id, size_bytes=len(CONTENT) + MIB)
+    bench.write(disk_id, 0, b"late")
+    bench.disks.delete_image(image_id)
+    bench.disks.roll_back(disk_id, snapshot_id)
+    bench.flatten(disk_id)
+    promoted = ImageId(new_id())
+    mine.promote(snapshot_id, promoted)
+    again = DiskId(new_id())
+    mine.clone(promoted, again, size_bytes=0)
+    bench.disks.grow(again, size_bytes=len(CONTENT) + MIB)
+    for made in (disk_id, clone_id, again):
+        assert bench.content(made)[: len(CONTENT)] == b"mine" + CONTENT[4:]
+    assert bench.disks.list() == StoredThings(
+        images=frozenset({promoted}),
+        disks=frozenset({disk_id, clone_id, again}),
+        snapshots=frozenset({snapshot_id}),
+    )
+
+
+def what_is_in_a_projects_pool_is_cloned_nowhere_else(bench: Bench) -> None:
+    mine, other = _pools(bench)
+    image_id, disk_id = ImageId(new_id()), DiskId(new_id())
+    mine.seal(image_id, bench.source()[0], sha256=None)
+    mine.clone(image_id, disk_id, size_bytes=0)
+    snapshot_id = bench.snapshot(disk_id)
+    for disks in (other, bench.disks):
+        with refused("in-another-pool"):
+            disks.clone(image_id, DiskId(new_id()), size_bytes=0)
+        with refused("in-another-pool"):
+            disks.clone_snapshot(snapshot_id, DiskId(new_id()), size_bytes=0)
+        with refused("in-another-pool"):
+            disks.image_handle(image_id)
+        # A copy is no clone: nothing of it is read through another.
+        disks.promote(snapshot_id, ImageId(new_id()))
+    assert bench.disks.list().disks == {disk_id}
+
+
+PROJECT_RULES: tuple[Callable[[Bench], None], ...] = (
+    a_project_keeps_clones_of_the_sites_images_in_a_pool_of_its_own,
+    what_is_in_a_projects_pool_is_cloned_nowhere_else,
+)
+
 RULES: tuple[Callable[[Bench], None], ...] = (
     works_and_tells_its_size,
+    a_pool_that_is_not_there_takes_nothing,
     a_clone_equals_its_image,
     a_clone_grows_with_zeros_and_never_shrinks,
     holes_read_as_zeros,

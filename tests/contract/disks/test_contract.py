@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.contract.disks import suite
@@ -14,7 +16,7 @@ from malleable.domain.errors import Busy, DriverError, Malformed, Refused, Unrea
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
 from malleable.domain.ports import FlattenCall, Flattening, Sealed
 from malleable.domain.progress import OnProgress
-from malleable.sim.disks import SimDisks
+from malleable.sim.disks import PROJECT_POOLS, SimDisks
 from malleable.sim.faults import FaultKind
 
 Rule = Callable[[Bench], None]
@@ -23,6 +25,24 @@ Rule = Callable[[Bench], None]
 @pytest.mark.parametrize("rule", suite.RULES, ids=lambda rule: rule.__name__)
 def test_pool_keeps_the_rule(rule: Rule, bench: Bench) -> None:
     rule(bench)
+
+
+@pytest.mark.parametrize("rule", suite.PROJECT_RULES, ids=lambda rule: rule.__name__)
+def test_pools_of_projects_keep_the_rule(rule: Rule, tmp_path: Path) -> None:
+    rule(sim_bench(SimDisks(), tmp_path))
+
+
+@pytest.mark.parametrize("rule", suite.RULES, ids=lambda rule: rule.__name__)
+def test_pool_of_a_project_keeps_the_rule(rule: Rule, tmp_path: Path) -> None:
+    bench, mine = sim_bench(SimDisks(), tmp_path), PROJECT_POOLS[0]
+    rule(replace(bench, disks=bench.disks.within(mine), fill=lambda: bench.fill().within(mine)))
+
+
+class Mixing(SimDisks):
+    """Clones whatever is there, wherever it is."""
+
+    def _want_near(self, stored_id: UUID) -> None:
+        return
 
 
 class Sharing(SimDisks):
@@ -141,6 +161,7 @@ class Uncut(SimDisks):
 @pytest.mark.parametrize(
     ("wrong", "rule"),
     [
+        (Mixing, suite.what_is_in_a_projects_pool_is_cloned_nowhere_else),
         (Sharing, suite.writes_reach_neither_sibling_nor_image),
         (Overwriting, suite.cloning_again_keeps_what_was_written),
         (Trusting, suite.a_wrong_checksum_leaves_nothing),

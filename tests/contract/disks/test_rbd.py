@@ -23,7 +23,6 @@ from tests.contract.disks.rbd_bench import (
     empty,
     is_written_to,
     leftover,
-    namespaced,
     rbd_bench,
     rbd_names,
     rbd_targets,
@@ -44,7 +43,6 @@ from malleable.drivers.storage.rbd import RbdDisks
 from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_library import rbd
 from malleable.drivers.storage.rbd_process import DisksApart, RbdProcess, apart
-from malleable.drivers.target.tgt_control import Denied, Mode, Op, TgtControl
 
 pytestmark = [pytest.mark.room, pytest.mark.slow]
 
@@ -232,34 +230,10 @@ def test_what_cannot_be_opened_is_refused_and_what_is_away_is_unreachable(tgt: t
 
 def test_a_key_is_in_no_argument_and_no_log(tgt: targets.Bench, tgt_room: TgtRoom, ceph: Ceph) -> None:
     tgt.login(tgt.export())
-    key = ceph.layout.keyring.read_text().split("key = ")[1].split()[0]
+    key = ceph.layout.keyring(ceph.layout.USER).read_text().split("key = ")[1].split()[0]
     said = (tgt_room.folder / "log").read_text() + Path(f"/proc/{tgt_room.pid}/cmdline").read_text()
     assert "bs_rbd_init" in said
     assert key not in said
-
-
-def test_tgtd_knows_no_namespace(tgt_room: TgtRoom, ceph: Ceph, settings: RbdSettings, tmp_path: Path) -> None:
-    with namespaced(ceph, tmp_path) as disks:
-        disk_id = DiskId(new_id())
-        disks.make_blank(disk_id, size_bytes=MIB)
-        handle = disks.handle(disk_id)
-        assert handle.path.count("/") == 2
-        control = TgtControl(tgt_room.socket)
-        control.call(Mode.TARGET, Op.NEW, tid=9, parameters="targetname=iqn.namespaced")
-        backing = f"path={handle.path},bstype=rbd,bsopts=conf={handle.config};id={handle.user}"
-        with pytest.raises(Denied):
-            control.call(Mode.DEVICE, Op.NEW, tid=9, lun=1, parameters=backing)
-        control.call(Mode.TARGET, Op.DELETE, tid=9)
-
-
-def test_a_namespace_is_a_pool_of_its_own(ceph: Ceph, disks: DisksApart, bench: Bench, tmp_path: Path) -> None:
-    image_id = bench.image()
-    with namespaced(ceph, tmp_path) as apart:
-        assert not apart.list().images
-        other = ImageId(new_id())
-        apart.seal(other, bench.source()[0], sha256=None)
-        apart.clone(other, DiskId(new_id()), size_bytes=0)
-        assert disks.list().images == {image_id}
 
 
 def test_rubbish_of_a_crash_is_never_seen_and_swept_once_it_is_old(
@@ -433,7 +407,7 @@ def test_a_library_that_ends_its_process_costs_no_more_than_a_repeated_call(
     settings: RbdSettings, disks: DisksApart, tmp_path: Path
 ) -> None:
     mine = RbdProcess(settings)
-    first = mine._started()._running
+    first = mine.process.started()._running
     image_id, disk_id = ImageId(new_id()), DiskId(new_id())
     (tmp_path / "source").write_bytes(os.urandom(MIB))
     disks.seal(image_id, tmp_path / "source", sha256=None)
@@ -443,10 +417,10 @@ def test_a_library_that_ends_its_process_costs_no_more_than_a_repeated_call(
         with pytest.raises(Unreachable, match="ended amid a read"):
             stream.read()
     mine.clone(image_id, disk_id, size_bytes=0)
-    second = mine._started()._running
+    second = mine.process.started()._running
     assert second.pid != first.pid
     assert disks.has_disk(disk_id)
-    folder = Path(mine._started()._folder)
+    folder = Path(mine.process.started()._folder)
     assert folder.stat().st_mode & 0o077 == 0
     mine.close()
     assert second.poll() is not None

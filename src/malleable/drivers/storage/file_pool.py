@@ -4,7 +4,7 @@ import errno
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import ImageId
@@ -37,6 +37,12 @@ class FilePool:
     def close(self) -> None:
         """Unmount the pool if it is our own XFS; all stays in its file. Errors: Busy while a disk is exported."""
         self._pool.close()
+
+    def within(self, pool: str) -> Self:
+        """Do as ``Disks.within``: there is but the one."""
+        if pool:
+            raise refusals.one_place(pool)
+        return self
 
     def capacity(self) -> Capacity:
         """Do as ``Disks.capacity``."""

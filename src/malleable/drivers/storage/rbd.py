@@ -4,15 +4,26 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from copy import copy
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 from uuid import UUID
 
 from malleable.domain.errors import Busy, Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id, parse_id
 from malleable.domain.ports import Capacity, DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
 from malleable.domain.progress import OnProgress, unheard
-from malleable.drivers.storage import rbd_chains, rbd_index, rbd_rubbish, rbd_sealing, rbd_usage, refusals
+from malleable.drivers.storage import (
+    rbd_chains,
+    rbd_index,
+    rbd_projects,
+    rbd_rubbish,
+    rbd_sealing,
+    rbd_usage,
+    refusals,
+)
 from malleable.drivers.storage.rbd_cluster import FEATURES, RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_index import DISK, IMAGE, SNAPSHOT, Entry, key
 from malleable.drivers.storage.rbd_library import rbd
@@ -29,28 +40,42 @@ class RbdDisks:
         """Do no I/O: the first call connects."""
         self._settings = settings
         self._cluster = RbdCluster(settings)
+        self._within = ""  #: the pool for what is new
+
+    def within(self, pool: str) -> Self:
+        """Do as ``Disks.within``: by the same connection."""
+        there = copy(self)
+        there._within = pool
+        return there
 
     def close(self) -> None:
         """Let the connection go."""
         self._cluster.close()
 
     def check(self) -> None:
-        """Do as ``Disks.check``: makes, clones and removes an image of 1 MiB."""
+        """Do as ``Disks.check``: makes, clones and removes an image of 1 MiB.
+
+        Of a project's pool it is proven as well that it is this site's, and that target daemons open disks there by a
+        user that has no more, and those elsewhere by one that has nothing there.
+        """
         probe = new_id()
-        with self._cluster.opened("make a disk in the pool") as pool:
-            parent, child = (rbd_rubbish.new_name(DISK, probe) for _ in range(2))
-            rbd().RBD().create(pool.ioctx, parent, PROBE_BYTES, features=FEATURES, old_format=False)
+        with self._cluster.opened("make a disk in the pool") as pool, ExitStack() as made:
+            rbd_projects.want_unclaimed(pool)
+            if self._within:
+                rbd_projects.claim(pool, self._within)
+            parent, child = rbd_rubbish.new_name(DISK, probe), rbd_rubbish.new_name(DISK, probe, self._within)
+            rbd().RBD().create(*pool.place(parent), PROBE_BYTES, features=FEATURES, old_format=False)
+            made.callback(rbd_rubbish.discard_sealed, pool, Entry(rbd=parent, snapshot=rbd_sealing.SNAPSHOT))
             with pool.image(parent, is_read_only=False) as image:
                 image.create_snap(rbd_sealing.SNAPSHOT)
             _clone(pool, parent, rbd_sealing.SNAPSHOT, child)
-            rbd_rubbish.discard(pool, child)
-            rbd_rubbish.drop_snapshot(pool, parent, rbd_sealing.SNAPSHOT)
-            rbd_rubbish.discard(pool, parent)
-            rbd_index.read(pool.ioctx, [key(DISK, probe)])
+            made.callback(rbd_rubbish.discard, pool, child)
+            if self._within:
+                rbd_projects.want_apart(self._settings, child)
 
     def capacity(self) -> Capacity:
         """Do as ``Disks.capacity``, as far as the manager knows: it measures every few seconds."""
-        return self._cluster.capacity()
+        return self._cluster.capacity(self._within)
 
     def seal(
         self,
@@ -105,8 +130,9 @@ class RbdDisks:
             if known is not None:
                 return _sealed_before(image_id, known, sha256)
             self._tidy(pool)
-            self._cluster.want_free(taken_bytes + sum(path.stat().st_size for path in files.values()))
-            entry = yield from rbd_sealing.seal(pool, image_id, source, sha256=sha256, files=files)
+            self._want_free(taken_bytes + sum(path.stat().st_size for path in files.values()))
+            names = partial(rbd_rubbish.new_name, thing_id=image_id, pool=self._within)
+            entry = yield from rbd_sealing.seal(pool, names, source, sha256=sha256, files=files)
             if not rbd_index.add(pool.ioctx, name, entry):
                 rbd_rubbish.discard_sealed(pool, entry)
                 return _sealed_before(image_id, _image(pool, image_id), sha256)
@@ -160,9 +186,9 @@ class RbdDisks:
                 return
             if image not in known:
                 raise refusals.no_image(image_id)
-            self._cluster.want_free(0)
+            self._want_free(0)
             rbd_sealing.want_intact(pool, image_id, known[image])
-            _make_disk(pool, disk_id, known[image], size_bytes if size_bytes > known[image].size_bytes else 0)
+            self._make_disk(pool, disk_id, known[image], size_bytes if size_bytes > known[image].size_bytes else 0)
 
     def clone_snapshot(self, snapshot_id: SnapshotId, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.clone_snapshot``."""
@@ -173,9 +199,9 @@ class RbdDisks:
                 return
             if snapshot not in known:
                 raise refusals.no_snapshot(snapshot_id)
-            self._cluster.want_free(0)
+            self._want_free(0)
             rbd_chains.want_shallow(pool, known[snapshot].rbd, self._settings.max_chain)
-            _make_disk(pool, disk_id, known[snapshot], size_bytes)
+            self._make_disk(pool, disk_id, known[snapshot], size_bytes)
 
     def make_blank(self, disk_id: DiskId, *, size_bytes: int) -> None:
         """Do as ``Disks.make_blank``."""
@@ -183,10 +209,25 @@ class RbdDisks:
         with self._cluster.opened("make the disk") as pool:
             if rbd_index.read(pool.ioctx, [disk]):
                 return
-            self._cluster.want_free(0)
-            name = rbd_rubbish.new_name(DISK, disk_id)
-            rbd().RBD().create(pool.ioctx, name, size_bytes, features=FEATURES, old_format=False)
+            self._want_free(0)
+            name = rbd_rubbish.new_name(DISK, disk_id, self._within)
+            rbd().RBD().create(*pool.place(name), size_bytes, features=FEATURES, old_format=False)
             _enter(pool, disk, name)
+
+    def _make_disk(self, pool: RbdPool, disk_id: DiskId, parent: Entry, size_bytes: int) -> None:
+        """Clone a snapshot, grow the clone if ``size_bytes`` is more than it has, and enter it."""
+        if rbd_projects.pool_of(parent.rbd) not in ("", self._within):
+            raise refusals.elsewhere(parent.rbd)
+        name = rbd_rubbish.new_name(DISK, disk_id, self._within)
+        _clone(pool, parent.rbd, parent.snapshot, name)
+        if size_bytes:
+            with pool.image(name, is_read_only=False) as image:
+                if size_bytes > image.size():
+                    image.resize(size_bytes)
+        _enter(pool, key(DISK, disk_id), name)
+
+    def _want_free(self, size_bytes: int) -> None:
+        self._cluster.want_free(size_bytes, self._within)
 
     def snapshot(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
         """Do as ``Disks.snapshot``: one round of Ceph's monitors, 1 s by default. Who has the disk open flushes it."""
@@ -197,8 +238,8 @@ class RbdDisks:
                 return
             if disk not in known:
                 raise refusals.no_disk(disk_id)
-            self._cluster.want_free(0)
             of = known[disk].rbd
+            self._cluster.want_free(0, rbd_projects.pool_of(of))
             with pool.image(of, is_read_only=False) as image:
                 if not image.snap_exists(str(snapshot_id)):
                     image.create_snap(str(snapshot_id))
@@ -215,7 +256,7 @@ class RbdDisks:
             if snapshot not in known:
                 raise refusals.no_snapshot(snapshot_id)
             rbd_chains.want_shallow(pool, known[snapshot].rbd, self._settings.max_chain)
-            name = rbd_rubbish.new_name(DISK, disk_id)
+            name = rbd_rubbish.new_name(DISK, disk_id, rbd_projects.pool_of(known[disk].rbd))
             _clone(pool, known[snapshot].rbd, known[snapshot].snapshot, name)
             if not rbd_index.replace(pool.ioctx, disk, known[disk], Entry(rbd=name)):
                 rbd_rubbish.discard(pool, name)
@@ -245,7 +286,7 @@ class RbdDisks:
             idle = [name for name in names if name not in used]
             rbd_chains.want_true_maps(pool, idle, goes_on=call is FlattenCall.NEXT)
             wanted_bytes = rbd_chains.foreign_bytes(pool, names)
-            self._cluster.want_free(wanted_bytes)
+            self._cluster.want_free(wanted_bytes, rbd_projects.pool_of(entry.rbd))
             if rbd_chains.cut(pool, idle, seconds) and rbd_chains.cut_in_use(pool, used.intersection(names), seconds):
                 # What only this disk still needed waits in the trash.
                 self._tidy(pool)
@@ -317,19 +358,28 @@ class RbdDisks:
 
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Do as ``Disks.handle``."""
-        settings = self._settings
         with self._cluster.opened("look for the disk") as pool:
             entry = _found(pool, key(DISK, disk_id), refusals.no_disk(disk_id))
-        path = "/".join(part for part in (settings.pool, settings.namespace, entry.rbd) if part)
-        return DiskHandle(path=path, store="rbd", config=str(settings.conf), user=settings.user)
+        return self._handle(entry, rbd_projects.pool_of(entry.rbd))
 
     def image_handle(self, image_id: ImageId) -> DiskHandle:
         """Do as ``Disks.image_handle``: of the snapshot that its clones are made from."""
-        settings = self._settings
         with self._cluster.opened("look for the image") as pool:
             entry = _image(pool, image_id)
-        path = "/".join(part for part in (settings.pool, settings.namespace, entry.rbd) if part)
-        return DiskHandle(path=f"{path}@{entry.snapshot}", store="rbd", config=str(settings.conf), user=settings.user)
+        if rbd_projects.pool_of(entry.rbd) not in ("", self._within):
+            raise refusals.elsewhere(entry.rbd)
+        return self._handle(entry, self._within)
+
+    def _handle(self, entry: Entry, whose: str) -> DiskHandle:
+        """Have an RBD image or a snapshot of one opened by the user of the pool ``whose``."""
+        settings = self._settings
+        name = f"{entry.rbd}@{entry.snapshot}" if entry.snapshot else entry.rbd
+        return DiskHandle(
+            path=name if rbd_projects.pool_of(name) else f"{settings.pool}/{name}",
+            store="rbd",
+            config=str(settings.conf),
+            user=rbd_projects.user_of(settings, whose),
+        )
 
     def shut_out(self, handle: DiskHandle) -> None:
         """Take a disk from every daemon that still has it open, dead or alive, before another one opens it.
@@ -338,7 +388,7 @@ class RbdDisks:
         """
         with self._cluster.opened("take the disk from its last user") as pool:
             try:
-                rbd_rubbish.shut_out(pool, handle.path.rpartition("/")[2])
+                rbd_rubbish.shut_out(pool, handle.path)
             except rbd().ImageNotFound as e:
                 raise Refused(f"The pool holds no {handle.path}.", code="no-such-disk") from e
 
@@ -366,18 +416,8 @@ def _image(pool: RbdPool, image_id: ImageId) -> Entry:
 
 
 def _clone(pool: RbdPool, parent: str, snapshot: str, name: str) -> None:
-    rbd().RBD().clone(pool.ioctx, parent, snapshot, pool.ioctx, name, features=FEATURES)
-
-
-def _make_disk(pool: RbdPool, disk_id: DiskId, parent: Entry, size_bytes: int) -> None:
-    """Clone a snapshot, grow the clone if ``size_bytes`` is more than it has, and enter it."""
-    name = rbd_rubbish.new_name(DISK, disk_id)
-    _clone(pool, parent.rbd, parent.snapshot, name)
-    if size_bytes:
-        with pool.image(name, is_read_only=False) as image:
-            if size_bytes > image.size():
-                image.resize(size_bytes)
-    _enter(pool, key(DISK, disk_id), name)
+    of, parent_there = pool.place(parent)
+    rbd().RBD().clone(of, parent_there, snapshot, *pool.place(name), features=FEATURES)
 
 
 def _enter(pool: RbdPool, disk: str, name: str) -> None:

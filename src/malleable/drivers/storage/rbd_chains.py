@@ -33,15 +33,16 @@ def depth_of(pool: RbdPool, name: str) -> int:
         parent = _parent_of(image)
     while parent is not None:
         depth += 1
-        with rbd().Image(pool.ioctx, image_id=parent, read_only=True) as image:
+        in_pool, image_id = parent
+        with rbd().Image(pool.ioctx_of(in_pool), image_id=image_id, read_only=True) as image:
             parent = _parent_of(image)
     return depth
 
 
-def _parent_of(image: Any) -> str | None:
-    """Read Ceph's id of the parent, which has it also in the trash."""
+def _parent_of(image: Any) -> tuple[str, str] | None:
+    """Read the parent's pool, and Ceph's id of it, which it has also in the trash."""
     try:
-        return str(image.parent_id())
+        return str(image.parent_info()[0]), str(image.parent_id())
     except rbd().ImageNotFound:
         return None
 
@@ -100,11 +101,12 @@ def _cut_in_use(pool: RbdPool, name: str, until_s: float) -> bool:
 
 
 def _copy_up(pool: RbdPool, name: str, until_s: float) -> bool:
+    ioctx, _ = pool.place(name)
     with pool.image(name) as image:
         prefix, object_bytes = image.block_name_prefix(), image.stat()["obj_size"]
         for offset, length in _foreign_objects(image).items():
             data = image.read(offset, length)
-            pool.ioctx.execute(f"{prefix}.{offset // object_bytes:016x}", "rbd", "copyup", data)
+            ioctx.execute(f"{prefix}.{offset // object_bytes:016x}", "rbd", "copyup", data)
             if time.monotonic() >= until_s:
                 return False
     return True

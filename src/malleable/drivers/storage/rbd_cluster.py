@@ -13,7 +13,7 @@ from weakref import finalize
 from malleable.domain.errors import Malformed, Refused
 from malleable.domain.ports import Capacity
 from malleable.drivers.storage import refusals
-from malleable.drivers.storage.rbd_library import in_our_words, mapped, rados, rbd
+from malleable.drivers.storage.rbd_library import FORBIDDEN, in_our_words, mapped, rados, rbd
 
 GIB = 1 << 30
 #: layering, exclusive-lock, object-map, fast-diff, deep-flatten: what snapshots of a disk in use and quick deletes need
@@ -24,10 +24,10 @@ FEATURES = 61
 class RbdSettings:
     """Which pool, as whom, and how full it may get."""
 
-    conf: Path  #: ceph.conf of this cluster, which also names the user's keyring
+    conf: Path  #: ceph.conf of this cluster, which also names the users' keyrings
     user: str  #: without "client."
-    pool: str
-    namespace: str = ""  #: tgtd cannot present disks of one
+    pool: str  #: the site's: the index, golden images, and all of projects without a pool of their own
+    portal_user: str = ""  #: as whom target daemons open what is in it; "": as ``user``
     reserve_bytes: int = GIB  #: no clone or image once less is free: clones in use must be able to grow
     max_chain: int = 8  #: through so many others a disk is read at most; Linux' own client stops at 16
     cache_dir: Path  #: local copies of the files beside images
@@ -37,16 +37,39 @@ class RbdSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class RbdPool:
-    """A pool that is connected, for as long as somebody has it. Its calls raise the errors of librados and librbd."""
+    """A pool that is connected, for as long as somebody has it. Its calls raise the errors of librados and librbd.
 
-    client: Any  #: rados.Rados
-    ioctx: Any  #: rados.Ioctx, in our namespace
+    RBD images of projects' own pools are named as Ceph's tools do, "pool/image"; those of the site's by themselves.
+    """
+
+    def __init__(self, client: Any, name: str) -> None:
+        """Open the site's pool ``name`` through a rados.Rados. Errors: Refused with code "no-such-pool"."""
+        self.client, self.name = client, name
+        self._lock, self._ioctxs = threading.Lock(), dict[str, Any]()
+        # Python's garbage collector ends no client: its two dozen threads would go on. Not at our own end: a client
+        # waits for its cluster then.
+        finalize(self, _end, self._ioctxs, client).atexit = False
+        #: rados.Ioctx of the site's pool
+        self.ioctx = self.ioctx_of(name)
+
+    def place(self, name: str) -> tuple[Any, str]:
+        """Say where an RBD image is: its pool, as a rados.Ioctx, and its name there. Errors: Refused "no-such-pool"."""
+        pool, _, there = name.rpartition("/")
+        return self.ioctx_of(pool), there
+
+    def ioctx_of(self, pool: str) -> Any:
+        """Open a pool; "" is the site's. Errors: Refused with code "no-such-pool"."""
+        name = pool or self.name
+        with self._lock:
+            if name not in self._ioctxs:
+                self._ioctxs[name] = _open_ioctx(self.client, name)
+            return self._ioctxs[name]
 
     def image(self, name: str, snapshot: str | None = None, *, is_read_only: bool = True) -> Any:
         """Open an RBD image, to be used in ``with``. Errors: rbd.ImageNotFound, also for a missing snapshot."""
-        return rbd().Image(self.ioctx, name, snapshot=snapshot, read_only=is_read_only)
+        ioctx, there = self.place(name)
+        return rbd().Image(ioctx, there, snapshot=snapshot, read_only=is_read_only)
 
 
 class RbdCluster:
@@ -62,25 +85,22 @@ class RbdCluster:
     def opened(self, what: str) -> Iterator[RbdPool]:
         """Give the pool to do ``what``; the libraries' errors become ours.
 
-        A client that Ceph shut out (blocklist) stays so: the next call makes a new one.
+        A client that Ceph shut out (blocklist) stays so, and one keeps the rights that its user had at its beginning:
+        the next call makes a new one.
         """
         with mapped(what):
             pool = self._connected()
             try:
                 yield pool
             except (rados().Error, rbd().Error) as e:
-                if abs(getattr(e, "errno", 0) or 0) == errno.ESHUTDOWN:
+                if abs(getattr(e, "errno", 0) or 0) in (errno.ESHUTDOWN, *FORBIDDEN):
                     self.close()
                 raise
 
     def _connected(self) -> RbdPool:
         with self._lock:
             if self._pool is None:
-                client = self._connect()
-                self._pool = RbdPool(client, self._open_ioctx(client))
-                # Python's garbage collector ends no client: its two dozen threads would go on. Not at our own end: a
-                # client waits for its cluster then.
-                finalize(self._pool, _end, self._pool.ioctx, client).atexit = False
+                self._pool = RbdPool(self._connect(), self.settings.pool)
             return self._pool
 
     def _connect(self) -> Any:
@@ -110,45 +130,47 @@ class RbdCluster:
             ) from e
         return client
 
-    def _open_ioctx(self, client: Any) -> Any:
-        settings = self.settings
-        try:
-            ioctx = client.open_ioctx(settings.pool)
-        except rados().ObjectNotFound as e:
-            raise Refused(
-                f"Ceph has no pool {settings.pool}.",
-                code="no-such-pool",
-                fix="Make it: `ceph osd pool create`, `rbd pool init`.",
-            ) from e
-        ioctx.set_namespace(settings.namespace)
-        return ioctx
-
     def close(self) -> None:
         """Let the connection go once nobody uses it any more; the next call makes a new one."""
         with self._lock:
             self._pool = None
 
-    def capacity(self) -> Capacity:
-        """Return what the pool holds and what still fits, after replication."""
+    def capacity(self, pool_name: str = "") -> Capacity:
+        """Return what a pool ("": the site's) holds and what still fits, after replication and within its quota."""
         what = "measure the pool"
         with self.opened(what) as pool:
-            code, said, why = pool.client.mon_command(json.dumps({"prefix": "df", "format": "json"}), b"")
+            pool.ioctx_of(pool_name)  # is there
+            ask = {"prefix": "df", "detail": "detail", "format": "json"}
+            code, said, why = pool.client.mon_command(json.dumps(ask), b"")
             if code:
                 raise in_our_words(what, rados().OSError(why, errno=code))
+        wanted = pool_name or self.settings.pool
         try:
-            (found,) = (one["stats"] for one in json.loads(said)["pools"] if one["name"] == self.settings.pool)
-            stored, free = int(found["stored"]), int(found["max_avail"])
+            (found,) = (one["stats"] for one in json.loads(said)["pools"] if one["name"] == wanted)
+            stored, free, quota = (int(found[field]) for field in ("stored", "max_avail", "quota_bytes"))
         except (ValueError, KeyError, TypeError) as e:
             raise Malformed("Ceph told its usage in another form.") from e
+        if quota:
+            free = max(min(free, quota - stored), 0)
         return Capacity(total_bytes=stored + free, free_bytes=free, reserve_bytes=self.settings.reserve_bytes)
 
-    def want_free(self, size_bytes: int) -> None:
-        """Be sure that this much more fits beside the reserve. Errors: Refused."""
-        free_bytes = self.capacity().free_bytes
+    def want_free(self, size_bytes: int, pool_name: str = "") -> None:
+        """Be sure that this much more fits into a pool beside the reserve. Errors: Refused."""
+        free_bytes = self.capacity(pool_name).free_bytes
         if free_bytes - size_bytes < self.settings.reserve_bytes:
             raise refusals.full(free_bytes, self.settings.reserve_bytes)
 
 
-def _end(ioctx: Any, client: Any) -> None:
-    ioctx.close()
+def _open_ioctx(client: Any, pool: str) -> Any:
+    try:
+        return client.open_ioctx(pool)
+    except rados().ObjectNotFound as e:
+        raise Refused(
+            f"Ceph has no pool {pool}.", code="no-such-pool", fix="Make it: `ceph osd pool create`, `rbd pool init`."
+        ) from e
+
+
+def _end(ioctxs: dict[str, Any], client: Any) -> None:
+    for ioctx in ioctxs.values():
+        ioctx.close()
     client.shutdown()

@@ -21,7 +21,8 @@ PACKAGES = "python3-rados python3-rbd"
 
 _AWAY = {errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ECONNRESET, errno.EPIPE}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_FORBIDDEN = {errno.EPERM, errno.EACCES}
+CREDENTIALS = "pool-credentials"
+FORBIDDEN = {errno.EPERM, errno.EACCES}
 
 
 @cache
@@ -79,10 +80,10 @@ def in_our_words(what: str, error: Exception) -> DriverError:
         return Busy(f"Cannot {what}: somebody has it open.")
     if number in _FULL:
         return Refused(f"Cannot {what}: Ceph is full.", code="pool-full", fix="Delete images or disks, or add OSDs.")
-    if number in _FORBIDDEN:
+    if number in FORBIDDEN:
         return Refused(
             f"Ceph forbids this user to {what}.",
-            code="pool-credentials",
+            code=CREDENTIALS,
             fix="Give it the rights in docs/howto/ceph.md, and the keyring that the configuration names.",
         )
     return Refused(f"Cannot {what}: {error}.", code="pool-broken", fix="Look at `ceph -s`.")

@@ -14,24 +14,28 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import asdict
 from functools import partial
 from multiprocessing.managers import BaseManager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, Self, TypeVar, cast
 
 from malleable.cores import anywhere
-from malleable.domain.errors import Unreachable
+from malleable.domain.errors import Refused, Unreachable
 from malleable.domain.ids import ImageId, SnapshotId
 from malleable.domain.ports import DiskHandle, Disks, Sealed
 from malleable.domain.progress import OnProgress, unheard
 from malleable.drivers.storage.rbd import RbdDisks
 from malleable.drivers.storage.rbd_cluster import RbdSettings
+from malleable.drivers.storage.rbd_library import CREDENTIALS
 from malleable.drivers.storage.rbd_sealing import followed
+
+T = TypeVar("T")
 
 #: What is made piece by piece there, as it is asked for here: so that it is told here how far it is.
 COPIES = {"sealing": "copying", "promoting": "copying"}
-APART = {"seal", "promote", "open_image", "close", *COPIES}
+APART = {"seal", "promote", "open_image", "within", "close", *COPIES}
 METHODS = tuple(name for name in vars(RbdDisks) if not name.startswith("_") and name not in APART)
 #: What a call returns that stays there.
 STAYING = {"open_image": "file", **COPIES}
@@ -86,10 +90,16 @@ class _Process:
                 raise EOFError
             door: Any = _Door(address=address, authkey=key)
             door.connect()
-            self.disks = door.disks()
+            self._door, self._disks = door, {"": door.disks("")}
         except GONE as e:
             self.end()
             raise Unreachable("The program that speaks to Ceph does not start.", fix="Read the server's log.") from e
+
+    def disks(self, pool: str) -> Any:
+        """Give the disks there, with a pool as the place of what is new."""
+        if pool not in self._disks:
+            self._disks[pool] = self._door.disks(pool)
+        return self._disks[pool]
 
     def end(self) -> None:
         self._running.kill()
@@ -97,14 +107,60 @@ class _Process:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+class _Held:
+    """The process, started when it is needed, and another when it ended. Safe from many threads."""
+
+    def __init__(self, settings: RbdSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._process: _Process | None = None
+
+    def ask(self, ask: Callable[[_Process], T]) -> T:
+        """Ask the process, once more a new one if it ended meanwhile: every change is idempotent by our id."""
+        process = self.started()
+        try:
+            return ask(process)
+        except GONE:
+            self._forget(process)
+        process = self.started()
+        try:
+            return ask(process)
+        except GONE as e:
+            self._forget(process)
+            raise Unreachable("The program that speaks to Ceph ended.", fix="Read the server's log.") from e
+
+    def started(self) -> _Process:
+        with self._lock:
+            if self._process is None:
+                self._process = _Process(self._settings)
+            return self._process
+
+    def _forget(self, process: _Process) -> None:
+        with self._lock:
+            if self._process is process:
+                self._process = None
+        process.end()
+
+    def end(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+
 class RbdProcess:
     """All calls of ``RbdDisks``, made in another process. Safe from many threads."""
 
     def __init__(self, settings: RbdSettings) -> None:
         """Do no I/O: the first call starts the process."""
-        self._settings = settings
-        self._lock = threading.Lock()
-        self._process: _Process | None = None
+        self.process = _Held(settings)
+        self._within = ""
+
+    def within(self, pool: str) -> Self:
+        """Do as ``Disks.within``: in the same process."""
+        there = copy(self)
+        there._within = pool
+        return there
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Give the call ``name``."""
@@ -149,40 +205,20 @@ class RbdProcess:
 
     def close(self) -> None:
         """End the process; the next call starts another."""
-        with self._lock:
-            process, self._process = self._process, None
-        if process is not None:
-            process.end()
+        self.process.end()
 
     def _call(self, name: str, *args: object, **named: object) -> Any:
         """Call ``name``."""
         return self._asked(lambda disks: getattr(disks, name)(*args, **named))
 
     def _asked(self, ask: Callable[[Any], Any]) -> Any:
-        """Ask the process, once more a new one if it ended meanwhile: every change is idempotent by our id."""
-        process = self._started()
         try:
-            return ask(process.disks)
-        except GONE:
-            self._forget(process)
-        process = self._started()
-        try:
-            return ask(process.disks)
-        except GONE as e:
-            self._forget(process)
-            raise Unreachable("The program that speaks to Ceph ended.", fix="Read the server's log.") from e
-
-    def _started(self) -> _Process:
-        with self._lock:
-            if self._process is None:
-                self._process = _Process(self._settings)
-            return self._process
-
-    def _forget(self, process: _Process) -> None:
-        with self._lock:
-            if self._process is process:
-                self._process = None
-        process.end()
+            return self.process.ask(lambda process: ask(process.disks(self._within)))
+        except Refused as e:
+            if e.code != CREDENTIALS:
+                raise
+        # The connection may be older than the user's rights; the next call has a new one.
+        return self.process.ask(lambda process: ask(process.disks(self._within)))
 
 
 class _File(io.RawIOBase):
@@ -238,7 +274,7 @@ def main() -> None:
     settings = said["settings"]
     paths = {name: Path(settings[name]) for name in ("conf", "cache_dir")}
     disks = RbdDisks(RbdSettings(**{**settings, **paths}))
-    _Door.register("disks", lambda: disks, exposed=(*METHODS, *STAYING), method_to_typeid=STAYING)
+    _Door.register("disks", disks.within, exposed=(*METHODS, *STAYING), method_to_typeid=STAYING)
     server = _Door(address=said["address"], authkey=bytes.fromhex(said["key"])).get_server()
     threading.Thread(target=_end_with_input, args=(Path(said["address"]).parent,), daemon=True).start()
     print("listening", flush=True)

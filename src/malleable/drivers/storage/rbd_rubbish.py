@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from malleable.drivers.storage import rbd_index
+from malleable.drivers.storage import rbd_index, rbd_projects
 from malleable.drivers.storage.rbd_cluster import RbdPool
 from malleable.drivers.storage.rbd_library import rados, rbd
 
@@ -19,12 +19,13 @@ LOCK = "sweep"
 LOCK_S = 600
 
 
-def new_name(kind: str, thing_id: UUID) -> str:
-    """Make a name that was never used, so that a second attempt never meets what the first one left.
+def new_name(kind: str, thing_id: UUID, pool: str = "") -> str:
+    """Make a name in a pool that was never used, so that a second attempt never meets what the first one left.
 
     It tells when it was made: what is killed while it makes an RBD image may leave nothing else of it.
     """
-    return f"{kind}-{thing_id}-{int(datetime.now(UTC).timestamp()):08x}{secrets.token_hex(2)}"
+    name = f"{kind}-{thing_id}-{int(datetime.now(UTC).timestamp()):08x}{secrets.token_hex(2)}"
+    return f"{pool}/{name}" if pool else name
 
 
 def discard(pool: RbdPool, name: str) -> None:
@@ -35,7 +36,7 @@ def discard(pool: RbdPool, name: str) -> None:
     library = rbd()
     try:
         shut_out(pool, name)
-        library.RBD().remove(pool.ioctx, name)
+        library.RBD().remove(*pool.place(name))
     except library.ImageNotFound:
         return
     except (library.ImageHasSnapshots, library.ImageBusy):
@@ -43,7 +44,7 @@ def discard(pool: RbdPool, name: str) -> None:
             with pool.image(name) as image:
                 is_kept = any(kept_snapshots(image))
             if not is_kept:
-                library.RBD().trash_move(pool.ioctx, name, 0)
+                library.RBD().trash_move(*pool.place(name), 0)
 
 
 def shut_out(pool: RbdPool, name: str) -> bool:
@@ -93,39 +94,41 @@ def sweep(pool: RbdPool, leftover_age_s: float) -> None:
     """Remove what crashes left, and what was in the trash until its last clone went. One at a time in all the world."""
     with alone(pool) as is_alone:
         if is_alone:
-            _empty_trash(pool)
-            _find_leftovers(pool, leftover_age_s)
+            for name in ("", *rbd_projects.claimed(pool)):
+                _empty_trash(pool.ioctx_of(name))
+                _find_leftovers(pool, name, leftover_age_s)
 
 
-def _empty_trash(pool: RbdPool) -> None:
+def _empty_trash(ioctx: Any) -> None:
     library = rbd()
     now = datetime.now(UTC).replace(tzinfo=None)
-    for item in library.RBD().trash_list(pool.ioctx):
+    for item in library.RBD().trash_list(ioctx):
         if _OURS.fullmatch(item["name"]) and item["deferment_end_time"] <= now:
             with suppress(library.ImageNotFound, library.ImageHasSnapshots, library.ImageBusy, library.PermissionError):
-                with library.Image(pool.ioctx, image_id=item["id"]) as image:
+                with library.Image(ioctx, image_id=item["id"]) as image:
                     for snapshot in kept_snapshots(image):
                         image.remove_snap(snapshot)
-                library.RBD().trash_remove(pool.ioctx, item["id"])
+                library.RBD().trash_remove(ioctx, item["id"])
 
 
-def _find_leftovers(pool: RbdPool, leftover_age_s: float) -> None:
-    library = rbd()
+def _find_leftovers(pool: RbdPool, pool_name: str, leftover_age_s: float) -> None:
+    library, ioctx = rbd(), pool.ioctx_of(pool_name)
     # The names first: what is made and entered in between is then no leftover.
-    names = {name for name in library.RBD().list(pool.ioctx) if _OURS.fullmatch(name)}
+    found = (name for name in library.RBD().list(ioctx) if _OURS.fullmatch(name))
+    names = {f"{pool_name}/{name}" if pool_name else name for name in found}
     for entry in rbd_index.read_all(pool.ioctx).values():
         names.difference_update(entry.names())
     for name in names:
         try:
             if _is_left_over(pool, name, leftover_age_s):
-                library.RBD().trash_move(pool.ioctx, name, TRASH_S)
+                library.RBD().trash_move(*pool.place(name), TRASH_S)
         except library.ImageBusy:
             continue
         except library.ImageNotFound:
             # Removed meanwhile, or only a name: its maker was killed before there was more of it.
             if _age_of_name_s(name) >= leftover_age_s:
                 with suppress(library.ImageNotFound):
-                    library.RBD().remove(pool.ioctx, name)
+                    library.RBD().remove(*pool.place(name))
 
 
 def _is_left_over(pool: RbdPool, name: str, leftover_age_s: float) -> bool:
@@ -136,7 +139,7 @@ def _is_left_over(pool: RbdPool, name: str, leftover_age_s: float) -> bool:
 
 
 def _age_of_name_s(name: str) -> float:
-    made = _OURS.fullmatch(name)
+    made = _OURS.fullmatch(name.rpartition("/")[2])
     return datetime.now(UTC).timestamp() - int(made[1], 16) if made else 0.0
 
 

@@ -3,12 +3,11 @@
 import hashlib
 import io
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
-from uuid import UUID
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import ImageId
@@ -55,15 +54,17 @@ def followed(copying: Asked, on_progress: OnProgress) -> Sealed:
 
 
 def seal(
-    pool: RbdPool, image_id: ImageId, source: BinaryIO, *, sha256: str | None, files: Mapping[str, Path]
+    pool: RbdPool, new_name: Callable[[str], str], source: BinaryIO, *, sha256: str | None, files: Mapping[str, Path]
 ) -> Generator[tuple[int, int], None, Entry]:
     """Copy an image and its files into RBD images of their own; nothing is left of them if it fails or is given up.
+
+    ``new_name`` makes the name of one, an "image" or a "file".
 
     Errors: Refused with code "checksum"; the libraries'.
     """
     made = _Made(of_bytes=source.seek(0, os.SEEK_END) + sum(path.stat().st_size for path in files.values()))
     try:
-        image = yield from _copy(pool, image_id, "image", source, made)
+        image = yield from _copy(pool, new_name, "image", source, made)
         if sha256 not in (None, image.sha256):
             raise Refused(
                 f"The source's SHA-256 is {image.sha256}, not {sha256}.", code="checksum", fix="Import it again."
@@ -71,7 +72,7 @@ def seal(
         beside = {}
         for name, path in files.items():
             with path.open("rb") as file:
-                beside[name] = yield from _copy(pool, image_id, "file", file, made)
+                beside[name] = yield from _copy(pool, new_name, "file", file, made)
     except BaseException:
         # What cannot be removed now, the next sweep finds.
         with suppress(rados().Error, rbd().Error):
@@ -99,14 +100,14 @@ class _Made:
 
 
 def _copy(
-    pool: RbdPool, image_id: UUID, kind: str, source: BinaryIO, made: _Made
+    pool: RbdPool, new_name: Callable[[str], str], kind: str, source: BinaryIO, made: _Made
 ) -> Generator[tuple[int, int], None, Entry]:
     """Copy a stream into a new RBD image and snapshot it if it shall be cloned; its name is added to ``made`` first."""
     size_bytes = source.seek(0, os.SEEK_END)
     source.seek(0)
-    name = rbd_rubbish.new_name(kind, image_id)
+    name = new_name(kind)
     made.names.append(name)
-    rbd().RBD().create(pool.ioctx, name, size_bytes, features=FEATURES, old_format=False)
+    rbd().RBD().create(*pool.place(name), size_bytes, features=FEATURES, old_format=False)
     digest = hashlib.sha256()
     number = position = 0
     with pool.image(name, is_read_only=False) as image:

@@ -67,6 +67,20 @@ def too_deep(depth: int, max_chain: int) -> Refused:
     )
 
 
+def one_place(pool: str) -> Refused:
+    """Say that this kind of pool keeps all projects in one place."""
+    return Refused(
+        f"There is no pool {pool!a}: this site keeps the disks of all projects in one place.",
+        code="no-such-pool",
+        fix="Leave `--pool` away. Disks in Ceph can have a pool for each project: docs/howto/ceph.md.",
+    )
+
+
+def elsewhere(what: str) -> Refused:
+    """Say that something is in the pool of another project."""
+    return Refused(f"{what} is in the pool of another project.", code="in-another-pool", fix="Copy it: `m2 image cp`.")
+
+
 def full(free_bytes: int, reserve_bytes: int) -> Refused:
     """Say that the pool is past its watermark."""
     return Refused(

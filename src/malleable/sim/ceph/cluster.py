@@ -16,10 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from malleable.domain.errors import Conflict, Malformed, Unavailable
+from malleable.domain.errors import Conflict, Invalid, Malformed, Unavailable
 from malleable.sim.ceph import files
-from malleable.sim.ceph.layout import CephLayout, CephSpec, find
+from malleable.sim.ceph.layout import CephLayout, CephSpec, find, want_pool_name
 from malleable.sim.rack import commands, processes
+from malleable.sim.rack.private_file import write_private
 
 #: program -> Debian package
 PROGRAMS: Mapping[str, str] = {
@@ -34,6 +35,7 @@ DAEMONS: Mapping[str, str] = {"mon": "a", "mgr": "x", "osd": "0"}
 DEADLINE_S = 90.0
 LOOK_S = 5.0  #: for who only looks
 PLACEMENT_GROUPS = 16
+PROJECT_PLACEMENT_GROUPS = 4
 #: Ports for all: between the well-known ones and those that outgoing connections take.
 PORTS_FROM, PORTS_TO = 17_000, 32_000
 
@@ -76,6 +78,27 @@ def up(spec: CephSpec, *, is_tied: bool = False) -> CephLayout:
         _start(layout, daemon)
     _await_usable(layout)
     return layout
+
+
+def add_pool(layout: CephLayout, name: str) -> None:
+    """Make a pool that projects may have, and its user; once or many times. About 2 s.
+
+    Errors: Invalid for a name that is awkward or a user's of another use; Unavailable.
+    """
+    want_pool_name(name)
+    if name in (layout.spec.pool, layout.USER, layout.PORTAL_USER):
+        raise Invalid(f"The name {name} has another use.", fix="Take another one.")
+    _ceph(layout, "osd", "pool", "create", name, str(PROJECT_PLACEMENT_GROUPS))
+    _rbd(layout, "pool", "init", name)
+    theirs = files.project_capabilities(name, layout.spec.pool)
+    write_private(layout.keyring(name), _ceph(layout, "auth", "get-or-create", f"client.{name}", *_words(theirs)))
+    pools = json.loads(_ceph(layout, "osd", "pool", "ls", "--format=json"))
+    users = files.user_capabilities(layout.spec.pool, *(pool for pool in pools if layout.keyring(pool).exists()))
+    _ceph(layout, "auth", "caps", f"client.{layout.USER}", *_words(users))
+
+
+def _words(capabilities: Mapping[str, str]) -> list[str]:
+    return [word for pair in capabilities.items() for word in pair]
 
 
 def down(directory: Path) -> bool:
@@ -147,8 +170,6 @@ def _make(layout: CephLayout) -> None:
     _start(layout, "osd")
     _ceph(layout, "osd", "pool", "create", layout.spec.pool, str(PLACEMENT_GROUPS))
     _rbd(layout, "pool", "init", layout.spec.pool)
-    if layout.spec.namespace:
-        _rbd(layout, "namespace", "create", f"{layout.spec.pool}/{layout.spec.namespace}")
     layout.made.touch()
 
 

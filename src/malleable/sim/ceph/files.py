@@ -89,7 +89,7 @@ def write_configuration(layout: CephLayout, fsid: str, port: int) -> None:
         "port_max": port + PORTS,
         "directory": spec.directory,
         "admin_keyring": layout.admin_keyring,
-        "keyring": layout.keyring,
+        "keyring": layout.keyring("$name"),
         "block_bytes": spec.size_gib * GIB,
     }
     layout.cluster_conf.write_text(_GLOBAL.format(**values))
@@ -99,26 +99,34 @@ def write_configuration(layout: CephLayout, fsid: str, port: int) -> None:
 def write_keys(layout: CephLayout) -> None:
     """Make the keys of the daemons, of the administrator and of the user; each file is its owner's alone."""
     everything = {"mon": "allow *", "osd": "allow *", "mgr": "allow *", "mds": "allow *"}
-    mgr, osd, user = (
+    mgr, osd, user, portal = (
         _entry("mgr.x", {"mon": "allow profile mgr", "osd": "allow *", "mds": "allow *"}),
         _entry("osd.0", {"mon": "allow profile osd", "mgr": "allow profile osd", "osd": "allow *"}),
-        _entry(f"client.{layout.USER}", user_capabilities(layout.spec.pool, layout.spec.namespace)),
+        _entry(f"client.{layout.USER}", user_capabilities(layout.spec.pool)),
+        _entry(f"client.{layout.PORTAL_USER}", user_capabilities(layout.spec.pool)),
     )
     admin = _entry("client.admin", everything)
-    write_private(layout.admin_keyring, _entry("mon.", {"mon": "allow *"}) + admin + mgr + osd + user)
+    write_private(layout.admin_keyring, _entry("mon.", {"mon": "allow *"}) + admin + mgr + osd + user + portal)
     for daemon, entry in (("mgr", mgr), ("osd", osd)):
         layout.data(daemon).mkdir(exist_ok=True, mode=0o700)
         write_private(layout.data(daemon) / "keyring", entry)
-    write_private(layout.keyring, user)
+    write_private(layout.keyring(layout.USER), user)
+    write_private(layout.keyring(layout.PORTAL_USER), portal)
 
 
-def user_capabilities(pool: str, namespace: str) -> Mapping[str, str]:
-    """Tell the least rights with which a disk pool works.
+def user_capabilities(*pools: str) -> Mapping[str, str]:
+    """Tell the least rights for what is in some pools: a server's for all, target daemons' for the site's alone.
 
     Source: Ceph documentation, "Block device users": profile rbd.
     """
-    where = f"pool={pool}" + (f" namespace={namespace}" if namespace else "")
-    return {"mon": "profile rbd", "mgr": f"profile rbd {where}", "osd": f"profile rbd {where}"}
+    profiles = ", ".join(f"profile rbd pool={pool}" for pool in pools)
+    return {"mon": "profile rbd", "mgr": profiles, "osd": profiles}
+
+
+def project_capabilities(pool: str, sites: str) -> Mapping[str, str]:
+    """Tell the least rights of target daemons with disks in a project's pool, clones of the site's images."""
+    osd = f"profile rbd pool={pool}, profile rbd-read-only pool={sites}"
+    return {"mon": "profile rbd", "mgr": f"profile rbd pool={pool}", "osd": osd}
 
 
 def _entry(name: str, capabilities: Mapping[str, str]) -> str:

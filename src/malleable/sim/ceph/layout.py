@@ -13,6 +13,15 @@ _POOL = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 DIRECTORY_MAX_CHARS = 80
 
 
+def want_pool_name(name: str) -> None:
+    """Refuse a pool's name that is awkward somewhere. Errors: Invalid."""
+    if not _POOL.fullmatch(name):
+        raise Invalid(
+            f"The pool {name!a} has no usable name.",
+            fix="Use up to 32 lower-case letters, digits, '_' and '-', beginning with a letter.",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CephSpec:
     """A cluster to build. Everything of it lies in ``directory``, which must be new or an earlier one's."""
@@ -21,7 +30,6 @@ class CephSpec:
     address: str = "127.0.0.1"  #: the daemons listen here; who cannot reach it cannot use the cluster
     size_gib: int = 40  #: of the OSD's sparse file
     pool: str = "malleable"
-    namespace: str = ""  #: the RBD namespace that the user may use, made with the pool; "": the pool's own
 
     def __post_init__(self) -> None:
         """Refuse what Ceph would choke on later. Errors: Invalid."""
@@ -30,11 +38,7 @@ class CephSpec:
                 f"The directory {self.directory} cannot hold a Ceph.",
                 fix=f"Name an absolute path of at most {DIRECTORY_MAX_CHARS} characters.",
             )
-        if not _POOL.fullmatch(self.pool) or (self.namespace and not _POOL.fullmatch(self.namespace)):
-            raise Invalid(
-                f"The pool {self.pool!a} or its namespace {self.namespace!a} is no usable name.",
-                fix="Use up to 32 lower-case letters, digits, '_' and '-', beginning with a letter.",
-            )
+        want_pool_name(self.pool)
         try:
             IPv4Address(self.address)
         except ValueError as e:
@@ -47,18 +51,19 @@ class CephLayout:
 
     spec: CephSpec
 
-    #: the cephx user of the least rights that a disk pool needs
+    #: the cephx user of the least rights that a server needs: for the pool, and for those of projects that are added
     USER = "malleable"
+    #: the one of target daemons, for the pool alone
+    PORTAL_USER = "malleable-portal"
 
     @property
     def conf(self) -> Path:
         """The user's configuration: what a disk pool is given."""
         return self.spec.directory / "client.conf"
 
-    @property
-    def keyring(self) -> Path:
-        """The user's key."""
-        return self.spec.directory / "client.keyring"
+    def keyring(self, user: str) -> Path:
+        """Name the file of a user's key; "$name", as Ceph writes it: of whoever looks for its own."""
+        return self.spec.directory / f"{user if user.startswith('$') else f'client.{user}'}.keyring"
 
     @property
     def cluster_conf(self) -> Path:

@@ -1,0 +1,242 @@
+"""Pools of projects in a real Ceph: each is opened by a user of its own, who can do nothing else."""
+
+import dataclasses
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.ceph import Ceph, missing_for_ceph, running_ceph
+from tests.contract.disks import suite
+from tests.contract.disks.conftest import CONTENT, MIB, Bench
+from tests.contract.disks.rbd_bench import PROJECT_POOLS, empty, leftover, rbd_bench, settings_of
+from tests.contract.disks.suite import refused
+from tests.contract.targets import conftest as targets
+from tests.contract.targets import room as rooms
+from tests.contract.targets.room import missing_for_room
+
+from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
+from malleable.domain.ports import Disks, FlattenCall
+from malleable.drivers.storage import rbd_index, rbd_projects, rbd_rubbish
+from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdPool, RbdSettings
+from malleable.drivers.storage.rbd_library import rbd
+from malleable.drivers.storage.rbd_process import DisksApart, apart
+from malleable.drivers.target.tgt import TgtTargets
+from malleable.sim import ceph as sim_ceph
+
+pytestmark = [pytest.mark.room, pytest.mark.slow]
+FIRST, SECOND = PROJECT_POOLS
+
+#: What the user of the first project's pool may not do.
+FORBIDDEN = (
+    ("rados", "--pool", "malleable", "put", "mine", "/dev/null"),
+    ("rados", "--pool", "malleable", "setomapval", "malleable.index", "disk/mine", "mine"),
+    ("rbd", "create", "malleable/mine", "--size", "1"),
+    ("rados", "--pool", SECOND, "ls"),
+    ("rados", "--pool", SECOND, "listomapkeys", "malleable.index"),
+    ("rados", "--pool", SECOND, "put", "mine", "/dev/null"),
+    ("ceph", "auth", "ls"),
+)
+
+
+@pytest.fixture(scope="module")
+def ceph() -> Iterator[Ceph]:
+    """One real cluster with two pools for projects."""
+    if reason := missing_for_ceph() or missing_for_room():
+        pytest.skip(reason)
+    with running_ceph() as cluster:
+        for name in (*PROJECT_POOLS, PROJECT_POOLS[0]):
+            sim_ceph.add_pool(cluster.layout, name)
+        yield cluster
+
+
+@pytest.fixture
+def settings(ceph: Ceph, tmp_path: Path) -> RbdSettings:
+    return settings_of(ceph, tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def one_connection(ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DisksApart]:
+    disks = apart(settings_of(ceph, tmp_path_factory.mktemp("cache")))
+    yield disks
+    disks.close()
+
+
+@pytest.fixture
+def disks(one_connection: DisksApart) -> Iterator[DisksApart]:
+    yield one_connection
+    empty(one_connection)
+
+
+@pytest.fixture
+def bench(disks: DisksApart, settings: RbdSettings, tmp_path: Path) -> Iterator[Bench]:
+    with rbd_bench(disks, settings, tmp_path) as bench:
+        yield bench
+
+
+@pytest.fixture
+def pool(settings: RbdSettings) -> Iterator[RbdPool]:
+    cluster = RbdCluster(settings)
+    with cluster.opened("test") as pool:
+        yield pool
+    cluster.close()
+
+
+@pytest.mark.parametrize("rule", suite.PROJECT_RULES, ids=lambda rule: rule.__name__)
+def test_pools_of_projects_in_ceph_keep_the_rule(rule: Callable[[Bench], None], bench: Bench) -> None:
+    rule(bench)
+
+
+@pytest.mark.parametrize("rule", suite.RULES, ids=lambda rule: rule.__name__)
+def test_pool_of_a_project_in_ceph_keeps_the_rule(rule: Callable[[Bench], None], bench: Bench) -> None:
+    rule(dataclasses.replace(bench, disks=bench.disks.within(FIRST), fill=lambda: bench.fill().within(FIRST)))
+
+
+def made(bench: Bench) -> tuple[ImageId, DiskId]:
+    """Make a golden image and a clone of it in the first project's pool."""
+    image_id, disk_id = bench.image(), DiskId(new_id())
+    bench.disks.within(FIRST).clone(image_id, disk_id, size_bytes=0)
+    return image_id, disk_id
+
+
+def tried(settings: RbdSettings, user: str, *words: str) -> subprocess.CompletedProcess[str]:
+    program, *rest = words
+    command = [program, "-c", str(settings.conf), "-n", f"client.{user}", *rest]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+def test_target_daemons_open_each_pool_by_a_user_of_its_own(
+    ceph: Ceph, disks: DisksApart, bench: Bench, tmp_path: Path
+) -> None:
+    image_id, disk_id = made(bench)
+    sites = bench.clone(image_id)
+    mine, golden = disks.handle(disk_id), disks.within(FIRST).image_handle(image_id)
+    assert (mine.path.partition("/")[0], mine.user) == (FIRST, FIRST)
+    assert (golden.path.partition("/")[0], golden.user) == ("malleable", FIRST)
+    assert (disks.handle(sites).path.partition("/")[0], disks.handle(sites).user) == ("malleable", "malleable-portal")
+    with rooms.tgt_room() as room:
+        ceph.join(room.namespace)
+        nodes = targets.RealNodes(room=room, folder=tmp_path)
+        try:
+            driver = TgtTargets(room.socket_of, shut_out=disks.shut_out)
+            tgt = targets.real_bench(driver, NetworkId(new_id()), nodes)
+            node = tgt.login(tgt.export(mine))
+            assert node.read(0, len(CONTENT)) == CONTENT
+            node.write(0, b"mine" * 128)
+            node.flush()
+            bench.disks.snapshot(disk_id, snapshot_id := bench.snapshot(disk_id))
+            while not disks.flatten(disk_id, seconds=1.0, call=FlattenCall.IN_USE).is_done:
+                pass
+            node.write(512, b"late" * 128)
+            node.flush()
+            assert node.read(0, len(CONTENT)) == b"mine" * 128 + b"late" * 128 + CONTENT[1024:]
+            # What the daemon is given for one pool opens no disk of another.
+            for handle in (
+                dataclasses.replace(mine, user=SECOND),
+                dataclasses.replace(disks.handle(sites), user=FIRST),
+            ):
+                with refused("no-such-disk"):
+                    tgt.export(handle)
+            assert disks.usage(snapshot_id).own_bytes >= 0
+        finally:
+            nodes.close()
+            targets.empty(room)
+            ceph.part()
+    assert bench.read(disk_id, 0, 1024) == b"mine" * 128 + b"late" * 128
+
+
+def test_a_pools_user_has_that_pool_and_reads_the_sites(settings: RbdSettings, bench: Bench) -> None:
+    image_id, disk_id = made(bench)
+    for words in FORBIDDEN:
+        outcome = tried(settings, FIRST, *words)
+        assert outcome.returncode, f"{words}: {outcome}"
+        assert "not permitted" in outcome.stderr or "denied" in outcome.stderr or "EACCES" in outcome.stderr, outcome
+    path = bench.disks.handle(disk_id).path
+    assert not tried(settings, FIRST, "rbd", "resize", path, "--size", "32M").returncode
+    assert not tried(settings, FIRST, "rbd", "info", bench.disks.within(FIRST).image_handle(image_id).path).returncode
+
+
+def test_what_would_not_keep_projects_apart_is_refused_before_anything_is_there(
+    ceph: Ceph, settings: RbdSettings, disks: DisksApart
+) -> None:
+    disks.within(FIRST).check()
+    with refused("pool-taken"):
+        disks.within("malleable").check()
+    # Target daemons with the server's own key could open every project's disks.
+    strong = apart(dataclasses.replace(settings, portal_user=""))
+    with refused("pool-not-apart"):
+        strong.within(FIRST).check()
+    strong.close()
+    admin = ["ceph", "-c", str(ceph.layout.cluster_conf)]
+
+    def caps(user: str, osd: str) -> None:
+        subprocess.run([*admin, "auth", "caps", f"client.{user}", "mon", "profile rbd", "osd", osd], check=True)
+
+    sim_ceph.add_pool(ceph.layout, "third")
+    try:
+        caps("third", "profile rbd")
+        with refused("pool-not-apart"):
+            disks.within("third").check()
+        caps("third", "profile rbd pool=third")
+        with refused("pool-credentials"):
+            disks.within("third").check()  # it cannot read what its disks are clones of
+        ceph.layout.keyring("third").unlink()
+        with refused("pool-credentials"):
+            disks.within("third").check()
+    finally:
+        subprocess.run([*admin, "auth", "rm", "client.third"], check=True, capture_output=True)
+    late = RbdCluster(settings)  # whose rights are those of now
+    with late.opened("test") as now:
+        assert not list(rbd().RBD().list(now.ioctx_of("third")))
+    late.close()
+    assert disks.list().disks == frozenset()
+
+
+def test_two_sites_never_share_a_pool(
+    ceph: Ceph, settings: RbdSettings, disks: DisksApart, pool: RbdPool, bench: Bench
+) -> None:
+    disks.within(FIRST).check()
+    _, disk_id = made(bench)
+    # Another site, whose own pool is the second: it may have neither this one's pool nor its projects'.
+    other = RbdCluster(dataclasses.replace(settings, pool=SECOND))
+    with other.opened("test") as theirs:
+        for name in (FIRST, settings.pool):
+            with refused("pool-taken"):
+                rbd_projects.claim(theirs, name)
+        rbd_rubbish.sweep(theirs, 0)
+    other.close()
+    assert bench.content(disk_id) == CONTENT
+    # And a pool of projects is no site's.
+    wrong = RbdCluster(dataclasses.replace(settings, pool=FIRST))
+    with wrong.opened("test") as theirs, refused("pool-taken"):
+        rbd_projects.want_unclaimed(theirs)
+    wrong.close()
+
+
+def test_rubbish_in_a_projects_pool_is_swept_and_a_pool_that_is_gone_holds_up_nobody(
+    ceph: Ceph, disks: DisksApart, pool: RbdPool, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    disks.within(FIRST).check()
+    _, disk_id = made(bench)
+    name = leftover(pool, FIRST)
+    rbd_index.add(pool.ioctx, f"{rbd_projects.POOL}/gone", rbd_index.Entry(rbd="gone"))
+    rbd_rubbish.sweep(pool, 0)
+    ioctx, there = pool.place(name)
+    assert there not in rbd().RBD().list(ioctx)
+    (item,) = (item for item in rbd().RBD().trash_list(ioctx) if item["name"] == there)
+    rbd().RBD().trash_remove(ioctx, item["id"], force=True)
+    assert "Pool gone of a project is passed over" in caplog.text
+    rbd_index.remove(pool.ioctx, f"{rbd_projects.POOL}/gone")
+    assert bench.content(disk_id) == CONTENT
+
+
+def test_a_pools_quota_is_its_room(ceph: Ceph, disks: DisksApart, bench: Bench) -> None:
+    mine: Disks = disks.within(FIRST)
+    before = mine.capacity()
+    admin = ["ceph", "-c", str(ceph.layout.cluster_conf), "osd", "pool", "set-quota", FIRST, "max_bytes"]
+    subprocess.run([*admin, str(64 * MIB)], check=True, capture_output=True)
+    try:
+        assert mine.capacity().total_bytes <= 64 * MIB < before.total_bytes
+        assert disks.capacity().total_bytes > 64 * MIB
+    finally:
+        subprocess.run([*admin, "0"], check=True, capture_output=True)
