@@ -49,6 +49,7 @@ class PoolSettings(_Part):
     ceph_conf: Path = Path("/etc/ceph/ceph.conf")  #: must name the user's keyring
     ceph_user: str = "malleable"  #: without "client."
     ceph_pool: str = "malleable"
+    ceph_portal_user: str = ""  #: as whom portals open disks in that pool; "": as ``ceph_user``
     ceph_max_chain: int = Field(default=8, ge=1, le=64)  #: through so many others a disk is read at most; 16 for Linux
     ceph_vlan: int = Field(default=0, ge=0, le=4094)  #: where portals reach Ceph, on the gateway's uplink; 0: nowhere
     ceph_cidr: str = "198.18.0.0/20"  #: their addresses there, one for each VLAN id; /20 or larger

@@ -82,10 +82,11 @@ def _difference(difference: Difference, shown: Shown[Audit]) -> DifferenceView:
 
 
 @routes.get("", response_model=PoolView)
-async def pool_get(request: Request) -> Response:
-    """Tell how full the pool is and how much of everything is in it; for operators."""
+async def pool_get(request: Request, project: str | None = None) -> Response:
+    """Tell how full the pool is, or the one that a project has, and how much is in all; for operators."""
     call = call_of(request)
-    return ok(pool_view(await edge_of(request).on_device(lambda: call.services.pool.pool_get(call.caller))), call)
+    use = await edge_of(request).on_device(lambda: call.services.pool.pool_get(call.caller, project=project))
+    return ok(pool_view(use), call)
 
 
 @routes.get("/audit", response_model=AuditView)

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from malleable.api.calls import After, Limit, call_of, created, nothing, ok, page_of
+from malleable.api.calls import After, Limit, call_of, created, edge_of, nothing, ok, page_of
 from malleable.api.routing import guarded
 from malleable.domain.projects import Project, ProjectKey, UsageRecord
 from malleable.services.quotas import Standing
@@ -34,6 +34,7 @@ def project_view(project: Project) -> ProjectView:
         id=project.id,
         name=project.name,
         needs_signed_images=project.needs_signed_images,
+        pool=project.pool,
         created_at=project.created_at,
     )
 
@@ -59,10 +60,13 @@ def project_list(request: Request, after: After = None, limit: Limit = 100) -> R
 
 
 @routes.post("", status_code=201, response_model=ProjectView)
-def project_create(request: Request, body: ProjectRequest) -> Response:
-    """Add a project."""
+async def project_create(request: Request, body: ProjectRequest) -> Response:
+    """Add a project, with its disks and images in a pool of its own if one is named."""
     call = call_of(request)
-    return created(project_view(call.services.projects.project_create(call.caller, body.name)), call)
+    project = await edge_of(request).on_device(
+        lambda: call.services.projects.project_create(call.caller, body.name, pool=body.pool or "")
+    )
+    return created(project_view(project), call)
 
 
 @routes.get("/{project}", response_model=ProjectView)

@@ -30,9 +30,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def pool_show(session: Session) -> None:
-    """Show how full the pool is and how much of everything is in it."""
-    found = session.m2.pool_get()
+    """Show how full the pool is, or the one that --project has, and how much of everything is in all."""
+    found = session.m2.pool_get(project=session.project)
     facts = {
+        **({"of project": session.project} if session.project else {}),
         "size": size(found.total_bytes),
         "free": size(found.free_bytes),
         "reserve": size(found.reserve_bytes),

@@ -64,15 +64,23 @@ def project_show(session: Session, project: ProjectArgument) -> None:
     if session.is_json:
         session.write_json({**found.model_dump(mode="json"), "quota": quota.model_dump(mode="json")})
         return
-    show_facts(session, {"name": found.name, "age": age(found.created_at, session.now()), "id": str(found.id)})
+    facts = {"name": found.name, "age": age(found.created_at, session.now()), "id": str(found.id)}
+    show_facts(session, {**facts, "pool": found.pool} if found.pool else facts)
     show_facts(session, _standing(quota))
 
 
-def project_create(session: Session, name: NewName) -> None:
+def project_create(
+    session: Session,
+    name: NewName,
+    *,
+    pool: Annotated[
+        str | None, typer.Option(metavar="POOL", help="Of Ceph, for its disks and images, for ever; else the site's.")
+    ] = None,
+) -> None:
     """Add a project."""
     from malleable.wire.projects import ProjectRequest
 
-    project = session.m2.project_create(ProjectRequest(name=name))
+    project = session.m2.project_create(ProjectRequest(name=name, pool=pool))
     done(session, project, f"Project {project.name} is there; add people with `m2 project member set {name} USER`.")
 
 

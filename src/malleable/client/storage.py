@@ -140,9 +140,9 @@ class StorageCalls(Connection):
         """List disks presented to nodes; never a secret."""
         return self.items("/v1/targets", TargetView, {"node": node, "disk": disk, "project": project})
 
-    def pool_get(self) -> PoolView:
-        """Say how full the pool is and how much of everything is in it."""
-        return self.get("/v1/pool", PoolView)
+    def pool_get(self, *, project: str | None = None) -> PoolView:
+        """Say how full the pool is, or the one that a project has, and how much of everything is in all."""
+        return self.get("/v1/pool", PoolView, {"project": project})
 
     def pool_audit(self, *, older_than_s: int = GRACE_S, limit: int = 1000) -> AuditView:
         """Compare pool, target daemons and uploads with the database; may take a minute in a large site."""

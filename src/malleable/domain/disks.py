@@ -40,6 +40,7 @@ class Disk:
     snapshot_id: SnapshotId | None = None  #: what it was cloned from, if not from the image; None when that is gone
     state: DiskState
     size_bytes: int
+    pool: str = ""  #: of its project
     created_at: datetime
 
 
@@ -123,6 +124,7 @@ class Target:
     chap_username: str
     chap_password: Secret  #: the tenant's root can read it in the iBFT; new for every target
     initiator_address: str  #: the only IPv4 address that may log in
+    pool: str = ""  #: of an image: the one of the project that reads it, whose user opens it
     created_at: datetime
 
 

@@ -108,6 +108,7 @@ class Image:
     signed_by: str = ""  #: the signer's name when the signature was proven; "": nobody
     signing_key: str = ""  #: the same's public key
     parent_id: ImageId | None = None  #: the image whose disk it was promoted from; None also when that is gone
+    pool: str = ""  #: of its project; "": the site's
     created_at: datetime
 
     @property

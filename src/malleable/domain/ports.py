@@ -273,12 +273,11 @@ class Disks(Protocol):
     """A pool of golden images and their copy-on-write clones. Every change is idempotent by our id."""
 
     def within(self, pool: str) -> Self:
-        """Return these disks with the pool of some projects as the place of all that is new; "": the site's own.
+        """Return these disks with a pool of projects as the place of all that is new; "": with the site's own.
 
-        It is there that ``check`` and ``capacity`` look, too. What is there already stays where it is, and is found
-        whatever the place. What is new there is cloned from things there or of the site, nowhere else: who opens the
-        disks of such a pool can open no other's. Does no I/O.
-        Errors: Refused with code "no-such-pool", at once or by the first call that makes something.
+        There ``check`` and ``capacity`` look, too. What is there already stays where it is, and is found from anywhere.
+        What is new is cloned from things of the same pool or of the site's: its reader needs no right to another.
+        Does no I/O. Errors: Refused with code "no-such-pool", at once or by the first call that makes something.
         """
 
     def check(self) -> None:

@@ -103,6 +103,7 @@ class Project:
     name: str
     quota: Quota = NO_LIMITS
     needs_signed_images: bool = False  #: it imports and boots only what somebody signed whom it trusts
+    pool: str = ""  #: where its disks and images are, for ever; "": where the site's are
     created_at: datetime
 
 

@@ -11,7 +11,7 @@ from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.ids import DiskId, ImageId, NodeId, ProjectId, new_id
 from malleable.domain.images import Image
 from malleable.domain.operations import Operation
-from malleable.domain.projects import Holdings
+from malleable.domain.projects import Holdings, Project
 from malleable.domain.store import Page, Transaction
 from malleable.services.authorization import not_found, require
 from malleable.services.caller import Caller
@@ -108,21 +108,22 @@ class Disks:
             raise Invalid("Name either an image or a snapshot.", fix="Give one of them, what to clone.")
         now = self._parts.now()
         with self._parts.store.transaction() as tx:
-            project_id = project_for(tx, caller, wish.project, "disk_create")
-            origin = _origin(tx, caller, wish, project_id)
+            project = project_for(tx, caller, wish.project, "disk_create")
+            origin = _origin(tx, caller, wish, project)
             size_bytes = grown(origin, wish.size_bytes) if origin else _blank_size(wish)
             one = Disk(
                 id=DiskId(new_id()),
                 name="",
-                project_id=project_id,
+                project_id=project.id,
                 image_id=_image_id(origin),
                 snapshot_id=origin.id if isinstance(origin, Snapshot) else None,
                 state=DiskState.CREATING,
                 size_bytes=size_bytes,
+                pool=project.pool,
                 created_at=now,
             )
             operation = request(tx, now, [replace(one, id=DiskId(new_id()), name=name) for name in names])
-            want_within_quota(tx, project_id, Holdings(disks=len(names), disk_bytes=len(names) * size_bytes))
+            want_within_quota(tx, project.id, Holdings(disks=len(names), disk_bytes=len(names) * size_bytes))
             begun = self._parts.enter(tx, operation)
         return self._parts.walked(operation, begun)
 
@@ -188,14 +189,14 @@ def _readable(tx: Transaction, caller: Caller, project: str) -> ProjectId:
     return found.id
 
 
-def _origin(tx: Transaction, caller: Caller, wish: DiskWish, project_id: ProjectId) -> Image | Snapshot | None:
+def _origin(tx: Transaction, caller: Caller, wish: DiskWish, project: Project) -> Image | Snapshot | None:
     """Find what is to be cloned; None: the disk is to be blank. Errors: NotFound, Conflict."""
     if wish.image is not None:
-        return find_image(tx, caller, wish.image, project_id)
+        return find_image(tx, caller, wish.image, project)
     if wish.snapshot is None:
         return None
-    snapshot = find_owned(tx, tx.snapshots, caller, "snapshot_get", wish.snapshot, str(project_id))
-    if snapshot.project_id != project_id:
+    snapshot = find_owned(tx, tx.snapshots, caller, "snapshot_get", wish.snapshot, str(project.id))
+    if snapshot.project_id != project.id:
         raise not_found(f"snapshot {shown(wish.snapshot)}")
     return snapshot
 

@@ -84,15 +84,16 @@ def find_grantee(tx: Transaction, caller: Caller, ref: str) -> Project:
     return found
 
 
-def project_for(tx: Transaction, caller: Caller, ref: str | None, action: str) -> ProjectId:
+def project_for(tx: Transaction, caller: Caller, ref: str | None, action: str) -> Project:
     """Decide which project something new belongs to: the one named, or the caller's only one.
 
     Errors: Invalid when it is not clear; NotFound; Forbidden.
     """
     if ref is not None:
-        project_id = find_project(tx, caller, ref).id
+        project = find_project(tx, caller, ref)
     elif len(caller.memberships) == 1:
         (project_id,) = caller.memberships
+        project = tx.projects.get(project_id)
     else:
         if not caller.memberships:
             require(caller, action)
@@ -101,8 +102,8 @@ def project_for(tx: Transaction, caller: Caller, ref: str | None, action: str) -
             code="project-needed",
             fix="Name it: `--project NAME` (m2), or `project` in the request.",
         )
-    require(caller, action, project_id=project_id)
-    return project_id
+    require(caller, action, project_id=project.id)
+    return project
 
 
 def find_owned(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from malleable.domain.errors import Conflict, Invalid
 from malleable.domain.fetching import Login
@@ -14,7 +14,7 @@ from malleable.domain.images import RESERVED_FILES, BootWay, Image, ImageFormat,
 from malleable.domain.manifests import want_all_signed
 from malleable.domain.nodes import Firmware
 from malleable.domain.operations import Operation
-from malleable.domain.projects import Holdings
+from malleable.domain.projects import Holdings, Project
 from malleable.domain.store import Page, Transaction
 from malleable.domain.urls import OCI
 from malleable.services.authorization import not_found, require
@@ -173,7 +173,7 @@ class Images:
                 source,
                 id=ImageId(new_id()),
                 name=name or source.name,
-                project_id=self._owner(tx, caller, to),
+                **_placed(self._owner(tx, caller, to)),
                 state=ImageState.IMPORTING,
                 parent_id=source.id,
                 created_at=now,
@@ -332,13 +332,13 @@ class Images:
             spool, now = self._parts.spool_dir / str(failed.id), self._parts.now()
             storage.request_delete_image(tx, now, image=failed, spool=spool, actor_id=caller.user_id)
 
-    def _owner(self, tx: Transaction, caller: Caller, project: str | None) -> ProjectId | None:
+    def _owner(self, tx: Transaction, caller: Caller, project: str | None) -> Project | None:
         if project is None:
             require(caller, "image_create")  # golden: no project's role reaches here
             return None
         found = find_project(tx, caller, project)
         require(caller, "image_create", project_id=found.id)
-        return found.id
+        return found
 
 
 def _want_files_used(wish: ImageWish) -> None:
@@ -382,11 +382,16 @@ def _shown(tx: Transaction, image: Image) -> Shown[Image]:
     return Shown(value=image, names=names_of(tx.projects, [image.project_id]))
 
 
-def _image(wish: ImageWish, project_id: ProjectId | None, now: datetime) -> Image:
+def _placed(owner: Project | None) -> dict[str, Any]:
+    """Say whose an image is, and in which pool: the site's are where all can read them."""
+    return {"project_id": owner.id, "pool": owner.pool} if owner is not None else {"project_id": None, "pool": ""}
+
+
+def _image(wish: ImageWish, owner: Project | None, now: datetime) -> Image:
     return Image(
         id=ImageId(new_id()),
         name=wish.name,
-        project_id=project_id,
+        **_placed(owner),
         state=ImageState.IMPORTING,
         upload_format=wish.upload_format,
         size_bytes=wish.size_bytes,
@@ -408,11 +413,11 @@ def _image(wish: ImageWish, project_id: ProjectId | None, now: datetime) -> Imag
     )
 
 
-def _fetched_image(wish: FetchWish, project_id: ProjectId | None, now: datetime) -> Image:
+def _fetched_image(wish: FetchWish, owner: Project | None, now: datetime) -> Image:
     return Image(
         id=ImageId(new_id()),
         name=wish.name,
-        project_id=project_id,
+        **_placed(owner),
         state=ImageState.IMPORTING,
         size_bytes=wish.size_bytes,
         sha256=wish.sha256,

@@ -276,7 +276,7 @@ class Networks:
                 fix="Admins make such networks with kind provider.",
             )
         if wish.kind is NetworkKind.TENANT:
-            return project_for(tx, caller, wish.project, "network_create")
+            return project_for(tx, caller, wish.project, "network_create").id
         require(caller, "network_create_provider")
         return find_project(tx, caller, wish.project).id if wish.project is not None else None
 

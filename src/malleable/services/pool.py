@@ -10,7 +10,7 @@ from malleable.domain.pool import Audit
 from malleable.domain.ports import Capacity
 from malleable.services.authorization import require
 from malleable.services.caller import Caller
-from malleable.services.finding import names_of
+from malleable.services.finding import find_project, names_of
 from malleable.services.parts import Parts, Shown
 from malleable.workflows import audit, collect
 
@@ -31,10 +31,13 @@ class Pool:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def pool_get(self, caller: Caller) -> PoolUse:
-        """Measure the pool and count what is in it. Errors: the driver's."""
+    def pool_get(self, caller: Caller, *, project: str | None = None) -> PoolUse:
+        """Measure the pool, or the one that a project has, and count what is in all. Errors: NotFound; the driver's."""
         require(caller, "pool_get")
-        capacity, stored = self._parts.drivers.disks.capacity(), self._parts.drivers.disks.list()
+        with self._parts.store.reading() as tx:
+            name = find_project(tx, caller, project).pool if project is not None else ""
+        disks = self._parts.drivers.disks
+        capacity, stored = disks.within(name).capacity(), disks.list()
         with self._parts.store.reading() as tx:
             return PoolUse(
                 capacity=capacity,

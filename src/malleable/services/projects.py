@@ -31,11 +31,16 @@ class Projects:
         with self._parts.store.reading() as tx:
             return find_project(tx, caller, ref)
 
-    def project_create(self, caller: Caller, name: str) -> Project:
-        """Add a project. Errors: Conflict when the name is taken."""
+    def project_create(self, caller: Caller, name: str, *, pool: str = "") -> Project:
+        """Add a project, for ever with its disks and images in a pool of its own if one is named.
+
+        Errors: Conflict when the name is taken; the driver's when that pool cannot be had.
+        """
         require(caller, "project_create")
+        if pool:
+            self._parts.drivers.disks.within(pool).check()
         now, quota = self._parts.now(), self._parts.new_quota
-        project = Project(id=ProjectId(new_id()), name=name, quota=quota, created_at=now)
+        project = Project(id=ProjectId(new_id()), name=name, quota=quota, pool=pool, created_at=now)
         with self._parts.store.transaction() as tx:
             tx.projects.add(project)
             data = {"name": name}

@@ -12,7 +12,7 @@ from malleable.domain.images import BootWay, Image, ImageState
 from malleable.domain.networks import Network
 from malleable.domain.nodes import Nic, Node, NodeState, dns_name
 from malleable.domain.operations import Operation
-from malleable.domain.projects import Holdings
+from malleable.domain.projects import Holdings, Project
 from malleable.domain.seeds import Given
 from malleable.domain.store import Page, Transaction
 from malleable.domain.unready import unsealed
@@ -142,13 +142,14 @@ class Provisions:
     def _request(self, tx: Transaction, caller: Caller, wish: ProvisionWish) -> tuple[Operation, dict[UUID, str]]:
         """Find all that is wished for, and begin; return names for whoever asked, too."""
         now = self._parts.now()
-        project_id = project_for(tx, caller, wish.project, "provision_create")
+        project = project_for(tx, caller, wish.project, "provision_create")
+        project_id = project.id
         network = find_network(tx, caller, "network_use", wish.network, project_id)
-        disk, image = self._disk(tx, caller, wish, project_id)
+        disk, image = self._disk(tx, caller, wish, project)
         want_signed(tx, self._parts, project_id, image)
         node = find_node(tx, caller, "node_get", wish.node) if wish.node is not None else _any_free(tx, image, network)
         makes_disk = disk is None and not wish.is_stateless
-        runs = _new_disk(wish, project_id, image, node, now) if makes_disk else disk
+        runs = _new_disk(wish, project, image, node, now) if makes_disk else disk
         boot = _boot_wish(wish, image)
         full = _wish(tx, caller, project_id, node=node, disk=runs, image=image, network=network, boot=boot)
         data = tuple(find_owned(tx, tx.disks, caller, "disk_use", ref, project_id) for ref in wish.data_disks)
@@ -158,15 +159,15 @@ class Provisions:
             # After it has locked the disks for data: who renames one of those waits for its name with that locked.
             tx.disks.add(runs)
         _want_within_quota(tx, full)
-        return operation, {node.id: node.name, project_id: tx.projects.get(project_id).name}
+        return operation, {node.id: node.name, project_id: project.name}
 
     def _disk(
-        self, tx: Transaction, caller: Caller, wish: ProvisionWish, project_id: ProjectId
+        self, tx: Transaction, caller: Caller, wish: ProvisionWish, project: Project
     ) -> tuple[Disk | None, Image]:
         if wish.disk is not None:
-            disk = find_owned(tx, tx.disks, caller, "disk_use", wish.disk, project_id)
+            disk = find_owned(tx, tx.disks, caller, "disk_use", wish.disk, project.id)
             return disk, image_of(tx, disk)
-        image = find_image(tx, caller, wish.image or "", project_id)
+        image = find_image(tx, caller, wish.image or "", project)
         if image.state is not ImageState.SEALED:
             raise unsealed(image)
         return None, image
@@ -198,15 +199,16 @@ def _on_fabric(tx: Transaction, nodes: list[Node], fabric: str) -> list[Node]:
     return [node for node in nodes if node.id in reachable]
 
 
-def _new_disk(wish: ProvisionWish, project_id: ProjectId, image: Image, node: Node, now: datetime) -> Disk:
+def _new_disk(wish: ProvisionWish, project: Project, image: Image, node: Node, now: datetime) -> Disk:
     disk_id = DiskId(new_id())
     return Disk(
         id=disk_id,
         name=wish.disk_name or f"{node.name[:40]}-{disk_id.hex[-12:]}",
-        project_id=project_id,
+        project_id=project.id,
         image_id=image.id,
         state=DiskState.CREATING,
         size_bytes=grown(image, wish.disk_size_bytes),
+        pool=project.pool,
         created_at=now,
     )
 
@@ -230,12 +232,18 @@ def _boot_wish(wish: ProvisionWish, image: Image) -> BootWish:
     return replace(wish.boot, way=BootWay.KERNEL) if is_free else wish.boot
 
 
-def find_image(tx: Transaction, caller: Caller, ref: str, project_id: ProjectId) -> Image:
+def find_image(tx: Transaction, caller: Caller, ref: str, project: Project) -> Image:
     """Find an image that a project's disks may be cloned from. Errors: NotFound, Conflict."""
-    image = image_finding.find_image(tx, caller, "image_get", ref, project_id)
-    if not image_finding.is_usable(tx, image, project_id):
+    image = image_finding.find_image(tx, caller, "image_get", ref, project.id)
+    if not image_finding.is_usable(tx, image, project.id):
         # Its owner could not delete it as long as another project's disk depends on it, and would not see why.
         raise not_found(f"image {shown(ref)}")
+    if image.pool not in ("", project.pool):
+        raise Conflict(
+            f"Image {image.name} is in another pool than what project {project.name} has.",
+            code="image-in-another-pool",
+            fix=f"Copy it: `m2 image copy {image.name} --to {project.name}`.",
+        )
     return image
 
 

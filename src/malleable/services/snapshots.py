@@ -112,6 +112,7 @@ class Snapshots:
                 id=ImageId(new_id()),
                 name=wish.name,
                 project_id=owner,
+                pool=tx.projects.get(owner).pool if owner else "",
                 state=ImageState.IMPORTING,
                 size_bytes=snapshot.size_bytes,
                 sha256="",

@@ -65,6 +65,10 @@ class _Clone:
             self.written[n] = bytes(whole[(n - first) * BLOCK_BYTES : (n - first + 1) * BLOCK_BYTES])
 
 
+class _Folders(dict[ImageId, Path]):
+    """Where the files beside images are; they go with it."""
+
+
 #: What a pool goes on with that takes no writes.
 _READS = frozenset(
     {"capacity", "open_image", "file", "verify", "has_disk", "usage", "taken_bytes", "handle", "image_handle", "list"}
@@ -76,7 +80,7 @@ class SimDisks:
 
     Projects may have ``PROJECT_POOLS``, all of one room. Knobs: ``faults``, ``total_bytes``, ``is_read_only``,
     ``max_chain``, ``strays``, ``flatten_blocks`` (for one call), ``copy_bytes`` (for each "copy" that faults strike),
-    ``damage_image``, ``read``, ``write``.
+    ``damage_image``, ``read``, ``write``, ``pool_of``.
     """
 
     def __init__(self, *, total_bytes: int = TOTAL_BYTES, reserve_bytes: int = 0, faults: Faults | None = None) -> None:
@@ -91,14 +95,14 @@ class SimDisks:
         self.copy_bytes = 4 << 20
         self._lock = threading.RLock()
         self._within = ""  #: the pool for what is new
-        self._pool_of: dict[UUID, str] = {}  #: of what is in a project's
+        self._pools: dict[UUID, str] = {}  #: of what is in a project's
         self._images: dict[ImageId, tuple[bytes, str]] = {}
         self._damaged: set[ImageId] = set()
         self._disks: dict[DiskId, _Clone] = {}
         self._snapshots: dict[SnapshotId, _Clone] = {}
         self._snapshots_of: dict[DiskId, set[SnapshotId]] = {}
         #: files beside images must be real: they are served by path
-        self._folders: dict[ImageId, Path] = {}
+        self._folders = _Folders()
 
     @contextmanager
     def _call(self, method: str, key: object = None) -> Iterator[None]:
@@ -123,12 +127,12 @@ class SimDisks:
 
     def _want_near(self, stored_id: UUID) -> None:
         """Refuse to clone what is in the pool of another project."""
-        if self._pool_of.get(stored_id, "") not in ("", self._within):
+        if self._pools.get(stored_id, "") not in ("", self._within):
             raise Refused(f"{stored_id} is in another project's pool.", code="in-another-pool", fix="Copy it.")
 
     def _place(self, stored_id: UUID, pool: str | None = None) -> None:
         if name := self._within if pool is None else pool:
-            self._pool_of[stored_id] = name
+            self._pools[stored_id] = name
 
     def check(self) -> None:
         """Do as ``Disks.check``."""
@@ -198,7 +202,7 @@ class SimDisks:
 
     def _keep(self, image_id: ImageId, files: Mapping[str, Path]) -> None:
         folder = Path(tempfile.mkdtemp(prefix="malleable-sim-disks-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(self._folders, shutil.rmtree, folder, ignore_errors=True)
         self._folders[image_id] = folder
         for name, path in files.items():
             shutil.copyfile(path, folder / name)
@@ -282,7 +286,7 @@ class SimDisks:
                 self._want_free(0)
                 self._snapshots[snapshot_id] = disk.copy()
                 self._snapshots_of.setdefault(disk_id, set()).add(snapshot_id)
-                self._place(snapshot_id, self._pool_of.get(disk_id, ""))
+                self._place(snapshot_id, self._pools.get(disk_id, ""))
 
     def roll_back(self, disk_id: DiskId, snapshot_id: SnapshotId) -> None:
         """Do as ``Disks.roll_back``."""
@@ -335,19 +339,19 @@ class SimDisks:
         """Do as ``Disks.delete_disk``."""
         with self._call("delete_disk", disk_id):
             self._disks.pop(disk_id, None)
-            self._pool_of.pop(disk_id, None)
+            self._pools.pop(disk_id, None)
 
     def delete_snapshot(self, snapshot_id: SnapshotId) -> None:
         """Do as ``Disks.delete_snapshot``."""
         with self._call("delete_snapshot", snapshot_id):
             self._snapshots.pop(snapshot_id, None)
-            self._pool_of.pop(snapshot_id, None)
+            self._pools.pop(snapshot_id, None)
 
     def delete_image(self, image_id: ImageId) -> None:
         """Do as ``Disks.delete_image``."""
         with self._call("delete_image", image_id):
             self._images.pop(image_id, None)
-            self._pool_of.pop(image_id, None)
+            self._pools.pop(image_id, None)
             self._damaged.discard(image_id)
             if image_id in self._folders:
                 shutil.rmtree(self._folders.pop(image_id), ignore_errors=True)
@@ -402,6 +406,11 @@ class SimDisks:
                 sizes={id: clone.size_bytes for id, clone in (*self._disks.items(), *self._snapshots.items())},
                 strays=dict(self.strays),
             )
+
+    def pool_of(self, stored_id: ImageId | DiskId | SnapshotId) -> str:
+        """Name the pool that something is in; "": the site's."""
+        with self._lock:
+            return self._pools.get(stored_id, "")
 
     def read(self, disk_id: DiskId, offset: int, length: int) -> bytes:
         """Read a disk as a node would; shorter at its end. Faults do not touch it."""

@@ -14,6 +14,7 @@ class ProjectRequest(Request):
     """A new project."""
 
     name: Name
+    pool: Name | None = None  #: of Ceph, for its disks and images alone; null: where the site's are. It stays
 
 
 #: One line of authorized_keys, without options: type, key, comment.
@@ -48,6 +49,7 @@ class ProjectView(Answer):
     id: Open[UUID]
     name: Open[str]
     needs_signed_images: Open[bool] = False  #: it imports and boots nothing else
+    pool: str = ""  #: of its disks and images; "": where the site's are
     created_at: Open[datetime]
 
 

@@ -28,8 +28,21 @@ def up(
         ("CEPH_CONF", layout.conf),
         ("CEPH_USER", layout.USER),
         ("CEPH_POOL", pool),
+        ("CEPH_PORTAL_USER", layout.PORTAL_USER),
     ):
         typer.echo(f"export M2D_POOL__{setting}={value}")
+
+
+@app.command("add-pool")
+def add_pool(
+    name: Annotated[str, typer.Argument(help="Its name, and its user's.")], directory: Directory = DEFAULT
+) -> None:
+    """Make a pool that projects may have, and its user; once or many times."""
+    found = ceph.find(directory.absolute())
+    if found is None:
+        raise _none_in(directory)
+    ceph.add_pool(found, name)
+    typer.echo(f"m2 project create PROJECT --pool {name}")
 
 
 @app.command()
@@ -37,7 +50,7 @@ def status(directory: Directory = DEFAULT) -> None:
     """Show its daemons and its health."""
     found = ceph.status(directory.absolute())
     if found is None:
-        raise NotFound(f"There is no Ceph in {directory}.", fix="Build one: m2d ceph up")
+        raise _none_in(directory)
     for daemon, pid in found.daemons.items():
         typer.echo(f"{daemon}: {f'process {pid}' if pid else 'does not run'}")
     typer.echo(f"health: {found.health or 'nobody answers'}")
@@ -50,3 +63,7 @@ def down(directory: Directory = DEFAULT) -> None:
     """Remove it without a trace, and all that is in it."""
     was_there = ceph.down(directory.absolute())
     typer.echo(f"The Ceph in {directory} is gone." if was_there else f"There was no Ceph in {directory}.")
+
+
+def _none_in(directory: Path) -> NotFound:
+    return NotFound(f"There is no Ceph in {directory}.", fix="Build one: m2d ceph up")

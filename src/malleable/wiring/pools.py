@@ -50,6 +50,7 @@ def make_pool(settings: Settings, socket_of: Callable[[NetworkId], Path]) -> tup
             conf=settings.pool.ceph_conf,
             user=settings.pool.ceph_user,
             pool=settings.pool.ceph_pool,
+            portal_user=settings.pool.ceph_portal_user,
             reserve_bytes=settings.pool.reserve_gib * GIB,
             max_chain=settings.pool.ceph_max_chain,
             cache_dir=settings.state_dir / "pool-files",

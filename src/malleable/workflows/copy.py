@@ -43,10 +43,10 @@ def _copy(context: Context, progress: Progress) -> Done:
     with context.store.reading() as tx:
         source, image = tx.images.get(source_id), tx.images.get(image_id)
     disks = context.drivers.disks
-    disks.clone(source_id, disk_id, size_bytes=0)
+    disks.within(source.pool).clone(source_id, disk_id, size_bytes=0)
     disks.snapshot(disk_id, snapshot_id)
     files = {name: disks.file(source_id, name) for name in image.files}
-    sealed = disks.promote(snapshot_id, image_id, files=files, on_progress=progress)
+    sealed = disks.within(image.pool).promote(snapshot_id, image_id, files=files, on_progress=progress)
     if sealed.sha256 != source.sha256:
         told = Public("The image is damaged: its SHA-256 is another.", "Import it again.")
         raise Refused(told.message, fix=told.fix, code="image-corrupt", public=told)

@@ -81,7 +81,7 @@ def _fetch(context: Context, progress: Progress) -> Done:
         url,
         spool / verify.UPLOAD,
         size_bytes=int(str(told)) if told else None,
-        max_bytes=context.drivers.disks.capacity().total_bytes,
+        max_bytes=context.drivers.disks.within(image.pool).capacity().total_bytes,
         on_progress=partial(_tell, context, image, progress),
         login=Login(username=kept.username, password=kept.password) if kept else None,
         artifact=ArtifactWish(

@@ -75,7 +75,7 @@ def _convert(context: Context, progress: Progress) -> Done:
         raise Refused(
             f"This server reads no {image.upload_format} images.", code="no-converter", fix="Upload the image as raw."
         )
-    max_bytes = context.drivers.disks.capacity().total_bytes
+    max_bytes = context.drivers.disks.within(image.pool).capacity().total_bytes
     size_bytes = context.drivers.converter.convert(
         spool / UPLOAD, image.upload_format, spool / RAW, max_bytes=max_bytes, on_progress=progress
     )
@@ -102,7 +102,8 @@ def _seal(context: Context, progress: Progress) -> Done:
     is_packed = image.upload_format is not ImageFormat.RAW
     source, sha256 = (spool / RAW, None) if is_packed else (spool / UPLOAD, image.sha256 or None)
     files_bytes = sum(path.stat().st_size for path in files.values())
-    sealed = context.drivers.disks.seal(image_id, source, sha256=sha256, files=files, on_progress=progress)
+    pool = context.drivers.disks.within(image.pool)
+    sealed = pool.seal(image_id, source, sha256=sha256, files=files, on_progress=progress)
 
     def write(tx: Transaction) -> None:
         tx.images.change(image_id, size_bytes=sealed.size_bytes, sha256=sealed.sha256, files_bytes=files_bytes)

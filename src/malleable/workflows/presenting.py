@@ -123,6 +123,7 @@ def clone(context: Context) -> Done:
 
 def make(pool: Disks, disk: Disk) -> None:
     """Have the pool make a disk. Errors: as the driver's."""
+    pool = pool.within(disk.pool)
     if disk.snapshot_id is not None:
         pool.clone_snapshot(disk.snapshot_id, disk.id, size_bytes=disk.size_bytes)
     elif disk.image_id is not None:
@@ -231,7 +232,9 @@ def _claim_image(context: Context, tx: Transaction) -> Claim | Wait:
     if not network.portal_epoch:
         return _await_portal(network)
     if target is None:
+        reader = tx.projects.find(id=context.operation.project_id)
         target = _target(context, attachment, network, DiskUse.BOOT, image)
+        target = replace(target, pool=reader.pool if reader else "")
         _share(tx, image, target)
     return Claim(network=network, attachment=attachment, presented=[(target, image)])
 
@@ -283,7 +286,10 @@ def export_of(
     """Tell the target daemon everything about a target; a seed goes with what the node boots."""
     disks = context.drivers.disks
     daemon = portals.home_of(portals.read(network.portal_epoch), target.daemon)
-    handle = disks.image_handle(presented.id) if isinstance(presented, Image) else disks.handle(presented.id)
+    if isinstance(presented, Image):
+        handle = disks.within(target.pool).image_handle(presented.id)
+    else:
+        handle = disks.handle(presented.id)
     return Export(
         network_id=target.network_id,
         iqn=target.iqn,

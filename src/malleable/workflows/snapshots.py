@@ -177,7 +177,7 @@ def _promote(context: Context, progress: Progress) -> Done:
     with context.store.reading() as tx:
         image = tx.images.get(image_id)
         snapshot = tx.snapshots.get(snapshot_id)
-    disks, parent_id = context.drivers.disks, snapshot.image_id
+    disks, parent_id = context.drivers.disks.within(image.pool), snapshot.image_id
     if snapshot.size_bytes > disks.capacity().total_bytes:
         # Holes are read too: a copy of what can never be full would take days.
         told = Public("The disk is larger than all disk storage.", "Promote a smaller one.")

@@ -5,13 +5,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from malleable.domain.errors import Busy
+from malleable.domain.errors import Busy, Refused
 from malleable.domain.ids import DiskId, ImageId, SnapshotId, new_id
 from malleable.domain.ports import Disks, Sealed
 from malleable.drivers.storage import blocks
@@ -82,6 +82,14 @@ class Bench:
     def content(self, disk_id: DiskId) -> bytes:
         """Read a whole disk."""
         return self.read(disk_id, 0, self.size_bytes(disk_id))
+
+
+@contextmanager
+def refused(code: str) -> Iterator[None]:
+    """Want a refusal with this code."""
+    with pytest.raises(Refused) as caught:
+        yield
+    assert caught.value.code == code
 
 
 def sim_bench(disks: SimDisks, folder: Path) -> Bench:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
-from tests.contract.disks.conftest import CONTENT, MIB, Bench
+from tests.contract.disks.conftest import CONTENT, MIB, Bench, refused
 from tests.contract.disks.rbd_bench import rbd_names
-from tests.contract.disks.suite import refused
 from tests.contract.targets.room import wait_until
 
 from malleable.domain.ids import DiskId

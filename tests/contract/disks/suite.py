@@ -4,16 +4,16 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import pairwise
 from uuid import UUID
 
 import pytest
-from tests.contract.disks.conftest import CONTENT, MAX_CHAIN, MIB, Bench
+from tests.contract.disks.conftest import CONTENT, MAX_CHAIN, MIB, Bench, refused
 
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId, new_id
-from malleable.domain.ports import Disks, Sealed, StoredThings
+from malleable.domain.ports import Sealed, StoredThings
 from malleable.domain.progress import OnProgress, unheard
 
 NOTHING = StoredThings()
@@ -21,14 +21,6 @@ NOTHING = StoredThings()
 
 class EndedError(Exception):
     """Nobody wants a copy any more."""
-
-
-@contextmanager
-def refused(code: str) -> Iterator[None]:
-    """Want a refusal with this code."""
-    with pytest.raises(Refused) as caught:
-        yield
-    assert caught.value.code == code
 
 
 def works_and_tells_its_size(bench: Bench) -> None:
@@ -42,11 +34,7 @@ def a_pool_that_is_not_there_takes_nothing(bench: Bench) -> None:
     with refused("no-such-pool"):
         bench.disks.within("nowhere").check()
     with refused("no-such-pool"):
-        bench.disks.within("nowhere").capacity()
-    with refused("no-such-pool"):
         bench.disks.within("nowhere").clone(image_id, DiskId(new_id()), size_bytes=0)
-    with refused("no-such-pool"):
-        bench.disks.within("nowhere").make_blank(DiskId(new_id()), size_bytes=MIB)
     assert not bench.disks.list().disks
 
 
@@ -472,61 +460,6 @@ def many_threads_make_the_same_disk_once(bench: Bench) -> None:
     assert bench.disks.list().disks == {shared, *own}
     assert all(bench.read(disk_id, 0, len(CONTENT)) == CONTENT for disk_id in (shared, *own))
 
-
-def _pools(bench: Bench) -> tuple[Disks, Disks]:
-    assert bench.project_pools is not None
-    first, second = bench.project_pools
-    return bench.disks.within(first), bench.disks.within(second)
-
-
-def a_project_keeps_clones_of_the_sites_images_in_a_pool_of_its_own(bench: Bench) -> None:
-    mine, _ = _pools(bench)
-    mine.check()
-    image_id, disk_id = bench.image(), DiskId(new_id())
-    mine.clone(image_id, disk_id, size_bytes=0)
-    bench.write(disk_id, 0, b"mine")
-    snapshot_id, clone_id = bench.snapshot(disk_id), DiskId(new_id())
-    mine.clone_snapshot(snapshot_id, clone_id, size_bytes=len(CONTENT) + MIB)
-    bench.write(disk_id, 0, b"late")
-    bench.disks.delete_image(image_id)
-    bench.disks.roll_back(disk_id, snapshot_id)
-    bench.flatten(disk_id)
-    promoted = ImageId(new_id())
-    mine.promote(snapshot_id, promoted)
-    again = DiskId(new_id())
-    mine.clone(promoted, again, size_bytes=0)
-    bench.disks.grow(again, size_bytes=len(CONTENT) + MIB)
-    for made in (disk_id, clone_id, again):
-        assert bench.content(made)[: len(CONTENT)] == b"mine" + CONTENT[4:]
-    assert bench.disks.list() == StoredThings(
-        images=frozenset({promoted}),
-        disks=frozenset({disk_id, clone_id, again}),
-        snapshots=frozenset({snapshot_id}),
-    )
-
-
-def what_is_in_a_projects_pool_is_cloned_nowhere_else(bench: Bench) -> None:
-    mine, other = _pools(bench)
-    image_id, disk_id = ImageId(new_id()), DiskId(new_id())
-    mine.seal(image_id, bench.source()[0], sha256=None)
-    mine.clone(image_id, disk_id, size_bytes=0)
-    snapshot_id = bench.snapshot(disk_id)
-    for disks in (other, bench.disks):
-        with refused("in-another-pool"):
-            disks.clone(image_id, DiskId(new_id()), size_bytes=0)
-        with refused("in-another-pool"):
-            disks.clone_snapshot(snapshot_id, DiskId(new_id()), size_bytes=0)
-        with refused("in-another-pool"):
-            disks.image_handle(image_id)
-        # A copy is no clone: nothing of it is read through another.
-        disks.promote(snapshot_id, ImageId(new_id()))
-    assert bench.disks.list().disks == {disk_id}
-
-
-PROJECT_RULES: tuple[Callable[[Bench], None], ...] = (
-    a_project_keeps_clones_of_the_sites_images_in_a_pool_of_its_own,
-    what_is_in_a_projects_pool_is_cloned_nowhere_else,
-)
 
 RULES: tuple[Callable[[Bench], None], ...] = (
     works_and_tells_its_size,

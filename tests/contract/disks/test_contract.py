@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.contract.disks import suite
+from tests.contract.disks import project_suite, suite
 from tests.contract.disks.conftest import Bench, sim_bench
 
 from malleable.domain.errors import Busy, DriverError, Malformed, Refused, Unreachable
@@ -27,7 +27,7 @@ def test_pool_keeps_the_rule(rule: Rule, bench: Bench) -> None:
     rule(bench)
 
 
-@pytest.mark.parametrize("rule", suite.PROJECT_RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", project_suite.RULES, ids=lambda rule: rule.__name__)
 def test_pools_of_projects_keep_the_rule(rule: Rule, tmp_path: Path) -> None:
     rule(sim_bench(SimDisks(), tmp_path))
 
@@ -161,7 +161,7 @@ class Uncut(SimDisks):
 @pytest.mark.parametrize(
     ("wrong", "rule"),
     [
-        (Mixing, suite.what_is_in_a_projects_pool_is_cloned_nowhere_else),
+        (Mixing, project_suite.what_is_in_a_projects_pool_is_cloned_nowhere_else),
         (Sharing, suite.writes_reach_neither_sibling_nor_image),
         (Overwriting, suite.cloning_again_keeps_what_was_written),
         (Trusting, suite.a_wrong_checksum_leaves_nothing),

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.disks import suite
-from tests.contract.disks.conftest import CONTENT, MAX_CHAIN, MIB, qcow2_bench
-from tests.contract.disks.suite import refused
+from tests.contract.disks.conftest import CONTENT, MAX_CHAIN, MIB, qcow2_bench, refused
 from tests.contract.targets.room import wait_until
 
 from malleable.domain.errors import Refused

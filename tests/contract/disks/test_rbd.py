@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.ceph import Ceph, missing_for_ceph, running_ceph
 from tests.contract.disks import rbd_flattening, rbd_users, suite
-from tests.contract.disks.conftest import MIB, Bench
+from tests.contract.disks.conftest import MIB, Bench, refused
 from tests.contract.disks.rbd_bench import (
     HOLD,
     SEAL,
@@ -28,7 +28,6 @@ from tests.contract.disks.rbd_bench import (
     rbd_targets,
     settings_of,
 )
-from tests.contract.disks.suite import refused
 from tests.contract.targets import conftest as targets
 from tests.contract.targets import room as rooms
 from tests.contract.targets import suite as target_suite

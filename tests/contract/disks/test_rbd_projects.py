@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from tests.ceph import Ceph, missing_for_ceph, running_ceph
-from tests.contract.disks import suite
-from tests.contract.disks.conftest import CONTENT, MIB, Bench
+from tests.contract.disks import project_suite, suite
+from tests.contract.disks.conftest import CONTENT, MIB, Bench, refused
 from tests.contract.disks.rbd_bench import PROJECT_POOLS, empty, leftover, rbd_bench, settings_of
-from tests.contract.disks.suite import refused
 from tests.contract.targets import conftest as targets
 from tests.contract.targets import room as rooms
 from tests.contract.targets.room import missing_for_room
@@ -82,7 +81,7 @@ def pool(settings: RbdSettings) -> Iterator[RbdPool]:
     cluster.close()
 
 
-@pytest.mark.parametrize("rule", suite.PROJECT_RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", project_suite.RULES, ids=lambda rule: rule.__name__)
 def test_pools_of_projects_in_ceph_keep_the_rule(rule: Callable[[Bench], None], bench: Bench) -> None:
     rule(bench)
 

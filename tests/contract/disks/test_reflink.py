@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.disks import suite
-from tests.contract.disks.conftest import CONTENT, MIB, reflink_bench
-from tests.contract.disks.suite import refused
+from tests.contract.disks.conftest import CONTENT, MIB, reflink_bench, refused
 
 from malleable.domain.errors import Busy
 from malleable.domain.ids import DiskId, ImageId, ProjectId, new_id

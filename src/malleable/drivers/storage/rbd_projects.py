@@ -5,8 +5,10 @@ it is; whoever else sweeps would throw away what another's index names.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from malleable.domain.errors import Refused
 from malleable.drivers.storage import rbd_index
@@ -16,7 +18,6 @@ from malleable.drivers.storage.rbd_library import rados
 
 log = logging.getLogger(__name__)
 POOL, HOME = "pool", "home"
-_GUIDE = "docs/howto/ceph.md says which rights it needs."
 _PROBE = "malleable.probe"
 
 
@@ -63,38 +64,52 @@ def claimed(pool: RbdPool) -> Iterator[str]:
 
 
 def want_apart(settings: RbdSettings, name: str) -> None:
-    """Prove that a pool's user opens ``name`` there, a clone of what is in the site's pool, and can do no more.
+    """Prove who may do what with ``name``, an RBD image of a project's pool, a clone of what is in the site's.
 
+    That pool's user opens it and writes nowhere else; whoever opens what is in the site's pool has nothing here.
     Errors: Refused with code "pool-credentials" or "pool-not-apart".
     """
-    pool_name = pool_of(name)
-    user, others = pool_name, user_of(settings, "")
-    theirs = RbdCluster(replace(settings, user=user))
-    try:
-        with theirs.opened(f"open a disk as client.{user}") as pool:
-            with pool.image(name, is_read_only=False) as image:
-                image.write(image.read(0, 512), 0)
-            _want_forbidden(pool, "", user, settings.pool)
-    finally:
-        theirs.close()
-    sites = RbdCluster(replace(settings, user=others))
-    try:
-        with sites.opened(f"look what client.{others} may do") as pool:
-            _want_forbidden(pool, pool_name, others, pool_name)
-    finally:
-        sites.close()
+    user, others = pool_of(name), user_of(settings, "")
+    with _as(settings, user) as pool:
+        with pool.image(name, is_read_only=False) as image:
+            image.write(image.read(0, 512), 0)
+        if _may(pool.ioctx, _write):
+            raise _not_apart(user, "write", settings.pool)
+    with _as(settings, others) as pool:
+        if _may(pool.ioctx_of(user), _read) or _may(pool.ioctx_of(user), _write):
+            raise _not_apart(others, "read or write", user)
 
 
-def _want_forbidden(pool: RbdPool, name: str, user: str, where: str) -> None:
-    """Be sure that a user may write nothing in a pool. Errors: Refused."""
-    ioctx = pool.ioctx_of(name)
+@contextmanager
+def _as(settings: RbdSettings, user: str) -> Iterator[RbdPool]:
+    cluster = RbdCluster(replace(settings, user=user))
     try:
-        ioctx.write_full(_PROBE, b"")
+        with cluster.opened(f"open a disk as client.{user}") as pool:
+            yield pool
+    finally:
+        cluster.close()
+
+
+def _may(ioctx: Any, do: Callable[[Any], object]) -> bool:
+    try:
+        do(ioctx)
     except (rados().PermissionError, rados().PermissionDeniedError):
-        return
+        return False
+    return True
+
+
+def _read(ioctx: Any) -> None:
+    ioctx.read(rbd_index.OBJECT, 1)
+
+
+def _write(ioctx: Any) -> None:
+    ioctx.write_full(_PROBE, b"")
     ioctx.remove_object(_PROBE)
-    raise Refused(
-        f"Target daemons open disks as client.{user}, which may write in the pool {where}, too.",
+
+
+def _not_apart(user: str, what: str, where: str) -> Refused:
+    return Refused(
+        f"Target daemons open disks as client.{user}, who may {what} in the pool {where}, too.",
         code="pool-not-apart",
-        fix=f"Let another user do that: {_GUIDE}",
+        fix="Let another user do that, with the rights in docs/howto/ceph.md.",
     )

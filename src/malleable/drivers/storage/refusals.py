@@ -78,7 +78,7 @@ def one_place(pool: str) -> Refused:
 
 def elsewhere(what: str) -> Refused:
     """Say that something is in the pool of another project."""
-    return Refused(f"{what} is in the pool of another project.", code="in-another-pool", fix="Copy it: `m2 image cp`.")
+    return Refused(f"{what} is in the pool of another project.", code="in-another-pool", fix="Copy it.")
 
 
 def full(free_bytes: int, reserve_bytes: int) -> Refused:

@@ -36,6 +36,7 @@ projects = Table(
     words("name"),
     Column("quota", QuotaJson, nullable=False),
     Column("needs_signed_images", Boolean, nullable=False),
+    words("pool"),
     created(),
     UniqueConstraint("name"),
     info={"noun": "project"},

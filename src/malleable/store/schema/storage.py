@@ -35,6 +35,7 @@ images = Table(
     words("signed_by"),
     words("signing_key"),
     Column("parent_id", Id),  # outlived: no foreign key
+    words("pool"),
     created(),
     UniqueConstraint("project_id", "name"),
     info={"noun": "image"},
@@ -88,6 +89,7 @@ disks = Table(
     Column("snapshot_id", Id),  # outlived: no foreign key
     Column("state", EnumText(DiskState), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+    words("pool"),
     created(),
     UniqueConstraint("project_id", "name"),
     info={"noun": "disk"},
@@ -142,6 +144,7 @@ targets = Table(
     words("chap_username"),
     Column("chap_password", Sealed, nullable=False),
     words("initiator_address"),
+    words("pool"),
     created(),
     UniqueConstraint("disk_id"),
     UniqueConstraint("iqn"),

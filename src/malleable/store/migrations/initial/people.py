@@ -33,6 +33,7 @@ projects = Table(
     words("name"),
     Column("quota", OBJECT, nullable=False),
     Column("needs_signed_images", Boolean, nullable=False),
+    words("pool"),
     created(),
     UniqueConstraint("name"),
 )

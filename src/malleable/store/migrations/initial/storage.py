@@ -53,6 +53,7 @@ images = Table(
     words("signed_by"),
     words("signing_key"),
     Column("parent_id", ID),
+    words("pool"),
     created(),
     UniqueConstraint("project_id", "name"),
 )
@@ -102,6 +103,7 @@ disks = Table(
     Column("snapshot_id", ID),
     Column("state", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+    words("pool"),
     created(),
     UniqueConstraint("project_id", "name"),
 )
@@ -153,6 +155,7 @@ targets = Table(
     words("chap_username"),
     Column("chap_password", LargeBinary, nullable=False),
     words("initiator_address"),
+    words("pool"),
     created(),
     UniqueConstraint("disk_id"),
     UniqueConstraint("iqn"),
