@@ -113,6 +113,9 @@ class _Outrun:
 
 
 class _Contended(RbdPool):
+    def __init__(self, pool: RbdPool) -> None:
+        vars(self).update(vars(pool))
+
     def image(self, name: str, snapshot: str | None = None, *, is_read_only: bool = True) -> Any:
         return _Outrun(RbdPool.image(self, name, snapshot, is_read_only=is_read_only))
 
@@ -125,7 +128,7 @@ def a_lock_that_another_broke_first_is_no_missing_disk(
     dead = RbdCluster(settings)
     with dead.opened("hold the disk") as theirs, theirs.image(name, is_read_only=False) as image:
         image.lock_exclusive("theirs")
-    assert rbd_rubbish.shut_out(_Contended(pool.client, pool.name), name)
+    assert rbd_rubbish.shut_out(_Contended(pool), name)
     assert not rbd_rubbish.shut_out(pool, name)
     dead.close()
 

@@ -14,10 +14,12 @@ from tests.system.gateway.host import run
 from malleable.sim import ceph
 from malleable.sim.rack import RackDescription
 
+PROJECT_POOL = "lab-pool"
+
 
 @contextmanager
-def pool_in_ceph(room: RackDescription) -> Iterator[None]:
-    """Run a Ceph, and have servers that are started meanwhile keep their disks in it."""
+def pool_in_ceph(room: RackDescription) -> Iterator[str]:
+    """Run a Ceph, and have servers that are started meanwhile keep their disks in it; name a pool for a project."""
     with tempfile.TemporaryDirectory(prefix="m2c-", dir="/tmp") as folder, _storage_port(room):
         layout = ceph.up(ceph.CephSpec(directory=Path(folder) / "c", address=CEPH_ADDRESS), is_tied=True)
         settings = {
@@ -25,14 +27,16 @@ def pool_in_ceph(room: RackDescription) -> Iterator[None]:
             "CEPH_CONF": str(layout.conf),
             "CEPH_USER": layout.USER,
             "CEPH_POOL": layout.spec.pool,
+            "CEPH_PORTAL_USER": layout.PORTAL_USER,
             "CEPH_VLAN": str(STORAGE.vid),
             "CEPH_CIDR": str(STORAGE.subnet),
         }
+        ceph.add_pool(layout, PROJECT_POOL)
         try:
             with pytest.MonkeyPatch.context() as environment:
                 for name, value in settings.items():
                     environment.setenv(f"M2D_POOL__{name}", value)
-                yield
+                yield PROJECT_POOL
         finally:
             ceph.down(layout.spec.directory)
 

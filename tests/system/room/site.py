@@ -33,7 +33,8 @@ from malleable.wiring.room.hall import Hall
 from malleable.wiring.room.main import hall_of
 from malleable.wiring.story import Story
 
-Pool = Callable[[rack.RackDescription], AbstractContextManager[None]]
+#: Keeps disks somewhere; yields the pool that the project has, "" for the site's.
+Pool = Callable[[rack.RackDescription], AbstractContextManager[str]]
 
 PROJECT, NETWORK, IMAGE = "lab", "net", "tiny"
 #: Ten times what an idle machine needs, or more: these are for stopping, not for measuring.
@@ -209,7 +210,7 @@ class Site:
 
     # -- the first day ------------------------------------------------------------------------------------------------
 
-    def furnish(self, machines: int) -> None:
+    def furnish(self, machines: int, pool: str) -> None:
         """Make switch, image, project and network known, and the first ``machines`` nodes."""
         self.client.fabric_set_vlans("default", ["100-109"])
         address, bridge = f"unix:{self.room.switch.ovsdb_socket}", self.room.switch.bridge
@@ -219,7 +220,7 @@ class Site:
         self.client.port_create("tor1")
         enrolments = [self.client.node_enrol(self.enrolment(self.machine(n + 1))) for n in range(machines)]
         self.m2("image", "import", "--golden", str(TINY))
-        self.client.project_create(ProjectRequest(name=PROJECT))
+        self.client.project_create(ProjectRequest(name=PROJECT, pool=pool or None))
         self.client.network_create(NetworkRequest(name=NETWORK, project=PROJECT, cidr6="fd00:a::/64"))
         for enrolment in enrolments:
             self.succeeded(enrolment)
@@ -227,7 +228,7 @@ class Site:
 
 @contextmanager
 def open_site(
-    *, machines: int, enrolled: int, memory_mib: int = 512, pool: Pool = lambda _: nullcontext()
+    *, machines: int, enrolled: int, memory_mib: int = 512, pool: Pool = lambda _: nullcontext("")
 ) -> Iterator[Site]:
     """Build a room of BIOS machines (they boot fastest) with a server that knows some of them; leave no trace of it.
 
@@ -239,10 +240,10 @@ def open_site(
         stack.callback(lambda: _assert_gone(hall))
         spec = rack.RackSpec(name=name, nodes=machines, memory_mib=memory_mib, firmware=(Firmware.BIOS,), has_tpm=False)
         site = Site(hall=hall, room=rack.up(spec))
-        outlasting.enter_context(pool(site.room))
+        project_pool = outlasting.enter_context(pool(site.room))
         site.start()
         stack.callback(lambda: site.client.close())
-        site.furnish(enrolled)
+        site.furnish(enrolled, project_pool)
         yield site
 
 

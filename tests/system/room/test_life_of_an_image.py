@@ -1,6 +1,7 @@
 """The life of an image, told by `m2`: imported, booted, changed, kept, promoted, booted by many, moved, taken back.
 
-Once with a pool of files, once with one in Ceph. MALLEABLE_TEST_DEBIAN=1: with Debian in place of tiny.
+Once with a pool of files, once with one in Ceph that the project has for itself. MALLEABLE_TEST_DEBIAN=1: with Debian
+in place of tiny.
 """
 
 import hashlib
@@ -45,7 +46,7 @@ echo "WROTE TEXT"
 
 @pytest.fixture(scope="module", params=["files", "ceph"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """Four machines, and disks that are files that share blocks, or in Ceph."""
+    """Four machines, and disks that are files that share blocks, or in Ceph in a pool of the project's own."""
     if os.geteuid() != 0:
         pytest.skip("a machine room needs root")
     is_ceph = request.param == "ceph"

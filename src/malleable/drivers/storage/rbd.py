@@ -55,14 +55,17 @@ class RbdDisks:
     def check(self) -> None:
         """Do as ``Disks.check``: makes, clones and removes an image of 1 MiB.
 
-        Of a project's pool it is proven as well that it is this site's, and that target daemons open disks there by a
-        user that has no more, and those elsewhere by one that has nothing there.
+        It is proven as well that pools of projects are this site's, that target daemons open disks of each by a user
+        that has no more, and those of the site by one that has nothing there.
         """
         probe = new_id()
         with self._cluster.opened("make a disk in the pool") as pool, ExitStack() as made:
             rbd_projects.want_unclaimed(pool)
             if self._within:
                 rbd_projects.claim(pool, self._within)
+            theirs = [name for name in rbd_projects.claimed(pool) if name != self._within]
+            if theirs:
+                rbd_projects.want_apart(self._settings, theirs, self._within)
             parent, child = rbd_rubbish.new_name(DISK, probe), rbd_rubbish.new_name(DISK, probe, self._within)
             rbd().RBD().create(*pool.place(parent), PROBE_BYTES, features=FEATURES, old_format=False)
             made.callback(rbd_rubbish.discard_sealed, pool, Entry(rbd=parent, snapshot=rbd_sealing.SNAPSHOT))
@@ -71,7 +74,8 @@ class RbdDisks:
             _clone(pool, parent, rbd_sealing.SNAPSHOT, child)
             made.callback(rbd_rubbish.discard, pool, child)
             if self._within:
-                rbd_projects.want_apart(self._settings, child)
+                rbd_projects.want_usable(self._settings, child)
+                rbd_projects.want_apart(self._settings, [self._within], "")
 
     def capacity(self) -> Capacity:
         """Do as ``Disks.capacity``, as far as the manager knows: it measures every few seconds."""

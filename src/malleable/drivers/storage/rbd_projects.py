@@ -5,7 +5,7 @@ it is; whoever else sweeps would throw away what another's index names.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -63,21 +63,26 @@ def claimed(pool: RbdPool) -> Iterator[str]:
             yield entry.rbd
 
 
-def want_apart(settings: RbdSettings, name: str) -> None:
-    """Prove who may do what with ``name``, an RBD image of a project's pool, a clone of what is in the site's.
+def want_usable(settings: RbdSettings, name: str) -> None:
+    """Prove that the user of a project's pool opens ``name`` there, a clone of the site's, and writes none of those.
 
-    That pool's user opens it and writes nowhere else; whoever opens what is in the site's pool has nothing here.
     Errors: Refused with code "pool-credentials" or "pool-not-apart".
     """
-    user, others = pool_of(name), user_of(settings, "")
+    user = pool_of(name)
     with _as(settings, user) as pool:
         with pool.image(name, is_read_only=False) as image:
             image.write(image.read(0, 512), 0)
         if _may(pool.ioctx, _write):
             raise _not_apart(user, "write", settings.pool)
-    with _as(settings, others) as pool:
-        if _may(pool.ioctx_of(user), _read) or _may(pool.ioctx_of(user), _write):
-            raise _not_apart(others, "read or write", user)
+
+
+def want_apart(settings: RbdSettings, pools: Collection[str], whose: str) -> None:
+    """Prove that the user of the pool ``whose`` has nothing in projects' pools. Errors: as ``want_usable``."""
+    user = user_of(settings, whose)
+    with _as(settings, user) as pool:
+        for name in pools:
+            if _may(pool.ioctx_of(name), _read) or _may(pool.ioctx_of(name), _write):
+                raise _not_apart(user, "read or write", name)
 
 
 @contextmanager
