@@ -1,5 +1,7 @@
 """A pool in a real Ceph, in the shape of every pool."""
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -9,7 +11,7 @@ from typing import Any
 from tests.ceph import Ceph
 from tests.contract.disks.conftest import MAX_CHAIN, MIB, Bench
 from tests.contract.targets import conftest as targets
-from tests.contract.targets.room import TgtRoom
+from tests.contract.targets.room import TgtRoom, wait_until
 
 from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
 from malleable.domain.ports import DiskHandle
@@ -152,6 +154,16 @@ def daemon_pid(ceph: Ceph, daemon: str) -> int:
     pid = status.daemons[daemon]
     assert pid is not None
     return pid
+
+
+def stop(pid: int) -> None:
+    """Have a process stand still, all its threads: one that has not heard it yet would still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(_state(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()), "it stands still")
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 #: Seals an image; its arguments: configuration, pool, source, id.

@@ -27,6 +27,7 @@ from tests.contract.disks.rbd_bench import (
     rbd_names,
     rbd_targets,
     settings_of,
+    stop,
 )
 from tests.contract.targets import conftest as targets
 from tests.contract.targets import room as rooms
@@ -342,7 +343,7 @@ def test_a_ceph_that_does_not_answer_is_unreachable_in_time(
     impatient = RbdDisks(dataclasses.replace(settings, timeout_s=2))
     impatient.clone(image_id, DiskId(new_id()), size_bytes=0)
     pid = daemon_pid(ceph, "osd")
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     begun = time.monotonic()
     try:
         for call in (impatient.list, lambda: impatient.clone(image_id, DiskId(new_id()), size_bytes=0)):

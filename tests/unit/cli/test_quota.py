@@ -58,8 +58,11 @@ def test_what_a_project_has_stands_beside_what_it_may_have(desk: Desk) -> None:
     assert lines(shown.out)[-9:-3] == SHOWN
     assert desk.m2("project", "show", "blue", "--json").json == {**PROJECT, "quota": QUOTA} | {
         "needs_signed_images": False,
+        "pool": "",
         "created_at": "2026-11-20T10:00:00Z",
     }
+    desk.answers["GET /v1/projects/blue"] = {**PROJECT, "pool": "blue-pool"}
+    assert "pool blue-pool" in lines(desk.m2("project", "show", "blue").out)
     assert desk.m2("project", "quota", "show", "blue", "--json").json == QUOTA
 
 
