@@ -26,6 +26,12 @@ def offer(tx: Transaction, *, disk: Disk, offered: DiskOffer, receiver: Project,
             code="offer-to-owner",
             fix="Offer it to another project.",
         )
+    if disk.pool != receiver.pool:
+        raise Conflict(
+            f"Disk {disk.name} is in another pool than what project {receiver.name} has; it would stay there.",
+            code="disk-in-another-pool",
+            fix="Promote a snapshot of it, share that image, and let them copy it: `m2 image copy`.",
+        )
     if tx.disk_offers.count(disk_id=disk.id):
         raise Conflict(
             f"Disk {disk.name} is offered already.",
@@ -39,12 +45,6 @@ def offer(tx: Transaction, *, disk: Disk, offered: DiskOffer, receiver: Project,
         offered = replace(offered, snapshots=len(snapshots), snapshot_bytes=size_bytes)
     else:
         _want_no_snapshots(tx, disk)
-    if disk.pool != receiver.pool:
-        raise Conflict(
-            f"Disk {disk.name} is in another pool than what project {receiver.name} has; it would stay there.",
-            code="disk-in-another-pool",
-            fix="Promote a snapshot of it, share that image, and let them copy it: `m2 image copy`.",
-        )
     name = _foreign_image(tx, disk, offered)
     if name:
         raise Conflict(
