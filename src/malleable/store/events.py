@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Select, bindparam, insert, select
+from sqlalchemy import Executable, Select, bindparam, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from malleable.domain.events import GENESIS, Event, Link, chains_of, link_hash
@@ -42,6 +42,20 @@ _LOCK_HEADS = {name: _lock_heads(insert) for name, insert in _INSERT.items()}
 _MOVE_HEADS = {name: _move_heads(insert) for name, insert in _INSERT.items()}
 _ADD_LINK = insert(event_links)
 _LINK_NAMES = ("chain", "position", "event_id", "previous_hash", "hash")
+
+
+def _add_one(record: Record[Event], chains: int) -> Executable:
+    """Build "add an event and its links, and move the heads of its chains", one statement where most of them are."""
+    places = [
+        {name: bindparam(f"{name}_{n}", type_=event_links.c[name].type) for name in _LINK_NAMES} for n in range(chains)
+    ]
+    added = record.insert.values({c.name: bindparam(f"new_{c.name}", type_=c.type) for c in record.columns}).cte(
+        "added"
+    )
+    linked = _ADD_LINK.values(places).cte("linked")
+    heads = [{name: place[name] for name in ("chain", "position", "hash")} for place in places]
+    moved: Executable = _MOVE_HEADS["postgresql"].values(heads).add_cte(added, linked)
+    return moved
 
 
 def _chain(record: Record[Event]) -> Select[Any]:
@@ -104,6 +118,12 @@ class EventTable:
                 heads[chain] = (position + 1, hash)
                 places = (chain, position + 1, event.id, previous, hash)
                 links.append(dict(zip(_LINK_NAMES, places, strict=True)))
+        if session.has_row_locks and len(events) == 1:
+            statement = self._record.cached(("one", len(links)), lambda: _add_one(self._record, len(links)))
+            params = {f"new_{name}": value for name, value in self._record.params(events[0], session.seal).items()}
+            params |= {f"{name}_{n}": value for n, link in enumerate(links) for name, value in link.items()}
+            session.write(statement, params)
+            return
         session.write(self._record.insert, [self._record.params(event, session.seal) for event in events])
         session.write(_ADD_LINK, links)
         session.write(_MOVE_HEADS[session.dialect], _as_rows(heads))
