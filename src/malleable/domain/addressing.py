@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import pairwise
 
@@ -36,25 +37,31 @@ class Addressing:
     has_router: bool = True  #: whether the gateway is their default router
 
 
+@lru_cache(maxsize=1024)
+def _plan(cidr: str) -> IPv4Network | IPv6Network:
+    """Read a plan once: it is asked for seven times a provision, and reading it takes as long as a small query."""
+    return ip_network(cidr)
+
+
 def gateway_address(cidr: str) -> str:
     """Return the address the gateway has in a plan: the first host address; "" without a plan."""
-    return str(ip_network(cidr).network_address + 1) if cidr else ""
+    return str(_plan(cidr).network_address + 1) if cidr else ""
 
 
 def second_address(cidr: str) -> str:
     """Return the address of a plan that is kept for the network's second portal; "" without one, or of IPv6."""
-    net = ip_network(cidr) if cidr else None
+    net = _plan(cidr) if cidr else None
     return str(net.network_address + 2) if isinstance(net, IPv4Network) else ""
 
 
 def ranges_of(addressing: Addressing, cidr: str) -> tuple[str, ...]:
     """Return the ranges told for a plan; none where none is."""
-    return addressing.ranges6 if isinstance(ip_network(cidr), IPv6Network) else addressing.ranges
+    return addressing.ranges6 if isinstance(_plan(cidr), IPv6Network) else addressing.ranges
 
 
 def addresses_of(cidr: str, addressing: Addressing, *, skip: int = 0) -> Iterator[str]:
     """Yield the addresses that nodes are given, the lowest first, but for the first ``skip`` ones."""
-    net = ip_network(cidr)
+    net = _plan(cidr)
     told = [_ends(span) for span in ranges_of(addressing, cidr)] or [(_lowest(net), net.broadcast_address - 1)]
     own = second_address(cidr)
     for first, last in told:
