@@ -114,6 +114,17 @@ def pool(settings: RbdSettings) -> Iterator[RbdPool]:
 
 
 @pytest.fixture
+def clean(pool: RbdPool, settings: RbdSettings) -> None:
+    """Wait until nothing of earlier tests is left: a daemon that just ended may hold a disk for half a minute."""
+
+    def is_clean() -> bool:
+        rbd_rubbish.sweep(pool, settings.leftover_age_s)
+        return rbd_names(settings) == (set(), set())
+
+    wait_until(is_clean, "nothing of earlier tests is left", deadline_s=60)
+
+
+@pytest.fixture
 def nodes(tgt_room: TgtRoom, tmp_path: Path) -> Iterator[targets.RealNodes]:
     nodes = targets.RealNodes(room=tgt_room, folder=tmp_path)
     yield nodes
@@ -149,9 +160,9 @@ def test_nobody_waits_for_the_daemon_that_was_killed(tgt: targets.Bench, tgt_roo
 
 
 def test_nodes_read_an_image_and_none_writes_it(tgt: targets.Bench, disks: DisksApart, tmp_path: Path) -> None:
-    image_id, content = ImageId(new_id()), os.urandom(MIB)
+    image_id, content = ImageId(new_id()), os.urandom(MIB + 100)
     (tmp_path / "golden").write_bytes(content)
-    disks.seal(image_id, tmp_path / "golden", sha256=None)
+    assert disks.seal(image_id, tmp_path / "golden", sha256=None).size_bytes == len(content)
     handle = disks.image_handle(image_id)
     mine, theirs = (
         dataclasses.replace(tgt.export(), handle=handle, size_bytes=MIB, is_read_only=True) for _ in range(2)
@@ -162,6 +173,7 @@ def test_nodes_read_an_image_and_none_writes_it(tgt: targets.Bench, disks: Disks
     logins = [tgt.login(export) for export in exports]
     for login in logins:
         assert login.read(4096, 512) == content[4096:4608]
+        assert login.read(MIB, 512) == content[MIB:].ljust(512, b"\0"), "the last sector"
         with pytest.raises(IoFailed):
             login.write(4096, b"x" * 512)
     tgt.targets.revoke(tgt.network_id, exports[0].iqn)
@@ -236,6 +248,7 @@ def test_a_key_is_in_no_argument_and_no_log(tgt: targets.Bench, tgt_room: TgtRoo
     assert key not in said
 
 
+@pytest.mark.usefixtures("clean")
 def test_rubbish_of_a_crash_is_never_seen_and_swept_once_it_is_old(
     pool: RbdPool, disks: DisksApart, settings: RbdSettings
 ) -> None:
@@ -250,6 +263,7 @@ def test_rubbish_of_a_crash_is_never_seen_and_swept_once_it_is_old(
     rbd().RBD().trash_remove(pool.ioctx, item["id"], force=True)
 
 
+@pytest.mark.usefixtures("clean")
 def test_a_name_without_an_image_is_swept_once_it_is_old(pool: RbdPool, settings: RbdSettings) -> None:
     name = leftover(pool)
     with pool.image(name) as image:
@@ -262,6 +276,7 @@ def test_a_name_without_an_image_is_swept_once_it_is_old(pool: RbdPool, settings
     assert rbd_names(settings) == (set(), set())
 
 
+@pytest.mark.usefixtures("clean")
 def test_what_is_being_written_or_swept_by_another_is_left_alone(pool: RbdPool, settings: RbdSettings) -> None:
     name = leftover(pool)
     with pool.image(name, is_read_only=False) as image:
@@ -274,6 +289,7 @@ def test_what_is_being_written_or_swept_by_another_is_left_alone(pool: RbdPool, 
     rbd().RBD().remove(pool.ioctx, name)
 
 
+@pytest.mark.usefixtures("clean")
 def test_a_deleted_image_goes_for_good_with_its_last_clone(
     pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings
 ) -> None:
@@ -291,12 +307,14 @@ def test_a_deleted_image_goes_for_good_with_its_last_clone(
 
 
 @pytest.mark.parametrize("rule", [*rbd_flattening.RULES, *rbd_users.RULES], ids=lambda rule: rule.__name__)
+@pytest.mark.usefixtures("clean")
 def test_in_ceph(
     rule: rbd_flattening.Rule, pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings
 ) -> None:
     rule(pool, disks, bench, settings)
 
 
+@pytest.mark.usefixtures("clean")
 def test_rolled_back_and_deleted_disks_leave_nothing_once_their_snapshots_go(
     pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings
 ) -> None:
@@ -313,6 +331,7 @@ def test_rolled_back_and_deleted_disks_leave_nothing_once_their_snapshots_go(
     assert rbd_names(settings) == (set(), set())
 
 
+@pytest.mark.usefixtures("clean")
 def test_a_check_leaves_nothing(disks: DisksApart, settings: RbdSettings) -> None:
     disks.check()
     assert rbd_names(settings) == (set(), set())
@@ -367,6 +386,7 @@ def test_monitors_that_are_away_are_unreachable_in_time(settings: RbdSettings, t
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.usefixtures("clean")
 def test_a_seal_that_was_killed_leaves_nothing_to_be_seen_and_is_repeated(
     pool: RbdPool, disks: DisksApart, settings: RbdSettings, tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ def pool(tgt_room: TgtRoom, tmp_path: Path) -> Iterator[Qcow2Disks]:
 
 def golden(pool: Qcow2Disks, folder: Path) -> tuple[ImageId, bytes]:
     source, image_id = folder / "source", ImageId(new_id())
-    content = os.urandom(4 * MIB)
+    content = os.urandom(4 * MIB + 100)
     source.write_bytes(content)
     pool.seal(image_id, source, sha256=None)
     return image_id, content
@@ -47,6 +47,7 @@ def test_a_disk_of_layers_survives_its_storage_daemon(
     pool.clone(image_id, disk_id, size_bytes=64 * MIB)
     shared = tgt.login(tgt.export(pool.image_handle(image_id)))
     assert shared.read(MIB, 4096) == content[MIB : MIB + 4096]
+    assert shared.read(4 * MIB, 512) == content[4 * MIB :].ljust(512, b"\0"), "the last sector"
     with pytest.raises(IoFailed):
         shared.write(0, bytes(4096))
     login = tgt.login(tgt.export(pool.handle(disk_id)))

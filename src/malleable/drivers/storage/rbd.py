@@ -122,7 +122,7 @@ class RbdDisks:
             refusals.want_plain_name(name)
         with self._cluster.opened("read the snapshot") as pool:
             entry = _found(pool, key(SNAPSHOT, snapshot_id), refusals.no_snapshot(snapshot_id))
-            with rbd_sealing.opened(pool, entry.rbd, entry.snapshot) as stream:
+            with rbd_sealing.opened(pool, entry) as stream:
                 return (yield from self._seal(image_id, stream, 0, sha256=None, files=files))
 
     def _seal(
@@ -171,7 +171,7 @@ class RbdDisks:
         with self._cluster.opened("read the image") as pool:
             entry = _image(pool, image_id)
             rbd_sealing.want_intact(pool, image_id, entry)
-            return rbd_sealing.opened(pool, entry.rbd, entry.snapshot)
+            return rbd_sealing.opened(pool, entry)
 
     def verify(self, image_id: ImageId) -> None:
         """Read an image and its files whole and compare their SHA-256; takes as long as reading them.
@@ -441,7 +441,7 @@ def _copy_out(pool: RbdPool, image_id: ImageId, wanted: Entry, path: Path) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, beside = tempfile.mkstemp(prefix=".", dir=path.parent)
     try:
-        with os.fdopen(fd, "wb") as out, rbd_sealing.opened(pool, wanted.rbd) as stream:
+        with os.fdopen(fd, "wb") as out, rbd_sealing.opened(pool, wanted) as stream:
             shutil.copyfileobj(stream, out, rbd_sealing.CHUNK_BYTES)
         if sha256_of(Path(beside)) != wanted.sha256:
             raise refusals.corrupt(image_id, f"{path.name} has another SHA-256")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
+from malleable.domain.disks import whole_sectors
 from malleable.domain.errors import Refused
 from malleable.domain.ids import ImageId
 from malleable.domain.ports import Sealed
@@ -107,7 +108,8 @@ def _copy(
     source.seek(0)
     name = new_name(kind)
     made.names.append(name)
-    rbd().RBD().create(*pool.place(name), size_bytes, features=FEATURES, old_format=False)
+    room_bytes = whole_sectors(size_bytes) if kind == "image" else size_bytes
+    rbd().RBD().create(*pool.place(name), room_bytes, features=FEATURES, old_format=False)
     digest = hashlib.sha256()
     number = position = 0
     with pool.image(name, is_read_only=False) as image:
@@ -135,19 +137,19 @@ def want_intact(pool: RbdPool, image_id: ImageId, entry: Entry) -> None:
             found = (image.snap_get_id(entry.snapshot), image.size())
     except rbd().ImageNotFound as e:
         raise refusals.corrupt(image_id, "its snapshot is gone") from e
-    if found != (entry.snapshot_number, entry.size_bytes):
+    if found != (entry.snapshot_number, whole_sectors(entry.size_bytes)):
         raise refusals.corrupt(image_id, "its snapshot is another")
 
 
 class RbdFile(io.RawIOBase):
     """An RBD image as a file to be read."""
 
-    def __init__(self, pool: RbdPool, name: str, snapshot: str | None) -> None:
+    def __init__(self, pool: RbdPool, entry: Entry) -> None:
         """Open it. Errors: rbd.ImageNotFound."""
         super().__init__()
         self._pool = pool  # it ends with the last who has it
-        self._image = pool.image(name, snapshot)
-        self._size_bytes = int(self._image.size())
+        self._image = pool.image(entry.rbd, entry.snapshot or None)
+        self._size_bytes = entry.size_bytes or int(self._image.size())
         self._position = 0
 
     def readable(self) -> bool:
@@ -184,17 +186,20 @@ class RbdFile(io.RawIOBase):
         super().close()
 
 
-def opened(pool: RbdPool, name: str, snapshot: str | None = None) -> BinaryIO:
-    """Open an RBD image as a buffered file. Errors: rbd.ImageNotFound."""
-    return io.BufferedReader(RbdFile(pool, name, snapshot), CHUNK_BYTES)
+def opened(pool: RbdPool, entry: Entry) -> BinaryIO:
+    """Open what an entry names as a buffered file, without what fills an image's last sector.
+
+    Errors: rbd.ImageNotFound.
+    """
+    return io.BufferedReader(RbdFile(pool, entry), CHUNK_BYTES)
 
 
 def verify(pool: RbdPool, image_id: ImageId, entry: Entry) -> None:
     """Read an image and its files whole. Errors: Refused with code "image-corrupt"."""
     want_intact(pool, image_id, entry)
-    for name, one, snapshot in (("", entry, entry.snapshot), *((n, e, None) for n, e in entry.files.items())):
+    for name, one in {"": entry, **entry.files}.items():
         try:
-            with opened(pool, one.rbd, snapshot) as stream:
+            with opened(pool, one) as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         except rbd().ImageNotFound as e:
             raise refusals.corrupt(image_id, f"{name or 'it'} is gone") from e

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from uuid import UUID
 
+from malleable.domain.disks import whole_sectors
 from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId, ImageId, ProjectId, SnapshotId
 from malleable.domain.ports import DiskHandle, FlattenCall, Flattening, Sealed, StoredThings, Usage
@@ -224,7 +225,7 @@ class ReflinkDisks(FilePool):
         shared = image.with_name(SHARED)
         if not shared.exists():
             with _opened(image, refusals.no_image(image_id)) as source, mapped("share the image"):
-                blocks.clone_to(source, shared, None, mode=0o400)
+                blocks.clone_to(source, shared, whole_sectors(os.fstat(source).st_size), mode=0o400)
         return DiskHandle(path=str(shared), direct=self._pool.reads_past_cache())
 
     def list(self) -> StoredThings:
