@@ -63,6 +63,8 @@ class Slowly:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.inner, name)
+        if name == "within":
+            return lambda pool: Slowly(self.watched, call(pool))
         if name not in {"seal", "promote", "convert", "fetch"}:
             return call
         return lambda *args, on_progress, **named: call(
