@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.ceph import Ceph, missing_for_ceph, running_ceph
-from tests.contract.disks import rbd_flattening, rbd_users, suite
+from tests.contract.disks import rbd_flattening, rbd_threads, rbd_users, suite
 from tests.contract.disks.conftest import MIB, Bench, refused
 from tests.contract.disks.rbd_bench import (
     HOLD,
@@ -306,7 +306,9 @@ def test_a_deleted_image_goes_for_good_with_its_last_clone(
     assert rbd_names(settings) == (set(), set())
 
 
-@pytest.mark.parametrize("rule", [*rbd_flattening.RULES, *rbd_users.RULES], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize(
+    "rule", [*rbd_flattening.RULES, *rbd_users.RULES, *rbd_threads.RULES], ids=lambda rule: rule.__name__
+)
 @pytest.mark.usefixtures("clean")
 def test_in_ceph(
     rule: rbd_flattening.Rule, pool: RbdPool, disks: DisksApart, bench: Bench, settings: RbdSettings

@@ -118,6 +118,9 @@ class RbdCluster:
             "rados_mon_op_timeout": timeout_s,
             "rados_osd_op_timeout": timeout_s,
             "rbd_default_clone_format": "2",  # clones whose parent may be deleted
+            # With two, the default, librbd 16.2.15 (Debian 12) ends its process within seconds of opening and closing
+            # images in several threads of ours, or never comes back from it; with one it did neither.
+            "librados_thread_count": "1",
         }.items():
             client.conf_set(name, value)
         try:

@@ -8,6 +8,7 @@ becomes importable.
 import errno
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,6 +24,7 @@ _AWAY = {errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNREFUSED, errno.EHOSTUNREACH
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 CREDENTIALS = "pool-credentials"
 FORBIDDEN = {errno.EPERM, errno.EACCES}
+_LOADING = threading.Lock()
 
 
 @cache
@@ -39,23 +41,24 @@ def rbd() -> ModuleType:
 
 
 def _load(name: str) -> ModuleType:
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = PathFinder.find_spec(name, [*sys.path, DIST_PACKAGES])
-    if spec is None or spec.loader is None:
-        raise Refused(
-            f"This Python finds no module {name!a}.",
-            code="no-rbd",
-            fix=f"Run: apt-get install {PACKAGES} (made for Python {sys.version_info[0]}.{sys.version_info[1]}).",
-        )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except ImportError as e:
-        del sys.modules[name]
-        raise Refused(f"The module {name} cannot be loaded: {e}.", code="no-rbd", fix=f"Repair {PACKAGES}.") from e
-    return module
+    with _LOADING:  # a module is listed before it is whole; to use it then ends the process
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = PathFinder.find_spec(name, [*sys.path, DIST_PACKAGES])
+        if spec is None or spec.loader is None:
+            raise Refused(
+                f"This Python finds no module {name!a}.",
+                code="no-rbd",
+                fix=f"Run: apt-get install {PACKAGES} (made for Python {sys.version_info[0]}.{sys.version_info[1]}).",
+            )
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except ImportError as e:
+            del sys.modules[name]
+            raise Refused(f"The module {name} cannot be loaded: {e}.", code="no-rbd", fix=f"Repair {PACKAGES}.") from e
+        return module
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """``RbdDisks`` in a process of its own.
 
-librbd ends its process when it finds itself in a state it does not know (seen amid a clone, version 16.2.15 of Debian
-12). Apart, that costs one call that is made again, and never a server with all its requests and workers.
+librbd ends its process when it finds itself in a state it does not know (version 16.2.15 of Debian 12; see
+``RbdCluster`` for what avoids it). Apart, that costs one call that is made again, and never a server with all its
+requests and workers.
 """
 
 import io
