@@ -191,8 +191,8 @@ class OperationRows(Rows[Operation], Protocol):
         Oldest due first.
         """
 
-    def keep(self, worker: str, now: datetime, lease_s: float) -> int:
-        """Renew every lease this worker holds in one statement; return how many."""
+    def keep(self, ids: Collection[OperationId], worker: str, now: datetime, lease_s: float) -> int:
+        """Renew leases that this worker holds in one statement; return how many."""
 
     def next_due(self) -> datetime | None:
         """Return when the earliest operation falls due or lease runs out; None when nothing waits."""

@@ -12,6 +12,14 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+#: Of a connection to PostgreSQL: one that died without a word is found out after about a minute.
+ALIVE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # the same where we have said something and it was not heard
+}
 #: How long whoever finds none free waits for one.
 WAIT_S = 30.0
 

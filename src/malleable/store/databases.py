@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from malleable.domain.errors import Invalid, Unavailable
-from malleable.store.connections import Connections
+from malleable.store.connections import ALIVE, Connections
 from malleable.store.signals import Signals
 from malleable.store.statements import SqliteLine, Statements
 from malleable.store.turns import OwnTurn, Turn, TurnQueue
@@ -286,7 +286,12 @@ def postgres_engine(url: URL) -> Engine:
 
     engine = create_engine(
         url,
-        connect_args={"options": _SERVER_OPTIONS, "connect_timeout": 10, "application_name": "malleable"},
+        connect_args={
+            "options": _SERVER_OPTIONS,
+            "application_name": "malleable",
+            "prepare_threshold": None,  # ``libpq`` prepares, and forgets all that is prepared on the connection
+            **ALIVE,
+        },
         **_ENGINE_OPTIONS,
     )
 

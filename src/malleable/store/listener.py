@@ -13,17 +13,13 @@ import threading
 import psycopg
 from psycopg import sql
 
+from malleable.store.connections import ALIVE
 from malleable.store.libpq import prepare, run
 from malleable.store.signals import CHANNEL, Signals
 
 _RECONNECT_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
-#: A connection that died without a word is found out after about a minute.
 _OPTIONS = {
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,  # the same where we have said something and it was not heard
-    "connect_timeout": 10,
+    **ALIVE,
     # It writes nothing but announcements, by a statement of which there is one plan.
     "options": "-c synchronous_commit=off -c plan_cache_mode=force_generic_plan",
 }

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.sql.dml import ReturningUpdate, Update
 
 from malleable.domain.errors import FenceLost
 from malleable.domain.ids import NodeId, OperationId
@@ -77,12 +77,7 @@ _CLAIM = (
 )
 # What another transaction is writing right now is passed over: that one may wait for what we have locked already.
 # Nobody can claim it meanwhile, and its turn comes with the next renewal, long before its lease runs out.
-_kept = (
-    select(ops.c.id)
-    .where(ops.c.worker == _worker, _is_active, _in(_S.RUNNING, _S.UNDOING), ops.c.lease_expires_at.is_not(None))
-    .with_for_update(skip_locked=True)
-)
-_KEEP = update(ops).where(ops.c.id.in_(_kept)).values(lease_expires_at=_lease_until)
+_is_kept = and_(ops.c.worker == _worker, _is_active, _in(_S.RUNNING, _S.UNDOING), ops.c.lease_expires_at.is_not(None))
 _NEXT_DUE = select(func.min(ops.c.claimable_at))
 
 _is_claimed = _in(_S.RUNNING, _S.UNDOING) & ops.c.lease_expires_at.is_not(None)
@@ -156,10 +151,14 @@ class OperationTable(TableRows[Operation]):
         claimed = [self._record.value(row, self._session.seal) for row in self._session.write(statement, params).all()]
         return tuple(sorted(claimed, key=lambda operation: (operation.next_due_at, operation.id)))
 
-    def keep(self, worker: str, now: datetime, lease_s: float) -> int:
-        """Renew every lease this worker holds in one statement; return how many."""
-        until = now + timedelta(seconds=lease_s)
-        return self._session.write(_KEEP, {"by_worker": worker, "lease_until": until}).rowcount
+    def keep(self, ids: Collection[OperationId], worker: str, now: datetime, lease_s: float) -> int:
+        """Renew leases that this worker holds in one statement; return how many."""
+        if not ids:
+            return 0
+        places = {f"kept_{number}": id for number, id in enumerate(padded(list(ids)))}
+        statement = self._record.cached(("keep", len(places)), lambda: _keeping(places))
+        params = {"by_worker": worker, "lease_until": now + timedelta(seconds=lease_s)}
+        return self._session.write(statement, params | places).rowcount
 
     def next_due(self) -> datetime | None:
         """Return when the earliest operation falls due or lease runs out; None when nothing waits."""
@@ -215,3 +214,9 @@ class OperationTable(TableRows[Operation]):
     def steps(self, ids: Sequence[OperationId]) -> tuple[StepRecord, ...]:
         """Read timelines with their open lines, in order of operation and ordinal; one query for all of them."""
         return self._steps.list(ids)
+
+
+def _keeping(places: Iterable[str]) -> Update:
+    chosen = ops.c.id.in_([bindparam(place, type_=ops.c.id.type) for place in places])
+    kept = select(ops.c.id).where(chosen, _is_kept).with_for_update(skip_locked=True)
+    return update(ops).where(ops.c.id.in_(kept)).values(lease_expires_at=_lease_until)

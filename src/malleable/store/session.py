@@ -11,8 +11,15 @@ from malleable.store.sealing import Seal
 from malleable.store.statements import Answer, Line, Params
 from malleable.store.turns import Turn
 
-#: PostgreSQL: serialization_failure, deadlock_detected, lock_not_available, too_many_connections.
-_BUSY_SQLSTATES = frozenset({"40001", "40P01", "55P03", "53300"})
+#: PostgreSQL: serialization_failure, deadlock_detected, lock_not_available, too_many_connections, query_canceled.
+_BUSY_SQLSTATES = frozenset({"40001", "40P01", "55P03", "53300", "57014"})
+#: What PostgreSQL's codes that begin so mean while its connection lives on, and what to do.
+_POSTGRES_GONE = {
+    "25006": ("only reads", "Name the primary's address, or promote this standby."),
+    "53": ("has no room or memory left", "Make room there; what was committed is safe."),
+    "57": ("is being stopped or started", "Check that PostgreSQL runs, then try again."),
+    "58": ("cannot be read or written", "Check its server's disk and PostgreSQL's log."),
+}
 _SQLITE_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 #: What SQLite's own word for a file that is of no use means, and what to do.
 _SQLITE_GONE = {
@@ -121,8 +128,12 @@ def meaning_of(e: Exception, place: str = "") -> MalleableError | None:
     original = e.orig if isinstance(e, StatementError) else e
     if isinstance(e, DataError) or isinstance(original, OverflowError | UnicodeError):
         return Invalid("A value cannot be kept in the database.", fix="Use shorter numbers and text without NUL bytes.")
-    if getattr(original, "sqlstate", None) in _BUSY_SQLSTATES:
+    code = getattr(original, "sqlstate", None) or ""
+    if code in _BUSY_SQLSTATES:
         return StoreBusy("The database refused this transaction because of others beside it.", fix="Try again.")
+    for gone, (what, fix) in _POSTGRES_GONE.items():
+        if code.startswith(gone):
+            return Unavailable(f"{database} {what}.", fix=fix)
     name = getattr(original, "sqlite_errorname", "")
     if name.startswith(_SQLITE_BUSY):
         return StoreBusy("Another process keeps the database locked.", fix="Try again; see which process has it open.")
@@ -134,6 +145,6 @@ def meaning_of(e: Exception, place: str = "") -> MalleableError | None:
             f"The connection to {database[0].lower()}{database[1:]} broke.",
             fix="Check that PostgreSQL runs, then try again.",
         )
-    if type(original).__name__ == "OperationalError" and getattr(original, "sqlstate", None) is None and not name:
+    if type(original).__name__ == "OperationalError" and not code and not name:
         return Unavailable(f"{database} does not answer.", fix="Check that PostgreSQL runs and its address.")
     return None

@@ -183,16 +183,20 @@ class SqlStore:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Begin a read-write transaction. Errors: Busy, Unavailable; RuntimeError when an error in it was swallowed."""
-        with _mapped(), self.database.writing() as turn:
-            session = Session(turn, self._seal, is_writable=True)
-            transaction = SqlTransaction(session)
-            yield transaction
-            if session.is_dead:
-                raise RuntimeError("an error rolled this transaction back, and it was left as if all were well")
-            transaction.flush()
-            _commit(turn)
-        if session.channels:
-            self.database.announce(session.channels)
+        channels: set[str] = set()
+        try:
+            with _mapped(), self.database.writing() as turn:
+                session = Session(turn, self._seal, is_writable=True)
+                transaction = SqlTransaction(session)
+                yield transaction
+                if session.is_dead:
+                    raise RuntimeError("an error rolled this transaction back, and it was left as if all were well")
+                transaction.flush()
+                channels = session.channels
+                _commit(turn)
+        finally:
+            if channels:  # even where nobody knows what became of the commit: a look for nothing does no harm
+                self.database.announce(channels)
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:

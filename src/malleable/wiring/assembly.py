@@ -1,6 +1,7 @@
 """How the parts fit together on this host."""
 
 import os
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -134,7 +135,8 @@ def _worker(settings: Settings, store: Store, clock: Clock, drivers: Drivers, re
             scrubs=site_scrubs(settings.scrub),
             threads=settings.worker.threads,
         ),
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        # Hosts may be named alike, and pids come again, in containers always.
+        worker=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
         lease_s=settings.worker.lease_s,
         observer=EngineMetrics(registry),
     )

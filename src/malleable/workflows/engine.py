@@ -6,8 +6,8 @@ inside one. So a worker may die after any line: whoever takes the lease over see
 before acting again) or the step ended with everything it wrote.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,9 +16,10 @@ import structlog
 
 from malleable.cores import anywhere
 from malleable.domain.errors import Busy, FenceLost, Malformed, MalleableError, Public, Unavailable, Unreachable
+from malleable.domain.ids import OperationId
 from malleable.domain.operations import Direction, Operation, OperationState, Wait
 from malleable.domain.ports import Clock, Drivers
-from malleable.domain.store import WORK, Store, Transaction
+from malleable.domain.store import Store, Transaction
 from malleable.workflows import plan
 from malleable.workflows.boundary import Begun, Boundary, Unopened, Unwritten, park, public_of, resumed
 from malleable.workflows.plan import Place
@@ -113,15 +114,10 @@ class Engine:
         claim |= {"lease_expires_at": now + timedelta(seconds=self.lease_s), "started_at": now}
         return self._boundary(tx, operation, opens=False).take(claim)
 
-    def keep(self, lost: Sequence[Operation] = ()) -> None:
-        """Renew the lease of everything this worker walks; give back that of ``lost``, which it no longer walks."""
+    def keep(self, ids: Collection[OperationId]) -> None:
+        """Renew the leases of what this worker walks; that of anything else runs out."""
         with self.store.transaction() as tx:
-            now = self.clock.now()
-            for operation in lost:
-                with suppress(FenceLost):
-                    tx.operations.write(operation.id, operation.fence, worker="", lease_expires_at=now)
-                    tx.notify(WORK)
-            tx.operations.keep(self.worker, now, self.lease_s)
+            tx.operations.keep(ids, self.worker, self.clock.now(), self.lease_s)
 
     def stop(self) -> None:
         """Begin no further step: ``walk`` returns after the step at hand and leaves the rest to other workers."""
@@ -138,16 +134,15 @@ class Engine:
         """Walk a claimed operation until it waits, ends, parks, or is lost to another worker.
 
         Returns when it is due again, if it waits.
-        Errors: Busy, Unavailable (the database's): the operation stays leased until the lease runs out or is given
-        back by ``keep``.
+        Errors: Busy, Unavailable (the database's): the operation stays leased until the lease runs out.
         """
         self._at("claimed", operation)
         latest = operation
         try:
             try:
-                is_ours = operation.lease_expires_at is not None and self.clock.now() < operation.lease_expires_at
-                # What was begun before its commit took so long may be another's by now: only a write can tell.
-                following = begun if begun and is_ours else self._begin(operation)
+                # What was claimed so long ago may be another's by now: only a write can tell.
+                held = operation if self._is_held(operation) else self._hold(operation)
+                following = begun or self._begin(held)
                 while isinstance(following, Begun):
                     latest = following.operation
                     following = self._walk_step(following)
@@ -159,6 +154,18 @@ class Engine:
         except FenceLost:
             log.warning("operation taken over by another worker", operation=str(operation.id))
         return None
+
+    def _is_held(self, operation: Operation) -> bool:
+        """Tell whether it is ours until the lease is next renewed, by what is known without asking."""
+        soon = self.clock.now() + timedelta(seconds=self.lease_s / 3)
+        return operation.lease_expires_at is not None and soon < operation.lease_expires_at
+
+    def _hold(self, operation: Operation) -> Operation:
+        """Take the lease for its full time from now. Errors: FenceLost."""
+        until = self.clock.now() + timedelta(seconds=self.lease_s)
+        with self.store.transaction() as tx:
+            tx.operations.write(operation.id, operation.fence, lease_expires_at=until)
+        return replace(operation, lease_expires_at=until)
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -218,6 +225,8 @@ class Engine:
         If there is none now: the operation as it was left.
         """
 
+        since_s = self.clock.monotonic_s()
+
         def cross(*, opens: bool) -> tuple[Begun | None, Operation]:
             with self.store.transaction() as tx:
                 boundary = self._boundary(tx, operation, opens=opens)
@@ -230,6 +239,8 @@ class Engine:
             if not isinstance(e.__cause__, MalleableError):
                 log.error("a defect kept a step from being opened", operation=str(operation.id), exc_info=e.__cause__)
             begun, ended = cross(opens=False)
+        if begun is not None and self.clock.monotonic_s() - since_s > self.lease_s / 3:
+            self._hold(begun.operation)  # no lease is renewed while a transaction has its row
         if ended.state is OperationState.NEEDS_OPERATOR:
             self._tell_parked(ended, str((ended.error or {}).get("code", "")))
         elif self._observer is not None and ended.finished_at is not None:

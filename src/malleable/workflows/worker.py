@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -18,6 +20,8 @@ from malleable.workflows.engine import Engine
 from malleable.workflows.requests import add
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 #: The slow look at the queue that makes up for a lost wake-up and finds the leases of dead workers. With a lease of
 #: two seconds a peer takes over within five.
@@ -41,7 +45,6 @@ class Worker:
         self._reserved = 0  #: threads kept for what is claimed at this moment
         self._looks_at: datetime | None = None  #: the dispatcher; None: it is looking
         self._sooner: datetime | None = None  #: something that waits is due before that
-        self._lost: list[Operation] = []  #: the database failed while we walked them: to be given back
         self._stopping, self._finished = threading.Event(), threading.Event()
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="operation")
         self._dispatcher = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
@@ -78,10 +81,7 @@ class Worker:
 
     def walk_soon(self, begun: Begun, *, wait_s: float = ASKER_WAITS_S) -> None:
         """Walk what is begun and committed; return when it ends or waits, or after ``wait_s``: it goes on."""
-        with self._changed:
-            self._walking[begun.operation.id] = None
-            self._changed.notify_all()
-        wait(self._start(begun.operation, begun), wait_s)
+        wait(self._submit(begun.operation, begun), wait_s)
 
     @contextmanager
     def claiming(self) -> Iterator[Callable[[Transaction], None]]:
@@ -140,11 +140,11 @@ class Worker:
     def _dispatch(self) -> None:
         seen = 0
         while not self._stopping.is_set():
-            try:
-                seen = self._dispatch_once(seen)
-            except (Busy, Unavailable) as e:
-                log.warning("the database did not answer", error=str(e))
+            latest = _outliving("looking for work", partial(self._dispatch_once, seen), otherwise=lambda: None)
+            if latest is None:
                 self._stopping.wait(RECOVERY_S)
+            else:
+                seen = latest
 
     def _dispatch_once(self, seen: int) -> int:
         """Hand due operations to the pool, then wait for work, for time or for a free thread."""
@@ -200,24 +200,22 @@ class Worker:
                 lambda: len(self._walking) + self._reserved < self._threads or self._stopping.is_set()
             )
 
-    def _submit(self, operation: Operation, begun: Begun | None = None) -> None:
+    def _submit(self, operation: Operation, begun: Begun | None = None) -> list[Future[None]]:
+        """Have a thread walk an operation; []: one does already, or the worker stops and the lease runs out."""
         with self._changed:
             if operation.id in self._walking:
                 # This process slept past its own lease. Two threads must not ask one device: the later claim waits.
-                self._walking[operation.id] = operation
-                return
+                known = self._walking[operation.id]
+                if known is None or known.fence < operation.fence:
+                    self._walking[operation.id] = operation
+                return []
             self._walking[operation.id] = None
             self._changed.notify_all()
-        self._start(operation, begun)
-
-    def _start(self, operation: Operation, begun: Begun | None = None) -> list[Future[None]]:
-        """Have a thread walk what is among ``_walking``; []: the worker stops meanwhile, and gives it back."""
         try:
             return [self._pool.submit(self._walk, operation, begun)]
         except RuntimeError:
             with self._changed:
-                self._walking.pop(operation.id, None)
-                self._lost.append(operation)
+                self._walking.pop(operation.id)
                 self._changed.notify_all()
             return []
 
@@ -228,22 +226,18 @@ class Worker:
 
     def _walk_once(self, operation: Operation, begun: Begun | None = None) -> Operation | None:
         """Walk an operation; return a later claim of it, if there is one."""
-        is_lost = True
-        try:
-            due_at = self._engine.walk(operation, begun)
-            if due_at is not None:
-                self._hear_of(due_at)
-            is_lost = False
-        except (Busy, Unavailable) as e:
-            log.warning("operation given back; it goes on from here", operation=str(operation.id), error=str(e))
-        finally:
-            with self._changed:
-                if is_lost:
-                    self._lost.append(operation)
-                later = self._walking.pop(operation.id)
-                if later is not None:
-                    self._walking[operation.id] = None
-                self._changed.notify_all()
+        due_at = _outliving(
+            f"walking operation {operation.id}, which goes on from here",
+            partial(self._engine.walk, operation, begun),
+            otherwise=lambda: self._engine.clock.now() + timedelta(seconds=self._engine.lease_s),
+        )
+        with self._changed:
+            later = self._walking.pop(operation.id)
+            if later is not None:
+                self._walking[operation.id] = None
+            self._changed.notify_all()
+        if due_at is not None:
+            self._hear_of(due_at)
         return later
 
     def _hear_of(self, due_at: datetime) -> None:
@@ -261,21 +255,25 @@ class Worker:
         """Renew all leases while anything runs; sleep for good while nothing does."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._walking or self._lost or self._finished.is_set())
+                self._changed.wait_for(lambda: self._walking or self._finished.is_set())
             if self._finished.wait(self._engine.lease_s / 3):
                 return
             with self._changed:
-                lost, self._lost = self._lost, []
-            self._renew(lost)
-
-    def _renew(self, lost: Sequence[Operation]) -> None:
-        try:
-            self._engine.keep(lost)
-        except (Busy, Unavailable) as e:
-            log.warning("leases not renewed", error=str(e))
-            with self._changed:
-                self._lost.extend(lost)
+                walking = tuple(self._walking)
+            if walking:
+                _outliving("renewing leases", partial(self._engine.keep, walking), otherwise=lambda: None)
 
     def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _outliving(what: str, act: Callable[[], T], *, otherwise: Callable[[], T]) -> T:
+    """Do what may fail and not end its thread: nobody else hands out work, renews leases or gives a place back."""
+    try:
+        return act()
+    except (Busy, Unavailable) as e:
+        log.warning("the database did not answer", amid=what, error=str(e))
+    except Exception:
+        log.exception("a defect, or a database in trouble", amid=what)
+    return otherwise()

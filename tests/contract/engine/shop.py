@@ -96,11 +96,11 @@ class Shop:
 
         return note
 
-    def engine(self, **settings: Any) -> Engine:
+    def engine(self, made: type[Engine] = Engine, **settings: Any) -> Engine:
         """Start one more worker."""
         self.workers += 1
         nothing: Any = {"power": {}, "switches": {}, "disks": SimDisks(), "targets": SimTargets()}
-        return Engine(
+        return made(
             store=self.store,
             clock=self.clock,
             drivers=Drivers(**nothing, limits=self.limits),

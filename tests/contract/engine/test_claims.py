@@ -55,26 +55,63 @@ def test_the_oldest_due_is_claimed_first(shop: Shop) -> None:
 def test_a_lease_holds_until_it_runs_out_and_is_renewed_for_all_at_once(shop: Shop) -> None:
     shop.begin("make"), shop.begin("make")
     holder, other = shop.engine(), shop.engine()
-    assert len(holder.claim(5)) == 2
+    ids = [operation.id for operation in holder.claim(5)]
+    assert len(ids) == 2
     for _ in range(3):
         shop.advance(LEASE_S * 0.9)
-        holder.keep()
+        holder.keep(ids)
         assert other.claim(5) == ()
     shop.advance(LEASE_S)
     assert len(other.claim(5)) == 2
 
 
-def test_what_a_worker_gives_back_is_taken_up_at_once(shop: Shop) -> None:
+def test_what_is_under_a_workers_name_and_not_walked_runs_out(shop: Shop) -> None:
+    """A claim whose commit was never answered, or one of a dead worker of the same name."""
     shop.begin("make"), shop.begin("make")
     holder, other = shop.engine(), shop.engine()
-    _, lost = holder.claim(5)
-    shop.advance(LEASE_S * 0.5)
-    holder.keep([lost])
-    assert [operation.id for operation in other.claim(5)] == [lost.id]
+    walked, unknown = holder.claim(5)
     shop.advance(LEASE_S * 0.9)
-    assert other.claim(5) == ()  # the kept one is renewed, the given one has its new lease
-    holder.keep([lost])  # too late for that, and harmless
-    assert shop.operation(lost.id).worker == other.worker
+    holder.keep([walked.id])
+    shop.advance(LEASE_S * 0.2)
+    assert [operation.id for operation in other.claim(5)] == [unknown.id]
+    holder.keep([walked.id, unknown.id])  # too late for that, and harmless
+    assert shop.operation(unknown.id).worker == other.worker
+
+
+@pytest.mark.parametrize("is_slow", ["the claim", "the boundary"])
+def test_no_device_is_asked_under_a_lease_that_is_about_to_run_out(shop: Shop, is_slow: str) -> None:
+    other = shop.engine()
+
+    def pass_most_of_it(*_: object) -> None:
+        shop.advance(LEASE_S * 0.8)
+
+    def asks(context: Context) -> Done:
+        shop.advance(LEASE_S * 0.8)  # until the lease is renewed along with the others
+        assert other.claim(5) == ()
+        return Done()
+
+    second = shop.step("b", asks, opening=pass_most_of_it)
+    shop.workflow("make", *([shop.step("a"), second] if is_slow == "the boundary" else [shop.step("a", asks)]))
+    operation_id, engine = shop.begin("make"), shop.engine()
+    (claimed,) = engine.claim(5)
+    if is_slow == "the claim":
+        pass_most_of_it()
+    engine.walk(claimed)
+    assert shop.operation(operation_id).state == "succeeded", shop.operation(operation_id).error
+
+
+def test_a_lease_that_another_took_during_a_slow_claim_is_not_taken_back(shop: Shop) -> None:
+    usurper = shop.engine(worker="usurper")
+
+    def committed_late() -> None:
+        shop.advance(LEASE_S)
+        assert len(usurper.claim(5)) == 1
+
+    shop.workflow("make", shop.step("a"))
+    operation_id = shop.begin("make")
+    shop.engine(probe=At(":claimed", committed_late)).run_due()  # quietly
+    assert shop.calls == []
+    assert shop.operation(operation_id).worker == "usurper"
 
 
 def test_who_takes_over_announces_what_the_dead_one_may_have_kept_to_itself(shop: Shop) -> None:

@@ -50,6 +50,14 @@ def test_what_is_in_use_at_the_end_is_given_up_as_it_comes_back(postgres_store: 
     assert connection.closed
 
 
+def test_a_connection_that_died_without_a_word_is_found_out(postgres_store: SqlStore) -> None:
+    with connections_of(postgres_store).one() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        asked = driver.info.get_parameters()
+        assert (asked["keepalives_idle"], asked["tcp_user_timeout"]) == ("30", "60000")
+
+
 def connections_of(store: SqlStore) -> connections.Connections:
     assert isinstance(store.database, PostgresDatabase)
     return store.database._connections

@@ -77,14 +77,14 @@ def test_another_worker_takes_over_when_the_lease_runs_out(store: SqlStore) -> N
     assert second.started_at == first.started_at, "it was started once"
 
 
-def test_keep_renews_all_leases_of_one_worker(store: SqlStore) -> None:
+def test_keep_renews_leases_of_one_worker(store: SqlStore) -> None:
     for _ in range(3):
         add(store)
-    claim(store, worker="w1", limit=2)
-    claim(store, worker="w2")
+    ids = [operation.id for operation in (*claim(store, worker="w1", limit=2), *claim(store, worker="w2"))]
     with store.transaction() as tx:
-        assert tx.operations.keep("w1", later(1.5), LEASE_S) == 2
-        assert tx.operations.keep("w3", later(1.5), LEASE_S) == 0
+        assert tx.operations.keep(ids, "w1", later(1.5), LEASE_S) == 2
+        assert tx.operations.keep(ids, "w3", later(1.5), LEASE_S) == 0
+        assert tx.operations.keep([], "w2", later(1.5), LEASE_S) == 0
     assert len(claim(store, at=2.0, worker="w4")) == 1
     assert len(claim(store, at=3.5, worker="w4")) == 2
 
@@ -94,7 +94,7 @@ def test_keep_renews_nothing_that_was_let_go(store: SqlStore) -> None:
     (operation,) = claim(store)
     let_go(store, operation, due=60, state=S.UNDOING)
     with store.transaction() as tx:
-        assert tx.operations.keep("w1", later(1), LEASE_S) == 0
+        assert tx.operations.keep([operation.id], "w1", later(1), LEASE_S) == 0
 
 
 def test_writes_carry_the_fence(store: SqlStore) -> None:

@@ -48,8 +48,8 @@ def test_claiming_and_keeping_cost_one_statement(store: SqlStore) -> None:
         for _ in range(50):
             tx.operations.add(values.operation())
     with store.transaction() as tx, counted(store) as statements:
-        assert len(tx.operations.claim("w", NOW, 2.0, 40)) == 40
-        assert tx.operations.keep("w", NOW, 2.0) == 40
+        claimed = [operation.id for operation in tx.operations.claim("w", NOW, 2.0, 40)]
+        assert tx.operations.keep(claimed, "w", NOW, 2.0) == len(claimed) == 40
         tx.operations.wake_all(now=NOW, resource="r")
         tx.operations.next_due()
         assert len(statements) == 4

@@ -4,10 +4,12 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
 from tests.conftest import KEY
 from tests.contract.store import values
 from tests.postgres import Postgres
 
+from malleable.domain.errors import Unavailable
 from malleable.domain.store import EVENTS, GATEWAY, WORK
 from malleable.store import SqlStore, open_store
 
@@ -47,6 +49,20 @@ def test_nothing_is_missed_between_two_waits(store: SqlStore) -> None:
     seen = store.wait(WORK, 0, 0)
     commit(store, WORK)
     assert store.wait(WORK, LONG_S, seen) == seen + 1
+
+
+def test_a_commit_whose_outcome_nobody_knows_is_told(postgres: Postgres, postgres_store: SqlStore) -> None:
+    seen = postgres_store.wait(WORK, 0, 0)
+
+    def lose_the_answer() -> None:
+        with postgres_store.transaction() as tx:
+            tx.projects.add(values.project())
+            tx.notify(WORK)
+            postgres.disconnect_all()
+
+    with pytest.raises(Unavailable):
+        lose_the_answer()
+    assert postgres_store.wait(WORK, LONG_S, seen) > seen
 
 
 def test_time_runs_out(store: SqlStore) -> None:

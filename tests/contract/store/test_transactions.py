@@ -9,7 +9,7 @@ from tests.conftest import KEY
 from tests.contract.store import values
 from tests.postgres import Postgres
 
-from malleable.domain.errors import Busy, Invalid, Unavailable
+from malleable.domain.errors import Busy, Invalid, MalleableError, Unavailable
 from malleable.domain.projects import Project
 from malleable.domain.store import WORK
 from malleable.store import SqlStore, databases, new_key, open_store
@@ -211,3 +211,23 @@ def test_the_key_is_settled_at_the_first_opening(store_url: str) -> None:
         open_store(store_url, new_key())
     with pytest.raises(Invalid, match="has 5 bytes"):
         open_store(store_url, b"short")
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        ("53100", Unavailable, "has no room or memory left"),
+        ("25006", Unavailable, "only reads"),
+        ("58030", Unavailable, "cannot be read or written"),
+        ("57014", Busy, "because of others"),
+    ],
+)
+def test_what_ails_postgresql_is_said(
+    postgres_store: SqlStore, code: str, error: type[MalleableError], words: str
+) -> None:
+    """Raised by the server itself: its disk cannot be filled here."""
+    statement = text(f"DO $$ BEGIN RAISE EXCEPTION 'trouble' USING ERRCODE = '{code}'; END $$")
+    with pytest.raises(error, match=words), postgres_store.transaction() as tx:
+        tx.operations._session.write(statement)  # type: ignore[attr-defined]
+    with postgres_store.transaction() as tx:
+        tx.projects.add(values.project())
