@@ -89,8 +89,3 @@ def store(store_url: str) -> Iterator[SqlStore]:
     opened = open_store(store_url, KEY)
     yield opened
     opened.close()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the room's stories, the longest files, so that no process is left alone with one at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/system/room/"))
