@@ -48,7 +48,7 @@ class Plant:
         with psycopg.connect(self.database) as connection:
             row = connection.execute("SELECT worker FROM operations WHERE id = %s", [operation]).fetchone()
         name = str(row[0]) if row else ""
-        return next((worker for worker in self.workers if name.endswith(f":{worker.pid}")), None)
+        return next((worker for worker in self.workers if f":{worker.pid}:" in name), None)
 
 
 @pytest.fixture(scope="module")
