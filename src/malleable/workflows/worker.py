@@ -108,10 +108,11 @@ class Worker:
 
         try:
             yield claim
-            for operation, begun in claimed:
+            while claimed:
+                operation, begun = claimed.pop(0)
+                self._submit(begun.operation if begun else operation, begun, reserved=1)
                 if begun is not None:
                     self._engine.glimpse_committed(operation)
-                self._submit(begun.operation if begun else operation, begun)
         finally:
             self._give_back(len(claimed))
 
@@ -129,7 +130,7 @@ class Worker:
         return free
 
     def _give_back(self, threads: int) -> None:
-        """Keep so many threads no longer: what was claimed for them is walked by them, or there was nothing."""
+        """Keep so many threads no longer: nothing was claimed for them, or it was not committed."""
         if threads:
             with self._changed:
                 self._reserved -= threads
@@ -186,12 +187,13 @@ class Worker:
             self._wait_for_a_thread()
             # While it looks what there is, whoever enters an operation finds a thread still: all but the last are kept.
             free = self._reserve(self._threads - 1) or self._reserve(self._threads)
+        claimed: Sequence[Operation] = ()
         try:
             claimed = self._engine.claim(free) if free else ()
-            for operation in claimed:
-                self._submit(operation)
         finally:
-            self._give_back(free)
+            self._give_back(free - len(claimed))
+        for operation in claimed:
+            self._submit(operation, reserved=1)
         return bool(claimed)
 
     def _wait_for_a_thread(self) -> None:
@@ -200,9 +202,13 @@ class Worker:
                 lambda: len(self._walking) + self._reserved < self._threads or self._stopping.is_set()
             )
 
-    def _submit(self, operation: Operation, begun: Begun | None = None) -> list[Future[None]]:
-        """Have a thread walk an operation; []: one does already, or the worker stops and the lease runs out."""
+    def _submit(self, operation: Operation, begun: Begun | None = None, *, reserved: int = 0) -> list[Future[None]]:
+        """Have a thread walk an operation, one ``reserved`` for it or any.
+
+        []: one does already, or the worker stops and the lease runs out.
+        """
         with self._changed:
+            self._reserved -= reserved
             if operation.id in self._walking:
                 # This process slept past its own lease. Two threads must not ask one device: the later claim waits.
                 known = self._walking[operation.id]

@@ -8,11 +8,19 @@ import pytest
 from tests.contract.engine.shop import Shop
 
 from malleable.store import SqlStore
+from malleable.wiring.clock import SystemClock
 
 
 @pytest.fixture
 def shop(store: SqlStore) -> Shop:
     return Shop(store=store)
+
+
+@pytest.fixture
+def live(shop: Shop) -> Shop:
+    """A workshop in real time."""
+    shop.clock = SystemClock()
+    return shop
 
 
 class Until:

@@ -1,6 +1,7 @@
 """A workshop for the engine's contract: small workflows, a clock that stands still, as many workers as a test wants."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from malleable.sim.targets import SimTargets
 from malleable.workflows import requests
 from malleable.workflows.engine import Engine
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
+from malleable.workflows.worker import Worker
 
 #: What a step does when it is called: answer, fail, or look for itself.
 Answer: TypeAlias = Done | Wait | BaseException | Callable[[Context], Done | Wait]
@@ -175,3 +177,19 @@ def _answer(calls: list[str], name: str, left: list[Answer], context: Context) -
     if isinstance(answer, BaseException):
         raise answer
     return answer if isinstance(answer, Done | Wait) else answer(context)
+
+
+@contextmanager
+def working(engine: Engine, *, threads: int = 2) -> Iterator[Worker]:
+    """Keep a worker at work."""
+    worker = Worker(engine, threads=threads)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+def has(shop: Shop, operation_id: OperationId, state: str) -> Callable[[], bool]:
+    """Make what says whether an operation is in a state."""
+    return lambda: shop.operation(operation_id).state == state
