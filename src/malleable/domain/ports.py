@@ -376,7 +376,7 @@ class Disks(Protocol):
         """Measure what each group of images, disks and snapshots takes of the pool together; takes time for each piece.
 
         What they share among them counts once; what they share with images of other groups does not. Things that are
-        gone count nothing.
+        gone count nothing. A group that cannot be measured now is left out. Errors: the pool's, if none can.
         """
 
     def handle(self, disk_id: DiskId) -> DiskHandle:

@@ -47,14 +47,16 @@ def _limited(tx: Transaction, now: datetime, at: datetime) -> Sequence[UsageReco
 
 def _measure(store: Store, disks: Disks, at: datetime, records: Sequence[UsageRecord]) -> None:
     """Have the pool measure what these projects have; where it does not answer, what was measured before stays."""
-    groups = _groups(store, {record.project_id for record in records})
+    owners = {record.project_id for record in records}
+    groups = _groups(store, owners)
     try:
         taken = disks.taken_bytes(groups) if groups else {}  # of nothing the pool need not be asked
     except DriverError as e:
         log.warning("the pool was not measured", error=str(e))
         return
+    known = owners - (groups.keys() - taken.keys())
     with store.transaction() as tx:
-        tx.usage_records.measure(at, {one.project_id: taken.get(one.project_id, 0) for one in records})
+        tx.usage_records.measure(at, {owner: taken.get(owner, 0) for owner in known})
 
 
 def _groups(store: Store, owners: Collection[ProjectId]) -> Mapping[ProjectId, list[UUID]]:

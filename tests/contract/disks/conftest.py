@@ -85,9 +85,9 @@ class Bench:
 
 
 @contextmanager
-def refused(code: str) -> Iterator[None]:
-    """Want a refusal with this code."""
-    with pytest.raises(Refused) as caught:
+def refused(code: str, naming: str | None = None) -> Iterator[None]:
+    """Want a refusal with this code that names something."""
+    with pytest.raises(Refused, match=naming) as caught:
         yield
     assert caught.value.code == code
 

@@ -36,7 +36,7 @@ from tests.contract.targets.initiator import IoFailed
 from tests.contract.targets.room import TgtRoom, missing_for_room, wait_until
 
 from malleable.domain.errors import Refused, Unreachable
-from malleable.domain.ids import DiskId, ImageId, new_id
+from malleable.domain.ids import DiskId, ImageId, ProjectId, new_id
 from malleable.drivers.storage import rbd_index, rbd_rubbish, rbd_usage
 from malleable.drivers.storage.folder import GIB
 from malleable.drivers.storage.rbd import RbdDisks
@@ -269,7 +269,9 @@ def test_a_name_without_an_image_is_swept_once_it_is_old(pool: RbdPool, settings
     with pool.image(name) as image:
         header = f"rbd_header.{image.id()}"
     pool.ioctx.remove_object(header)
-    assert rbd_usage.taken(pool, [rbd_index.Entry(rbd=name)]) == 0, "as of what is deleted while it is measured"
+    owner = ProjectId(new_id())
+    taken = rbd_usage.taken_by(pool, {owner: [rbd_index.Entry(rbd=name)]})
+    assert taken == {owner: 0}, "as of what is deleted while it is measured"
     rbd_rubbish.sweep(pool, 3600)
     assert rbd_names(settings) == ({name}, set())
     rbd_rubbish.sweep(pool, 0)

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,11 @@ from tests.contract.disks.conftest import CONTENT, MIB, Bench, refused
 from tests.contract.disks.rbd_bench import PROJECT_POOLS, empty, leftover, rbd_bench, settings_of
 from tests.contract.targets import conftest as targets
 from tests.contract.targets import room as rooms
-from tests.contract.targets.room import missing_for_room
+from tests.contract.targets.room import missing_for_room, wait_until
 
-from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
+from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, new_id
 from malleable.domain.ports import Disks, FlattenCall
-from malleable.drivers.storage import rbd_index, rbd_projects, rbd_rubbish
+from malleable.drivers.storage import rbd_chains, rbd_index, rbd_projects, rbd_rubbish
 from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_library import rbd
 from malleable.drivers.storage.rbd_process import DisksApart, apart
@@ -72,6 +73,7 @@ def settings(ceph: Ceph, tmp_path: Path) -> RbdSettings:
 @pytest.fixture(scope="module")
 def one_connection(ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DisksApart]:
     disks = apart(settings_of(ceph, tmp_path_factory.mktemp("cache")))
+    disks.within(FIRST).check()  # as a project is made
     yield disks
     disks.close()
 
@@ -173,7 +175,6 @@ def test_a_pools_user_has_that_pool_and_reads_the_sites(settings: RbdSettings, b
 def test_what_would_not_keep_projects_apart_is_refused_before_anything_is_there(
     ceph: Ceph, settings: RbdSettings, disks: DisksApart
 ) -> None:
-    disks.within(FIRST).check()
     with refused("pool-taken"):
         disks.within("malleable").check()
     # Target daemons with the server's own key could open every project's disks.
@@ -214,14 +215,13 @@ def test_what_would_not_keep_projects_apart_is_refused_before_anything_is_there(
 def test_two_sites_never_share_a_pool(
     ceph: Ceph, settings: RbdSettings, disks: DisksApart, pool: RbdPool, bench: Bench
 ) -> None:
-    disks.within(FIRST).check()
     _, disk_id = made(bench)
     # Another site, whose own pool is the second: it may have neither this one's pool nor its projects'.
     other = RbdCluster(dataclasses.replace(settings, pool=SECOND))
     with other.opened("test") as theirs:
         for name in (FIRST, settings.pool):
-            with refused("pool-taken"):
-                rbd_projects.claim(theirs, name)
+            with refused("pool-taken"), rbd_projects.claim(theirs, name):
+                pass
         rbd_rubbish.sweep(theirs, 0)
     other.close()
     assert bench.content(disk_id) == CONTENT
@@ -235,27 +235,105 @@ def test_two_sites_never_share_a_pool(
 def test_rubbish_in_a_projects_pool_is_swept_and_a_pool_that_is_gone_holds_up_nobody(
     ceph: Ceph, disks: DisksApart, pool: RbdPool, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    disks.within(FIRST).check()
     _, disk_id = made(bench)
     name = leftover(pool, FIRST)
-    rbd_index.add(pool.ioctx, f"{rbd_projects.POOL}/gone", rbd_index.Entry(rbd="gone"))
+    claimed(pool, "gone")
+    bare, lost = f"{rbd_index.BARE}/gone/disk", DiskId(new_id())
+    for key in (bare, rbd_index.key(rbd_index.DISK, lost)):
+        rbd_index.add(pool.ioctx, key, rbd_index.Entry(rbd="gone/disk"))
+    rbd_chains.restore_maps(pool)
     rbd_rubbish.sweep(pool, 0)
+    mine, theirs = ProjectId(new_id()), ProjectId(new_id())
+    assert disks.taken_bytes({theirs: [lost], mine: [disk_id]}).keys() == {mine}
+    disks.check()
+    disks.delete_disk(lost)
+    assert not disks.has_disk(lost)
+    rbd_index.remove(pool.ioctx, bare)
     ioctx, there = pool.place(name)
     assert there not in rbd().RBD().list(ioctx)
     (item,) = (item for item in rbd().RBD().trash_list(ioctx) if item["name"] == there)
     rbd().RBD().trash_remove(ioctx, item["id"], force=True)
-    assert "Pool gone of a project is passed over" in caplog.text
+    assert "Pool gone of projects is not swept" in caplog.text
     rbd_index.remove(pool.ioctx, f"{rbd_projects.POOL}/gone")
     assert bench.content(disk_id) == CONTENT
+
+
+def claimed(pool: RbdPool, name: str) -> None:
+    """Let this site say that projects have a pool, whatever it says itself."""
+    rbd_index.add(pool.ioctx, f"{rbd_projects.POOL}/{name}", rbd_index.Entry(rbd=name))
+
+
+def test_isolation_is_not_proven_past_a_pool_that_cannot_be_read(
+    ceph: Ceph, settings: RbdSettings, disks: DisksApart, pool: RbdPool
+) -> None:
+    """As where rights to a further pool were given, and those to the first taken by that."""
+    narrow = apart(dataclasses.replace(settings, user="malleable-portal"))
+    with refused("pool-credentials", FIRST):
+        narrow.check()
+    narrow.close()
+    # A pool that was made anew by the same name has another's disks next, or none.
+    claimed(pool, SECOND)
+    with refused("pool-taken", SECOND):
+        disks.check()
+    rbd_index.remove(pool.ioctx, f"{rbd_projects.POOL}/{SECOND}")
+
+
+def test_a_pool_with_anything_in_it_is_not_taken(disks: DisksApart, pool: RbdPool) -> None:
+    name = leftover(pool, SECOND)
+    with refused("pool-taken"):
+        disks.within(SECOND).check()
+    ioctx, there = pool.place(name)
+    rbd().RBD().trash_move(ioctx, there, 0)
+    with refused("pool-taken"):
+        disks.within(SECOND).check()
+    (item,) = rbd().RBD().trash_list(ioctx)
+    rbd().RBD().trash_remove(ioctx, item["id"])
+    # And what another site has is not swept, even if this one believed it its own.
+    name = leftover(pool, SECOND)
+    claimed(pool, SECOND)
+    rbd_rubbish.sweep(pool, 0)
+    assert rbd().RBD().list(ioctx) == [name.rpartition("/")[2]]
+    rbd().RBD().remove(*pool.place(name))
+    rbd_index.remove(pool.ioctx, f"{rbd_projects.POOL}/{SECOND}")
+
+
+def test_a_full_pool_can_be_emptied_and_holds_up_nobody(
+    ceph: Ceph, disks: DisksApart, pool: RbdPool, bench: Bench
+) -> None:
+    _, disk_id = made(bench)
+    name = leftover(pool, FIRST)
+    with limited(ceph, FIRST, 1):
+        wait_until(lambda: "running out of quota" in told_by(ceph, "health", "detail"), "Ceph finds the pool full")
+        with refused("pool-full"):
+            disks.within(FIRST).make_blank(DiskId(new_id()), size_bytes=MIB)
+        disks.delete_disk(disk_id)
+        rbd_rubbish.sweep(pool, 0)
+        ioctx, there = pool.place(name)
+        assert not rbd().RBD().list(ioctx)
+        (item,) = rbd().RBD().trash_list(ioctx)
+        rbd().RBD().trash_remove(ioctx, item["id"], force=True)
+        assert item["name"] == there
+        disks.check()
+        assert bench.content(bench.clone(bench.image())) == CONTENT
+
+
+def told_by(ceph: Ceph, *words: str) -> str:
+    command = ["ceph", "-c", str(ceph.layout.cluster_conf), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@contextmanager
+def limited(ceph: Ceph, pool: str, quota_bytes: int) -> Iterator[None]:
+    told_by(ceph, "osd", "pool", "set-quota", pool, "max_bytes", str(quota_bytes))
+    try:
+        yield
+    finally:
+        told_by(ceph, "osd", "pool", "set-quota", pool, "max_bytes", "0")
 
 
 def test_a_pools_quota_is_its_room(ceph: Ceph, disks: DisksApart, bench: Bench) -> None:
     mine: Disks = disks.within(FIRST)
     before = mine.capacity()
-    admin = ["ceph", "-c", str(ceph.layout.cluster_conf), "osd", "pool", "set-quota", FIRST, "max_bytes"]
-    subprocess.run([*admin, str(64 * MIB)], check=True, capture_output=True)
-    try:
+    with limited(ceph, FIRST, 64 * MIB):
         assert mine.capacity().total_bytes <= 64 * MIB < before.total_bytes
         assert disks.capacity().total_bytes > 64 * MIB
-    finally:
-        subprocess.run([*admin, "0"], check=True, capture_output=True)

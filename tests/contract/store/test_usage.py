@@ -107,6 +107,27 @@ def test_a_pool_that_does_not_answer_leaves_the_rest_recorded(store: SqlStore, t
         assert {record.taken_bytes for record in tx.usage_records.list()} == {7}
 
 
+class Partial(SimDisks):
+    """Pools, of which one does not answer: of that one's projects nothing is known."""
+
+    def __init__(self, unknown: Project) -> None:
+        super().__init__()
+        self._unknown = unknown
+
+    def taken_bytes(self, groups: Mapping[ProjectId, Collection[UUID]]) -> Mapping[ProjectId, int]:
+        return {owner: 4096 for owner in groups if owner != self._unknown.id}
+
+
+def test_a_project_whose_pool_does_not_answer_keeps_what_was_measured(store: SqlStore, tmp_path: Path) -> None:
+    (unknown, other), _ = furnished(store, tmp_path)
+    assert record_usage(store, Partial(unknown), now=values.NOW, before=LONG_AGO)
+    with store.reading() as tx:
+        assert {one.project_id: one.taken_bytes for one in tx.usage_records.list()} == {
+            unknown.id: None,
+            other.id: 4096,
+        }
+
+
 class Meanwhile(SimDisks):
     """A pool; a project is deleted while it is measured."""
 

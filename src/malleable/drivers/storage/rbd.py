@@ -62,10 +62,8 @@ class RbdDisks:
         with self._cluster.opened("make a disk in the pool") as pool, ExitStack() as made:
             rbd_projects.want_unclaimed(pool)
             if self._within:
-                rbd_projects.claim(pool, self._within)
-            theirs = [name for name in rbd_projects.claimed(pool) if name != self._within]
-            if theirs:
-                rbd_projects.want_apart(self._settings, theirs, self._within)
+                made.enter_context(rbd_projects.claim(pool, self._within))
+            rbd_projects.want_all_apart(self._settings, pool)
             parent, child = rbd_rubbish.new_name(DISK, probe), rbd_rubbish.new_name(DISK, probe, self._within)
             rbd().RBD().create(*pool.place(parent), PROBE_BYTES, features=FEATURES, old_format=False)
             made.callback(rbd_rubbish.discard_sealed, pool, Entry(rbd=parent, snapshot=rbd_sealing.SNAPSHOT))
@@ -75,7 +73,6 @@ class RbdDisks:
             made.callback(rbd_rubbish.discard, pool, child)
             if self._within:
                 rbd_projects.want_usable(self._settings, child)
-                rbd_projects.want_apart(self._settings, [self._within], "")
 
     def capacity(self) -> Capacity:
         """Do as ``Disks.capacity``, as far as the manager knows: it measures every few seconds."""
@@ -355,10 +352,8 @@ class RbdDisks:
         """Do as ``Disks.taken_bytes``, in whole objects of 4 MiB."""
         with self._cluster.opened("measure the pool") as pool:
             known = {name.partition("/")[2]: entry for name, entry in rbd_index.read_all(pool.ioctx).items()}
-            return {
-                owner: rbd_usage.taken(pool, [known[str(one)] for one in ids if str(one) in known])
-                for owner, ids in groups.items()
-            }
+            theirs = {owner: [known[str(one)] for one in ids if str(one) in known] for owner, ids in groups.items()}
+            return rbd_usage.taken_by(pool, theirs)
 
     def handle(self, disk_id: DiskId) -> DiskHandle:
         """Do as ``Disks.handle``."""

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
+from malleable.domain.errors import Refused
 from malleable.domain.ids import DiskId
 from malleable.drivers.storage import rbd_index, refusals
 from malleable.drivers.storage.rbd_cluster import RbdPool
@@ -140,7 +141,7 @@ def restore_maps(pool: RbdPool) -> None:
             try:
                 with suppress(rbd().ImageNotFound):
                     _remake_maps(pool, entry.rbd)
-            except rbd().Error as e:
+            except (Refused, rbd().Error) as e:
                 log.warning("RBD image %s does not get its object map again: %s", entry.rbd, e)
             else:
                 rbd_index.remove(pool.ioctx, key)

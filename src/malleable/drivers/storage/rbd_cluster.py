@@ -13,9 +13,10 @@ from weakref import finalize
 from malleable.domain.errors import Malformed, Refused
 from malleable.domain.ports import Capacity
 from malleable.drivers.storage import refusals
-from malleable.drivers.storage.rbd_library import FORBIDDEN, in_our_words, mapped, rados, rbd
+from malleable.drivers.storage.rbd_library import CREDENTIALS, FORBIDDEN, in_our_words, mapped, rados, rbd
 
 GIB = 1 << 30
+NO_POOL = "no-such-pool"
 #: layering, exclusive-lock, object-map, fast-diff, deep-flatten: what snapshots of a disk in use and quick deletes need
 FEATURES = 61
 
@@ -96,6 +97,10 @@ class RbdCluster:
                 if abs(getattr(e, "errno", 0) or 0) in (errno.ESHUTDOWN, *FORBIDDEN):
                     self.close()
                 raise
+            except Refused as e:
+                if e.code == CREDENTIALS:
+                    self.close()
+                raise
 
     def _connected(self) -> RbdPool:
         with self._lock:
@@ -128,7 +133,7 @@ class RbdCluster:
         except rados().ObjectNotFound as e:
             raise Refused(
                 f"No key for client.{settings.user} was found.",
-                code="pool-credentials",
+                code=CREDENTIALS,
                 fix=f"Let `keyring` in {settings.conf} name its keyring, readable to this program.",
             ) from e
         return client
@@ -166,10 +171,15 @@ class RbdCluster:
 
 def _open_ioctx(client: Any, pool: str) -> Any:
     try:
-        return client.open_ioctx(pool)
+        ioctx = client.open_ioctx(pool)
+        # Of a full pool librados would wait until it is not: so what makes room is done, and the rest is refused.
+        ioctx.set_osdmap_full_try()
+        return ioctx
     except rados().ObjectNotFound as e:
         raise Refused(
-            f"Ceph has no pool {pool}.", code="no-such-pool", fix="Make it: `ceph osd pool create`, `rbd pool init`."
+            f"Ceph has no pool {pool}.",
+            code=NO_POOL,
+            fix="If it never was: `ceph osd pool create`, `rbd pool init`. If it is lost, so is all that was in it.",
         ) from e
 
 

@@ -5,16 +5,16 @@ it is; whoever else sweeps would throw away what another's index names.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from malleable.domain.errors import Refused
 from malleable.drivers.storage import rbd_index
-from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdPool, RbdSettings
+from malleable.drivers.storage.rbd_cluster import NO_POOL, RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_index import Entry
-from malleable.drivers.storage.rbd_library import rados
+from malleable.drivers.storage.rbd_library import mapped, rados, rbd
 
 log = logging.getLogger(__name__)
 POOL, HOME = "pool", "home"
@@ -37,30 +37,75 @@ def want_unclaimed(pool: RbdPool) -> None:
         raise _taken(pool.name)
 
 
-def claim(pool: RbdPool, name: str) -> None:
-    """Take a pool for projects of this site. Errors: Refused with code "no-such-pool" or "pool-taken"."""
-    ioctx, ours = pool.ioctx_of(name), {HOME: Entry(rbd=pool.name)}
-    if name != pool.name and not rbd_index.read_all(ioctx):
-        rbd_index.add(ioctx, HOME, ours[HOME])
-    if rbd_index.read_all(ioctx) != ours:
+@contextmanager
+def claim(pool: RbdPool, name: str) -> Iterator[None]:
+    """Take a pool for projects of this site, if what is done with it then raises no error.
+
+    Errors: Refused with code "no-such-pool" or "pool-taken".
+    """
+    ioctx = pool.ioctx_of(name)
+    is_new = name != pool.name and _is_empty(ioctx) and rbd_index.add(ioctx, HOME, _home(pool))
+    if not is_ours(pool, name):
         raise _taken(name)
     rbd_index.add(pool.ioctx, f"{POOL}/{name}", Entry(rbd=name))
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            rbd_index.remove(pool.ioctx, f"{POOL}/{name}")
+            rbd_index.remove(ioctx, HOME)
+        raise
+
+
+def _is_empty(ioctx: Any) -> bool:
+    library = rbd().RBD()
+    return not (rbd_index.read_all(ioctx) or library.list(ioctx) or any(library.trash_list(ioctx)))
+
+
+def _home(pool: RbdPool) -> Entry:
+    return Entry(rbd=pool.name)
+
+
+def is_ours(pool: RbdPool, name: str) -> bool:
+    """Tell whether a pool says that projects of this site have it, and no more. Errors: Refused "no-such-pool"."""
+    return rbd_index.read_all(pool.ioctx_of(name)) == {HOME: _home(pool)}
 
 
 def _taken(name: str) -> Refused:
     return Refused(f"The pool {name} of Ceph has another use.", code="pool-taken", fix="Make one for this alone.")
 
 
-def claimed(pool: RbdPool) -> Iterator[str]:
-    """Name every pool that projects have. One that is not there to be read is left out, and logged."""
-    for entry in rbd_index.read_all(pool.ioctx, POOL).values():
-        try:
-            is_ours = rbd_index.read(pool.ioctx_of(entry.rbd), [HOME]) == {HOME: Entry(rbd=pool.name)}
-        except (Refused, rados().Error) as e:
-            log.warning("Pool %s of a project is passed over: %s", entry.rbd, e)
-            continue
-        if is_ours:
-            yield entry.rbd
+def claimed(pool: RbdPool) -> Sequence[str]:
+    """Name every pool that projects have, by this site's word alone."""
+    return [entry.rbd for entry in rbd_index.read_all(pool.ioctx, POOL).values()]
+
+
+def want_all_apart(settings: RbdSettings, pool: RbdPool) -> None:
+    """Prove that no target daemon's user has anything in a pool of projects that is not its own.
+
+    Of a pool that Ceph has no more there is nothing to prove, nor is there of its user.
+    Errors: as ``want_usable``; Refused naming a pool that says nothing, or that the server itself may not read.
+    """
+    there = [name for name in claimed(pool) if _is_there(pool, name)]
+    for whose in ("", *there) if there else ():
+        _want_apart(settings, [name for name in there if name != whose], whose)
+
+
+def _is_there(pool: RbdPool, name: str) -> bool:
+    try:
+        with mapped(f"read the pool {name}, which projects have"):
+            if is_ours(pool, name):
+                return True
+    except Refused as e:
+        if e.code != NO_POOL:
+            raise
+        log.warning("A pool of projects is lost: %s", e)
+        return False
+    raise Refused(
+        f"The pool {name}, which projects have, is not what it was.",
+        code="pool-taken",
+        fix="Was it made anew? Then all that was in it is lost: delete what its projects have there.",
+    )
 
 
 def want_usable(settings: RbdSettings, name: str) -> None:
@@ -76,8 +121,7 @@ def want_usable(settings: RbdSettings, name: str) -> None:
             raise _not_apart(user, "write", settings.pool)
 
 
-def want_apart(settings: RbdSettings, pools: Collection[str], whose: str) -> None:
-    """Prove that the user of the pool ``whose`` has nothing in projects' pools. Errors: as ``want_usable``."""
+def _want_apart(settings: RbdSettings, pools: Collection[str], whose: str) -> None:
     user = user_of(settings, whose)
     with _as(settings, user) as pool:
         for name in pools:

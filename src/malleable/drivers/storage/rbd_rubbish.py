@@ -1,5 +1,6 @@
 """Names for new RBD images, and the end of those that nobody needs."""
 
+import logging
 import re
 import secrets
 from collections.abc import Iterator
@@ -8,10 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from malleable.domain.errors import Refused
 from malleable.drivers.storage import rbd_index, rbd_projects
-from malleable.drivers.storage.rbd_cluster import RbdPool
+from malleable.drivers.storage.rbd_cluster import NO_POOL, RbdPool
 from malleable.drivers.storage.rbd_library import rados, rbd
 
+log = logging.getLogger(__name__)
 _OURS = re.compile(r"(?:image|file|disk)-[0-9a-f-]{36}-([0-9a-f]{8})[0-9a-f]{4}")
 #: What no key names is kept in Ceph's trash for so long: were the index lost, all would be rubbish at once.
 TRASH_S = 7 * 24 * 3600
@@ -31,7 +34,7 @@ def new_name(kind: str, thing_id: UUID, pool: str = "") -> str:
 def discard(pool: RbdPool, name: str) -> None:
     """Remove an RBD image that no key names as a whole; nothing happens while a snapshot of it is kept.
 
-    It goes to Ceph's trash while clones or a dead client hold it.
+    It goes to Ceph's trash while clones or a dead client hold it, and is gone with its pool.
     """
     library = rbd()
     try:
@@ -39,6 +42,9 @@ def discard(pool: RbdPool, name: str) -> None:
         library.RBD().remove(*pool.place(name))
     except library.ImageNotFound:
         return
+    except Refused as e:
+        if e.code != NO_POOL:
+            raise
     except (library.ImageHasSnapshots, library.ImageBusy):
         with suppress(library.ImageNotFound, library.ImageBusy):
             with pool.image(name) as image:
@@ -94,9 +100,18 @@ def sweep(pool: RbdPool, leftover_age_s: float) -> None:
     """Remove what crashes left, and what was in the trash until its last clone went. One at a time in all the world."""
     with alone(pool) as is_alone:
         if is_alone:
-            for name in ("", *rbd_projects.claimed(pool)):
-                _empty_trash(pool.ioctx_of(name))
-                _find_leftovers(pool, name, leftover_age_s)
+            _sweep(pool, "", leftover_age_s)
+            for name in rbd_projects.claimed(pool):
+                try:
+                    if rbd_projects.is_ours(pool, name):
+                        _sweep(pool, name, leftover_age_s)
+                except (Refused, rados().Error, rbd().Error) as e:  # the others are not its projects'
+                    log.warning("Pool %s of projects is not swept: %s", name, e)
+
+
+def _sweep(pool: RbdPool, name: str, leftover_age_s: float) -> None:
+    _empty_trash(pool.ioctx_of(name))
+    _find_leftovers(pool, name, leftover_age_s)
 
 
 def _empty_trash(ioctx: Any) -> None:

@@ -1,13 +1,18 @@
 """How much of a pool one thing takes, counted in RBD objects: the unit that is shared, copied and freed."""
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
+from malleable.domain.errors import Refused
+from malleable.domain.ids import ProjectId
 from malleable.domain.ports import Usage
 from malleable.drivers.storage.rbd_cluster import RbdPool
 from malleable.drivers.storage.rbd_index import Entry
-from malleable.drivers.storage.rbd_library import rbd
+from malleable.drivers.storage.rbd_library import rados, rbd
+
+log = logging.getLogger(__name__)
 
 
 def measure(pool: RbdPool, entry: Entry) -> Usage:
@@ -23,11 +28,21 @@ def measure(pool: RbdPool, entry: Entry) -> Usage:
     return Usage(own_bytes=own_bytes, shared_bytes=max(all_bytes - own_bytes, 0), pieces=pieces)
 
 
-def taken(pool: RbdPool, entries: Collection[Entry]) -> int:
-    """Measure all that some entries keep alive, whatever is read from parents not counted.
+def taken_by(pool: RbdPool, groups: Mapping[ProjectId, Collection[Entry]]) -> Mapping[ProjectId, int]:
+    """Measure all that groups of entries keep alive, whatever is read from parents not counted.
 
-    What was deleted meanwhile takes nothing.
+    What was deleted meanwhile takes nothing. A group in a pool that does not answer is left out.
     """
+    found = dict[ProjectId, int]()
+    for owner, entries in groups.items():
+        try:
+            found[owner] = _taken_by(pool, entries)
+        except (Refused, rados().Error, rbd().Error) as e:
+            log.warning("What project %s takes is not known: %s", owner, e)
+    return found
+
+
+def _taken_by(pool: RbdPool, entries: Collection[Entry]) -> int:
     total = 0
     for name in {name for entry in entries for name in entry.names()}:
         with suppress(rbd().ImageNotFound):
