@@ -83,6 +83,21 @@ def test_what_is_revoked_while_it_is_restored_is_not_presented_again(new_world: 
     assert late.list(world.network_id) == frozenset()
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_disk_that_is_lost_keeps_no_other_from_its_node(new_world: NewWorld, lost: int) -> None:
+    world = new_world()
+    disks = [world.running_node()[1], world.running_node("n2", "p2")[1]]
+    world.targets.restart(world.network_id)
+    world.drivers.disks.delete_disk(disks[lost].id)
+    with world.store.transaction() as tx:
+        operation = storage.request_restore(tx, world.clock.now(), network_id=world.network_id)
+        (target,) = tx.targets.list(disk_id=disks[1 - lost].id)
+    ended = world.run(operation.id)
+    assert ended.state == "needs-operator"
+    assert str(disks[lost].id) in str(ended.error)
+    assert world.targets.list(world.network_id) == {target.iqn}
+
+
 class Exporting(SimTargets):
     """A daemon asked what it has at the moment that somebody gives it another target."""
 

@@ -8,19 +8,18 @@ from uuid import UUID
 
 from malleable.domain import portals
 from malleable.domain.disks import Disk, DiskState, DiskUse, Snapshot, SnapshotState, Target, TargetState
-from malleable.domain.errors import Busy, Conflict
+from malleable.domain.errors import Busy, Conflict, Refused
 from malleable.domain.ids import DiskId, ImageId, NetworkId, ProjectId, UserId
 from malleable.domain.images import Image, ImageGrant, ImageState
 from malleable.domain.networks import Network
 from malleable.domain.operations import ACTIVE_STATES, Operation
+from malleable.domain.ports import Export
 from malleable.domain.store import Page, Rows, Transaction
 from malleable.domain.unready import unready_disk, unready_snapshot, unsealed
 from malleable.workflows import presenting
 from malleable.workflows.requests import begin, reasons, record
 from malleable.workflows.steps import Context, Done, Ending, Step, Workflow
-from malleable.workflows.verify import (
-    drop,
-)
+from malleable.workflows.verify import drop
 
 #: The states of targets that daemons are to have.
 _PRESENTED = (TargetState.EXPORTED, TargetState.EXPORTING)
@@ -257,23 +256,37 @@ def _restore(context: Context) -> Done:
     for iqn in strangers:
         driver.revoke(network_id, iqn)
     moved = dict(zip(_numbers(context, "moved") or (), _numbers(context, "former") or (), strict=True))
+    refused: Refused | None = None
     for start in range(0, len(targets), BATCH):
         batch = targets[start : start + BATCH]
         try:
             for target in batch:
-                what = origins[target.disk_id or target.image_id]
-                export = presenting.export_of(context, network, target, what, seeds)
-                former = moved.get(target.daemon, export.daemon)
-                if former != export.daemon:  # as it was asked for; drained and taken back meanwhile it may be at home
-                    driver.revoke(network_id, target.iqn)
-                    if export.daemon == target.daemon:
-                        # Who was started meanwhile knows nobody else: firmware tells its system where it was sent.
-                        export = replace(export, redirect=presenting.sent_on(network, former, target.daemon))
-                driver.export(export)
+                try:
+                    export = presenting.export_of(
+                        context, network, target, origins[target.disk_id or target.image_id], seeds
+                    )
+                    _present_again(context, network, target, export, moved)
+                except Refused as e:  # one disk that is lost keeps no other one from its node
+                    refused = e
         finally:
             _take_back(context, batch)
         _want_same_daemons(context, network)
+    if refused is not None:
+        raise refused
     return Done(evidence={"restored": len(targets), "removed": len(strangers)})
+
+
+def _present_again(
+    context: Context, network: Network, target: Target, export: Export, moved: Mapping[int, int]
+) -> None:
+    """Export a target, and take it from the daemon that had it until now."""
+    former = moved.get(target.daemon, export.daemon)
+    if former != export.daemon:  # as it was asked for; drained and taken back meanwhile it may be at home
+        context.drivers.targets.revoke(network.id, target.iqn)
+        if export.daemon == target.daemon:
+            # Who was started meanwhile knows nobody else: firmware tells its system where it was sent.
+            export = replace(export, redirect=presenting.sent_on(network, former, target.daemon))
+    context.drivers.targets.export(export)
 
 
 def _numbers(context: Context, argument: str) -> Sequence[int] | None:

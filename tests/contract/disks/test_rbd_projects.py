@@ -200,6 +200,12 @@ def test_what_would_not_keep_projects_apart_is_refused_before_anything_is_there(
         caps("third", "profile rbd pool=third")
         with refused("pool-credentials"):
             disks.within("third").check()  # it cannot read what its disks are clones of
+        right = "profile rbd pool={}, profile rbd-read-only pool=malleable"
+        caps("third", right.format("third"))
+        caps(FIRST, f"{right.format(FIRST)}, allow r pool=third")  # projects that are there already count as well
+        with refused("pool-not-apart", f"client.{FIRST}"):
+            disks.within("third").check()
+        caps(FIRST, right.format(FIRST))
         ceph.layout.keyring("third").unlink()
         with refused("pool-credentials"):
             disks.within("third").check()
