@@ -151,7 +151,7 @@ def test_target_daemons_open_each_pool_by_a_user_of_its_own(
                 dataclasses.replace(mine, user=SECOND),
                 dataclasses.replace(disks.handle(sites), user=FIRST),
             ):
-                with refused("no-such-disk"):
+                with refused("pool-credentials", f"client.{handle.user}"):
                     tgt.export(handle)
             assert disks.usage(snapshot_id).own_bytes >= 0
         finally:

@@ -333,7 +333,7 @@ def _add_lun(control: TgtControl, tid: int, export: Export) -> None:
     try:
         control.call(Mode.DEVICE, Op.NEW, tid=tid, lun=export.lun, parameters=_backing(export.handle))
     except Denied as e:
-        raise _cannot_open(export.handle, e) from e
+        raise _cannot_open(export, e) from e
     # The initiator's best identifier (128-bit NAA) is made of scsi_id's hexadecimal digits.
     identity = f"vendor_id={VENDOR},product_id={PRODUCT},scsi_sn={export.serial}"
     identity += f",scsi_id={export.serial.replace('-', '')},thin_provisioning=1"
@@ -350,12 +350,19 @@ def _backing(handle: DiskHandle) -> str:
     return f"path={handle.path},bstype=rdwr" + (",bsoflags=direct" if handle.direct else "")
 
 
-def _cannot_open(handle: DiskHandle, error: Denied) -> DriverError:
+def _cannot_open(export: Export, error: Denied) -> DriverError:
     """Tell a disk that is not there from a Ceph that is not: only the latter may come back."""
+    handle = export.handle
     if handle.store == "rbd" and error.number == Denial.UNKNOWN:
         return _NoCeph(
-            f"tgtd cannot connect to Ceph as {handle.config} says.",
-            fix="Install tgt-rbd, and let the network's namespace reach Ceph.",
+            f"tgtd cannot connect to Ceph as client.{handle.user}, as {handle.config} says.",
+            fix="Install tgt-rbd, keep that user's keyring on this host, and let the network's namespace reach Ceph.",
+        )
+    if handle.store == "rbd" and not export.is_read_only:  # it is there: it was taken from its last user just now
+        return Refused(
+            f"tgtd may not open {handle.path} as client.{handle.user}.",
+            code="pool-credentials",
+            fix="Give that user the rights in docs/howto/ceph.md.",
         )
     return Refused(f"tgtd cannot open {handle.path}.", code="no-such-disk", fix="Read tgtd's log.")
 
