@@ -132,6 +132,12 @@ def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
             ["kind"],
             registry=registry,
         ),
+        "project_pool_free_bytes": Gauge(
+            "malleable_project_pool_free_bytes",
+            "What is free of a pool that projects have of their own; the reserve is that of the site's.",
+            ["pool"],
+            registry=registry,
+        ),
         "gateway_silent_seconds": Gauge(
             "malleable_gateway_silent_seconds", "Since a gateway was last heard of.", ["gateway"], registry=registry
         ),

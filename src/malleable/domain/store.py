@@ -92,6 +92,9 @@ class ProjectRows(Rows[Project], Protocol):
     def holdings(self, id: ProjectId, names: Collection[str] = HOLDINGS) -> Holdings:
         """Count what a project has of the fields of ``Holdings`` named, in one query; the others are 0."""
 
+    def pools(self) -> tuple[str, ...]:
+        """Name the pools that projects have of their own, in one query."""
+
 
 class TokenRows(Rows[Token], Protocol):
     """Bearer tokens."""

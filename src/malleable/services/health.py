@@ -43,7 +43,7 @@ class Health:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._pool = PoolGauge(parts.drivers.disks, parts.clock.monotonic_s)
+        self._pool = PoolGauge(parts.drivers.disks, parts.clock.monotonic_s, pools_of_projects=self._pools_of_projects)
 
     def health_get(self) -> Condition:
         """Try what an API server needs, and look at pool and gateways. Takes a second at most."""
@@ -54,7 +54,11 @@ class Health:
             # Whoever asks needs no token; the log tells the provider more.
             log.warning("the database does not work", error=str(e))
             return Condition(failing={"database": e.public().message})
-        said = {"gateway": self._gateways(gateways, networks), "pool": self._pool_trouble()}
+        said = {
+            "gateway": self._gateways(gateways, networks),
+            "pool": self._pool_trouble(),
+            "project_pools": self._project_pools_trouble(),
+        }
         return Condition(warnings={what: why for what, why in said.items() if why})
 
     def _gateways(self, gateways: Sequence[Gateway], networks: int) -> str:
@@ -83,6 +87,18 @@ class Health:
             return "The pool has less free than its reserve: nothing new is made in it."
         return ""
 
+    def _pools_of_projects(self) -> Sequence[str]:
+        with self._parts.store.glance() as tx:
+            return tx.projects.pools()
+
+    def _project_pools_trouble(self) -> str:
+        found = self._pool.look_at_projects().values()
+        silent = sum(one is None for one in found)
+        full = sum(one is not None and one.free_bytes < one.reserve_bytes for one in found)
+        said = [f"{silent} cannot be measured"] if silent else []
+        said += [f"{full} have less free than the reserve, and nothing new is made in them"] if full else []
+        return f"Of {len(found)} pools of projects {', '.join(said)}." if said else ""
+
     def metrics_get(self, caller: Caller) -> Mapping[str, Mapping[str, float]]:
         """Count nodes and operations by state, and VLANs by use; tell of gateways and the pool. Two dozen numbers.
 
@@ -91,10 +107,12 @@ class Health:
         require(caller, "metrics_get")
         live = [s for s in OperationState if s not in (OperationState.SUCCEEDED, OperationState.CANCELLED)]
         now, pool_bytes = self._parts.now(), self._pool_bytes()
+        project_pools = {name: one.free_bytes for name, one in self._pool.look_at_projects().items() if one}
         with self._parts.store.reading() as tx:
             gateways = tx.gateways.list()
             return {
                 "pool_bytes": pool_bytes,
+                "project_pool_free_bytes": project_pools,
                 "gateway_silent_seconds": {gateway.name: gateway.silent_s(now) for gateway in gateways},
                 "gateway_troubles": {gateway.name: len(gateway.troubles) for gateway in gateways},
                 "nodes": {state: tx.nodes.count(state=state) for state in NodeState},

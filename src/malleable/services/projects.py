@@ -38,7 +38,7 @@ class Projects:
         """
         require(caller, "project_create")
         if pool:
-            self._parts.drivers.disks.within(pool).check()
+            self._want_pool(pool)
         now, quota = self._parts.now(), self._parts.new_quota
         project = Project(id=ProjectId(new_id()), name=name, quota=quota, pool=pool, created_at=now)
         with self._parts.store.transaction() as tx:
@@ -46,6 +46,18 @@ class Projects:
             data = {"name": name}
             record(tx, now, "project.created", project_id=project.id, actor_id=caller.user_id, data=data)
         return project
+
+    def _want_pool(self, name: str) -> None:
+        pool = self._parts.drivers.disks.within(name)
+        pool.check()
+        capacity = pool.capacity()
+        if capacity.free_bytes < capacity.reserve_bytes:
+            free_gib, reserve_gib = (size / (1 << 30) for size in (capacity.free_bytes, capacity.reserve_bytes))
+            raise Conflict(
+                f"The pool {name} has {free_gib:.1f} GiB free: less than the reserve of {reserve_gib:.1f} GiB.",
+                code="pool-full",
+                fix="Nothing could be made in it. Raise its quota, or lower `reserve_gib` of the pool's settings.",
+            )
 
     def project_delete(self, caller: Caller, ref: str) -> None:
         """Remove an empty project, with its memberships and narrowed tokens. Errors: NotFound, Conflict."""

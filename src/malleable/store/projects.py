@@ -115,3 +115,9 @@ class ProjectTable(TableRows[Project]):
         statement = self._record.cached(("holdings", wanted), lambda: select(*(_COUNTS[n].label(n) for n in wanted)))
         row = self._session.read(statement, {"owner_id": id}).one()
         return Holdings(**dict(zip(wanted, map(int, row), strict=True)))
+
+    def pools(self) -> tuple[str, ...]:
+        """Name the pools that projects have of their own, in one query."""
+        pool = s.projects.c.pool
+        statement = self._record.cached(("pools",), lambda: select(pool).where(pool != "").distinct().order_by(pool))
+        return tuple(str(name) for (name,) in self._session.read(statement, {}).all())

@@ -8,6 +8,7 @@ from tests.contract.api.room import Room
 from tests.contract.api.site import Site, items
 
 from malleable.domain.ids import DiskId, ImageId
+from malleable.services.gauge import FRESH_FOR_S
 from malleable.sim.disks import PROJECT_POOLS
 from malleable.sim.faults import FaultKind
 
@@ -118,8 +119,29 @@ def test_a_pool_that_cannot_be_had_makes_no_project(small_site: Site) -> None:
         assert create(site, pool=wrong).status_code == 422
     site.disks.faults.add("check", FaultKind.LOST_REQUEST)
     assert create(site).status_code == 504
+    site.disks.reserve_bytes = 2 * site.disks.total_bytes
+    refused = create(site)
+    assert (refused.status_code, refused.json()["code"]) == (409, "pool-full")
+    assert "less than the reserve" in refused.json()["detail"]
     assert create(site, caller="member").status_code == 403
     assert "gamma" not in [project["name"] for project in items(site.get("admin", "/v1/projects"))]
+
+
+def test_pools_of_projects_are_watched_as_the_sites_is(site: Site) -> None:
+    free = f'malleable_project_pool_free_bytes{{pool="{POOL}"}}'
+    assert free in site.get("operator", "/metrics").text
+    assert "project_pools" not in site.get("nobody", "/v1/health").json()["warnings"]
+    site.disks.reserve_bytes = 2 * site.disks.total_bytes
+    site.clock.advance(FRESH_FOR_S)
+    told = "Of 1 pools of projects 1 have less free than the reserve, and nothing new is made in them."
+    assert site.get("nobody", "/v1/health").json()["warnings"]["project_pools"] == told
+    with site.store.transaction() as tx:
+        (gamma,) = tx.projects.list(pool=POOL)
+        tx.projects.change(gamma.id, pool="gone")
+    site.clock.advance(FRESH_FOR_S)
+    told = "Of 1 pools of projects 1 cannot be measured."
+    assert site.get("nobody", "/v1/health").json()["warnings"]["project_pools"] == told
+    assert "malleable_project_pool_free_bytes{" not in site.get("operator", "/metrics").text
 
 
 def test_operators_see_a_projects_pool_and_tenants_do_not(site: Site) -> None:
