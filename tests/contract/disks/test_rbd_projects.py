@@ -284,6 +284,17 @@ def test_isolation_is_not_proven_past_a_pool_that_cannot_be_read(
     rbd_index.remove(pool.ioctx, f"{rbd_projects.POOL}/{SECOND}")
 
 
+def test_a_host_needs_no_keys_of_projects_that_it_does_not_serve(ceph: Ceph, disks: DisksApart) -> None:
+    keyring = ceph.layout.keyring(FIRST)
+    aside = keyring.rename(keyring.with_suffix(".aside"))
+    try:
+        disks.check()
+        with refused("pool-credentials", FIRST):
+            disks.within(FIRST).check()
+    finally:
+        aside.rename(keyring)
+
+
 def test_a_pool_with_anything_in_it_is_not_taken(disks: DisksApart, pool: RbdPool) -> None:
     name = leftover(pool, SECOND)
     with refused("pool-taken"):

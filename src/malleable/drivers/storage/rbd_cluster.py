@@ -21,6 +21,10 @@ NO_POOL = "no-such-pool"
 FEATURES = 61
 
 
+class NoKey(Refused):
+    """This host has no key of a user."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RbdSettings:
     """Which pool, as whom, and how full it may get."""
@@ -130,9 +134,9 @@ class RbdCluster:
             client.conf_set(name, value)
         try:
             client.connect()
-        except rados().ObjectNotFound as e:
-            raise Refused(
-                f"No key for client.{settings.user} was found.",
+        except (rados().ObjectNotFound, rados().PermissionError, rados().PermissionDeniedError) as e:
+            raise NoKey(
+                f"This host has no key of client.{settings.user} that Ceph takes.",
                 code=CREDENTIALS,
                 fix=f"Let `keyring` in {settings.conf} name its keyring, readable to this program.",
             ) from e
