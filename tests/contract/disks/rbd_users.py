@@ -15,7 +15,7 @@ from malleable.domain.ids import DiskId, new_id
 from malleable.drivers.storage import rbd_rubbish
 from malleable.drivers.storage.rbd_cluster import RbdCluster, RbdPool, RbdSettings
 from malleable.drivers.storage.rbd_process import DisksApart, apart
-from malleable.sim.ceph.files import user_capabilities
+from malleable.sim.ceph.files import server_capabilities
 
 OTHER, THEIRS = "other", "theirs"
 
@@ -50,7 +50,7 @@ def _tried(settings: RbdSettings, *words: str) -> subprocess.CompletedProcess[st
 
 def _another_user(settings: RbdSettings) -> RbdSettings:
     """Make a user of the same rights, with a key and a configuration of its own."""
-    rights = [word for pair in user_capabilities(settings.pool).items() for word in pair]
+    rights = [word for pair in server_capabilities(settings.pool).items() for word in pair]
     keyring = settings.cache_dir.with_name("other.keyring")
     keyring.write_text(_ceph(settings, "auth", "get-or-create", f"client.{OTHER}", *rights))
     conf: Path = keyring.with_suffix(".conf")

@@ -51,6 +51,7 @@ FORBIDDEN = (
     ("rados", "--pool", SECOND, "listomapkeys", "malleable.index"),
     ("rados", "--pool", SECOND, "put", "mine", "/dev/null"),
     ("ceph", "auth", "ls"),
+    ("ceph", "osd", "blocklist", "add", "192.0.2.1:0/1"),
 )
 
 

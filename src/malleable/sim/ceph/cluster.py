@@ -90,10 +90,10 @@ def add_pool(layout: CephLayout, name: str) -> None:
         raise Invalid(f"The name {name} has another use.", fix="Take another one.")
     _ceph(layout, "osd", "pool", "create", name, str(PROJECT_PLACEMENT_GROUPS))
     _rbd(layout, "pool", "init", name)
-    theirs = files.project_capabilities(name, layout.spec.pool)
+    theirs = files.portal_capabilities(name, layout.spec.pool)
     write_private(layout.keyring(name), _ceph(layout, "auth", "get-or-create", f"client.{name}", *_words(theirs)))
     pools = json.loads(_ceph(layout, "osd", "pool", "ls", "--format=json"))
-    users = files.user_capabilities(layout.spec.pool, *(pool for pool in pools if layout.keyring(pool).exists()))
+    users = files.server_capabilities(layout.spec.pool, *(pool for pool in pools if layout.keyring(pool).exists()))
     _ceph(layout, "auth", "caps", f"client.{layout.USER}", *_words(users))
 
 

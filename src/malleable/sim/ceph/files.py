@@ -102,8 +102,8 @@ def write_keys(layout: CephLayout) -> None:
     mgr, osd, user, portal = (
         _entry("mgr.x", {"mon": "allow profile mgr", "osd": "allow *", "mds": "allow *"}),
         _entry("osd.0", {"mon": "allow profile osd", "mgr": "allow profile osd", "osd": "allow *"}),
-        _entry(f"client.{layout.USER}", user_capabilities(layout.spec.pool)),
-        _entry(f"client.{layout.PORTAL_USER}", user_capabilities(layout.spec.pool)),
+        _entry(f"client.{layout.USER}", server_capabilities(layout.spec.pool)),
+        _entry(f"client.{layout.PORTAL_USER}", portal_capabilities(layout.spec.pool)),
     )
     admin = _entry("client.admin", everything)
     write_private(layout.admin_keyring, _entry("mon.", {"mon": "allow *"}) + admin + mgr + osd + user + portal)
@@ -114,8 +114,8 @@ def write_keys(layout: CephLayout) -> None:
     write_private(layout.keyring(layout.PORTAL_USER), portal)
 
 
-def user_capabilities(*pools: str) -> Mapping[str, str]:
-    """Tell the least rights for what is in some pools: a server's for all, target daemons' for the site's alone.
+def server_capabilities(*pools: str) -> Mapping[str, str]:
+    """Tell the least rights of a server: what is in these pools, and to shut clients out of Ceph.
 
     Source: Ceph documentation, "Block device users": profile rbd.
     """
@@ -123,10 +123,13 @@ def user_capabilities(*pools: str) -> Mapping[str, str]:
     return {"mon": "profile rbd", "mgr": profiles, "osd": profiles}
 
 
-def project_capabilities(pool: str, sites: str) -> Mapping[str, str]:
-    """Tell the least rights of target daemons with disks in a project's pool, clones of the site's images."""
-    osd = f"profile rbd pool={pool}, profile rbd-read-only pool={sites}"
-    return {"mon": "profile rbd", "mgr": f"profile rbd pool={pool}", "osd": osd}
+def portal_capabilities(pool: str, *readable: str) -> Mapping[str, str]:
+    """Tell the least rights of target daemons with disks in a pool, clones perhaps of images in ``readable`` ones.
+
+    They shut nobody out: the server does before they open a disk. Source: Ceph documentation, "User management".
+    """
+    profiles = [f"profile rbd pool={pool}", *(f"profile rbd-read-only pool={name}" for name in readable)]
+    return {"mon": "profile simple-rados-client", "mgr": f"profile rbd pool={pool}", "osd": ", ".join(profiles)}
 
 
 def _entry(name: str, capabilities: Mapping[str, str]) -> str:
