@@ -45,6 +45,7 @@ PLACED = (
 #: What the user of the first project's pool may not do.
 FORBIDDEN = (
     ("rados", "--pool", "malleable", "put", "mine", "/dev/null"),
+    ("rados", "--pool", "malleable", "listomapkeys", "malleable.index"),
     ("rados", "--pool", "malleable", "setomapval", "malleable.index", "disk/mine", "mine"),
     ("rbd", "create", "malleable/mine", "--size", "1"),
     ("rados", "--pool", SECOND, "ls"),

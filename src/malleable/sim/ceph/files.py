@@ -123,13 +123,18 @@ def server_capabilities(*pools: str) -> Mapping[str, str]:
     return {"mon": "profile rbd", "mgr": profiles, "osd": profiles}
 
 
-def portal_capabilities(pool: str, *readable: str) -> Mapping[str, str]:
-    """Tell the least rights of target daemons with disks in a pool, clones perhaps of images in ``readable`` ones.
+def portal_capabilities(pool: str, readable: str = "") -> Mapping[str, str]:
+    """Tell the least rights of target daemons with disks in a pool, clones perhaps of what is in a ``readable`` one.
 
-    They shut nobody out: the server does before they open a disk. Source: Ceph documentation, "User management".
+    They shut nobody out: the server does before they open a disk. Of the other pool they read RBD images and not the
+    site's index, and let go of a parent there when a disk in use was flattened.
+    Source: Ceph documentation, "User management".
     """
-    profiles = [f"profile rbd pool={pool}", *(f"profile rbd-read-only pool={name}" for name in readable)]
-    return {"mon": "profile simple-rados-client", "mgr": f"profile rbd pool={pool}", "osd": ", ".join(profiles)}
+    osd = f"profile rbd pool={pool}"
+    if readable:
+        osd += f", allow r class-read pool={readable} object_prefix rbd_"
+        osd += f", allow class rbd child_detach pool={readable} object_prefix rbd_header."
+    return {"mon": "profile simple-rados-client", "mgr": f"profile rbd pool={pool}", "osd": osd}
 
 
 def _entry(name: str, capabilities: Mapping[str, str]) -> str:
