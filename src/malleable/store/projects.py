@@ -119,5 +119,5 @@ class ProjectTable(TableRows[Project]):
     def pools(self) -> tuple[str, ...]:
         """Name the pools that projects have of their own, in one query."""
         pool = s.projects.c.pool
-        statement = self._record.cached(("pools",), lambda: select(pool).where(pool != "").distinct().order_by(pool))
+        statement = self._record.cached(("pools",), lambda: select(pool).where(pool > "").distinct().order_by(pool))
         return tuple(str(name) for (name,) in self._session.read(statement, {}).all())

@@ -6,6 +6,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -41,6 +42,8 @@ projects = Table(
     UniqueConstraint("name"),
     info={"noun": "project"},
 )
+
+Index(None, projects.c.pool)
 
 users = Table(
     "users",

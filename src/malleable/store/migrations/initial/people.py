@@ -6,6 +6,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -37,6 +38,8 @@ projects = Table(
     created(),
     UniqueConstraint("name"),
 )
+
+Index(None, projects.c.pool)
 
 users = Table(
     "users",
