@@ -15,20 +15,18 @@ from malleable.gateway.gateway import Gateway
 from malleable.gateway.settings import GatewaySettings
 from malleable.gateway.storage_leg import StorageVlan
 
-STORAGE = StorageVlan(vid=200, subnet=IPv4Network("100.96.0.0/19"))
-CEPH_ADDRESS = str(STORAGE.subnet[-2])  #: no portal's: those are numbered by VLAN
+
+def with_ceph(settings: GatewaySettings, storage: StorageVlan) -> GatewaySettings:
+    return replace(settings, storage=storage, portal_threads=16)
 
 
-def with_ceph(settings: GatewaySettings) -> GatewaySettings:
-    return replace(settings, storage=STORAGE, portal_threads=16)
-
-
-def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str) -> None:
+def main(url: str, run_dir: str, state_dir: str, room: str, fabric: str, vid: str, subnet: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = GatewaySettings(run_dir=Path(run_dir), state_dir=Path(state_dir), long_poll_s=5.0, resync_s=2.0)
+    settings = with_ceph(settings, StorageVlan(vid=int(vid), subnet=IPv4Network(subnet)))
     with Client(url) as client:
-        Gateway(client, uplink(room, fabric), with_ceph(settings), SystemClock()).run(stop)
+        Gateway(client, uplink(room, fabric), settings, SystemClock()).run(stop)
 
 
 if __name__ == "__main__":

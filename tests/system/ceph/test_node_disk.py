@@ -8,18 +8,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ceph import ip, missing_for_ceph
+from tests.ceph import missing_for_ceph
 from tests.contract.targets.initiator import Initiator
-from tests.system.ceph.serve import CEPH_ADDRESS, STORAGE, with_ceph
+from tests.system.ceph.serve import with_ceph
+from tests.system.ceph.storage_port import ceph_address, free_storage_vlan, storage_port
 from tests.system.gateway.bench import REPOSITORY, GatewayBench
-from tests.system.gateway.fabric import Fabric
-from tests.system.gateway.host import eventually, run
+from tests.system.gateway.fabric import BRIDGE, Fabric
+from tests.system.gateway.host import eventually
 from tests.system.gateway.machine import Machine
 from tests.system.gateway.site import Site
 from tests.unit.gateway.told import boot, host, network
@@ -34,6 +34,7 @@ from malleable.drivers.target.tgt import TgtTargets
 from malleable.gateway.layout import portal_socket
 from malleable.gateway.process import recorded
 from malleable.gateway.settings import GatewaySettings
+from malleable.gateway.storage_leg import StorageVlan
 from malleable.sim import ceph
 from malleable.wire.gateway import DesiredNetwork
 
@@ -44,16 +45,20 @@ BOOT_DEADLINE_S = 120.0
 MIB = 1 << 20
 
 
+@dataclass(kw_only=True)
 class CephGatewayBench(GatewayBench):
     """A gateway whose portals reach Ceph on the storage VLAN."""
 
+    storage: StorageVlan
+
     @property
     def settings(self) -> GatewaySettings:
-        return with_ceph(super().settings)
+        return with_ceph(super().settings, self.storage)
 
     def start(self) -> None:
         settings = self.settings
         words = [self.site.url, settings.run_dir, settings.state_dir, self.fabric.room, self.directory]
+        words += [str(self.storage.vid), str(self.storage.subnet)]
         with (self.directory / "gateway.log").open("ab") as log:
             command = [sys.executable, "-m", "tests.system.ceph.serve", *map(str, words)]
             self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
@@ -101,30 +106,16 @@ class Plant:
         eventually(lambda: self.bench.wait_served(told) not in ("", portal.epoch), "another portal serves")
 
 
-@contextmanager
-def storage_port(fabric: Fabric) -> Iterator[None]:
-    """Put this host, as the Ceph's, on the storage VLAN."""
-    port = f"m2ceph{os.getpid()}"
-    ip("link", "add", port, "type", "veth", "peer", "name", "ceph", "netns", fabric.room)
-    try:
-        # Open vSwitch in user space takes no half-made checksums.
-        run("ethtool", "-K", port, "tx", "off")
-        ip("address", "add", f"{CEPH_ADDRESS}/{STORAGE.subnet.prefixlen}", "dev", port)
-        ip("link", "set", port, "up")
-        fabric.plug_port("ceph", STORAGE.vid)
-        yield
-    finally:
-        ip("link", "delete", port)
-
-
 @pytest.fixture(scope="module")
 def plant() -> Iterator[Plant]:
     with tempfile.TemporaryDirectory(prefix="m2c-", dir="/tmp") as folder:
         directory = Path(folder)
         directory.chmod(0o755)  # dnsmasq serves as a user of its own
-        with Fabric(directory) as fabric, storage_port(fabric), Site() as site:
-            layout = ceph.up(ceph.CephSpec(directory=directory / "ceph", address=CEPH_ADDRESS), is_tied=True)
-            bench = CephGatewayBench(directory=directory, fabric=fabric, site=site)
+        storage = free_storage_vlan()
+        with Fabric(directory) as fabric, storage_port(storage, fabric.room, fabric.address, BRIDGE), Site() as site:
+            spec = ceph.CephSpec(directory=directory / "ceph", address=ceph_address(storage))
+            layout = ceph.up(spec, is_tied=True)
+            bench = CephGatewayBench(directory=directory, fabric=fabric, site=site, storage=storage)
             bench.start()
             settings = RbdSettings(
                 conf=layout.conf, user=layout.USER, pool=layout.spec.pool, cache_dir=directory / "files", timeout_s=60
@@ -202,6 +193,6 @@ def test_a_machine_boots_from_ceph_and_outlives_its_portal(plant: Plant) -> None
 
 
 def test_a_network_with_the_addresses_of_the_pool_is_not_served(plant: Plant) -> None:
-    wanted = plant.bench.site.want(network(vid=103, cidr="100.96.1.0/24"))
+    wanted = plant.bench.site.want(network(vid=103, cidr=f"{plant.bench.storage.subnet[256]}/24"))
     eventually(lambda: "overlap the storage network" in plant.bench.log(), plant.bench.log)
     assert not plant.bench.site.served(wanted)
