@@ -1,5 +1,6 @@
 """A node whose disk lies in Ceph: cloned from a sealed image, presented by its network's own portal, booted."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,12 +20,13 @@ from tests.system.ceph.serve import with_ceph
 from tests.system.ceph.storage_port import ceph_address, free_storage_vlan, storage_port
 from tests.system.gateway.bench import REPOSITORY, GatewayBench
 from tests.system.gateway.fabric import BRIDGE, Fabric
-from tests.system.gateway.host import eventually
+from tests.system.gateway.host import eventually, run
 from tests.system.gateway.machine import Machine
 from tests.system.gateway.site import Site
 from tests.unit.gateway.told import boot, host, network
 
 from malleable.domain.disks import new_iqn
+from malleable.domain.errors import Unreachable
 from malleable.domain.ids import DiskId, ImageId, NetworkId, new_id
 from malleable.domain.ports import Export
 from malleable.domain.secrets import Secret, chap_secret
@@ -43,6 +45,7 @@ pytestmark = [pytest.mark.room, pytest.mark.slow, pytest.mark.skipif(bool(missin
 MAC, ADDRESS, GATEWAY = "52:54:00:aa:00:01", "10.0.0.10", "10.0.0.1"
 BOOT_DEADLINE_S = 120.0
 MIB = 1 << 20
+STRANGE_VID = 999
 
 
 @dataclass(kw_only=True)
@@ -78,17 +81,31 @@ class Plant:
         self.disks.clone(image_id, disk_id, size_bytes=0)
         return disk_id
 
-    def export(self, told: DesiredNetwork, disk_id: DiskId, address: str, **more: Any) -> Export:
+    def wanted(self, told: DesiredNetwork, disk_id: DiskId, address: str, **more: Any) -> Export:
         named = {"iqn": new_iqn(), "serial": str(new_id()), "chap_username": f"u{new_id().hex}"}
-        export = Export(
+        return Export(
             network_id=NetworkId(told.id),
             lun=1,
             handle=self.disks.handle(disk_id),
             initiator_address=address,
             **{**named, "chap_password": chap_secret(), **more},
         )
+
+    def export(self, told: DesiredNetwork, disk_id: DiskId, address: str, **more: Any) -> Export:
+        export = self.wanted(told, disk_id, address, **more)
         self.targets.export(export)
         return export
+
+    def is_presented(self, export: Export) -> bool:
+        """Present a disk, if the portal can do so now."""
+        with contextlib.suppress(Unreachable):
+            self.targets.export(export)
+            return True
+        return False
+
+    def move_ceph(self, vid: int) -> None:
+        """Have the Ceph's port be in a VLAN of the switch, the portals' or another one."""
+        run("ovs-vsctl", f"--db={self.bench.fabric.address}", "--timeout=10", "set", "port", "ceph", f"tag={vid}")
 
     def log_in(self, told: DesiredNetwork, export: Export) -> Initiator:
         """Be a node beside the portal, with the gateway's own address."""
@@ -149,6 +166,21 @@ def test_a_portal_in_its_namespace_presents_the_clone_byte_for_byte(plant: Plant
     assert again.read(4 * MIB, MIB) == content[4 * MIB : 5 * MIB]
     for login in (node, again):
         login.close()
+    plant.targets.revoke(export.network_id, export.iqn)
+    plant.disks.delete_disk(disk_id)
+
+
+def test_a_portal_without_a_way_to_ceph_says_so_and_goes_on_once_it_has_one(plant: Plant, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(os.urandom(MIB))
+    disk_id = plant.clone_of(tmp_path / "source")
+    told = plant.bench.serve(network(vid=104))
+    export = plant.wanted(told, disk_id, GATEWAY)
+    plant.move_ceph(STRANGE_VID)
+    with pytest.raises(Unreachable, match=r"while it opened .*/disk-.* in Ceph"):
+        plant.targets.export(export)
+    plant.move_ceph(plant.bench.storage.vid)
+    eventually(lambda: plant.is_presented(export), "the portal has it", deadline_s=60.0)
+    plant.log_in(told, export).close()
     plant.targets.revoke(export.network_id, export.iqn)
     plant.disks.delete_disk(disk_id)
 

@@ -334,6 +334,13 @@ def _add_lun(control: TgtControl, tid: int, export: Export) -> None:
         control.call(Mode.DEVICE, Op.NEW, tid=tid, lun=export.lun, parameters=_backing(export.handle))
     except Denied as e:
         raise _cannot_open(export, e) from e
+    except Unreachable as e:
+        if export.handle.store != "rbd" or e.code != Unreachable.code:
+            raise
+        raise Unreachable(
+            f"tgtd did not answer while it opened {export.handle.path} in Ceph, as {export.handle.config} says.",
+            fix="Let the network's namespace reach Ceph's monitors and OSDs; read tgtd's log.",
+        ) from e
     # The initiator's best identifier (128-bit NAA) is made of scsi_id's hexadecimal digits.
     identity = f"vendor_id={VENDOR},product_id={PRODUCT},scsi_sn={export.serial}"
     identity += f",scsi_id={export.serial.replace('-', '')},thin_provisioning=1"
