@@ -12,7 +12,7 @@ from malleable.domain.ports import LIMITS
 from malleable.workflows import snapshots
 
 #: A pool that takes few calls at once; two of systems that stand still meanwhile, one of them for a project's.
-FEW = {**LIMITS, "pool": 2, "frozen": 2, "frozen-project": 1}
+FEW = {**LIMITS, "pool": 2, "pool-project": 1, "frozen": 2, "frozen-project": 1}
 
 
 def begin(world: World, *, quiesce: bool | None = True) -> tuple[NodeId, OperationId]:

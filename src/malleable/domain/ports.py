@@ -480,7 +480,6 @@ LIMITS: Mapping[str, int] = {
     "targets": 4,
     "pool": 0,
     "frozen": 0,
-    "frozen-project": 0,
     "copy": 1,
     "fetch": 2,
 }

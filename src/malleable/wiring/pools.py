@@ -163,11 +163,13 @@ def pool_limits(settings: Settings) -> Mapping[str, int]:
 def remote_limits(threads: int) -> Mapping[str, int]:
     """Say how many calls a pool that may hang takes at once, for a worker of so many threads.
 
-    From three threads on, some are left. Workers that differ each keep to their own.
+    From three threads on, some are left. Workers that differ each keep to their own. One project has half of them at
+    most: where its own pool hangs, the others' do not wait behind it.
     """
     frozen = max(min(FROZEN_CALLS, threads // 4), 1)
     pool = max(min(REMOTE_POOL_CALLS, threads // 2), 1)
-    return {"pool": pool, "frozen": frozen, "frozen-project": max(frozen // 2, 1)}
+    limits = {"pool": pool, "frozen": frozen}
+    return {**limits, **{f"{kind}-project": max(limit // 2, 1) for kind, limit in limits.items()}}
 
 
 def storage_vlan(settings: Settings) -> StorageVlan | None:

@@ -10,7 +10,7 @@ from malleable.domain.operations import Direction, Operation, OperationState, St
 from malleable.domain.store import EVENTS, GATEWAY, WORK, Transaction
 from malleable.workflows import plan
 from malleable.workflows.plan import Place
-from malleable.workflows.steps import Ask, Context, Done, Step, Workflow
+from malleable.workflows.steps import Ask, Context, Done, Step, Workflow, take_turns, turns
 
 T = TypeVar("T")
 
@@ -216,6 +216,8 @@ class Boundary:
         self._write(**{"direction": Direction.UNDO, **self._entering(back), "error": error})
         if left is not None:
             self._tx.operations.add_step(left)
+        if not self._held:  # nor is it known to: but it may have stood in line with a token of its project in hand
+            _give_back_tokens(self._tx, self.operation, self._now)
         return self._enter(back, is_written=True)
 
     def _entering(self, place: Place | None) -> dict[str, Any]:
@@ -276,8 +278,8 @@ class Boundary:
             begun = self._open(place)
             self._release()
             return begun
-        if not self._has_token(resource):
-            self._give_way(RESOURCE_RECHECK_S, f"waits for its turn at {resource}", TAKES_ITS_TURN, resource)
+        if lacking := self._lacks(resource):
+            self._give_way(RESOURCE_RECHECK_S, f"waits for its turn at {lacking}", TAKES_ITS_TURN, lacking)
             return None
         return self._open(place)
 
@@ -397,21 +399,19 @@ class Boundary:
 
     def _resource_of(self, step: Step) -> str:
         resource = step.resource(self.operation) if step.resource else ""
-        return resource if self._limit(resource) else ""
+        return resource if resource in turns(self._limits, resource, self.operation) else ""
 
-    def _limit(self, resource: str) -> int:
-        return self._limits.get(resource.partition(":")[0], 1)
-
-    def _has_token(self, resource: str) -> bool:
-        """Give back the token of another step; take this one's."""
+    def _lacks(self, resource: str) -> str:
+        """Give back the tokens of another step; take this one's. Return which one is lacking; "": none."""
         if self._held and self._held == resource and self._is_walking:
-            return True
+            return ""
         if self._held != resource:
             self._release()
-        id, fence = self.operation.id, self.operation.fence
-        is_taken = self._tx.operations.take_resource(resource, self._limit(resource), id, fence)
-        self._held = resource if is_taken else ""
-        return is_taken
+        self._held = ""
+        if lacking := take_turns(self._tx, self._limits, resource, self.operation):
+            return lacking
+        self._held = resource
+        return ""
 
     def _release(self) -> None:
         if self._held:

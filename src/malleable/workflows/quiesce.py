@@ -15,9 +15,9 @@ from malleable.domain.errors import Conflict, Public
 from malleable.domain.freezes import HELD_MAX_S, PROVEN_S, FreezeState
 from malleable.domain.ids import BootId, OperationId, SnapshotId
 from malleable.domain.operations import Operation, Wait
-from malleable.domain.store import WORK, Transaction
+from malleable.domain.store import Transaction
 from malleable.workflows.presenting import pool_resource, target_serial
-from malleable.workflows.steps import Ask, Context, Done, Step, Write
+from malleable.workflows.steps import Ask, Context, Done, Step, Write, take_turns
 
 #: For the hooks of the system, for what it has not written yet, and for the freeze itself.
 FREEZE_S = 20.0
@@ -135,17 +135,12 @@ def _wait(context: Context, reason: str) -> Wait:
 
 
 def _lacks_turn(context: Context, tx: Transaction) -> str:
-    """Take the token under which the snapshot will be taken; the step that takes it finds that it is there.
+    """Take the tokens under which the snapshot will be taken; the step that takes it finds that they are there.
 
-    Before it, take one of the project's, which are fewer than the site's: agents that say nothing hold up those of
-    other projects no longer than those have their turn. Return which one is lacking; "": none.
+    One is of the project's, which are fewer than the site's: agents that say nothing hold up those of other projects
+    no longer than those have their turn. Return which one is lacking; "": none.
     """
-    operation = context.operation
-    for turn in (f"frozen-project:{operation.project_id}", _TURN):
-        limit = context.drivers.limits.get(turn.partition(":")[0], 1)
-        if limit and not tx.operations.take_resource(turn, limit, operation.id, operation.fence):
-            return turn
-    return ""
+    return take_turns(tx, context.drivers.limits, _TURN, context.operation)
 
 
 def _await_turn(context: Context, turn: str) -> Wait:
@@ -242,14 +237,7 @@ def _end(tx: Transaction, operation: Operation) -> None:
 def _let_go(context: Context) -> Done:
     """Have the system go on; whether it does is its own business, and it does so by itself in any case."""
 
-    def write(tx: Transaction) -> None:
-        _end(tx, context.operation)
-        # Where the snapshot's step was never begun, nobody else gives the token back.
-        for turn in tx.operations.release_resources(context.operation.id):
-            if tx.operations.wake(now=context.now(), resource=turn):
-                tx.notify(WORK)
-
-    return Done(evidence={"freeze": "none"}, write=write)
+    return Done(evidence={"freeze": "none"}, write=lambda tx: _end(tx, context.operation))
 
 
 def thaw(context: Context) -> Done | Wait:

@@ -95,6 +95,25 @@ def _always(_: Operation) -> bool:
     return True
 
 
+def turns(limits: Mapping[str, int], resource: str, operation: Operation) -> Mapping[str, int]:
+    """Name the concurrency tokens of a step at a resource, in the order to take them, and how many of each there are.
+
+    Where one project may have some of them only ("pool-project" beside "pool"), one of those comes first, and is kept
+    while it waits for the other: so no project stands in line for the resource with more.
+    """
+    kind, of_project = resource.partition(":")[0], f"{resource.partition(':')[0]}-project"
+    found = {f"{of_project}:{operation.project_id or 'site'}": limits.get(of_project, 0), resource: limits.get(kind, 1)}
+    return {name: limit for name, limit in found.items() if limit}
+
+
+def take_turns(tx: Transaction, limits: Mapping[str, int], resource: str, operation: Operation) -> str:
+    """Take the tokens of a resource; return which one is lacking, "": none. Errors: FenceLost."""
+    for name, limit in turns(limits, resource, operation).items():
+        if not tx.operations.take_resource(name, limit, operation.id, operation.fence):
+            return name
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One step. Functions are idempotent and hold no state."""

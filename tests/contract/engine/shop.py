@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
-from malleable.domain.ids import NodeId, OperationId
+from malleable.domain.ids import NodeId, OperationId, ProjectId
 from malleable.domain.operations import Direction, Operation, OperationState, StepRecord, Wait
 from malleable.domain.ports import Clock, Drivers
 from malleable.domain.store import Store, Transaction
@@ -112,9 +112,12 @@ class Shop:
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
-    def begin(self, kind: str, *, node_id: NodeId | None = None, **arguments: object) -> OperationId:
+    def begin(
+        self, kind: str, *, node_id: NodeId | None = None, project_id: ProjectId | None = None, **arguments: object
+    ) -> OperationId:
+        whose: Any = {"node_id": node_id, "project_id": project_id}
         with self.store.transaction() as tx:
-            return requests.begin(tx, self.clock.now(), kind, node_id=node_id, arguments=arguments).id
+            return requests.begin(tx, self.clock.now(), kind, **whose, arguments=arguments).id
 
     def cancel(self, operation_id: OperationId) -> None:
         with self.store.transaction() as tx:
