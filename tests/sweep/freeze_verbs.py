@@ -11,7 +11,7 @@ from malleable.domain.ids import NodeId, OperationId
 from malleable.domain.ports import LIMITS
 from malleable.workflows import snapshots
 
-#: A pool that takes few calls at once; two of systems that stand still meanwhile, one of them for a project's.
+#: A pool that takes few calls at once, and few of systems that stand still meanwhile: two of either, one for a project.
 FEW = {**LIMITS, "pool": 2, "pool-project": 1, "frozen": 2, "frozen-project": 1}
 
 

@@ -99,10 +99,12 @@ def turns(limits: Mapping[str, int], resource: str, operation: Operation) -> Map
     """Name the concurrency tokens of a step at a resource, in the order to take them, and how many of each there are.
 
     Where one project may have some of them only ("pool-project" beside "pool"), one of those comes first, and is kept
-    while it waits for the other: so no project stands in line for the resource with more.
+    while it waits for the other: so no project stands in line for the resource with more. What is of no project counts
+    as the site's.
     """
-    kind, of_project = resource.partition(":")[0], f"{resource.partition(':')[0]}-project"
-    found = {f"{of_project}:{operation.project_id or 'site'}": limits.get(of_project, 0), resource: limits.get(kind, 1)}
+    kind = resource.partition(":")[0]
+    share = f"{kind}-project"
+    found = {f"{share}:{operation.project_id or 'site'}": limits.get(share, 0), resource: limits.get(kind, 1)}
     return {name: limit for name, limit in found.items() if limit}
 
 
