@@ -3,10 +3,11 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from tests.conftest import KEY
-from tests.contract.engine.shop import Crash, Shop, has, working
+from tests.contract.engine.shop import At, Crash, Shop, crash, has, working
 from tests.contract.store import values
 
 from malleable.domain.ids import OperationId, ProjectId
@@ -99,23 +100,28 @@ def test_shares_hold_across_workers_and_no_wake_up_is_lost(
     assert _tokens(shop, *ids) == []
 
 
-@pytest.fixture
-def line(shop: Shop) -> list[OperationId]:
+def _stand_in_line(shop: Shop, name: str) -> list[OperationId]:
     """Let somebody hold the pool, one of a project wait for that with the share in hand, another for the share."""
-    shop.limits = {"pool": 1, "pool-project": 1}
-    shop.workflow("clone", shop.step("a", undo=None, resource=_pool), shop.step("b"))
-    shop.workflow("holder")
     holder = shop.begin("holder")
     [claimed] = shop.engine(lease_s=3600.0).claim(1)
     with shop.store.transaction() as tx:
         assert take_turns(tx, shop.limits, "pool:default", claimed) == ""
-    [project] = _projects(shop.store, "one")
+    [project] = _projects(shop.store, name)
     waiting = [shop.begin("clone", project_id=project) for _ in range(2)]
     shop.engine().run_due()
     names = ["pool:default", f"pool-project:{project}"]
     assert sorted(shop.operation(id).resource for id in waiting) == sorted(names)
     waiting.sort(key=lambda id: names.index(shop.operation(id).resource))
     return [holder, *waiting]
+
+
+@pytest.fixture
+def line(shop: Shop) -> list[OperationId]:
+    """Stand in line for a pool that is asked for one thing at once."""
+    shop.limits = {"pool": 1, "pool-project": 1}
+    shop.workflow("clone", shop.step("a", undo=None, resource=_pool), shop.step("b"), shop.step("c", resource=_pool))
+    shop.workflow("holder")
+    return _stand_in_line(shop, "one")
 
 
 def _let(shop: Shop, holder: OperationId) -> None:
@@ -155,13 +161,36 @@ def test_who_dies_in_line_keeps_its_place(shop: Shop, line: list[OperationId]) -
     holder, first, second = line
     _let(shop, holder)
 
-    def crash(point: str, operation: Operation) -> None:
+    def die(point: str, operation: Operation) -> None:
         if operation.id == first and point == "claimed":
             raise Crash
 
-    probe = type("Probe", (), {"at": staticmethod(crash)})()
+    probe = type("Probe", (), {"at": staticmethod(die)})()
     with pytest.raises(Crash):
         shop.engine(probe=probe).run_due()
     assert shop.run(first, second).state == "succeeded"
     assert [shop.operation(id).state for id in (first, second)] == ["succeeded", "succeeded"]
     assert _tokens(shop, first, second) == []
+
+
+@pytest.mark.parametrize("act", ["dies", "is cancelled"])
+def test_whatever_befalls_it_anywhere_it_leaves_no_share_behind(shop: Shop, line: list[OperationId], act: str) -> None:
+    def befall(first: OperationId) -> None:
+        if act == "dies":
+            crash()
+        if shop.operation(first).is_active:
+            shop.cancel(first)
+
+    boundary, is_reached = 0, True
+    while is_reached:
+        holder, *ids = line
+        _let(shop, holder)
+        probe = At(boundary, partial(befall, ids[0]))
+        shop.run(*ids, probe=probe)
+        ended = [str(shop.operation(id).state) for id in ids]
+        assert ended[0] in ({"succeeded"} if act == "dies" else {"succeeded", "cancelled"}), boundary
+        assert ended[1] == "succeeded", boundary
+        assert _tokens(shop, *ids) == [], boundary
+        boundary, is_reached = boundary + 1, probe.has_acted
+        line = _stand_in_line(shop, f"after-{boundary}")
+    assert boundary > 12
